@@ -1,0 +1,1 @@
+"""What is done to data, on one machine. Never imports Ray."""

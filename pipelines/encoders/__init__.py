@@ -1,0 +1,22 @@
+"""Encoders: the registry, the two protocols every family implements, and how a config becomes a Space.
+
+`Preparer` is the CPU half (tokenise, decode, resize) and needs no weights, so it can run on other machines than the GPU.
+`Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 token ids of shape (L,), or uint8 RGB of (H, W, 3).
+"""
+
+from __future__ import annotations
+
+from pipelines.encoders.protocol import Encoder, Prepared, Preparer
+from pipelines.encoders.registry import EncoderSpec, encoder_spec, load_encoder, load_preparer, make_space, spec_of
+
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "Prepared",
+    "Preparer",
+    "encoder_spec",
+    "load_encoder",
+    "load_preparer",
+    "make_space",
+    "spec_of",
+]

@@ -1,0 +1,80 @@
+"""WordLlama: mean of static token vectors, Matryoshka-trained at 64, 128 and 256 dims; weights and tokeniser in the wheel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from pipelines.encoders.device import pick_device
+from pipelines.encoders.protocol import BadSample, Prepared
+from pipelines.encoders.registry import EncoderSpec
+from pipelines.matryoshka import unit
+from schemas.config import EncoderConfig, LimitsConfig
+
+
+def _package(config: EncoderConfig) -> Path:
+    return Path(config.path) if config.path else Path(str(files("wordllama")))
+
+
+class WordLlamaPreparer:
+    """Tokenises; drops nothing but what is past `max_length` tokens."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
+        """Read the tokeniser that the package carries."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        path = _package(config) / "tokenizers" / "l2_supercat_tokenizer_config.json"
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(spec.max_length or 1024)
+        self._prompt = spec.prompts.get(config.side, "")
+
+    def prepare(self, values: Sequence[str] | Sequence[bytes]) -> list[Prepared | BadSample]:
+        """Tokenise texts to int32 ids of shape (L,)."""
+        texts = [self._prompt + cast(str, value) for value in values]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [
+            np.asarray(e.ids, np.int32) if len(e.ids) else BadSample("empty_text", "no tokens are left after tokenising")
+            for e in encodings
+        ]
+
+    def unit_count(self, prepared: Prepared) -> int:
+        """Tokens of one text."""
+        return len(prepared)
+
+
+class WordLlamaEncoder:
+    """One EmbeddingBag: ragged input, no padding."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Load the token vectors (32000, 256) onto the device."""
+        weights = load_file(_package(config) / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
+        self._device = pick_device(config)
+        self._bag = torch.nn.EmbeddingBag.from_pretrained(weights.float(), mode="mean").to(self._device).eval()
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        """Encode B token lists to (B, 256) float32 unit rows."""
+        lengths = np.fromiter(map(len, prepared), np.int64, len(prepared))
+        offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths)[:-1])))
+        ids = torch.from_numpy(np.concatenate(prepared).astype(np.int32, copy=False))
+        pooled = self._bag(ids.to(self._device), offsets.to(self._device, torch.int32))
+        return cast(npt.NDArray[np.float32], unit(pooled).cpu().numpy())
+
+
+def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> WordLlamaPreparer:
+    """Load the tokeniser."""
+    return WordLlamaPreparer(spec, config)
+
+
+def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> WordLlamaEncoder:
+    """Load the token vectors."""
+    return WordLlamaEncoder(config)

@@ -1,0 +1,1 @@
+"""What is written down: records, columns, configuration and errors. No Ray, no torch, no I/O but the config file."""

@@ -1,0 +1,162 @@
+"""Arrow schemas of every table, the Space they belong to, and the Ladder of dims it may be cut to.
+
+Owns names and types of columns; owns no data. The only module that knows how a space is written into a schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
+from schemas.records import Modality
+
+VECTOR = "vector"
+_SPACE_KEY = b"lake:space"
+# Wide vectors default to Lance's "fullzip" layout, whose full scans run at a fifth of this one's speed.
+_VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
+
+Step = Literal["layer_norm", "l2"]
+
+
+class Ladder(BaseModel):
+    """The dims a space may be cut to, ascending; the last is its full width."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dims: tuple[int, ...] = Field(min_length=1)
+
+    @property
+    def width(self) -> int:
+        """Full width of the vectors."""
+        return self.dims[-1]
+
+    def check(self, dim: int, where: str = "this space") -> int:
+        """Return `dim` if vectors may be cut there.
+
+        Raises:
+            NotMatryoshka: The ladder has one rung and `dim` is below it.
+            DimNotInLadder: `dim` is no rung of the ladder.
+        """
+        if dim in self.dims:
+            return dim
+        if len(self.dims) == 1:
+            raise NotMatryoshka(
+                f"{where} is not Matryoshka-trained: its vectors mean something only at their full {self.width} dims, "
+                f"not at {dim}; embed with --set rotation.kind=pca, run `python -m jobs rotate` on the table, "
+                "or train a Matryoshka head"
+            )
+        raise DimNotInLadder(f"dim {dim} is not in the ladder of {where}; allowed: {', '.join(map(str, self.dims))}")
+
+
+class Space(BaseModel):
+    """What makes vectors comparable: two vectors may be compared if and only if their spaces' fingerprints are equal.
+
+    Attributes:
+        encoder: Registry name of the encoder, or of the joint model whose image and text towers share the space.
+        revision: Pinned revision of the model.
+        weights: sha256 over the weight files, where the weights are local files.
+        prompts: Text put before an input, by side (`query`, `document`).
+        pooling: How token or patch vectors become one.
+        steps: What is done to the pooled vector, in order, before it is stored; slicing comes after, then L2 again.
+        max_length: Tokens after which a text is cut; None for images.
+        dtype: Arithmetic of the encoder.
+        rotation: Fingerprint of the orthonormal rotation applied after encoding, if any.
+        ladder: The dims its vectors may be cut to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str
+    revision: str
+    weights: str = ""
+    prompts: dict[str, str] = {}
+    pooling: str = "mean"
+    steps: tuple[Step, ...] = ("l2",)
+    max_length: int | None = None
+    dtype: str = "float32"
+    rotation: str | None = None
+    ladder: Ladder
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when anything that changes the vectors does."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def prefix_column(dim: int) -> str:
+    """Name of the column that holds the first `dim` dims, renormalised: `prefix_column(64)` is `vector_64`."""
+    return f"{VECTOR}_{dim}"
+
+
+def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
+    """Field of `dim` half-precision floats in the layout that scans fast."""
+    return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
+
+
+def table_schema(space: Space, kept: pa.Schema) -> pa.Schema:
+    """Schema of a vector table: `id, shard, <kept columns>, vector`, with the space in its metadata."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("shard", pa.int64(), nullable=False),
+            *kept,
+            vector_field(space.ladder.width),
+        ],
+        metadata={_SPACE_KEY: space.model_dump_json().encode()},
+    )
+
+
+def space_of(schema: pa.Schema, where: str) -> Space:
+    """Read back the space that `table_schema` wrote.
+
+    Raises:
+        TableError: The schema says nothing of a space, so the table was not made here.
+    """
+    written = (schema.metadata or {}).get(_SPACE_KEY)
+    if written is None:
+        raise TableError(f"{where} does not say what space its vectors are in; only tables made by `jobs embed` do")
+    return Space.model_validate_json(written)
+
+
+REJECTS = pa.schema(
+    [
+        pa.field("shard", pa.int64(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),
+    ]
+)
+
+SHARDS = pa.schema(
+    [
+        pa.field("shard", pa.int64(), nullable=False, metadata={b"lance-schema:unenforced-primary-key": b"true"}),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("rejects", pa.int64(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("landed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+__all__ = [
+    "REJECTS",
+    "SHARDS",
+    "VECTOR",
+    "Ladder",
+    "Modality",
+    "Space",
+    "Step",
+    "prefix_column",
+    "space_of",
+    "table_schema",
+    "vector_field",
+]

@@ -1,0 +1,126 @@
+"""Every error this project raises on purpose.
+
+LakeError
+├── ConfigError            the config file or an override is wrong; exit code 2
+├── InputError             a source cannot be read
+│   ├── ShardNotFound      a pattern matched nothing, or a listed shard is gone
+│   ├── ShardUnreadable    a shard cannot be opened, or breaks off midway
+│   └── FieldNotFound      a shard has no such field, or the field has the wrong type
+├── TableError             a table cannot serve the request
+│   ├── TableNotFound      nothing is at that address
+│   ├── TableExists        something is at that address already
+│   └── SpaceMismatch      vectors of two spaces would be mixed or compared
+├── DimError               a vector cannot be cut there
+│   ├── DimNotInLadder     the space was not trained for that dim
+│   └── NotMatryoshka      the space was trained for its full width only
+├── EncoderError           an encoder cannot be loaded or used
+│   ├── EncoderNotFound    the registry has no such name
+│   └── DependencyMissing  an optional library is not installed
+└── RunError               a run did what it could and must not be called complete
+    ├── ShardsFailed       some shards failed; all others landed; exit code 1
+    └── TooManyRejects     rejects passed limits.max_reject_fraction; exit code 1
+
+Every message says what happened, where, what is allowed, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LakeError(Exception):
+    """Root of every error raised on purpose; its text is meant for the person who ran the command."""
+
+
+class ConfigError(LakeError):
+    """A config file, an override or a combination of settings is wrong."""
+
+
+class InputError(LakeError):
+    """A source cannot be read."""
+
+
+class ShardNotFound(InputError):
+    """A shard pattern matched nothing, or a listed shard is gone."""
+
+
+class ShardUnreadable(InputError):
+    """A shard cannot be opened, or breaks off midway."""
+
+
+class FieldNotFound(InputError):
+    """A shard has no such field, or the field has a type that cannot be embedded."""
+
+
+class TableError(LakeError):
+    """A table cannot serve the request."""
+
+
+class TableNotFound(TableError):
+    """No table is at that address."""
+
+
+class TableExists(TableError):
+    """A table is at that address already."""
+
+
+class SpaceMismatch(TableError):
+    """Vectors of two spaces would be mixed or compared."""
+
+
+class DimError(LakeError):
+    """A vector cannot be cut at the asked dim."""
+
+
+class DimNotInLadder(DimError):
+    """The space was not trained for that dim."""
+
+
+class NotMatryoshka(DimError):
+    """The space was trained for its full width only."""
+
+
+class EncoderError(LakeError):
+    """An encoder cannot be loaded or used."""
+
+
+class EncoderNotFound(EncoderError):
+    """The registry has no encoder of that name."""
+
+
+class DependencyMissing(EncoderError):
+    """An optional library is not installed."""
+
+
+class RunError(LakeError):
+    """A run did what it could and must not be called complete."""
+
+
+class ShardsFailed(RunError):
+    """Some shards failed; all others landed."""
+
+    def __init__(self, failed: dict[str, str], total: int) -> None:
+        """Keep what failed.
+
+        Args:
+            failed: Shard uri to the reason of its last failure.
+            total: Number of shards the run set out to do.
+        """
+        self.failed = failed
+        self.total = total
+        uri, reason = next(iter(failed.items()))
+        super().__init__(
+            f"{len(failed)} of {total} shards failed, all others landed; first: {uri}: {reason}; "
+            "mend the cause and run the same command again: only the failed shards are done again"
+        )
+
+
+class TooManyRejects(RunError):
+    """Rejected samples passed `limits.max_reject_fraction`."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the known word closest to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
