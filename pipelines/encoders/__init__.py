@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pipelines.encoders.protocol import Encoder, Prepared, Preparer
+from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import EncoderSpec, encoder_spec, load_encoder, load_preparer, make_space, spec_of
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EncoderSpec",
     "Prepared",
     "Preparer",
+    "encode_query",
     "encoder_spec",
     "load_encoder",
     "load_preparer",

@@ -1,0 +1,50 @@
+"""Addresses and credentials: how a StorageConfig becomes what Lance's object store wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import ProfileNotFound
+
+from schemas.config import StorageConfig
+from schemas.errors import ConfigError
+
+
+def lance_options(storage: StorageConfig) -> dict[str, str] | None:
+    """Return Lance `storage_options` for S3, or None where the defaults do.
+
+    Without a profile Lance finds credentials by itself (environment, web identity, instance role) and renews them.
+
+    Raises:
+        ConfigError: The named profile does not exist.
+    """
+    options: dict[str, str] = {}
+    if storage.endpoint:
+        options["aws_endpoint"] = storage.endpoint
+        options["aws_virtual_hosted_style_request"] = "false"
+        if storage.endpoint.startswith("http://"):
+            options["allow_http"] = "true"
+    if storage.region:
+        options["aws_region"] = storage.region
+    if storage.profile:
+        try:
+            found = boto3.Session(profile_name=storage.profile).get_credentials()
+        except ProfileNotFound as error:
+            raise ConfigError(f"storage.profile: {error}") from None
+        if found is not None:
+            frozen = found.get_frozen_credentials()
+            options["aws_access_key_id"], options["aws_secret_access_key"] = frozen.access_key, frozen.secret_key
+            if frozen.token:
+                options["aws_session_token"] = frozen.token
+    return options or None
+
+
+def absolute(uri: str) -> str:
+    """Return a table address that means the same in every process: local paths become absolute."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def sibling(uri: str, suffix: str) -> str:
+    """Return the address of a table's companion: `sibling("x/laion.lance", "rejects")` is `x/laion.rejects.lance`."""
+    return f"{uri.rstrip('/').removesuffix('.lance')}.{suffix}.lance"

@@ -1,0 +1,423 @@
+"""VectorTable: a Lance table of one space, and the compare-and-swap commit that lands each shard exactly once.
+
+Owns every write to a vector table and to its companions `<table>.shards.lance` (what each shard gave) and
+`<table>.rejects.lance` (what could not be embedded, and why). Owns no reading of sources and no encoding.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import lance
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance import LanceDataset, LanceOperation, Transaction
+from lance.commit import CommitConflictError
+from lance.fragment import FragmentMetadata, write_fragments
+
+from pipelines.encoders import encode_query
+from pipelines.matryoshka import cut, unit
+from pipelines.rotation import Rotation, load_rotation
+from pipelines.storage import absolute, lance_options, sibling
+from schemas.columns import REJECTS, SHARDS, VECTOR, Space, prefix_column, space_of, table_schema
+from schemas.config import StorageConfig
+from schemas.errors import SpaceMismatch, TableExists, TableNotFound
+from schemas.records import LeaseResult, Shard
+
+MAX_ROWS_PER_FRAGMENT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What one commit did.
+
+    Attributes:
+        shards: Shards that are in the table now and were not before.
+        rows: Their rows.
+        rejects: Their rejected samples.
+        redo: Shards that must be embedded again, since they were leased together with one that another run landed first.
+        version: Version of the table afterwards.
+    """
+
+    shards: int = 0
+    rows: int = 0
+    rejects: int = 0
+    redo: tuple[Shard, ...] = ()
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """What of a batch of results is still to land, seen from one version of the ledger."""
+
+    fresh: list[LeaseResult] = field(default_factory=list)
+    redo: list[Shard] = field(default_factory=list)
+    stale: set[int] = field(default_factory=set)
+
+
+class VectorTable:
+    """Vectors of one space, one row per sample: `id, shard, <kept columns>, vector, vector_<dim>…`.
+
+    Example:
+        >>> VectorTable.open("lake/news.lance").search("football", k=3)  # doctest: +SKIP
+    """
+
+    def __init__(self, uri: str, dataset: LanceDataset, storage: StorageConfig) -> None:
+        """Wrap an open dataset; use `open` or `create`."""
+        self.uri, self.dataset, self.storage = uri, dataset, storage
+        self.space: Space = space_of(dataset.schema, uri)
+
+    @classmethod
+    def open(cls, uri: str, version: int | str | None = None, storage: StorageConfig = StorageConfig()) -> VectorTable:
+        """Open a table, at a version number or a tag such as `prod`, or as it is now.
+
+        Raises:
+            TableNotFound: Nothing is at that address, or it has no such version.
+            TableError: It is a Lance table, but was not made by this project.
+        """
+        uri = absolute(uri)
+        return cls(uri, _open_dataset(uri, storage, version), storage)
+
+    @classmethod
+    def create(
+        cls, uri: str, space: Space, kept: pa.Schema, storage: StorageConfig = StorageConfig()
+    ) -> VectorTable:
+        """Create an empty table and its companions. Of several racing creators exactly one succeeds.
+
+        Raises:
+            TableExists: Something is at that address already.
+        """
+        uri = absolute(uri)
+        options = lance_options(storage)
+        for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS)):
+            _create_if_missing(sibling(uri, suffix), companion, options)
+        schema = table_schema(space, kept)
+        try:
+            dataset = lance.write_dataset(
+                schema.empty_table(), uri, schema=schema, mode="create", enable_stable_row_ids=True, storage_options=options
+            )
+        except OSError as error:
+            if "already exists" in str(error) or isinstance(error, CommitConflictError):
+                raise TableExists(f"{uri} exists already; open it, or name another table") from None
+            raise
+        return cls(uri, dataset, storage)
+
+    def check_space(self, space: Space) -> None:
+        """Refuse vectors of another space.
+
+        Raises:
+            SpaceMismatch: The message names every setting that differs.
+        """
+        if space.fingerprint == self.space.fingerprint:
+            return
+        ours, theirs = self.space.model_dump(), space.model_dump()
+        differing = ", ".join(f"{k}: table {ours[k]!r}, asked {theirs[k]!r}" for k in ours if ours[k] != theirs[k])
+        raise SpaceMismatch(
+            f"{self.uri} holds vectors of space {self.space.fingerprint}, not {space.fingerprint} ({differing}); "
+            "use the table's own settings, or write to another table"
+        )
+
+    @property
+    def kept(self) -> pa.Schema:
+        """Fields of the kept columns."""
+        return pa.schema([f for f in self.dataset.schema if f.name not in ("id", "shard") and not f.name.startswith(VECTOR)])
+
+    @property
+    def prefix_dims(self) -> tuple[int, ...]:
+        """Dims that have a prefix column of their own, ascending."""
+        names = (f.name.removeprefix(f"{VECTOR}_") for f in self.dataset.schema if f.name.startswith(f"{VECTOR}_"))
+        return tuple(sorted(int(name) for name in names if name.isdigit()))
+
+    @cached_property
+    def rotation(self) -> Rotation | None:
+        """The rotation that the table's vectors went through, if any."""
+        fingerprint = self.space.rotation
+        return load_rotation(fingerprint, self.uri, self.storage) if fingerprint else None
+
+    def refresh(self) -> VectorTable:
+        """Return the table as it is now."""
+        return VectorTable.open(self.uri, storage=self.storage)
+
+    def companion(self, suffix: str) -> LanceDataset:
+        """Open `<table>.<suffix>.lance`, for example `rejects` or `shards`."""
+        return _open_dataset(sibling(self.uri, suffix), self.storage, None)
+
+    def done_shards(self) -> set[int]:
+        """Return the identities of all shards that have landed, those that gave no rows included."""
+        empty = self.companion("shards").to_table(columns=["shard"], filter="rows = 0")
+        return _ledger(self.dataset) | set(empty["shard"].to_pylist())
+
+    def write_fragments(self, batches: Iterable[pa.RecordBatch]) -> tuple[str, ...]:
+        """Write rows that nobody sees until they land; prefix columns that the table has are cut on the way.
+
+        Args:
+            batches: Columns `id, shard, <kept>, vector` in the table's order, streamed; memory is bounded by one batch.
+
+        Returns:
+            JSON of the new fragments, for `LeaseResult.fragments`.
+        """
+        schema = self.dataset.schema
+        reader = pa.RecordBatchReader.from_batches(schema, self._with_prefixes(batches))
+        written = write_fragments(
+            reader,
+            self.dataset,
+            schema=schema,
+            max_rows_per_file=MAX_ROWS_PER_FRAGMENT,
+            storage_options=lance_options(self.storage),
+        )
+        return tuple(json.dumps(fragment.to_json()) for fragment in written)
+
+    def land(self, results: Sequence[LeaseResult], run: str, *, replace: bool = False) -> Landing:
+        """Make the rows of finished leases visible, each shard exactly once, whoever else is landing.
+
+        Rejects and the shards' records land first; then one compare-and-swap commit brings the new rows and takes away
+        those of the shards' older contents. A lease of which another run has landed a shard is dropped whole.
+
+        Args:
+            results: Finished leases.
+            run: Id of the run, kept for the audit.
+            replace: Land also shards that are in the table, in place of their rows.
+        """
+        while True:
+            dataset = _open_dataset(self.uri, self.storage, None)
+            claims = self._claim(dataset, results, replace)
+            landed = [count for result in claims.fresh for count in result.counts]
+            if landed:
+                self._record(claims.fresh, claims.stale, run)
+                fragments = [FragmentMetadata.from_json(text) for r in claims.fresh for text in r.fragments]
+                if fragments or claims.stale:
+                    try:
+                        dataset = _compare_and_swap(dataset, fragments, claims.stale, run, lance_options(self.storage))
+                    except CommitConflictError:
+                        continue
+            self.dataset = dataset
+            return Landing(
+                shards=len(landed),
+                rows=sum(count.rows for count in landed),
+                rejects=sum(count.rejects for count in landed),
+                redo=tuple(claims.redo),
+                version=dataset.version,
+            )
+
+    def encode_query(self, query: str | bytes | npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """Bring a query into the table's space: (D,) float32, unit length.
+
+        Args:
+            query: Words, the bytes of an image, or a vector of the table's space at full width.
+
+        Raises:
+            SpaceMismatch: The vector has another width, or the space's encoder cannot take such a query.
+        """
+        if isinstance(query, np.ndarray):
+            if query.shape != (self.space.ladder.width,):
+                raise SpaceMismatch(
+                    f"the query has shape {query.shape}; {self.uri} holds vectors of {self.space.ladder.width} dims"
+                )
+            return unit(query.astype(np.float32))
+        vector_D = encode_query(self.space, query)
+        return vector_D if self.rotation is None else self.rotation.apply(vector_D)
+
+    def search(
+        self,
+        query: str | bytes | npt.NDArray[np.floating],
+        k: int = 10,
+        dims: int | None = None,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return the k rows nearest to a query by the first `dims` dims.
+
+        A prefix column is searched through its index where it has one; without a prefix column the full vectors are
+        scanned and cut.
+
+        Args:
+            query: Words, the bytes of an image, or a vector (D,).
+            k: Rows wanted.
+            dims: A rung of the space's ladder; None is the full width.
+            where: SQL over the table's columns; only rows that satisfy it are searched.
+            columns: Columns to return beside `score`; default `id` and the kept ones.
+
+        Returns:
+            Columns `id, <kept>, score`: cosine at `dims` in float32, best first; ties by id.
+
+        Raises:
+            DimError: The space must not be cut there.
+            SpaceMismatch: The query is not of the table's space.
+        """
+        width = self.space.ladder.width
+        dims = self.space.ladder.check(dims or width, self.uri)
+        query_M = cut(self.encode_query(query), dims)
+        wanted = list(columns) if columns is not None else ["id", *self.kept.names]
+        column = VECTOR if dims == width else prefix_column(dims)
+        if column in self.dataset.schema.names:
+            nearest = {"column": column, "q": query_M, "k": k, "metric": "cosine", "refine_factor": 1}
+            best = self._fetch([*wanted, column, "_distance"], nearest=nearest, filter=where, prefilter=True)
+            best = best.append_column("score", _scores(best[column], query_M))
+        else:
+            found = self._scan(query_M, k, where)
+            score_of = dict(zip(found["_rowid"].to_pylist(), found["score"].to_pylist(), strict=True))
+            best = self._fetch([*wanted, "_rowid"], filter=f"_rowid IN ({', '.join(map(str, score_of)) or 'NULL'})")
+            best = best.append_column("score", pa.array([score_of[r] for r in best["_rowid"].to_pylist()], pa.float32()))
+        return best.sort_by([("score", "descending"), ("id", "ascending")]).select([*wanted, "score"])
+
+    def _fetch(self, columns: Sequence[str], **query: Any) -> pa.Table:
+        """Scan for columns, `id` among them."""
+        return self.dataset.scanner(columns=list(dict.fromkeys(["id", *columns])), **query).to_table()
+
+    def _scan(self, query_M: npt.NDArray[np.float32], k: int, where: str | None) -> pa.Table:
+        """Return `id, _rowid, score` of the k best rows by a prefix that has no column of its own."""
+        best = pa.table({"id": pa.array([], pa.string()), "_rowid": pa.array([], pa.uint64()), "score": pa.array([], pa.float32())})
+        for batch in self.dataset.scanner(columns=["id", "_rowid", VECTOR], filter=where).to_batches():
+            scored = pa.Table.from_batches([batch]).append_column("score", _scores(batch[VECTOR], query_M))
+            both = pa.concat_tables([best, scored.select(best.column_names)], promote_options="permissive")
+            best = both.sort_by([("score", "descending"), ("id", "ascending")]).slice(0, k)
+        return best
+
+    def _claim(self, dataset: LanceDataset, results: Sequence[LeaseResult], replace: bool) -> _Claims:
+        done = _ledger(dataset)
+        claims, claimed = _Claims(), set[int]()
+        for result in results:
+            ids = {count.shard.id for count in result.counts}
+            taken = claimed & ids if replace else (claimed | done) & ids
+            if taken:
+                claims.redo.extend(c.shard for c in result.counts if c.shard.id not in taken | done)
+                continue
+            claimed |= ids
+            claims.fresh.append(result)
+        uris = [count.shard.uri for result in claims.fresh for count in result.counts]
+        known = self.companion("shards").to_table(columns=["shard", "uri"])
+        same_uri = known.filter(pc.is_in(known["uri"], pa.array(uris, pa.string())))["shard"]
+        claims.stale.update(done & set(same_uri.to_pylist()))
+        return claims
+
+    def _record(self, results: Sequence[LeaseResult], stale: set[int], run: str) -> None:
+        """Upsert what the shards gave and what was rejected; doing it twice changes nothing."""
+        now = dt.datetime.now(dt.UTC)
+        counts = [count for result in results for count in result.counts]
+        uris = {count.shard.id: count.shard.uri for count in counts}
+        rejects = [
+            {**vars(reject), "uri": uris[reject.shard], "run": run} for result in results for reject in result.rejects
+        ]
+        shards = [
+            {
+                "shard": c.shard.id,
+                "uri": c.shard.uri,
+                "size": c.shard.size,
+                "etag": c.shard.etag,
+                "rows": c.rows,
+                "rejects": c.rejects,
+                "run": run,
+                "landed_at": now,
+            }
+            for c in counts
+        ]
+        gone = ", ".join(map(str, stale | set(uris)))
+        table = self.companion("rejects")
+        if rejects or table.count_rows(f"shard IN ({gone})"):
+            upsert = table.merge_insert(["shard", "position"]).when_matched_update_all().when_not_matched_insert_all()
+            upsert.when_not_matched_by_source_delete(f"shard IN ({gone})").execute(
+                pa.Table.from_pylist(rejects, schema=REJECTS)
+            )
+        upsert = self.companion("shards").merge_insert("shard").when_matched_update_all().when_not_matched_insert_all()
+        upsert.execute(pa.Table.from_pylist(shards, schema=SHARDS))
+
+    def _with_prefixes(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        schema, dims = self.dataset.schema, self.prefix_dims
+        for batch in batches:
+            columns = {name: batch.column(name) for name in batch.schema.names}
+            if dims:
+                full_BD = to_numpy(columns[VECTOR])
+                columns |= {f"{VECTOR}_{dim}": to_arrow(cut(full_BD, dim)) for dim in dims}
+            yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def to_numpy(vectors: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:
+    """View a column of B vectors as (B, D) without copying a contiguous one."""
+    array = vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+
+
+def to_arrow(x_BD: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """Turn (B, D) floats into a column of half-precision vectors."""
+    half = np.ascontiguousarray(x_BD, np.float16)
+    return pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), half.shape[1])
+
+
+def _scores(vectors: pa.Array | pa.ChunkedArray, query_M: npt.NDArray[np.float32]) -> pa.Array:
+    """Cosines of the vectors' prefixes with a unit prefix, in float32."""
+    return pa.array(cut(to_numpy(vectors).astype(np.float32), len(query_M)) @ query_M, pa.float32())
+
+
+def _open_dataset(uri: str, storage: StorageConfig, version: int | str | None) -> LanceDataset:
+    try:
+        return lance.dataset(uri, version=version, storage_options=lance_options(storage))
+    except (ValueError, OSError) as error:
+        if "was not found" in str(error) or "not found" in str(error).lower():
+            at = f" at version {version!r}" if version is not None else ""
+            raise TableNotFound(f"no table at {uri}{at}; `python -m jobs embed CONFIG` makes one") from None
+        raise
+
+
+def _create_if_missing(uri: str, schema: pa.Schema, options: dict[str, str] | None) -> None:
+    try:
+        lance.write_dataset(schema.empty_table(), uri, schema=schema, mode="create", storage_options=options)
+    except OSError as error:
+        if "already exists" not in str(error) and not isinstance(error, CommitConflictError):
+            raise
+
+
+def _ledger(dataset: LanceDataset) -> set[int]:
+    """Return the distinct shards of a table: its one record of what has landed."""
+    shards: set[int] = set()
+    for batch in dataset.to_batches(columns=["shard"]):
+        shards.update(pc.unique(batch.column(0)).to_pylist())
+    return shards
+
+
+def _compare_and_swap(
+    dataset: LanceDataset,
+    new: list[FragmentMetadata],
+    stale: set[int],
+    run: str,
+    options: dict[str, Any] | None,
+) -> LanceDataset:
+    """Add fragments and remove the rows of stale shards in one commit that fails if the table moved meanwhile.
+
+    Lance's Append would rebase silently and land a shard twice. Merge is preempted by every other change of rows, but
+    may not shrink the list of fragments; so commits that remove rows are Updates, and each Update also names the oldest
+    fragment that stays, unchanged, which makes any two of them conflict.
+
+    Raises:
+        CommitConflictError: Rows came, went or moved since `dataset` was opened.
+    """
+    fragments = dataset.get_fragments()
+    operation: LanceOperation.BaseOperation
+    if not stale:
+        operation = LanceOperation.Merge([f.metadata for f in fragments] + new, dataset.lance_schema)
+    else:
+        predicate = f"shard IN ({', '.join(map(str, stale))})"
+        removed: list[int] = []
+        updated: list[FragmentMetadata] = []
+        for fragment in fragments:
+            if not fragment.count_rows(predicate):
+                continue
+            rest = fragment.delete(predicate)
+            if rest is None:
+                removed.append(fragment.fragment_id)
+            else:
+                updated.append(rest)
+        touched = {*removed, *(f.id for f in updated)}
+        if staying := [f for f in fragments if f.fragment_id not in removed]:
+            oldest = min(staying, key=lambda f: f.fragment_id)
+            if oldest.fragment_id not in touched:
+                updated.append(oldest.metadata)
+        operation = LanceOperation.Update(removed_fragment_ids=removed, updated_fragments=updated, new_fragments=new)
+    transaction = Transaction(dataset.version, operation, transaction_properties={"lake.run": run})
+    return LanceDataset.commit(dataset, transaction, storage_options=options, max_retries=0)
