@@ -1,0 +1,64 @@
+# Everything a person or CI does here, each by one word. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python on the PATH that is new enough; another: make PYTHON=/path/to/python …
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+PACKAGES := schemas pipelines cluster jobs
+SOURCES := $(shell find $(PACKAGES) tests -name '*.py' 2>/dev/null) pyproject.toml
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help venv demo test test-slow test-all lint check format chaos bench clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: .venv/demo ## Make .venv with the pinned packages that running needs
+
+# The environment comes in two stages, so that `make demo` need not wait for test tools.
+.venv/demo: pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11 venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[demo]'
+	@touch $@
+
+.venv/dev: .venv/demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[demo,dev]'
+	@touch $@
+
+demo: .venv/demo ## Embed, index, measure and search real data on this machine; write lake/demo/report.html
+	$(BIN)/python -m jobs demo
+
+test: .venv/dev ## Run the tests, but not the slow ones (minutes)
+	rm -f .coverage .coverage.*
+	$(PYTEST) -m "not slow" --cov --cov-report=
+
+test-slow: .venv/dev ## Run the slow tests
+	$(PYTEST) -m slow
+
+test-all: .venv/dev ## Run every test
+	$(PYTEST)
+
+lint: .venv/dev ## Check style, types and who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint .coverage ## Lint, then hold the last test run's coverage to its floor
+	$(BIN)/coverage report
+
+.coverage: $(SOURCES)
+	$(MAKE) test
+
+format: .venv/dev ## Lay out the code and mend what can be mended by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove caches, build outputs and the demo's tables; .venv stays
+	rm -rf lake build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

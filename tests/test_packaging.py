@@ -1,0 +1,50 @@
+"""The four folders are the packages, wherever and however the project runs."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_each_package_is_the_one_in_this_repository(name: str) -> None:
+    # Names this common could be shadowed by something installed.
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    assert Path(module.__file__).resolve() == ROOT / name / "__init__.py"
+
+
+def test_every_package_folder_is_shipped_and_checked() -> None:
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert folders == set(PACKAGES)
+    assert set(PROJECT["tool"]["mypy"]["files"]) >= folders
+    assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == folders
+    assert set(PROJECT["tool"]["coverage"]["run"]["source"]) == folders
+
+
+def test_it_cannot_be_published_by_accident() -> None:
+    assert "Private :: Do Not Upload" in PROJECT["project"]["classifiers"]
+
+
+def test_every_dependency_is_pinned_by_exact_version() -> None:
+    pins = dict(
+        line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")
+    )
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [*PROJECT["project"]["dependencies"], *extras["demo"], *extras["dev"]]
+    names = {requirement.split(">")[0].split("=")[0].split("[")[0].lower().replace("_", "-") for requirement in wanted}
+    assert names <= {name.lower().replace("_", "-") for name in pins}
+    assert pins["torch"] == "2.13.0"
+
+
+def test_a_ray_job_takes_the_packages_along_and_leaves_the_rest() -> None:
+    left_out = (ROOT / ".rayignore").read_text().split()
+    assert not set(PACKAGES) & set(left_out)
+    assert {".venv", ".git", "lake", "tests"} <= set(left_out)
