@@ -12,7 +12,7 @@ PACKAGES := schemas pipelines cluster jobs
 SOURCES := $(shell find $(PACKAGES) tests -name '*.py' 2>/dev/null) pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help venv demo test test-slow test-all lint check format chaos bench clean
+.PHONY: help venv demo test test-slow test-all lint check format lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ check: lint .coverage ## Lint, then hold the last test run's coverage to its flo
 format: .venv/dev ## Lay out the code and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+lock: .venv/dev ## Pin what .venv holds now (torch without its build tag, so that any build of it will do)
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' >requirements.lock
 
 clean: ## Remove caches, build outputs and the demo's tables; .venv stays
 	rm -rf lake build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
