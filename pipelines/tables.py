@@ -162,16 +162,22 @@ class VectorTable:
 
         Returns:
             JSON of the new fragments, for `LeaseResult.fragments`.
+
+        Raises:
+            OSError: The store refuses: full, out of reach, or not allowed. An error of `batches` is raised as it is.
         """
         schema = self.dataset.schema
-        reader = pa.RecordBatchReader.from_batches(schema, self._with_prefixes(batches))
-        written = write_fragments(
-            reader,
-            self.dataset,
-            schema=schema,
-            max_rows_per_file=MAX_ROWS_PER_FRAGMENT,
-            storage_options=lance_options(self.storage),
-        )
+        source = _Source(self._with_prefixes(batches))
+        try:
+            written = write_fragments(
+                pa.RecordBatchReader.from_batches(schema, source),
+                self.dataset,
+                schema=schema,
+                max_rows_per_file=MAX_ROWS_PER_FRAGMENT,
+                storage_options=lance_options(self.storage),
+            )
+        except OSError as error:
+            raise source.error or error from None
         return tuple(json.dumps(fragment.to_json()) for fragment in written)
 
     def land(self, results: Sequence[LeaseResult], run: str, *, replace: bool = False) -> Landing:
@@ -302,9 +308,11 @@ class VectorTable:
         now = dt.datetime.now(dt.UTC)
         counts = [count for result in results for count in result.counts]
         uris = {count.shard.id: count.shard.uri for count in counts}
-        rejects = [
-            {**vars(reject), "uri": uris[reject.shard], "run": run} for result in results for reject in result.rejects
-        ]
+        rejects = {
+            (reject.shard, reject.position): {**vars(reject), "uri": uris[reject.shard], "run": run}
+            for result in results
+            for reject in result.rejects
+        }
         shards = [
             {
                 "shard": c.shard.id,
@@ -323,7 +331,7 @@ class VectorTable:
         if rejects or table.count_rows(f"shard IN ({gone})"):
             upsert = table.merge_insert(["shard", "position"]).when_matched_update_all().when_not_matched_insert_all()
             upsert.when_not_matched_by_source_delete(f"shard IN ({gone})").execute(
-                pa.Table.from_pylist(rejects, schema=REJECTS)
+                pa.Table.from_pylist([*rejects.values()], schema=REJECTS)
             )
         upsert = self.companion("shards").merge_insert("shard").when_matched_update_all().when_not_matched_insert_all()
         upsert.execute(pa.Table.from_pylist(shards, schema=SHARDS))
@@ -336,6 +344,21 @@ class VectorTable:
                 full_BD = to_numpy(columns[VECTOR])
                 columns |= {f"{VECTOR}_{dim}": to_arrow(cut(full_BD, dim)) for dim in dims}
             yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+class _Source:
+    """Remembers the error of a stream that Lance pulls, since Lance would pass on its text only."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def to_numpy(vectors: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:

@@ -89,13 +89,23 @@ class Lease:
 
 @dataclass
 class StageSeconds:
-    """Seconds that one lease spent in each stage, and what the encoder waited for."""
+    """Seconds that one lease spent in each stage.
+
+    Attributes:
+        read: The feeder waited for the reader.
+        prepare: The feeder tokenised or decoded.
+        encode: The encoder worked, or waited for its turn.
+        encoder_waited: The encoder had no input.
+        write: The encoder waited for the writer.
+        total: From first to last.
+    """
 
     read: float = 0.0
     prepare: float = 0.0
     encode: float = 0.0
-    write: float = 0.0
     encoder_waited: float = 0.0
+    write: float = 0.0
+    total: float = 0.0
 
 
 @dataclass(frozen=True)

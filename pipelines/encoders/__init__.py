@@ -6,19 +6,24 @@
 
 from __future__ import annotations
 
-from pipelines.encoders.protocol import Encoder, Prepared, Preparer
+from pipelines.encoders.batching import BatchBudget, encode_safely, plan_batches
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import EncoderSpec, encoder_spec, load_encoder, load_preparer, make_space, spec_of
 
 __all__ = [
+    "BadSample",
+    "BatchBudget",
     "Encoder",
     "EncoderSpec",
     "Prepared",
     "Preparer",
     "encode_query",
+    "encode_safely",
     "encoder_spec",
     "load_encoder",
     "load_preparer",
     "make_space",
+    "plan_batches",
     "spec_of",
 ]

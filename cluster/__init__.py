@@ -1,0 +1,1 @@
+"""What spreads work over machines: the only place that imports Ray."""

@@ -1,0 +1,85 @@
+"""Connecting to Ray: a cluster where `RAY_ADDRESS` names one, else a local one that ends with the process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from schemas.config import ClusterConfig
+
+_STORE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of equal actors.
+
+    Attributes:
+        actors: How many.
+        cpus: CPUs that each holds; may be a fraction.
+        gpus: GPUs that each holds.
+        threads: Threads that each should use for arithmetic and decoding.
+        in_flight: Items that each works on at once.
+    """
+
+    actors: int
+    cpus: float
+    gpus: float
+    threads: int
+    in_flight: int
+
+
+@contextmanager
+def connect() -> Iterator[None]:
+    """Connect to the cluster at `RAY_ADDRESS`, or start a local one on loopback without dashboard; leave it afterwards.
+
+    Does nothing where the process is connected already.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        os.environ.setdefault("RAY_enable_worker_prestart", "0")
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def has_gpu() -> bool:
+    """Say whether the cluster has any GPU."""
+    return ray.cluster_resources().get("GPU", 0) > 0
+
+
+def plan_pool(config: ClusterConfig) -> Pool:
+    """Turn the cluster block of a config into numbers, by what the cluster has free.
+
+    One actor per GPU; without GPUs one per machine, with all of its CPUs.
+    """
+    total, free = ray.cluster_resources(), ray.available_resources()
+    gpus = int(total.get("GPU", 0))
+    nodes = max(1, sum(node["Alive"] for node in ray.nodes()))
+    actors = (gpus or nodes) if config.actors == "auto" else config.actors
+    gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
+    cpus_each = free.get("CPU", 0.0) / actors if config.cpus_per_actor == "auto" else config.cpus_per_actor
+    # Leave a sliver for whoever else wants to start an actor: one that does not fit would wait without a word.
+    cpus_each = max(0.01, cpus_each - 0.01) if config.cpus_per_actor == "auto" else cpus_each
+    threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
+    return Pool(actors, cpus_each, gpus_each, threads, config.leases_per_actor)

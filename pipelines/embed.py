@@ -1,0 +1,310 @@
+"""One lease's way from shards to uncommitted fragments: read -> prepare -> encode -> write.
+
+    read_blocks(shard)          a thread reads and unpacks            Block: ids, inputs, kept columns
+      -> Feeder.feed            threads tokenise or decode            Window: prepared inputs
+        -> Embedder._encoded    the encoder, one batch at a time      RecordBatch: id, shard, kept columns, vector
+          -> write_fragments    Lance writes while the next encodes   JSON of fragments nobody sees yet
+
+Between two stages stands an `Ahead`: the earlier one runs in its own thread, bounded by bytes, so that the encoder never
+waits for what could have been done before. Owns the order of the stages; owns no file format, no model and no commit.
+A lease that failed is embedded again from its first byte.
+
+Shapes: N rows of a window, D full width.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import TimeoutError as PoolTimeout
+from multiprocessing.pool import ThreadPool
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipelines.encoders import (
+    BadSample,
+    BatchBudget,
+    Prepared,
+    encode_safely,
+    encoder_spec,
+    load_encoder,
+    load_preparer,
+    plan_batches,
+)
+from pipelines.rotation import Rotation, fit_pca
+from pipelines.shards import read_blocks
+from pipelines.streams import Ahead
+from pipelines.tables import VectorTable, to_arrow
+from schemas.columns import VECTOR
+from schemas.config import EmbedConfig
+from schemas.errors import TooManyRejects
+from schemas.records import Lease, LeaseResult, Reject, Shard, ShardCount, StageSeconds
+
+_AHEAD = 2
+_WINDOWS_ALIVE = _AHEAD + 2  # waiting, being filled, being encoded
+_PREPARE_ROWS = {"text": 1024, "image": 64}
+_FEWEST_JUDGED = 10_000
+
+
+@dataclass
+class Window:
+    """Neighbouring samples, prepared, that are batched together.
+
+    Attributes:
+        rows: `id, shard, position, <kept>` of the N samples.
+        prepared: Their inputs, ready for the encoder.
+        units: What each costs: tokens, or 1 for an image.
+        rejects: Samples of the same stretch that fell out before the encoder.
+    """
+
+    rows: list[pa.RecordBatch] = field(default_factory=list)
+    prepared: list[Prepared] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    nbytes: int = 0
+
+
+class Feeder:
+    """The CPU half: reads, decodes and tokenises. Needs no weights, so it can run on another machine than the encoder."""
+
+    def __init__(self, config: EmbedConfig, kept: pa.Schema, threads: int) -> None:
+        """Load the preparer.
+
+        Args:
+            config: The job.
+            kept: Kept columns of the table; every shard is brought to them.
+            threads: Images that are decoded at once; tokenisers have threads of their own.
+        """
+        self._config, self._kept = config, kept
+        modality = encoder_spec(config.encoder.name).modality
+        self._threads = threads if modality == "image" else 1
+        self._prepare_rows = _PREPARE_ROWS[modality]
+        self._preparer = load_preparer(config.encoder, config.limits)
+        self._window_units = BatchBudget.of(config.encoder).window_units
+        self._window_bytes = config.limits.buffer_bytes // _WINDOWS_ALIVE
+        self._pool = ThreadPool(self._threads)
+
+    def feed(self, lease: Lease, seconds: StageSeconds) -> Iterator[Window]:
+        """Yield the samples of a lease, prepared, in windows of bounded bytes that reach across its shards."""
+        config, window = self._config, Window()
+        for shard in lease.shards:
+            blocks = Ahead(read_blocks(shard, config.input, config.limits, config.storage, self._kept), _AHEAD, "read")
+            for block in blocks:
+                window.rejects.extend(block.rejects)
+                for start in range(0, block.rows.num_rows, self._prepare_rows):
+                    began = time.perf_counter()
+                    self._add(window, shard, block.rows.slice(start, self._prepare_rows))
+                    seconds.prepare += time.perf_counter() - began
+                    if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
+                        yield window
+                        window = Window()
+            seconds.read += blocks.waited_s
+        yield window
+
+    def _add(self, window: Window, shard: Shard, rows: pa.RecordBatch) -> None:
+        """Prepare rows of a block into a window; what cannot be prepared becomes a Reject."""
+        good = np.zeros(rows.num_rows, bool)
+        for place, prepared in enumerate(self._prepare(rows.column("input").to_pylist())):
+            if isinstance(prepared, BadSample):
+                position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
+                window.rejects.append(Reject(shard.id, position, key, prepared.reason, str(prepared)))
+                continue
+            good[place] = True
+            window.prepared.append(prepared)
+            window.units.append(self._preparer.unit_count(prepared))
+            window.nbytes += prepared.nbytes
+        rows = rows.filter(pa.array(good)).drop_columns("input").append_column("shard", pa.array([shard.id] * good.sum()))
+        window.rows.append(rows)
+        window.nbytes += rows.nbytes
+
+    def _prepare(self, values: Sequence[str] | Sequence[bytes]) -> list[Prepared | BadSample]:
+        """Prepare on all threads; where that takes too long, one by one, to find the sample that hangs."""
+        step = -(-len(values) // self._threads)
+        chunks = [values[start : start + step] for start in range(0, len(values), step)]
+        waiting = [self._pool.apply_async(self._preparer.prepare, (chunk,)) for chunk in chunks]
+        try:
+            return [one for chunk in waiting for one in chunk.get(self._config.limits.sample_timeout_s)]
+        except PoolTimeout:
+            return [self._prepare_alone(value) for value in values]
+
+    def _prepare_alone(self, value: str | bytes) -> Prepared | BadSample:
+        timeout_s = self._config.limits.sample_timeout_s
+        # The thread of a hung decoder cannot be ended, only left behind.
+        self._pool = ThreadPool(self._threads)
+        try:
+            return self._pool.apply_async(self._preparer.prepare, ([value],)).get(timeout_s)[0]
+        except PoolTimeout:
+            self._pool = ThreadPool(self._threads)
+            return BadSample("timeout", f"decoding took longer than limits.sample_timeout_s = {timeout_s}")
+
+
+class WindowEncoder:
+    """The accelerator half: turns windows into vectors, one batch at a time, whichever lease they are from."""
+
+    def __init__(self, config: EmbedConfig, threads: int) -> None:
+        """Load the encoder onto its device; `threads` are torch's own on a CPU."""
+        torch.set_num_threads(threads)
+        self._encoder = load_encoder(config.encoder)
+        self._budget = BatchBudget.of(config.encoder)
+        self._lock = threading.Lock()
+
+    def encode(self, window: Window) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], dict[int, BadSample]]:
+        """Encode a window in batches of near-equal length.
+
+        Returns:
+            (N, D) float32 unit rows in the window's order; which of the N are good; and why the others are not.
+        """
+        units = np.asarray(window.units, np.int64)
+        good = np.zeros(len(units), bool)
+        bad: dict[int, BadSample] = {}
+        vectors_ND = np.empty((len(units), 0), np.float32)
+        for batch in plan_batches(units, self._budget.units, self._budget.rows):
+            with self._lock:
+                encoded = encode_safely(self._encoder, [window.prepared[i] for i in batch], units[batch], self._budget)
+            if not vectors_ND.size:
+                vectors_ND = np.zeros((len(units), encoded.vectors_BD.shape[1]), np.float32)
+            if len(encoded.good):
+                vectors_ND[batch[encoded.good]] = encoded.vectors_BD
+            good[batch[encoded.good]] = True
+            bad |= {int(batch[place]): why for place, why in encoded.bad.items()}
+        return vectors_ND, good, bad
+
+
+class Embedder:
+    """Embeds leases into uncommitted fragments of a table. Lives in an actor; several leases may run at once."""
+
+    def __init__(self, config: EmbedConfig, threads: int) -> None:
+        """Open the table and load the encoder, in the dtype that the table's space says."""
+        self._table = VectorTable.open(config.table, storage=config.storage)
+        encoder = config.encoder.model_copy(update={"dtype": self._table.space.dtype})
+        self._config = config.model_copy(update={"encoder": encoder})
+        self._feeder = Feeder(self._config, self._table.kept, threads)
+        self._encoder = WindowEncoder(self._config, threads)
+        self._done = {"rows": 0, "rejects": 0, "units": 0}
+
+    def run(self, lease: Lease, windows: Iterator[Window] | None = None) -> LeaseResult:
+        """Embed a lease.
+
+        Args:
+            lease: Its shards are read as one stream.
+            windows: Its samples, where another machine prepares them; None prepares them here.
+
+        Raises:
+            InputError: A shard cannot be read.
+            TooManyRejects: Most of the lease falls out; the message counts the reasons.
+        """
+        began, seconds = time.perf_counter(), StageSeconds()
+        lease_run = _LeaseRun(lease)
+        source = Ahead(self._feeder.feed(lease, seconds) if windows is None else windows, _AHEAD, "feed")
+        encoded = Ahead(self._encoded(source, lease_run, seconds), _AHEAD, "encode")
+        try:
+            fragments = self._table.write_fragments(encoded)
+        finally:
+            encoded.close()
+            source.close()
+        seconds.encoder_waited = source.waited_s
+        seconds.write = encoded.blocked_s
+        seconds.total = time.perf_counter() - began
+        return lease_run.result(fragments, seconds)
+
+    def progress(self) -> dict[str, int]:
+        """Return rows, rejects and units done since the actor started."""
+        return dict(self._done)
+
+    def _encoded(self, windows: Ahead[Window], lease_run: _LeaseRun, seconds: StageSeconds) -> Iterator[pa.RecordBatch]:
+        schema, rotation = self._table.dataset.schema, self._table.rotation
+        names = ["id", "shard", *self._table.kept.names]
+        for window in windows:
+            began = time.perf_counter()
+            vectors_ND, good, bad = self._encoder.encode(window)
+            seconds.encode += time.perf_counter() - began
+            rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if window.units else None
+            lease_run.add(window, rows, good, bad)
+            self._check_rejects(lease_run)
+            for name, amount in (("rows", good.sum()), ("rejects", len(window.rejects) + len(bad)), ("units", sum(window.units))):
+                self._done[name] += int(amount)
+            if rows is None or not good.any():
+                continue
+            if rotation is not None:
+                vectors_ND = rotation.apply(vectors_ND)
+            columns = [rows.column(name).filter(pa.array(good)) for name in names]
+            fields = [schema.field(name) for name in [*names, VECTOR]]
+            yield pa.RecordBatch.from_arrays([*columns, to_arrow(vectors_ND[good])], schema=pa.schema(fields))
+
+    def _check_rejects(self, lease_run: _LeaseRun) -> None:
+        share = len(lease_run.rejects) / max(1, lease_run.seen)
+        if lease_run.seen >= _FEWEST_JUDGED and share > self._config.limits.max_reject_fraction:
+            raise too_many_rejects(lease_run.rejects, lease_run.seen, self._config)
+
+
+class _LeaseRun:
+    """What one lease has given so far."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.rows: Counter[int] = Counter()
+        self.rejects: list[Reject] = []
+        self.units = 0
+
+    @property
+    def seen(self) -> int:
+        return sum(self.rows.values()) + len(self.rejects)
+
+    def add(
+        self,
+        window: Window,
+        rows: pa.RecordBatch | None,
+        good: npt.NDArray[np.bool_],
+        bad: dict[int, BadSample],
+    ) -> None:
+        self.rejects += window.rejects
+        self.units += sum(window.units)
+        if rows is None:
+            return
+        shards = rows.column("shard").to_numpy()
+        self.rows.update(Counter(shards[good].tolist()))
+        for place, why in bad.items():
+            position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
+            self.rejects.append(Reject(int(shards[place]), position, key, why.reason, str(why)))
+
+    def result(self, fragments: tuple[str, ...], seconds: StageSeconds) -> LeaseResult:
+        rejected = Counter(reject.shard for reject in self.rejects)
+        counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
+        return LeaseResult(counts, fragments, tuple(self.rejects), self.units, seconds)
+
+
+def too_many_rejects(rejects: Sequence[Reject], seen: int, config: EmbedConfig) -> TooManyRejects:
+    """Build the error that says how many samples fell out, why, and what to do."""
+    reasons = Counter(reject.reason for reject in rejects).most_common(3)
+    first = rejects[0]
+    return TooManyRejects(
+        f"{len(rejects)} of {seen} samples were rejected, more than limits.max_reject_fraction = "
+        f"{config.limits.max_reject_fraction}: {', '.join(f'{count} x {reason}' for reason, count in reasons)}; "
+        f"first: {first.key or first.position}: {first.message}; mend [input], or raise the limit if that is how the data is"
+    )
+
+
+def fit_rotation(config: EmbedConfig, shards: Sequence[Shard], threads: int) -> Rotation:
+    """Fit the PCA rotation of a new table on `rotation.sample_rows` samples taken evenly from up to 32 of its shards."""
+    bare = config.model_copy(update={"input": config.input.model_copy(update={"keep": ()})})
+    feeder, encoder = Feeder(bare, pa.schema([]), threads), WindowEncoder(bare, threads)
+    chosen = shards[:: -(-len(shards) // 32)]
+    quota = -(-config.rotation.sample_rows // len(chosen))
+
+    def blocks() -> Iterator[npt.NDArray[np.float32]]:
+        for shard in chosen:
+            taken = 0
+            for window in feeder.feed(Lease((shard,)), StageSeconds()):
+                vectors_ND, good, _ = encoder.encode(window)
+                yield vectors_ND[good][: quota - taken]
+                taken += int(good.sum())
+                if taken >= quota:
+                    break
+
+    return fit_pca(block for block in blocks() if len(block))
