@@ -23,11 +23,17 @@ Step = Literal["layer_norm", "l2"]
 
 
 class Ladder(BaseModel):
-    """The dims a space may be cut to, ascending; the last is its full width."""
+    """The dims a space may be cut to.
+
+    Attributes:
+        dims: Rungs that are offered, ascending; the last is the full width.
+        any_from: Where the model was trained for every dim from here to its width: the smallest of them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dims: tuple[int, ...] = Field(min_length=1)
+    any_from: int | None = None
 
     @property
     def width(self) -> int:
@@ -41,7 +47,7 @@ class Ladder(BaseModel):
             NotMatryoshka: The ladder has one rung and `dim` is below it.
             DimNotInLadder: `dim` is no rung of the ladder.
         """
-        if dim in self.dims:
+        if dim in self.dims or (self.any_from is not None and self.any_from <= dim <= self.width):
             return dim
         if len(self.dims) == 1:
             raise NotMatryoshka(
@@ -49,7 +55,11 @@ class Ladder(BaseModel):
                 f"not at {dim}; embed with --set rotation.kind=pca, run `python -m jobs rotate` on the table, "
                 "or train a Matryoshka head"
             )
-        raise DimNotInLadder(f"dim {dim} is not in the ladder of {where}; allowed: {', '.join(map(str, self.dims))}")
+        raise DimNotInLadder(f"dim {dim} is not in the ladder of {where}; allowed: {self}")
+
+    def __str__(self) -> str:
+        rungs = ", ".join(map(str, self.dims))
+        return rungs if self.any_from is None else f"{rungs}, and every dim from {self.any_from}"
 
 
 class Space(BaseModel):
@@ -58,7 +68,7 @@ class Space(BaseModel):
     Attributes:
         encoder: Registry name of the encoder, or of the joint model whose image and text towers share the space.
         revision: Pinned revision of the model.
-        weights: sha256 over the weight files, where the weights are local files.
+        weights: sha256 over the model's files, where a local path was given.
         prompts: Text put before an input, by side (`query`, `document`).
         pooling: How token or patch vectors become one.
         steps: What is done to the pooled vector, in order, before it is stored; slicing comes after, then L2 again.

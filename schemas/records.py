@@ -13,7 +13,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Modality = Literal["text", "image"]
+Modality = Literal["text", "image", "vector"]
 Side = Literal["document", "query"]
 ShardFormat = Literal["webdataset", "parquet", "jsonl", "lance"]
 
