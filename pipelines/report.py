@@ -1,0 +1,186 @@
+"""One self-contained HTML page from results: numbers, tables, plots and answers, with every picture inside.
+
+Owns how results look; measures nothing. A page is a list of sections, a section a list of parts; the job that knows the
+results composes them. The page loads nothing from anywhere, so it can be mailed, archived, or opened offline.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, PercentFormatter
+
+_COLOURS = ("#0f766e", "#d9480f", "#4c51bf", "#a16207", "#6b7280")
+_INK, _FAINT = "#1f2937", "#d6d3cd"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's own font
+    "svg.hashsalt": "matryoshka-lake",
+    "font.family": "sans-serif",
+    "font.size": 12,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#ebe8e1",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A row of large numbers, each with what it says: `("0.996", "recall@10 of the funnel")`."""
+
+    items: Sequence[tuple[str, str]]
+    kind: str = field(default="figures", init=False)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; `marked` is the row to look at."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    marked: int | None = None
+    kind: str = field(default="grid", init=False)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measured share for each dim."""
+
+    label: str
+    dims: Sequence[int]
+    shares: Sequence[float]
+    is_dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Shares by dims, on a logarithmic axis of dims."""
+
+    title: str
+    caption: str
+    curves: Sequence[Curve]
+    kind: str = field(default="plot", init=False)
+
+    @property
+    def svg(self) -> Markup:
+        """The drawing, as an inline SVG element."""
+        return Markup(_draw(self))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer: a title, what else is known, a picture where there is one."""
+
+    title: str
+    score: float
+    note: str = ""
+    png: bytes | None = None
+
+    @property
+    def src(self) -> str:
+        """The picture as a data URL."""
+        return data_url(self.png) if self.png else ""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A question in words and its answers, best first."""
+
+    question: str
+    asked_of: str
+    hits: Sequence[Hit]
+    kind: str = field(default="answers", init=False)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A question that is a picture, and the pictures that answer it: one row per number of dims."""
+
+    question: Hit
+    rows: Sequence[tuple[str, Sequence[Hit]]]
+    kind: str = field(default="gallery", init=False)
+
+
+Part = Figures | Grid | Plot | Answers | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a few words, and parts. Plots and answers that follow one another stand side by side."""
+
+    title: str
+    text: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+    footer: str = ""
+
+
+def data_url(png: bytes) -> str:
+    """Put a PNG into an address, so that a page carries it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all. The same report gives the same bytes."""
+    template = files("pipelines").joinpath("report.html.j2").read_text()
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(jinja.from_string(template).render(report=report))
+    unfinished.replace(path)
+
+
+def _draw(plot: Plot) -> str:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 3.7), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        for place, curve in enumerate(plot.curves):
+            axes.plot(
+                curve.dims,
+                curve.shares,
+                "o--" if curve.is_dashed else "o-",
+                color=_COLOURS[place % len(_COLOURS)],
+                label=curve.label,
+                linewidth=2.2,
+                markersize=5,
+                markeredgecolor="white",
+            )
+        dims = sorted({dim for curve in plot.curves for dim in curve.dims})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(dims, [str(dim) for dim in dims])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("dims")
+        axes.set_ylim(0, 1.04)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :]
