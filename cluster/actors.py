@@ -81,7 +81,7 @@ class ActorPool(Generic[I, R]):
             make_worker: Called in each actor; must pickle.
             pool: How many, how large.
         """
-        options = {
+        options: dict[str, Any] = {
             "num_cpus": pool.cpus,
             "num_gpus": pool.gpus,
             "max_restarts": -1,
@@ -125,7 +125,9 @@ class ActorPool(Generic[I, R]):
             pending = [ref for seat in self._seats for ref in seat.tasks]
             if not pending and not self._todo and not self._alone:
                 return
-            ready, _ = ray.wait(pending, num_returns=1, timeout=tick_s) if pending else ([], time.sleep(tick_s))
+            if not pending:
+                time.sleep(tick_s)
+            ready = ray.wait(pending, num_returns=1, timeout=tick_s)[0] if pending else []
             if not ready:
                 yield None
             for ref in ready:
@@ -167,7 +169,9 @@ class ActorPool(Generic[I, R]):
                 continue
             if self._alone and not seat.tasks:
                 self._call(seat, self._alone.popleft(), alone=True)
-            while self._todo and len(seat.tasks) < self._in_flight and not any(alone for _, alone in seat.tasks.values()):
+            while (
+                self._todo and len(seat.tasks) < self._in_flight and not any(alone for _, alone in seat.tasks.values())
+            ):
                 self._call(seat, self._todo.popleft(), alone=False)
 
     def _call(self, seat: _Seat, item: I, *, alone: bool) -> None:

@@ -65,7 +65,7 @@ def connect() -> Iterator[None]:
 
 def has_gpu() -> bool:
     """Say whether the cluster has any GPU."""
-    return ray.cluster_resources().get("GPU", 0) > 0
+    return bool(_total().get("GPU", 0) > 0)
 
 
 def plan_pool(config: ClusterConfig) -> Pool:
@@ -73,9 +73,9 @@ def plan_pool(config: ClusterConfig) -> Pool:
 
     One actor per GPU; without GPUs one per machine, with all of its CPUs.
     """
-    total, free = ray.cluster_resources(), ray.available_resources()
-    gpus = int(total.get("GPU", 0))
-    nodes = max(1, sum(node["Alive"] for node in ray.nodes()))
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    gpus = int(_total().get("GPU", 0))
+    nodes = max(1, sum(node["Alive"] for node in ray.nodes()))  # type: ignore[no-untyped-call]
     actors = (gpus or nodes) if config.actors == "auto" else config.actors
     gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
     cpus_each = free.get("CPU", 0.0) / actors if config.cpus_per_actor == "auto" else config.cpus_per_actor
@@ -83,3 +83,7 @@ def plan_pool(config: ClusterConfig) -> Pool:
     cpus_each = max(0.01, cpus_each - 0.01) if config.cpus_per_actor == "auto" else cpus_each
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
     return Pool(actors, cpus_each, gpus_each, threads, config.leases_per_actor)
+
+
+def _total() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]

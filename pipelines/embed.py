@@ -119,7 +119,9 @@ class Feeder:
             window.prepared.append(prepared)
             window.units.append(self._preparer.unit_count(prepared))
             window.nbytes += prepared.nbytes
-        rows = rows.filter(pa.array(good)).drop_columns("input").append_column("shard", pa.array([shard.id] * good.sum()))
+        rows = (
+            rows.filter(pa.array(good)).drop_columns("input").append_column("shard", pa.array([shard.id] * good.sum()))
+        )
         window.rows.append(rows)
         window.nbytes += rows.nbytes
 
@@ -145,7 +147,11 @@ class Feeder:
 
 
 class WindowEncoder:
-    """The accelerator half: turns windows into vectors, one batch at a time, whichever lease they are from."""
+    """The accelerator half: turns windows into vectors, one batch at a time, whichever lease they are from.
+
+    Attributes:
+        busy_s: Seconds in which the encoder worked.
+    """
 
     def __init__(self, config: EmbedConfig, threads: int) -> None:
         """Load the encoder onto its device; `threads` are torch's own on a CPU."""
@@ -153,6 +159,7 @@ class WindowEncoder:
         self._encoder = load_encoder(config.encoder)
         self._budget = BatchBudget.of(config.encoder)
         self._lock = threading.Lock()
+        self.busy_s = 0.0
 
     def encode(self, window: Window) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], dict[int, BadSample]]:
         """Encode a window in batches of near-equal length.
@@ -166,7 +173,9 @@ class WindowEncoder:
         vectors_ND = np.empty((len(units), 0), np.float32)
         for batch in plan_batches(units, self._budget.units, self._budget.rows):
             with self._lock:
+                began = time.perf_counter()
                 encoded = encode_safely(self._encoder, [window.prepared[i] for i in batch], units[batch], self._budget)
+                self.busy_s += time.perf_counter() - began
             if not vectors_ND.size:
                 vectors_ND = np.zeros((len(units), encoded.vectors_BD.shape[1]), np.float32)
             if len(encoded.good):
@@ -214,8 +223,8 @@ class Embedder:
         return lease_run.result(fragments, seconds)
 
     def progress(self) -> dict[str, int]:
-        """Return rows, rejects and units done since the actor started."""
-        return dict(self._done)
+        """Return rows, rejects, units and the encoder's busy milliseconds since the actor started."""
+        return self._done | {"busy_ms": int(1000 * self._encoder.busy_s)}
 
     def _encoded(self, windows: Ahead[Window], lease_run: _LeaseRun, seconds: StageSeconds) -> Iterator[pa.RecordBatch]:
         schema, rotation = self._table.dataset.schema, self._table.rotation
@@ -227,7 +236,11 @@ class Embedder:
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if window.units else None
             lease_run.add(window, rows, good, bad)
             self._check_rejects(lease_run)
-            for name, amount in (("rows", good.sum()), ("rejects", len(window.rejects) + len(bad)), ("units", sum(window.units))):
+            for name, amount in (
+                ("rows", good.sum()),
+                ("rejects", len(window.rejects) + len(bad)),
+                ("units", sum(window.units)),
+            ):
                 self._done[name] += int(amount)
             if rows is None or not good.any():
                 continue
@@ -240,7 +253,7 @@ class Embedder:
     def _check_rejects(self, lease_run: _LeaseRun) -> None:
         share = len(lease_run.rejects) / max(1, lease_run.seen)
         if lease_run.seen >= _FEWEST_JUDGED and share > self._config.limits.max_reject_fraction:
-            raise too_many_rejects(lease_run.rejects, lease_run.seen, self._config)
+            raise too_many_rejects(lease_run.rejects, len(lease_run.rejects), lease_run.seen, self._config)
 
 
 class _LeaseRun:
@@ -279,14 +292,14 @@ class _LeaseRun:
         return LeaseResult(counts, fragments, tuple(self.rejects), self.units, seconds)
 
 
-def too_many_rejects(rejects: Sequence[Reject], seen: int, config: EmbedConfig) -> TooManyRejects:
+def too_many_rejects(examples: Sequence[Reject], rejected: int, seen: int, config: EmbedConfig) -> TooManyRejects:
     """Build the error that says how many samples fell out, why, and what to do."""
-    reasons = Counter(reject.reason for reject in rejects).most_common(3)
-    first = rejects[0]
+    reasons = Counter(reject.reason for reject in examples).most_common(3)
+    first = examples[0]
     return TooManyRejects(
-        f"{len(rejects)} of {seen} samples were rejected, more than limits.max_reject_fraction = "
-        f"{config.limits.max_reject_fraction}: {', '.join(f'{count} x {reason}' for reason, count in reasons)}; "
-        f"first: {first.key or first.position}: {first.message}; mend [input], or raise the limit if that is how the data is"
+        f"{rejected} of {seen} samples were rejected, more than limits.max_reject_fraction = "
+        f"{config.limits.max_reject_fraction}; lately {', '.join(f'{count} x {reason}' for reason, count in reasons)}; "
+        f"for example {first.key or first.position}: {first.message}; mend [input], or raise the limit if the data is so"
     )
 
 

@@ -34,7 +34,7 @@ def lance_options(storage: StorageConfig) -> dict[str, str] | None:
             raise ConfigError(f"storage.profile: {error}") from None
         if found is not None:
             frozen = found.get_frozen_credentials()
-            options["aws_access_key_id"], options["aws_secret_access_key"] = frozen.access_key, frozen.secret_key
+            options |= {"aws_access_key_id": frozen.access_key or "", "aws_secret_access_key": frozen.secret_key or ""}
             if frozen.token:
                 options["aws_session_token"] = frozen.token
     return options or None

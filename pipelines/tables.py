@@ -86,9 +86,7 @@ class VectorTable:
         return cls(uri, _open_dataset(uri, storage, version), storage)
 
     @classmethod
-    def create(
-        cls, uri: str, space: Space, kept: pa.Schema, storage: StorageConfig = StorageConfig()
-    ) -> VectorTable:
+    def create(cls, uri: str, space: Space, kept: pa.Schema, storage: StorageConfig = StorageConfig()) -> VectorTable:
         """Create an empty table and its companions. Of several racing creators exactly one succeeds.
 
         Raises:
@@ -101,7 +99,12 @@ class VectorTable:
         schema = table_schema(space, kept)
         try:
             dataset = lance.write_dataset(
-                schema.empty_table(), uri, schema=schema, mode="create", enable_stable_row_ids=True, storage_options=options
+                schema.empty_table(),
+                uri,
+                schema=schema,
+                mode="create",
+                enable_stable_row_ids=True,
+                storage_options=options,
             )
         except OSError as error:
             if "already exists" in str(error) or isinstance(error, CommitConflictError):
@@ -127,7 +130,9 @@ class VectorTable:
     @property
     def kept(self) -> pa.Schema:
         """Fields of the kept columns."""
-        return pa.schema([f for f in self.dataset.schema if f.name not in ("id", "shard") and not f.name.startswith(VECTOR)])
+        return pa.schema(
+            [f for f in self.dataset.schema if f.name not in ("id", "shard") and not f.name.startswith(VECTOR)]
+        )
 
     @property
     def prefix_dims(self) -> tuple[int, ...]:
@@ -270,7 +275,9 @@ class VectorTable:
             found = self._scan(query_M, k, where)
             score_of = dict(zip(found["_rowid"].to_pylist(), found["score"].to_pylist(), strict=True))
             best = self._fetch([*wanted, "_rowid"], filter=f"_rowid IN ({', '.join(map(str, score_of)) or 'NULL'})")
-            best = best.append_column("score", pa.array([score_of[r] for r in best["_rowid"].to_pylist()], pa.float32()))
+            best = best.append_column(
+                "score", pa.array([score_of[r] for r in best["_rowid"].to_pylist()], pa.float32())
+            )
         return best.sort_by([("score", "descending"), ("id", "ascending")]).select([*wanted, "score"])
 
     def _fetch(self, columns: Sequence[str], **query: Any) -> pa.Table:
@@ -279,7 +286,9 @@ class VectorTable:
 
     def _scan(self, query_M: npt.NDArray[np.float32], k: int, where: str | None) -> pa.Table:
         """Return `id, _rowid, score` of the k best rows by a prefix that has no column of its own."""
-        best = pa.table({"id": pa.array([], pa.string()), "_rowid": pa.array([], pa.uint64()), "score": pa.array([], pa.float32())})
+        best = pa.table(
+            {"id": pa.array([], pa.string()), "_rowid": pa.array([], pa.uint64()), "score": pa.array([], pa.float32())}
+        )
         for batch in self.dataset.scanner(columns=["id", "_rowid", VECTOR], filter=where).to_batches():
             scored = pa.Table.from_batches([batch]).append_column("score", _scores(batch[VECTOR], query_M))
             both = pa.concat_tables([best, scored.select(best.column_names)], promote_options="permissive")

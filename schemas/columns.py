@@ -157,8 +157,21 @@ SHARDS = pa.schema(
     ]
 )
 
+RUNS = pa.schema(
+    [
+        pa.field("run", pa.string(), nullable=False, metadata={b"lance-schema:unenforced-primary-key": b"true"}),
+        pa.field("job", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),  # running, complete, incomplete, stopped, failed
+        pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("seen_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("config", pa.string(), nullable=False),
+        pa.field("summary", pa.string(), nullable=False),
+    ]
+)
+
 __all__ = [
     "REJECTS",
+    "RUNS",
     "SHARDS",
     "VECTOR",
     "Ladder",

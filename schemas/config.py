@@ -90,7 +90,7 @@ class ClusterConfig(Block):
         actors: Encoder actors; `auto` is one per GPU, or one per machine's worth of CPUs where there is none.
         cpus_per_actor: CPUs that an actor holds, and threads torch uses in it; `auto` shares the machine out.
         gpus_per_actor: GPUs that an actor holds; `auto` is 1 where there are GPUs.
-        feeders: Separate CPU actors that read, decode and tokenise for the encoder actors; 0 does it in the actor's threads.
+        feeders: CPU actors that read, decode and tokenise for the encoder actors; 0 does it in the actors' threads.
         leases_per_actor: Leases in flight per actor: one encodes while the next is read.
         decode_threads: Threads that decode and tokenise, per actor; `auto` is the actor's CPUs.
     """
@@ -107,7 +107,8 @@ class LimitsConfig(Block):
     """Bounds that keep a run healthy.
 
     Attributes:
-        max_reject_fraction: A run whose share of rejected samples passes this stops.
+        max_reject_fraction: A run whose share of rejected samples passes this stops. Judged once 20 samples are
+            rejected, or all of them; 0 stops at the first.
         max_sample_bytes: A larger input is rejected.
         max_pixels: An image with more pixels is rejected before it is decoded.
         sample_timeout_s: A sample whose decoding takes longer is rejected.

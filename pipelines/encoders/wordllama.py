@@ -42,7 +42,9 @@ class WordLlamaPreparer:
         texts = [self._prompt + cast(str, value) for value in values]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [
-            np.asarray(e.ids, np.int32) if len(e.ids) else BadSample("empty_text", "no tokens are left after tokenising")
+            np.asarray(e.ids, np.int32)
+            if len(e.ids)
+            else BadSample("empty_text", "no tokens are left after tokenising")
             for e in encodings
         ]
 
