@@ -1,0 +1,231 @@
+"""From samples as read to Blocks: the one place that decides what a good sample is, for every format alike.
+
+All by column: a sample costs no Python object unless it is rejected.
+
+Reasons of the rejects made here: `missing_field`, `empty_text`, `empty_image`, `bad_utf8`, `too_large`, `missing_id`,
+`duplicate_id`, `interleaved`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.config import InputConfig, LimitsConfig
+from schemas.errors import FieldNotFound
+from schemas.records import Block, Reject, Shard
+
+BLOCK_ROWS = 1024
+BLOCK_BYTES = 8 << 20
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Stretch:
+    """Neighbouring samples as read, unchecked.
+
+    Attributes:
+        positions: int64, 0-based place of each sample in its shard.
+        ids: The samples' own ids, string or integer; None where they have none.
+        inputs: string or binary; null where the sample lacks it.
+        kept: One array per field of the kept schema, in its order, of that field's type or one that casts to it.
+        rejects: Samples of the stretch that could not be read.
+    """
+
+    positions: pa.Array
+    ids: pa.Array | None
+    inputs: pa.Array
+    kept: Sequence[pa.Array]
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class BlockMaker:
+    """Checks stretches of one shard, in order, and makes Blocks of them."""
+
+    def __init__(self, shard: Shard, config: InputConfig, limits: LimitsConfig, kept: pa.Schema) -> None:
+        """Start a shard.
+
+        Args:
+            shard: The shard.
+            config: Which fields are used.
+            limits: `max_sample_bytes` is enforced here.
+            kept: Fields of the kept columns, as they leave.
+        """
+        self._shard, self._limits, self._kept = shard, limits, kept
+        self._is_text = config.text is not None
+        self._field = config.text or config.image or ""
+        self._id_field = config.id
+        self._seen = SeenIds()
+        input_type = pa.string() if self._is_text else pa.binary()
+        self._schema = pa.schema(
+            [
+                pa.field("id", pa.string(), nullable=False),
+                pa.field("position", pa.int64(), nullable=False),
+                pa.field("input", input_type, nullable=False),
+                *kept,
+            ]
+        )
+
+    def make(self, stretch: Stretch) -> Iterator[Block]:
+        """Reject the bad samples of a stretch and yield the good ones, at most `BLOCK_BYTES` of input a block."""
+        if not len(stretch.positions):
+            if stretch.rejects:
+                yield Block(self._schema.empty_table().to_batches()[0], stretch.rejects)
+            return
+        ids, has_id = self._ids(stretch)
+        good: Mask = np.ones(len(ids), bool)
+        rejects = stretch.rejects
+
+        def reject(bad: Mask, reason: str, say: Callable[[int], str]) -> None:
+            for row in np.flatnonzero(bad & good):
+                at = stretch.positions[int(row)].as_py()
+                rejects.append(Reject(self._shard.id, at, ids[int(row)].as_py() or "", reason, say(int(row))))
+            good[bad] = False
+
+        reject(~has_id, "missing_id", lambda row: f"{self._id_field or 'the id'} is null or not a text")
+        is_null = _mask(pc.is_null(stretch.inputs))
+        if stretch.ids is not None:
+            again = ~self._seen.are_new(ids) & has_id
+            late_piece = again & is_null & (self._shard.format == "webdataset")
+            reject(late_piece, "interleaved", lambda row: "more members of a sample after members of another one")
+            reject(again, "duplicate_id", lambda row: "an earlier sample of this shard has the same id")
+        reject(is_null, "missing_field", lambda row: f"has no {self._field}")
+        inputs = self._inputs(stretch.inputs, reject)
+        rejects.sort(key=lambda r: r.position)
+        kept = [to_type(array, f, self._shard) for array, f in zip(stretch.kept, self._kept, strict=True)]
+        columns = [ids, stretch.positions, inputs, *kept]
+        if not good.all():
+            keep = pa.array(good)
+            columns = [column.filter(keep) for column in columns]
+        yield from _split(pa.RecordBatch.from_arrays(columns, schema=self._schema), rejects)
+
+    def _ids(self, stretch: Stretch) -> tuple[pa.Array, Mask]:
+        if stretch.ids is None:
+            ids = pc.binary_join_element_wise(str(self._shard.id), stretch.positions.cast(pa.string()), "-")
+            return ids, np.ones(len(ids), bool)
+        ids = to_type(stretch.ids, pa.field("id", pa.string()), self._shard)
+        return ids, ~_mask(pc.is_null(ids))
+
+    def _inputs(self, inputs: pa.Array, reject: Callable[[Mask, str, Callable[[int], str]], None]) -> pa.Array:
+        cap = self._limits.max_sample_bytes
+        size = pc.fill_null(pc.binary_length(inputs), 0).to_numpy(zero_copy_only=False)
+        reject(
+            size > cap, "too_large", lambda row: f"{self._field} is {size[row]} bytes; limits.max_sample_bytes is {cap}"
+        )
+        if not self._is_text:
+            reject(size == 0, "empty_image", lambda row: f"{self._field} is empty")
+            return inputs.cast(pa.binary())
+        texts, is_utf8 = _utf8(inputs)
+        reject(~is_utf8, "bad_utf8", lambda row: f"{self._field} is not valid UTF-8")
+        blank = _mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+        reject(blank, "empty_text", lambda row: f"{self._field} is empty or only white space")
+        return texts
+
+
+class SeenIds:
+    """The ids of a shard so far, as sorted runs of 64-bit hashes that double in length: 8 bytes an id."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._runs: list[npt.NDArray[np.int64]] = []
+
+    def are_new(self, ids: pa.Array) -> Mask:
+        """Add ids and return, for each, whether it was not there before, neither earlier nor in this array."""
+        hashes = np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
+        unique, first = np.unique(hashes, return_index=True)
+        fresh = np.ones(len(unique), bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, unique), len(run) - 1)
+            fresh &= run[at] != unique
+        new = np.zeros(len(ids), bool)
+        new[first[fresh]] = True
+        if fresh.any():
+            self._runs.append(unique[fresh])
+        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
+            self._runs.append(np.sort(np.concatenate((self._runs.pop(), self._runs.pop()))))
+        return new
+
+
+def to_type(array: pa.Array, to: pa.Field, shard: Shard) -> pa.Array:
+    """Cast an array; values that do not fit, or are not valid UTF-8, become null.
+
+    Raises:
+        FieldNotFound: No value of the one type casts to the other.
+    """
+    if pa.types.is_string(to.type) and pa.types.is_binary(_storage(array.type)):
+        return _utf8(array, null_bad=True)[0]
+    try:
+        array = array.cast(to.type)
+        if _holds_text(to.type):
+            array.validate(full=True)
+        return array
+    except pa.ArrowNotImplementedError:
+        raise FieldNotFound(
+            f"{shard.uri}: field {to.name!r} is {array.type} here and {to.type} in the table; "
+            "keep only fields that have one type in all shards"
+        ) from None
+    except pa.ArrowInvalid:
+        return pa.concat_arrays([_value_or_null(array[i : i + 1], to.type) for i in range(len(array))])
+
+
+def _value_or_null(one: pa.Array, to: pa.DataType) -> pa.Array:
+    try:
+        cast = one.cast(to)
+        cast.validate(full=True)
+        return cast
+    except pa.ArrowInvalid:
+        return pa.nulls(1, to)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_nested(kind))
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return pa.binary()
+    return kind
+
+
+def _utf8(values: pa.Array, null_bad: bool = False) -> tuple[pa.Array, Mask]:
+    """Return strings and whether each was valid UTF-8; the invalid ones come back empty, or null if `null_bad`."""
+    raw = values.cast(pa.binary())
+    try:
+        texts = raw.cast(pa.string())
+        return texts, np.ones(len(texts), bool)
+    except pa.ArrowInvalid:
+        pass
+    is_utf8 = np.fromiter((_is_utf8(value) for value in raw.to_pylist()), bool, len(raw))
+    instead = pa.scalar(None if null_bad else b"", pa.binary())
+    return pc.if_else(pa.array(is_utf8), raw, instead).cast(pa.string()), is_utf8
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _mask(array: pa.Array) -> Mask:
+    mask: Mask = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _split(rows: pa.RecordBatch, rejects: Sequence[Reject]) -> Iterator[Block]:
+    ends = pc.cumulative_sum(pc.binary_length(rows["input"]).cast(pa.int64())).to_numpy(zero_copy_only=False)
+    start = 0
+    while True:
+        spent = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, spent + BLOCK_BYTES, "right")))
+        yield Block(rows.slice(start, stop - start), rejects)
+        start, rejects = stop, ()
+        if start >= len(ends):
+            return

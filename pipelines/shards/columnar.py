@@ -1,0 +1,118 @@
+"""What Parquet and Lance share: which columns a config asks for, and how a batch of them becomes a Stretch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.shards.blocks import Stretch
+from schemas.config import InputConfig
+from schemas.errors import FieldNotFound, nearest
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The columns that a config asks of a shard.
+
+    Attributes:
+        inputs: Columns of the input, the first that is not null counts; `image.bytes` is a struct's child.
+        id: Column of the id, if one was asked for.
+        kept: Kept columns, with the types that they leave with.
+    """
+
+    inputs: tuple[str, ...]
+    id: str | None
+    kept: pa.Schema
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column to read, once."""
+        return list(dict.fromkeys([*self.inputs, *([self.id] if self.id else []), *self.kept.names]))
+
+
+def pick(schema: pa.Schema, config: InputConfig, uri: str) -> Picked:
+    """Find the columns that a config asks for.
+
+    Raises:
+        FieldNotFound: One is missing, or its type cannot serve.
+    """
+    asked = config.text or config.image or ""
+    names = [name for name in asked.split(";") if name in schema.names]
+    if not names:
+        raise missing(asked, schema.names, uri)
+    inputs = tuple(_input_column(schema.field(name), config.text is not None, uri) for name in names)
+    for name in (*config.keep, *([config.id] if config.id else [])):
+        if name not in schema.names:
+            raise missing(name, schema.names, uri)
+    if config.id and not _can_be_id(schema.field(config.id).type):
+        raise FieldNotFound(
+            f"{uri}: field {config.id!r} is {schema.field(config.id).type}; an id is a text or an integer"
+        )
+    kept = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in config.keep])
+    return Picked(inputs, config.id, kept)
+
+
+def missing(name: str, known: Sequence[str], uri: str) -> FieldNotFound:
+    """Say that a field is not there, which are, and which is nearest."""
+    return FieldNotFound(f"{uri} has no field {name!r}{nearest(name, known)}; it has: {', '.join(known)}")
+
+
+def stretch(batch: pa.RecordBatch, picked: Picked, start: int) -> Stretch:
+    """Turn a batch of the picked columns, whose first row is at `start` in its shard, into a Stretch."""
+    inputs = [_plain_array(_column(batch, name)) for name in picked.inputs]
+    return Stretch(
+        positions=pa.array(np.arange(start, start + len(batch))),
+        ids=_plain_array(batch[picked.id]) if picked.id else None,
+        inputs=inputs[0] if len(inputs) == 1 else pc.coalesce(*[array.cast(pa.binary()) for array in inputs]),
+        kept=[_plain_array(batch[name]) for name in picked.kept.names],
+    )
+
+
+def _input_column(field: pa.Field, is_text: bool, uri: str) -> str:
+    kind = _plain(field.type)
+    if _is_bytes(kind) or (is_text and _is_text(kind)):
+        return str(field.name)
+    if not is_text and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return f"{field.name}.bytes"
+    wanted = "a text" if is_text else "bytes, or a struct with bytes,"
+    raise FieldNotFound(f"{uri}: field {field.name!r} is {field.type}; what is embedded must be {wanted} in each row")
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    parent, dot, child = name.rpartition(".")
+    if dot and name not in batch.schema.names:
+        return pc.struct_field(batch[parent], child)
+    return batch[name]
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionaries and views: what every writer takes."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if kind == pa.string_view():
+        return pa.string()
+    if kind == pa.binary_view():
+        return pa.binary()
+    return kind
+
+
+def _plain_array(array: pa.Array) -> pa.Array:
+    kind = _plain(array.type)
+    return array if kind == array.type else array.cast(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _can_be_id(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
+    return _is_text(kind) or _is_bytes(kind) or bool(pa.types.is_integer(kind))

@@ -1,0 +1,134 @@
+"""JSON lines: one object a line, gzip or zstd if the name says so.
+
+Reasons of the rejects made here: `bad_json`, `bad_utf8`, `not_text`, `not_base64`, `too_large`, `truncated_shard`,
+`corrupt_shard`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from pipelines.shards.blocks import Stretch
+from pipelines.shards.columnar import missing
+from pipelines.shards.rows import Rows, as_text
+from pipelines.shards.store import open_shard
+from pipelines.shards.streams import ByteStream, Damage, decompressed
+from schemas.config import InputConfig, LimitsConfig, StorageConfig
+from schemas.records import Shard
+
+_CHUNK_BYTES = 1 << 20
+_PEEK_LINES = 1000
+
+
+def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
+    """Return the kept fields as strings, after looking for them in the first thousand lines.
+
+    Raises:
+        FieldNotFound: None of those lines has a field that the config names.
+    """
+    known: dict[str, None] = {}
+    with open_shard(shard, storage) as file:
+        for line in islice(_lines(decompressed(file, shard.uri), limits.max_sample_bytes), _PEEK_LINES):
+            record = None if isinstance(line, Damage) else _parse(line)
+            if isinstance(record, dict):
+                known.update(dict.fromkeys(record))
+    asked = [config.text or config.image or "", *config.keep, *([config.id] if config.id else [])]
+    for name in asked:
+        if known and not any(alternative in known for alternative in name.split(";")):
+            raise missing(name, list(known), shard.uri)
+    return pa.schema([pa.field(name, pa.string()) for name in config.keep])
+
+
+def stretches(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> Iterator[Stretch]:
+    """Read a file line by line; a sample's position is its line, counted from 0. Blank lines are passed over."""
+    rows = Rows(shard, config, pa.string(), has_ids=config.id is not None)
+    with open_shard(shard, storage) as file:
+        for position, line in enumerate(_lines(decompressed(file, shard.uri), limits.max_sample_bytes)):
+            try:
+                if isinstance(line, Damage):
+                    raise line
+                if line and not line.isspace():
+                    _add(rows, position, _parse(line), config)
+            except Damage as damage:
+                rows.reject(position, "", damage.reason, str(damage))
+            if rows.is_full:
+                yield rows.take()
+    yield rows.take()
+
+
+def _add(rows: Rows, position: int, record: Any, config: InputConfig) -> None:
+    if isinstance(record, Damage):
+        raise record
+    if not isinstance(record, dict):
+        raise Damage("bad_json", f"the line is a JSON {type(record).__name__}, not an object")
+    sample_id = as_text(record.get(config.id)) if config.id else None
+    kept = [as_text(record.get(name)) for name in config.keep]
+    if config.text is not None:
+        value = record.get(config.text)
+        if value is None or isinstance(value, str):
+            rows.add(position, sample_id, value, kept)
+        else:
+            rows.reject(position, sample_id or "", "not_text", f"{config.text} is a {type(value).__name__}, not a text")
+        return
+    value = next((record[name] for name in str(config.image).split(";") if record.get(name) is not None), None)
+    try:
+        rows.add(position, sample_id, _image_bytes(value), kept)
+    except ValueError as error:
+        rows.reject(position, sample_id or "", "not_base64", f"{config.image} is not an image in base64: {error}")
+
+
+def _image_bytes(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"it is a {type(value).__name__}")  # noqa: TRY004 - bad data, not a bad call
+    try:
+        return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return Damage("bad_utf8" if "UTF-8" in str(error) else "bad_json", f"not JSON: {error}")
+
+
+def _lines(stream: ByteStream, max_bytes: int) -> Iterator[bytes | Damage]:
+    """Cut a stream into lines. A line over `max_bytes`, or where the stream breaks off, is a Damage in its place."""
+    head, dropped_bytes, is_first = b"", 0, True
+    while True:
+        try:
+            chunk = stream.read(_CHUNK_BYTES)
+        except Damage as damage:
+            yield damage
+            return
+        if is_first:
+            chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+        if not chunk:
+            break
+        *lines, head = (head + chunk).split(b"\n")
+        for line in lines:
+            if dropped_bytes or len(line) > max_bytes:
+                yield _too_long(dropped_bytes + len(line), max_bytes)
+                dropped_bytes = 0
+            else:
+                yield line
+        if dropped_bytes or len(head) > max_bytes:
+            dropped_bytes, head = dropped_bytes + len(head), b""
+    if dropped_bytes:
+        yield _too_long(dropped_bytes, max_bytes)
+    elif head:
+        yield head
+
+
+def _too_long(size: int, max_bytes: int) -> Damage:
+    return Damage("too_large", f"the line is {size} bytes; limits.max_sample_bytes is {max_bytes}")

@@ -1,0 +1,103 @@
+"""Parquet: only the columns asked for, a few rows at a time, whatever the size of the row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.shards.blocks import BLOCK_BYTES, BLOCK_ROWS, Stretch
+from pipelines.shards.columnar import Picked, pick, stretch
+from pipelines.shards.store import open_shard
+from schemas.config import InputConfig, StorageConfig
+from schemas.errors import ShardUnreadable
+from schemas.records import Reject, Shard
+
+# Pages are read through a buffer of this size, so that a column chunk is never held whole.
+_BUFFER_BYTES = 1 << 20
+# What Arrow raises on damaged pages: bad values, failed decompression, sizes that cannot be allocated.
+_DAMAGED = (pa.ArrowException, OSError, ValueError)
+
+
+def kept_schema(shard: Shard, config: InputConfig, storage: StorageConfig) -> pa.Schema:
+    """Return the fields of the kept columns, with the file's own types.
+
+    Raises:
+        FieldNotFound: A field that the config names is missing or cannot serve.
+        ShardUnreadable: The file's footer cannot be read.
+    """
+    with open_shard(shard, storage) as file:
+        return pick(_open(file, shard).schema_arrow, config, shard.uri).kept
+
+
+def stretches(shard: Shard, config: InputConfig, storage: StorageConfig) -> Iterator[Stretch]:
+    """Read a file in order. The rows of a damaged row group that cannot be read become rejects, one each.
+
+    Raises:
+        FieldNotFound: A field that the config names is missing or cannot serve.
+        ShardUnreadable: The file's footer cannot be read, or reading fails for another cause than damaged data.
+    """
+    with open_shard(shard, storage) as file:
+        parquet = _open(file, shard)
+        picked = pick(parquet.schema_arrow, config, shard.uri)
+        start = 0
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            yield from _row_group(parquet, group, picked, start, shard)
+            start += rows
+
+
+def _open(file: BinaryIO, shard: Shard) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(
+            pa.PythonFile(file, mode="r"),
+            buffer_size=_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+    except _DAMAGED as error:
+        raise ShardUnreadable(f"{shard.uri} is not a whole Parquet file: {error}") from None
+
+
+def _row_group(parquet: pq.ParquetFile, group: int, picked: Picked, start: int, shard: Shard) -> Iterator[Stretch]:
+    rows = parquet.metadata.row_group(group).num_rows
+    at = start
+    try:
+        for batch in parquet.iter_batches(
+            _batch_rows(parquet, group, picked), [group], picked.columns, use_threads=False
+        ):
+            yield stretch(batch, picked, at)
+            at += len(batch)
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ShardUnreadable(f"{shard.uri}: reading fails: {error}") from error
+        message = f"row group {group} is damaged from row {at} on: {error}"
+        for first in range(at, start + rows, BLOCK_ROWS):
+            yield _lost(range(first, min(first + BLOCK_ROWS, start + rows)), message, picked, shard)
+
+
+def _lost(positions: range, message: str, picked: Picked, shard: Shard) -> Stretch:
+    rejects = [Reject(shard.id, position, "", "corrupt_row_group", message) for position in positions]
+    return Stretch(
+        pa.array(np.empty(0, np.int64)),
+        None,
+        pa.nulls(0, pa.binary()),
+        [pa.nulls(0, f.type) for f in picked.kept],
+        rejects,
+    )
+
+
+def _batch_rows(parquet: pq.ParquetFile, group: int, picked: Picked) -> int:
+    meta = parquet.metadata.row_group(group)
+    chunks = (meta.column(i) for i in range(meta.num_columns))
+    wanted = tuple(picked.columns)
+    total: int = sum(chunk.total_uncompressed_size for chunk in chunks if _belongs(chunk.path_in_schema, wanted))
+    row_bytes = max(1, total // max(1, int(meta.num_rows)))
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
+
+
+def _belongs(path: str, columns: tuple[str, ...]) -> bool:
+    return any(path == column or path.startswith(column + ".") for column in columns)
