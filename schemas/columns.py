@@ -69,6 +69,7 @@ class Space(BaseModel):
         encoder: Registry name of the encoder, or of the joint model whose image and text towers share the space.
         revision: Pinned revision of the model.
         weights: sha256 over the model's files, where a local path was given.
+        path: The local path that was given; where the files are, not what they are, so not part of the fingerprint.
         prompts: Text put before an input, by side (`query`, `document`).
         pooling: How token or patch vectors become one.
         steps: What is done to the pooled vector, in order, before it is stored; slicing comes after, then L2 again.
@@ -83,6 +84,7 @@ class Space(BaseModel):
     encoder: str
     revision: str
     weights: str = ""
+    path: str | None = None
     prompts: dict[str, str] = {}
     pooling: str = "mean"
     steps: tuple[Step, ...] = ("l2",)
@@ -94,7 +96,7 @@ class Space(BaseModel):
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change when anything that changes the vectors does."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude={"path"}).encode()).hexdigest()[:16]
 
 
 def prefix_column(dim: int) -> str:

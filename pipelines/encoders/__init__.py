@@ -1,29 +1,43 @@
 """Encoders: the registry, the two protocols every family implements, and how a config becomes a Space.
 
 `Preparer` is the CPU half (tokenise, decode, resize) and needs no weights, so it can run on other machines than the GPU.
-`Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 token ids of shape (L,), or uint8 RGB of (H, W, 3).
+`Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 token ids of shape (L,), uint8 RGB of (H, W, 3),
+or float32 vectors made elsewhere.
 """
 
 from __future__ import annotations
 
 from pipelines.encoders.batching import BatchBudget, encode_safely, plan_batches
-from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw
 from pipelines.encoders.query import encode_query
-from pipelines.encoders.registry import EncoderSpec, encoder_spec, load_encoder, load_preparer, make_space, spec_of
+from pipelines.encoders.registry import (
+    REGISTRY,
+    encoder_spec,
+    load_encoder,
+    load_preparer,
+    make_space,
+    resolve,
+    spec_of,
+)
+from pipelines.encoders.spec import EncoderSpec, licence_notice
 
 __all__ = [
+    "REGISTRY",
     "BadSample",
     "BatchBudget",
     "Encoder",
     "EncoderSpec",
     "Prepared",
     "Preparer",
+    "Raw",
     "encode_query",
     "encode_safely",
     "encoder_spec",
+    "licence_notice",
     "load_encoder",
     "load_preparer",
     "make_space",
     "plan_batches",
+    "resolve",
     "spec_of",
 ]

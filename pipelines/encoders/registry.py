@@ -1,76 +1,26 @@
-"""Every known encoder with its exact Matryoshka rule. Adding one is one entry here.
+"""From a config to a spec, a Space and the two halves of an encoder.
 
-Owns the facts about models (ladder, prompts, order of operations, licence); owns no model code: that is in the families.
+Owns the look-up; the facts about models are in `models.py`, their code is in one module per family.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import ModuleType
 from typing import cast
 
+from pipelines.encoders.files import check_package, hash_files, local_path
+from pipelines.encoders.joint import JointEncoder, JointPreparer
+from pipelines.encoders.models import MODELS
 from pipelines.encoders.protocol import Encoder, Preparer
-from schemas.columns import Ladder, Space, Step
+from pipelines.encoders.spec import EncoderSpec, pick_dtype
+from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, nearest
-from schemas.records import Modality
+from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, SpaceMismatch, nearest
 
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What is known of one model.
-
-    Attributes:
-        name: Name in configs.
-        family: Module of `pipelines.encoders` that runs it.
-        modality: What it embeds.
-        dims: Ladder it was trained for, ascending, the last its full width. One entry: not Matryoshka-trained.
-        revision: Pinned revision: a commit of the model's repository, or the version of the package that carries it.
-        licence: SPDX id or name.
-        prompts: Text put before an input, by side.
-        pooling: How token or patch vectors become one.
-        steps: What is done to the pooled vector before it is stored.
-        max_length: Tokens after which a text is cut; None for images.
-        pixels: Side of the square an image is brought to; None for text.
-        dtypes: Arithmetic it may run in, the preferred one first.
-    """
-
-    name: str
-    family: str
-    modality: Modality
-    dims: tuple[int, ...]
-    revision: str
-    licence: str
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    pooling: str = "mean"
-    steps: tuple[Step, ...] = ("l2",)
-    max_length: int | None = None
-    pixels: int | None = None
-    dtypes: tuple[str, ...] = ("float32",)
-
-
-_SPECS = (
-    EncoderSpec(
-        name="wordllama",
-        family="wordllama",
-        modality="text",
-        dims=(64, 128, 256),
-        revision="0.4.0.post1",
-        licence="MIT",
-        max_length=1024,
-    ),
-    EncoderSpec(
-        name="efficientnet-lite0",
-        family="efficientnet",
-        modality="image",
-        dims=(1280,),
-        revision="0.1.0",
-        licence="Apache-2.0",
-        pixels=224,
-    ),
-)
-REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in _SPECS}
+REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
+# What to install for a library that a family imports and the base install lacks.
+_EXTRAS = {"open_clip": "openclip", "timm": "timm", "sentence_transformers": "transformers"}
 
 
 def encoder_spec(name: str) -> EncoderSpec:
@@ -81,18 +31,29 @@ def encoder_spec(name: str) -> EncoderSpec:
     """
     if name not in REGISTRY:
         raise EncoderNotFound(
-            f"no encoder is named {name!r}{nearest(name, REGISTRY)}; there are: {', '.join(sorted(REGISTRY))}"
+            f"no encoder is named {name!r}{nearest(name, REGISTRY)}; there are: {', '.join(sorted(REGISTRY))}; "
+            "`python -m jobs encoders` describes them"
         )
     return REGISTRY[name]
 
 
-def spec_of(space: Space) -> EncoderSpec:
-    """Return the spec of the encoder that made a space."""
-    return encoder_spec(space.encoder)
+def resolve(config: EncoderConfig) -> EncoderSpec:
+    """Return the spec of a config; where the registry leaves it to a file, that file is read.
+
+    Raises:
+        EncoderNotFound: No such encoder.
+        ConfigError: The encoder is described by the file at `encoder.path`, and there is none, or it is wrong.
+    """
+    spec = encoder_spec(config.name)
+    if spec.dims:
+        return spec
+    if config.path is None:
+        raise ConfigError(f"{spec.name} is described by a file: set encoder.path (README, «Your own encoder»)")
+    return cast(EncoderSpec, _family(spec).describe(spec, local_path(config.path)))
 
 
 def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
-    """Say what space an encoder config embeds into, before any rotation.
+    """Say what space an encoder config embeds into, before any rotation. Both towers of a joint model share it.
 
     Args:
         config: The encoder block of a job.
@@ -100,43 +61,73 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
 
     Raises:
         EncoderNotFound: No such encoder.
-        ConfigError: The model must not run in the asked dtype.
+        ConfigError: The model must not run in the asked dtype, or `encoder.path` is wrong.
+        EncoderError: The package that carries the model is missing, or has another version than the pinned one.
     """
-    spec = encoder_spec(config.name)
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if has_gpu and "bfloat16" in spec.dtypes else "float32"
-    if dtype not in spec.dtypes:
-        raise ConfigError(f"encoder.dtype={dtype}: {spec.name} must not run in it; allowed: {', '.join(spec.dtypes)}")
+    spec = resolve(config)
+    if spec.package and config.path is None:
+        check_package(spec)
+    tower = encoder_spec(spec.text_tower) if spec.text_tower else None
     return Space(
         encoder=spec.name,
-        revision=spec.revision,
-        prompts=dict(spec.prompts),
+        revision="local" if config.path else "+".join([spec.revision, *([tower.revision] if tower else [])]),
+        weights=hash_files(local_path(config.path)) if config.path else "",
+        path=config.path,
+        prompts=dict(sorted(spec.prompts.items())),
         pooling=spec.pooling,
         steps=spec.steps,
         max_length=spec.max_length,
-        dtype=dtype,
-        ladder=Ladder(dims=spec.dims),
+        dtype=pick_dtype(spec, config.dtype, has_gpu=has_gpu and config.device != "cpu"),
+        ladder=spec.ladder,
     )
 
 
+def spec_of(space: Space) -> EncoderSpec:
+    """Return the spec of the encoder that made a space."""
+    return resolve(config_of(space))
+
+
+def config_of(space: Space) -> EncoderConfig:
+    """Return the config that loads the encoder of a space.
+
+    Raises:
+        SpaceMismatch: The space was made by local files, and those at its path are gone or have changed.
+    """
+    config = EncoderConfig(name=space.encoder, path=space.path, side="query")
+    if space.path is not None and hash_files(local_path(space.path)) != space.weights:
+        raise SpaceMismatch(f"the files at {space.path} are not those that made this space; restore them, or embed anew")
+    return config
+
+
 def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:
-    """Load the CPU half of an encoder."""
-    spec = encoder_spec(config.name)
-    return cast(Preparer, _family(spec).load_preparer(spec, config, limits))
+    """Load the CPU half of an encoder: no weights."""
+    spec = resolve(config)
+    own = cast(Preparer, _family(spec).load_preparer(spec, config, limits))
+    if spec.text_tower is None:
+        return own
+    return JointPreparer({"image": own, "text": load_preparer(_tower(config, spec.text_tower), limits)})
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:
-    """Load the accelerator half of an encoder onto `config.device`."""
-    spec = encoder_spec(config.name)
-    return cast(Encoder, _family(spec).load_encoder(spec, config))
+    """Load the accelerator half of an encoder onto `config.device`; of two towers, each when first needed."""
+    spec = resolve(config)
+    family = _family(spec)
+    if spec.text_tower is None:
+        return cast(Encoder, family.load_encoder(spec, config))
+    text = _tower(config, spec.text_tower)
+    return JointEncoder({"image": lambda: family.load_encoder(spec, config), "text": lambda: load_encoder(text)})
 
 
-def _family(spec: EncoderSpec):  # type: ignore[no-untyped-def]
+def _tower(config: EncoderConfig, name: str) -> EncoderConfig:
+    return config.model_copy(update={"name": name, "path": None})
+
+
+def _family(spec: EncoderSpec) -> ModuleType:
     try:
         return importlib.import_module(f"pipelines.encoders.{spec.family}")
     except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
         raise DependencyMissing(
-            f"{spec.name} needs the library {error.name!r}, which is not installed; "
-            f"run: pip install 'matryoshka-lake[{spec.family}]'"
+            f"{spec.name} needs the library {library!r}, which is not installed; "
+            f"run: pip install 'matryoshka-lake[{_EXTRAS.get(library, library)}]'"
         ) from error

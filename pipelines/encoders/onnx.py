@@ -1,0 +1,90 @@
+"""Faster inference on a CPU: a torch model exported to ONNX once, kept in the user's cache, run by onnxruntime.
+
+Owns the export and its cache; the model and the meaning of its output stay with the family. Without the libraries
+(`pip install 'matryoshka-lake[onnx]'`) the families run in torch, with the same results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+def is_available() -> bool:
+    """Whether the libraries to export and to run are installed."""
+    return all(find_spec(library) is not None for library in ("onnx", "onnxscript", "onnxruntime"))
+
+
+class OnnxModel:
+    """A model of one input and one output, run by onnxruntime with as many threads as torch has."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an exported model."""
+        from onnxruntime import InferenceSession, SessionOptions  # optional, and slow to import
+
+        options = SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session: InferenceSession = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Run a batch of any size."""
+        return cast(npt.NDArray[np.float32], self._session.run(None, {self._input: batch})[0])
+
+
+def exported(module: torch.nn.Module, example: torch.Tensor, weights_sha256: str) -> Path:
+    """Return the ONNX file of a module, exporting it if this is the first time.
+
+    Args:
+        module: In eval mode; takes one tensor whose first dim is the batch, returns one.
+        example: An input of two or more rows.
+        weights_sha256: Names the weights; with the code's own name and torch's version it names the file.
+    """
+    key = f"{type(module).__qualname__} {tuple(example.shape[1:])} {example.dtype} {torch.__version__} {weights_sha256}"
+    path = cache_dir() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _quietly():
+            program = torch.onnx.export(
+                module, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
+            )
+        # Several processes may export at once; each writes a file of its own, and the last rename wins.
+        handle, fresh = tempfile.mkstemp(suffix=".onnx", dir=path.parent)
+        os.close(handle)
+        cast(torch.onnx.ONNXProgram, program).save(fresh, external_data=False)
+        Path(fresh).replace(path)
+    return path
+
+
+def cache_dir() -> Path:
+    """Return where exported models are kept: `$XDG_CACHE_HOME/matryoshka-lake/onnx`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matryoshka-lake" / "onnx"
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence what the exporter says about itself; what it cannot do it raises."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
