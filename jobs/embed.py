@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table as RichTable
 
 from cluster.actors import ActorPool, Outcome
 from cluster.session import Pool, connect, has_gpu, plan_pool
@@ -25,17 +26,20 @@ from jobs.lander import Lander
 from jobs.screen import LogFormat, Screen, Snapshot, open_screen
 from jobs.stopping import Stop
 from pipelines.embed import Embedder, RotationFitter
-from pipelines.encoders import encoder_spec, make_space
-from pipelines.rotation import save_rotation
+from pipelines.encoders import make_space, resolve
+from pipelines.rotation import Rotation, save_rotation
 from pipelines.runs import RunRecord
-from pipelines.shards import list_shards, shard_schema
+from pipelines.shards import list_shards, read_blocks, shard_schema
+from pipelines.storage import absolute
 from pipelines.tables import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig, load_config
-from schemas.errors import FieldNotFound, RunError, ShardsFailed, TableExists, TableNotFound, TooManyRejects
+from schemas.errors import ConfigError, FieldNotFound, RunError, ShardsFailed, TableExists, TableNotFound, TooManyRejects
 from schemas.records import Lease, LeaseResult, Shard, StageSeconds
 
 _FAILURES_IN_A_ROW = 16
+_SHOWN = 10
+_UNITS = {"text": "tokens", "image": "images", "vector": "vectors"}
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         ShardNotFound: A pattern matches nothing.
         SpaceMismatch: The table holds vectors of another space.
     """
-    spec = encoder_spec(config.encoder.name)
-    config.input.check_modality(spec.name, spec.modality)
+    _check_modality(config)
     shards = tuple(list_shards(config.shards, config.input.format, config.storage))
     try:
         table = VectorTable.open(config.table, storage=config.storage)
@@ -146,6 +149,15 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     if retry_rejects:
         done -= set(table.companion("rejects").to_table(columns=["shard"])["shard"].to_pylist())
     return Plan(shards, tuple(shard for shard in shards if shard.id not in done), table, table.space)
+
+
+def _check_modality(config: EmbedConfig) -> None:
+    spec, modality = resolve(config.encoder), config.input.modality
+    if modality not in spec.modalities:
+        raise ConfigError(
+            f"input.{modality} = {getattr(config.input, modality)!r}: {spec.name} does not embed that; "
+            f"set {' or '.join(f'input.{allowed}' for allowed in spec.modalities)}, or choose another encoder"
+        )
 
 
 def plan_leases(shards: Sequence[Shard], lease_bytes: int) -> list[Lease]:
@@ -200,12 +212,13 @@ class _Embedding:
     ) -> None:
         self.summary = Summary(shards_todo=len(plan.todo), shards_done=len(plan.shards) - len(plan.todo))
         self._config, self._todo, self._record, self._screen = config, plan.todo, record, screen
-        self._unit = {"text": "tokens", "image": "images"}.get(encoder_spec(config.encoder.name).modality, "rows")
+        self._unit = _UNITS[config.input.modality]
         self._lander = Lander(table, config, record.run, replace=replace)
         self._stages = StageSeconds()
         self._embedded = 0
         self._failed: dict[str, str] = {}
         self._failures_in_a_row = 0
+        self._meter = BusyMeter()
 
     def run(self, pool: Pool, stop: Stop) -> None:
         began = time.monotonic()
@@ -271,7 +284,6 @@ class _Embedding:
 
     def _snapshot(self, actors: ActorPool[Lease, LeaseResult], pool: Pool) -> Snapshot:
         counters = actors.progress()
-        busy = self._busy.share(counters.get("busy_ms", 0) / 1000 / pool.actors)
         return Snapshot(
             shards=self._embedded,
             shards_total=len(self._todo),
@@ -281,9 +293,81 @@ class _Embedding:
             unit=self._unit,
             rejects=counters.get("rejects", 0),
             failed=len(self._failed),
-            encoder_busy=busy,
+            encoder_busy=self._meter.share(counters.get("busy_ms", 0) / 1000 / pool.actors),
             bound_by=bound_by(self._stages) if self._embedded else ("encode" if counters.get("rows") else "start"),
         )
+
+
+def _create_table(config: EmbedConfig, plan: Plan, pool: Pool, screen: Screen) -> VectorTable:
+    """Make the table, and before it the rotation that its space goes through. Whoever loses a race takes the winner's."""
+    space = plan.space
+    if config.rotation.kind == "pca":
+        screen.say(f"fitting a rotation on {config.rotation.sample_rows:,} samples")
+        rotation = _fit_rotation(config, plan.shards, pool)
+        save_rotation(rotation, absolute(config.table), config.storage)
+        space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
+    try:
+        kept = shard_schema(plan.shards[0], config.input, config.storage)
+        return VectorTable.create(config.table, space, kept, config.storage)
+    except TableExists:
+        table = make_plan(config).table
+        if table is None:
+            raise
+        return table
+
+
+def _fit_rotation(config: EmbedConfig, shards: tuple[Shard, ...], pool: Pool) -> Rotation:
+    one = replace(pool, actors=1)
+    with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, pool.threads), one) as actors:
+        for outcome in actors.run([shards]):
+            if outcome is not None and outcome.result is not None:
+                return outcome.result
+            if outcome is not None:
+                raise outcome.error or RunError("the actor that fits the rotation gave no reason")
+    raise RunError("the rotation was not fitted")
+
+
+def _print_plan(console: Console, config: EmbedConfig, plan: Plan) -> None:
+    sizes = sum(shard.size for shard in plan.todo)
+    rotation = " (before the rotation, which is fitted when the run starts)" if config.rotation.kind == "pca" else ""
+    grid = RichTable.grid(padding=(0, 2))
+    grid.add_row("table", plan.table.uri if plan.table else f"{config.table} (new)")
+    grid.add_row("space", f"{plan.space.fingerprint}{rotation if plan.table is None else ''}")
+    grid.add_row("encoder", f"{plan.space.encoder} {plan.space.revision}, {plan.space.dtype}")
+    grid.add_row("ladder", str(plan.space.ladder))
+    grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
+    grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {sizes:,} bytes")
+    console.print(grid, highlight=False, soft_wrap=True)
+    for shard in plan.todo[:_SHOWN]:
+        console.print(f"  {shard.uri}  {shard.size:,} bytes", highlight=False, soft_wrap=True)
+    if len(plan.todo) > _SHOWN:
+        console.print(f"  … and {len(plan.todo) - _SHOWN:,} more", highlight=False)
+
+
+def expected_samples(shards: Sequence[Shard], config: EmbedConfig) -> int:
+    """Count the samples of one middling shard and scale by bytes."""
+    if not shards:
+        return 0
+    typical = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
+    blocks = read_blocks(typical, config.input, config.limits, config.storage)
+    counted = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
+    return round(counted * sum(shard.size for shard in shards) / max(1, typical.size))
+
+
+class BusyMeter:
+    """Share of wall-clock in which the encoders worked, over the last moments."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._at, self._busy_s, self._share = time.monotonic(), 0.0, 0.0
+
+    def share(self, busy_s: float) -> float:
+        """Take note of the busy seconds so far; return their share of the last two seconds or more."""
+        now = time.monotonic()
+        if now - self._at >= 2:
+            self._share = max(0.0, min(1.0, (busy_s - self._busy_s) / (now - self._at)))
+            self._at, self._busy_s = now, busy_s
+        return self._share
 
 
 def bound_by(stages: StageSeconds) -> str:

@@ -1,12 +1,12 @@
 """One lease's way from shards to uncommitted fragments: read -> prepare -> encode -> write.
 
-    read_blocks(shard)          a thread reads and unpacks            Block: ids, inputs, kept columns
-      -> Feeder.feed            threads tokenise or decode            Window: prepared inputs
-        -> Embedder._encoded    the encoder, one batch at a time      RecordBatch: id, shard, kept columns, vector
-          -> write_fragments    Lance writes while the next encodes   JSON of fragments nobody sees yet
+    read_blocks(shard)         a thread reads and unpacks            Block: ids, inputs, kept columns
+      -> Feeder.feed           threads tokenise or decode            Window: prepared inputs
+        -> Embedder._encoded   the encoder, one batch at a time      RecordBatch: id, shard, kept columns, vector
+          -> write_fragments   Lance writes while the next encodes   JSON of fragments nobody sees yet
 
-Between two stages stands an `Ahead`: the earlier one runs in its own thread, bounded by bytes, so that the encoder never
-waits for what could have been done before. Owns the order of the stages; owns no file format, no model and no commit.
+Between two stages stands an `Ahead`: the earlier one runs in its own thread, bounded by bytes, so that the encoder
+never waits for what could have been done before. Owns the order of the stages; owns no file format, no model and no commit.
 A lease that failed is embedded again from its first byte.
 
 Shapes: N rows of a window, D full width.
@@ -32,7 +32,6 @@ from pipelines.encoders import (
     BatchBudget,
     Prepared,
     encode_safely,
-    encoder_spec,
     load_encoder,
     load_preparer,
     plan_batches,
@@ -43,13 +42,14 @@ from pipelines.streams import Ahead
 from pipelines.tables import VectorTable, to_arrow
 from schemas.columns import VECTOR
 from schemas.config import EmbedConfig
-from schemas.errors import TooManyRejects
+from schemas.errors import InputError, TooManyRejects
 from schemas.records import Lease, LeaseResult, Reject, Shard, ShardCount, StageSeconds
 
 _AHEAD = 2
 _WINDOWS_ALIVE = _AHEAD + 2  # waiting, being filled, being encoded
-_PREPARE_ROWS = {"text": 1024, "image": 64}
+_PREPARE_ROWS = {"text": 1024, "image": 64, "vector": 1024}
 _FEWEST_JUDGED = 10_000
+_FIT_SHARDS = 32
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Window:
 
 
 class Feeder:
-    """The CPU half: reads, decodes and tokenises. Needs no weights, so it can run on another machine than the encoder."""
+    """The CPU half: reads, decodes and tokenises. Needs no weights, so it can run on other machines than the encoder."""
 
     def __init__(self, config: EmbedConfig, kept: pa.Schema, threads: int) -> None:
         """Load the preparer.
@@ -82,11 +82,11 @@ class Feeder:
             threads: Images that are decoded at once; tokenisers have threads of their own.
         """
         self._config, self._kept = config, kept
-        modality = encoder_spec(config.encoder.name).modality
+        modality = config.input.modality
         self._threads = threads if modality == "image" else 1
         self._prepare_rows = _PREPARE_ROWS[modality]
         self._preparer = load_preparer(config.encoder, config.limits)
-        self._window_units = BatchBudget.of(config.encoder).window_units
+        self._window_units = BatchBudget.of(config.encoder, modality).window_units
         self._window_bytes = config.limits.buffer_bytes // _WINDOWS_ALIVE
         self._pool = ThreadPool(self._threads)
 
@@ -157,7 +157,7 @@ class WindowEncoder:
         """Load the encoder onto its device; `threads` are torch's own on a CPU."""
         torch.set_num_threads(threads)
         self._encoder = load_encoder(config.encoder)
-        self._budget = BatchBudget.of(config.encoder)
+        self._budget = BatchBudget.of(config.encoder, config.input.modality)
         self._lock = threading.Lock()
         self.busy_s = 0.0
 
@@ -303,21 +303,40 @@ def too_many_rejects(examples: Sequence[Reject], rejected: int, seen: int, confi
     )
 
 
-def fit_rotation(config: EmbedConfig, shards: Sequence[Shard], threads: int) -> Rotation:
-    """Fit the PCA rotation of a new table on `rotation.sample_rows` samples taken evenly from up to 32 of its shards."""
-    bare = config.model_copy(update={"input": config.input.model_copy(update={"keep": ()})})
-    feeder, encoder = Feeder(bare, pa.schema([]), threads), WindowEncoder(bare, threads)
-    chosen = shards[:: -(-len(shards) // 32)]
-    quota = -(-config.rotation.sample_rows // len(chosen))
+class RotationFitter:
+    """Fits the PCA rotation of a new table, on samples taken evenly from up to 32 shards. Lives in an actor."""
 
-    def blocks() -> Iterator[npt.NDArray[np.float32]]:
-        for shard in chosen:
-            taken = 0
-            for window in feeder.feed(Lease((shard,)), StageSeconds()):
-                vectors_ND, good, _ = encoder.encode(window)
-                yield vectors_ND[good][: quota - taken]
-                taken += int(good.sum())
-                if taken >= quota:
-                    break
+    def __init__(self, config: EmbedConfig, threads: int) -> None:
+        """Load the encoder."""
+        self._sample_rows = config.rotation.sample_rows
+        bare = config.model_copy(update={"input": config.input.model_copy(update={"keep": ()})})
+        self._feeder, self._encoder = Feeder(bare, pa.schema([]), threads), WindowEncoder(bare, threads)
+        self._rows = 0
 
-    return fit_pca(block for block in blocks() if len(block))
+    def run(self, shards: Sequence[Shard]) -> Rotation:
+        """Encode the sample and fit.
+
+        Raises:
+            InputError: A shard cannot be read, or no sample of any can be embedded.
+        """
+        chosen = shards[:: -(-len(shards) // _FIT_SHARDS)]
+        quota = -(-self._sample_rows // len(chosen))
+        try:
+            return fit_pca(block for shard in chosen for block in self._sample(shard, quota))
+        except ValueError as error:
+            raise InputError(f"no sample of {chosen[0].uri} can be embedded: {error}") from None
+
+    def progress(self) -> dict[str, int]:
+        """Return the vectors made so far."""
+        return {"rows": self._rows}
+
+    def _sample(self, shard: Shard, rows: int) -> Iterator[npt.NDArray[np.float32]]:
+        for window in self._feeder.feed(Lease((shard,)), StageSeconds()):
+            vectors_ND, good, _ = self._encoder.encode(window)
+            taken = vectors_ND[good][:rows]
+            if len(taken):
+                yield taken
+            rows -= len(taken)
+            self._rows += len(taken)
+            if rows <= 0:
+                return

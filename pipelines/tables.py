@@ -26,7 +26,7 @@ from pipelines.encoders import encode_query
 from pipelines.matryoshka import cut, unit
 from pipelines.rotation import Rotation, load_rotation
 from pipelines.storage import absolute, lance_options, sibling
-from schemas.columns import REJECTS, SHARDS, VECTOR, Space, prefix_column, space_of, table_schema
+from schemas.columns import REJECTS, RUNS, SHARDS, VECTOR, Space, prefix_column, space_of, table_schema
 from schemas.config import StorageConfig
 from schemas.errors import SpaceMismatch, TableExists, TableNotFound
 from schemas.records import LeaseResult, Shard
@@ -94,7 +94,7 @@ class VectorTable:
         """
         uri = absolute(uri)
         options = lance_options(storage)
-        for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS)):
+        for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS), ("runs", RUNS)):
             _create_if_missing(sibling(uri, suffix), companion, options)
         schema = table_schema(space, kept)
         try:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import ConfigError, nearest
-from schemas.records import ShardFormat, Side
+from schemas.records import Modality, ShardFormat, Side
 
 
 class Block(BaseModel):
@@ -28,8 +28,9 @@ class InputConfig(Block):
     Attributes:
         format: Layout of the shards; `auto` goes by the file name.
         id: Field that names a sample. Default: the tar key, or `<shard>-<position>` elsewhere.
-        text: Field to embed as text (exactly one of `text` and `image`).
+        text: Field to embed as text (exactly one of `text`, `image` and `vector`).
         image: Field to embed as an image; alternatives are joined by `;` as in `jpg;png`.
+        vector: Field with vectors made elsewhere, for an encoder that takes them.
         keep: Fields kept beside the vector. In tars a name is a member's extension, or a key of the `json` member.
     """
 
@@ -37,16 +38,24 @@ class InputConfig(Block):
     id: str | None = None
     text: str | None = None
     image: str | None = None
+    vector: str | None = None
     keep: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_input(self) -> InputConfig:
-        if (self.text is None) == (self.image is None):
-            raise ValueError("name exactly one of `text` and `image`: the field to embed")
+        if sum(field is not None for field in (self.text, self.image, self.vector)) != 1:
+            raise ValueError("name exactly one of `text`, `image` and `vector`: the field to embed")
         taken = {"id", "shard", "position", "input"} & set(self.keep)
         if taken or any(name.startswith("vector") for name in self.keep):
             raise ValueError("`keep` cannot hold id, shard, position, input or vector…: the table has those already")
         return self
+
+    @property
+    def modality(self) -> Modality:
+        """What the named field holds."""
+        if self.text is not None:
+            return "text"
+        return "image" if self.image is not None else "vector"
 
 
 class EncoderConfig(Block):
