@@ -1,8 +1,8 @@
 """Encoders: the registry, the two protocols every family implements, and how a config becomes a Space.
 
-`Preparer` is the CPU half (tokenise, decode, resize) and needs no weights, so it can run on other machines than the GPU.
-`Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 token ids of shape (L,), uint8 RGB of (H, W, 3),
-or float32 vectors made elsewhere.
+`Preparer` is the CPU half (tokenise, decode, resize) and needs no weights, so it can run on other machines than the
+GPU. `Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 token ids of shape (L,), uint8 RGB of
+(H, W, 3), or float32 vectors made elsewhere.
 """
 
 from __future__ import annotations

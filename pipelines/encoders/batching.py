@@ -17,9 +17,10 @@ import torch
 
 from pipelines.encoders.device import pick_device
 from pipelines.encoders.protocol import BadSample, Encoder, Prepared
-from pipelines.encoders.registry import encoder_spec
+from pipelines.encoders.registry import resolve
 from schemas.config import EncoderConfig
 from schemas.errors import LakeError
+from schemas.records import Modality
 
 _MAX_WASTE = 0.02
 # Below this share of the budget, padding costs less than one more call of the model would.
@@ -30,6 +31,8 @@ _AUTO_UNITS = {
     ("text", "cuda"): (16_384, 262_144),
     ("image", "cpu"): (16, 32),
     ("image", "cuda"): (128, 2_048),
+    ("vector", "cpu"): (4_096, 4_096),
+    ("vector", "cuda"): (4_096, 4_096),
 }
 _MAX_ROWS = 4_096
 _WINDOW_BATCHES = 64
@@ -103,14 +106,20 @@ class BatchBudget:
         return self.units * self.window_batches
 
     @classmethod
-    def of(cls, config: EncoderConfig) -> BatchBudget:
-        """Start from the config: `batch = "auto"` begins small and grows; a number is kept, until memory runs out."""
-        spec = encoder_spec(config.name)
-        window = _WINDOW_BATCHES if spec.modality == "text" else 1
+    def of(cls, config: EncoderConfig, modality: Modality | None = None) -> BatchBudget:
+        """Start from the config: `batch = "auto"` begins small and grows; a number is kept, until memory runs out.
+
+        Args:
+            config: The encoder block of a job.
+            modality: What is embedded, where the encoder takes more than one.
+        """
+        spec = resolve(config)
+        modality = modality or spec.modalities[0]
+        window = _WINDOW_BATCHES if modality == "text" else 1
         if isinstance(config.batch, int):
-            units = config.batch * ((spec.max_length or 1) if spec.modality == "text" else 1)
+            units = config.batch * ((spec.max_length or 1) if modality == "text" else 1)
             return cls(units=units, rows=config.batch, ceiling=units, window_batches=window)
-        start, ceiling = _AUTO_UNITS[spec.modality, pick_device(config).type]
+        start, ceiling = _AUTO_UNITS[modality, pick_device(config).type]
         return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window)
 
     def went_well(self, units: int, seconds: float) -> None:
@@ -202,7 +211,7 @@ def _try(
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = BadSample("out_of_memory", _one_line(error))
-    except Exception as error:  # noqa: BLE001 - models raise whatever they do on a strange input
+    except Exception as error:  # models raise whatever they do on a strange input
         ran_out = any(sign in str(error) for sign in _OUT_OF_MEMORY)
         failure = BadSample("out_of_memory" if ran_out else "encode_failed", _one_line(error))
     # Past the except block the failed batch's tensors are free, so that the cache can be emptied.

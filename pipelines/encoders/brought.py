@@ -86,7 +86,9 @@ def describe(spec: EncoderSpec, path: Path) -> EncoderSpec:
     except (OSError, ValueError, ValidationError) as error:
         raise ConfigError(f"encoder.path={path} must describe the vectors (model, revision, dims): {error}") from None
     dims = tuple(sorted(set(said.dims)))
-    return replace(spec, dims=dims, any_from=said.any_from, revision=f"{said.model} {said.revision}", licence=said.licence)
+    return replace(
+        spec, dims=dims, any_from=said.any_from, revision=f"{said.model} {said.revision}", licence=said.licence
+    )
 
 
 def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> VectorPreparer:

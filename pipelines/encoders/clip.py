@@ -30,9 +30,7 @@ class ClipEncoder:
         self._spec, self._device = spec, pick_device(config)
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
-        model = AutoModel.from_pretrained(
-            where, revision=revision, trust_remote_code=spec.runs_code, dtype=self._dtype
-        )
+        model = AutoModel.from_pretrained(where, revision=revision, trust_remote_code=spec.runs_code, dtype=self._dtype)
         self._model = model.to(self._device).eval()
 
     @torch.inference_mode()

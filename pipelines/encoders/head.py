@@ -1,8 +1,8 @@
 """Matryoshka heads trained by this project on frozen encoders: the file format, and the encoder that runs it.
 
-A checkpoint is a folder of two files. `head.json` names the ladder and, per modality, the frozen encoder; `head.safetensors`
-holds the layers as `<modality>.<i>.weight` (out, in) and `<modality>.<i>.bias` (out,), with GELU between them. One modality
-makes an encoder with an honest ladder out of one that had none; two make a joint space.
+A checkpoint is a folder of two files. `head.json` names the ladder and, per modality, the frozen encoder;
+`head.safetensors` holds the layers as `<modality>.<i>.weight` (out, in) and `<modality>.<i>.bias` (out,), with GELU
+between them. One modality makes an encoder with an honest ladder out of one that had none; two make a joint space.
 
 Shapes: B rows, D width of the head's output.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -114,7 +115,9 @@ def read_head(folder: Path) -> HeadFile:
     try:
         return HeadFile.model_validate_json((folder / _JSON).read_text())
     except (OSError, ValidationError) as error:
-        raise ConfigError(f"encoder.path={folder} is no Matryoshka head (head.json, head.safetensors): {error}") from None
+        raise ConfigError(
+            f"encoder.path={folder} is no Matryoshka head (head.json, head.safetensors): {error}"
+        ) from None
 
 
 def describe(spec: EncoderSpec, path: Path) -> EncoderSpec:
@@ -166,13 +169,15 @@ def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> Encoder:
     def load(modality: Modality, tower: Tower) -> Encoder:
         under = _config(tower, config)
         if _fingerprint(under) != tower.space:
-            raise EncoderError(f"{folder} was trained on another {tower.name} than the one here: its space is not the same")
+            raise EncoderError(
+                f"{folder} was trained on another {tower.name} than the one here: its space is not the same"
+            )
         count = sum(name.startswith(f"{modality}.") and name.endswith(".weight") for name in tensors)
         layers = [Layer(tensors[f"{modality}.{i}.weight"], tensors.get(f"{modality}.{i}.bias")) for i in range(count)]
         return HeadEncoder(registry.load_encoder(under), layers, device)
 
     towers = read_head(folder).towers
-    return JointEncoder({modality: lambda m=modality, t=tower: load(m, t) for modality, tower in towers.items()})
+    return JointEncoder({modality: partial(load, modality, tower) for modality, tower in towers.items()})
 
 
 def _config(tower: Tower, config: EncoderConfig) -> EncoderConfig:

@@ -84,14 +84,14 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data))
-            width, height = image.size
+            file = Image.open(io.BytesIO(data))
+            width, height = file.size
             if width * height > max_pixels:
                 raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
             wanted = _DRAFT_MARGIN * (rule.short or max(rule.crop))
-            image.draft("RGB", (wanted, wanted))
-            image.load()
-            image = _to_rgb(ImageOps.exif_transpose(image))
+            file.draft("RGB", (wanted, wanted))
+            file.load()
+            image = _to_rgb(ImageOps.exif_transpose(file))
         except BadSample:
             raise
         except UnidentifiedImageError:

@@ -1,18 +1,18 @@
 """The registry's entries: every known model with its exact Matryoshka rule. Adding a model is one entry here.
 
-Revisions are commits of the model's repository as the MTEB leaderboard pins them (github.com/embeddings-benchmark/mteb,
-read in August 2026), or the version of the package that carries the weights. What has no published commit to pin says so.
+Revisions are commits of the model's repository, as the MTEB leaderboard pins them (github.com/embeddings-benchmark/mteb,
+read in August 2026), or the version of the package that carries the weights. What has no commit to pin says so.
 """
 
 from __future__ import annotations
 
-from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.spec import EncoderSpec, Prompts
 
 _EXACT_OR_BF16 = ("float32", "bfloat16")
 _RETRIEVE = "Represent this sentence for searching relevant passages: "
 _INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-_E5 = {"query": "query: ", "document": "passage: "}
-_NOMIC = {"query": "search_query: ", "document": "search_document: "}
+_E5: Prompts = {"query": "query: ", "document": "passage: "}
+_NOMIC: Prompts = {"query": "search_query: ", "document": "search_document: "}
 _JINA_QUERY = "Represent the query for retrieving evidence documents: "
 
 PACKAGED = (

@@ -20,7 +20,7 @@ from schemas.errors import EncoderError
 
 
 def pool(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor, how: Pooling) -> torch.Tensor:
-    """Bring token vectors to one per row: their mean, the first, or the last that is no padding (padding is on the right).
+    """Bring token vectors to one per row: their mean, the first, or the last before the padding on the right.
 
     Raises:
         EncoderError: `how` is left to the model's own modules, which are not at hand here.

@@ -37,7 +37,8 @@ def encode_query(space: Space, query: str | bytes) -> npt.NDArray[np.float32]:
     prepared = preparer.prepare([query])[0]
     if isinstance(prepared, BadSample):
         raise InputError(f"the query cannot be embedded: {prepared}")
-    return encoder.encode([prepared])[0]
+    vector_D: npt.NDArray[np.float32] = encoder.encode([prepared])[0]
+    return vector_D
 
 
 @lru_cache(maxsize=4)

@@ -95,7 +95,9 @@ def config_of(space: Space) -> EncoderConfig:
     """
     config = EncoderConfig(name=space.encoder, path=space.path, side="query")
     if space.path is not None and hash_files(local_path(space.path)) != space.weights:
-        raise SpaceMismatch(f"the files at {space.path} are not those that made this space; restore them, or embed anew")
+        raise SpaceMismatch(
+            f"the files at {space.path} are not those that made this space; restore them, or embed anew"
+        )
     return config
 
 

@@ -13,6 +13,7 @@ from schemas.records import Modality, Side
 Family = Literal[
     "brought", "clip", "efficientnet", "head", "openclip", "sentence", "timm", "transformer", "vision", "wordllama"
 ]
+Prompts = Mapping[Side, str]
 Pooling = Literal["mean", "cls", "last", "model"]
 _ANY_FLOAT = ("float32", "bfloat16", "float16")
 
@@ -53,7 +54,7 @@ class EncoderSpec:
     repo: str = ""
     package: str = ""
     revision: str = ""
-    prompts: Mapping[Side, str] = field(default_factory=dict)
+    prompts: Prompts = field(default_factory=dict)
     tasks: Mapping[Side, str] = field(default_factory=dict)
     pooling: Pooling = "model"
     steps: tuple[Step, ...] = ("l2",)
@@ -89,7 +90,7 @@ def licence_notice(spec: EncoderSpec) -> str | None:
 
 
 def pick_dtype(spec: EncoderSpec, asked: str, *, has_gpu: bool) -> str:
-    """Return the arithmetic a model runs in: what was asked; `auto` is bf16 on a GPU where the model allows it, else f32.
+    """Return the arithmetic a model runs in: what was asked; `auto` is bf16 on a GPU where the model allows it.
 
     Raises:
         ConfigError: The model must not run in what was asked.

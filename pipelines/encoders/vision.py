@@ -28,7 +28,7 @@ def image_rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
         EncoderError: It asks for something that is not scaling, centre-cropping and normalising.
     """
     where, revision = source(spec, config)
-    processor = AutoImageProcessor.from_pretrained(
+    processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
         where, revision=revision, trust_remote_code=spec.runs_code, backend="pil"
     )
     if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
@@ -55,9 +55,7 @@ class VisionEncoder:
         self._spec, self._device = spec, pick_device(config)
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
-        model = AutoModel.from_pretrained(
-            where, revision=revision, trust_remote_code=spec.runs_code, dtype=self._dtype
-        )
+        model = AutoModel.from_pretrained(where, revision=revision, trust_remote_code=spec.runs_code, dtype=self._dtype)
         self._model = model.to(self._device).eval()
         if config.compile:
             self._model.compile()

@@ -1,4 +1,4 @@
-"""WordLlama: mean of static token vectors, Matryoshka-trained at 64, 128 and 256 dims; weights and tokeniser in the wheel."""
+"""WordLlama: mean of static token vectors, Matryoshka-trained at 64, 128 and 256 dims; all of it in the wheel."""
 
 from __future__ import annotations
 

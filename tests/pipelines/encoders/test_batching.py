@@ -1,4 +1,4 @@
-"""Batches: complete, within budget, little padding; a bad input costs only itself; memory that runs out is remembered."""
+"""Batches: complete, within budget, little padding; a bad input costs only itself; memory is remembered."""
 
 from __future__ import annotations
 
