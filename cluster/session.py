@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ import ray
 from schemas.config import ClusterConfig
 
 _STORE_BYTES = 256 << 20
+# A local cluster starts workers when they are needed, and leaves devices to torch where an actor asks for none.
+_LEAN = {
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -43,24 +50,30 @@ def connect() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
-    else:
-        os.environ.setdefault("RAY_enable_worker_prestart", "0")
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            _node_ip_address="127.0.0.1",
-        )
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Lance warns of every fork; those here run another program at once.
+        warnings.filterwarnings("ignore", message="lance is not fork-safe")
+        _init()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init() -> None:
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+        return
+    os.environ.update(_LEAN)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _node_ip_address="127.0.0.1",
+    )
 
 
 def has_gpu() -> bool:

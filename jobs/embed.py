@@ -34,7 +34,15 @@ from pipelines.storage import absolute
 from pipelines.tables import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig, load_config
-from schemas.errors import ConfigError, FieldNotFound, RunError, ShardsFailed, TableExists, TableNotFound, TooManyRejects
+from schemas.errors import (
+    ConfigError,
+    FieldNotFound,
+    RunError,
+    ShardsFailed,
+    TableExists,
+    TableNotFound,
+    TooManyRejects,
+)
 from schemas.records import Lease, LeaseResult, Shard, StageSeconds
 
 _FAILURES_IN_A_ROW = 16
@@ -198,7 +206,9 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
             with Stop() as stop:
                 embedding.run(pool, stop)
         except BaseException as error:
-            record.end("incomplete" if isinstance(error, RunError) else "failed", embedding.final() | {"error": str(error)})
+            record.end(
+                "incomplete" if isinstance(error, RunError) else "failed", embedding.final() | {"error": str(error)}
+            )
             raise
         record.end("stopped" if embedding.summary.is_stopped else "complete", embedding.final())
     return embedding.summary
@@ -232,7 +242,9 @@ class _Embedding:
                     if stop.asked and not self.summary.is_stopped:
                         self.summary.is_stopped = True
                         waiting = actors.drop_waiting()
-                        self._screen.say(f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now")
+                        self._screen.say(
+                            f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now"
+                        )
                     self._screen.show(self._snapshot(actors, pool))
                 redo = self._lander.flush()
                 leases = [] if self.summary.is_stopped else plan_leases(redo, self._config.limits.lease_bytes)
@@ -257,7 +269,11 @@ class _Embedding:
             self._embedded += len(outcome.result.counts)
             self.summary.units += outcome.result.units
             for stage in fields(StageSeconds):
-                setattr(self._stages, stage.name, getattr(self._stages, stage.name) + getattr(outcome.result.seconds, stage.name))
+                setattr(
+                    self._stages,
+                    stage.name,
+                    getattr(self._stages, stage.name) + getattr(outcome.result.seconds, stage.name),
+                )
             self._lander.add(outcome.result)
             return
         self._failures_in_a_row += 1
@@ -265,7 +281,9 @@ class _Embedding:
         if isinstance(error, TooManyRejects):
             raise error
         if self._failures_in_a_row > _FAILURES_IN_A_ROW:
-            raise RunError(f"{self._failures_in_a_row} leases failed in a row, so the run stops; the last: {error}") from error
+            raise RunError(
+                f"{self._failures_in_a_row} leases failed in a row, so the run stops; the last: {error}"
+            ) from error
         for lease in self._after_failure(outcome.item, error):
             actors.push(lease, alone=outcome.died)
 
@@ -299,7 +317,7 @@ class _Embedding:
 
 
 def _create_table(config: EmbedConfig, plan: Plan, pool: Pool, screen: Screen) -> VectorTable:
-    """Make the table, and before it the rotation that its space goes through. Whoever loses a race takes the winner's."""
+    """Make the table, and before it the rotation of its space. Whoever loses a race takes the winner's."""
     space = plan.space
     if config.rotation.kind == "pca":
         screen.say(f"fitting a rotation on {config.rotation.sample_rows:,} samples")
@@ -350,7 +368,7 @@ def expected_samples(shards: Sequence[Shard], config: EmbedConfig) -> int:
         return 0
     typical = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
     blocks = read_blocks(typical, config.input, config.limits, config.storage)
-    counted = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
+    counted: int = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
     return round(counted * sum(shard.size for shard in shards) / max(1, typical.size))
 
 

@@ -112,8 +112,8 @@ class Lander:
                     last = error
                     time.sleep(2**attempt)
             raise RunError(
-                f"{self._table.uri} took no commit in {_TRIES} tries: {last}; when the store is well again, run the same "
-                "command: shards that have not landed are done again"
+                f"{self._table.uri} took no commit in {_TRIES} tries: {last}; when the store is well again, run "
+                "the same command: shards that have not landed are done again"
             )
         finally:
             self.commit_s += time.monotonic() - began

@@ -1,9 +1,9 @@
 """One lease's way from shards to uncommitted fragments: read -> prepare -> encode -> write.
 
-    read_blocks(shard)         a thread reads and unpacks            Block: ids, inputs, kept columns
-      -> Feeder.feed           threads tokenise or decode            Window: prepared inputs
-        -> Embedder._encoded   the encoder, one batch at a time      RecordBatch: id, shard, kept columns, vector
-          -> write_fragments   Lance writes while the next encodes   JSON of fragments nobody sees yet
+    read_blocks(shard)        a thread reads and unpacks            Block: ids, inputs, kept columns
+      -> Feeder.feed          threads tokenise or decode            Window: prepared inputs
+        -> Embedder._encoded  the encoder, one batch at a time      RecordBatch: id, shard, kept columns, vector
+          -> write_fragments  Lance writes while the next encodes   JSON of fragments nobody sees yet
 
 Between two stages stands an `Ahead`: the earlier one runs in its own thread, bounded by bytes, so that the encoder
 never waits for what could have been done before. Owns the order of the stages; owns no file format, no model and no commit.
@@ -71,7 +71,7 @@ class Window:
 
 
 class Feeder:
-    """The CPU half: reads, decodes and tokenises. Needs no weights, so it can run on other machines than the encoder."""
+    """The CPU half: reads, decodes, tokenises. Needs no weights, so it can run on other machines than the encoder."""
 
     def __init__(self, config: EmbedConfig, kept: pa.Schema, threads: int) -> None:
         """Load the preparer.
@@ -299,7 +299,7 @@ def too_many_rejects(examples: Sequence[Reject], rejected: int, seen: int, confi
     return TooManyRejects(
         f"{rejected} of {seen} samples were rejected, more than limits.max_reject_fraction = "
         f"{config.limits.max_reject_fraction}; lately {', '.join(f'{count} x {reason}' for reason, count in reasons)}; "
-        f"for example {first.key or first.position}: {first.message}; mend [input], or raise the limit if the data is so"
+        f"for example {first.key or first.position}: {first.message}; mend [input], or raise the limit"
     )
 
 

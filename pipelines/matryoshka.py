@@ -41,4 +41,5 @@ def unit(x_BD: Array) -> Array:
         return torch.nn.functional.normalize(x_BD.float(), dim=-1).to(x_BD.dtype)
     x32 = x_BD.astype(np.float32)
     norm = np.linalg.norm(x32, axis=-1, keepdims=True)
-    return (x32 / np.maximum(norm, np.finfo(np.float32).tiny)).astype(x_BD.dtype)
+    scaled: np.ndarray = (x32 / np.maximum(norm, np.finfo(np.float32).tiny)).astype(x_BD.dtype)
+    return scaled

@@ -42,7 +42,7 @@ class Landing:
         shards: Shards that are in the table now and were not before.
         rows: Their rows.
         rejects: Their rejected samples.
-        redo: Shards that must be embedded again, since they were leased together with one that another run landed first.
+        redo: Shards to embed again: they were leased together with one that another run landed first.
         version: Version of the table afterwards.
     """
 
@@ -373,7 +373,8 @@ class _Source:
 def to_numpy(vectors: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:
     """View a column of B vectors as (B, D) without copying a contiguous one."""
     array = vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+    flat: npt.NDArray[np.float16] = array.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(array), array.type.list_size)
 
 
 def to_arrow(x_BD: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:

@@ -33,7 +33,7 @@ Format = Literal["auto"] | ShardFormat
 def list_shards(
     patterns: Sequence[str],
     format: Format = "auto",
-    storage: StorageConfig = StorageConfig(),  # noqa: B008 - frozen
+    storage: StorageConfig = StorageConfig(),
 ) -> list[Shard]:
     """Find the shards that patterns stand for, in natural order, each once.
 

@@ -15,8 +15,8 @@ from schemas.records import Block, Shard
 def shard_schema(
     shard: Shard,
     config: InputConfig,
-    storage: StorageConfig = StorageConfig(),  # noqa: B008 - frozen
-    limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - frozen
+    storage: StorageConfig = StorageConfig(),
+    limits: LimitsConfig = LimitsConfig(),
 ) -> pa.Schema:
     """Return the fields of the kept columns, as this shard would give them.
 
@@ -42,8 +42,8 @@ def shard_schema(
 def read_blocks(
     shard: Shard,
     config: InputConfig,
-    limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - frozen
-    storage: StorageConfig = StorageConfig(),  # noqa: B008 - frozen
+    limits: LimitsConfig = LimitsConfig(),
+    storage: StorageConfig = StorageConfig(),
     kept_schema: pa.Schema | None = None,
 ) -> Iterator[Block]:
     """Read a shard, a bounded number of rows and bytes at a time.
