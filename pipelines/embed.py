@@ -6,8 +6,8 @@
           -> write_fragments  Lance writes while the next encodes   JSON of fragments nobody sees yet
 
 Between two stages stands an `Ahead`: the earlier one runs in its own thread, bounded by bytes, so that the encoder
-never waits for what could have been done before. Owns the order of the stages; owns no file format, no model and no commit.
-A lease that failed is embedded again from its first byte.
+never waits for what could have been done before. A lease that failed is embedded again from its first byte. Owns the
+order of the stages; owns no file format, no model and no commit.
 
 Shapes: N rows of a window, D full width.
 """

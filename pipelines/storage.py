@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 from botocore.exceptions import ProfileNotFound
 
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 def lance_options(storage: StorageConfig) -> dict[str, str] | None:
@@ -48,3 +52,15 @@ def absolute(uri: str) -> str:
 def sibling(uri: str, suffix: str) -> str:
     """Return the address of a table's companion: `sibling("x/laion.lance", "rejects")` is `x/laion.rejects.lance`."""
     return f"{uri.rstrip('/').removesuffix('.lance')}.{suffix}.lance"
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key.rstrip("/")
+
+
+def s3_client(storage: StorageConfig) -> S3Client:
+    """Return a boto3 client for the configured store."""
+    session = boto3.Session(profile_name=storage.profile, region_name=storage.region)
+    return session.client("s3", endpoint_url=storage.endpoint)

@@ -1,0 +1,37 @@
+"""`python -m jobs rejects TABLE`: show and count the samples that could not be embedded."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.options import add_storage, storage_of
+from pipelines.tables import VectorTable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("table", help="address of the table")
+    parser.add_argument("--reason", help="only rejects of this reason")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="show at most N (default 20)")
+    add_storage(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print counts by reason, then the rejects."""
+    console = Console()
+    rejects = VectorTable.open(args.table, storage=storage_of(args)).companion("rejects").to_table()
+    counts = rejects.group_by("reason").aggregate([("shard", "count")]).sort_by([("shard_count", "descending")])
+    console.print(f"{rejects.num_rows} rejects in {args.table}", highlight=False)
+    for row in counts.to_pylist():
+        console.print(f"  {row['shard_count']:>8,}  {row['reason']}", highlight=False)
+    if args.reason:
+        rejects = rejects.filter([reason == args.reason for reason in rejects["reason"].to_pylist()])
+    grid = Table("reason", "key", "shard", "position", "message", box=None)
+    for row in rejects.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, args.limit).to_pylist():
+        grid.add_row(row["reason"], row["key"], row["uri"], str(row["position"]), row["message"])
+    if grid.row_count:
+        console.print(grid)
+    return 0
