@@ -173,6 +173,22 @@ class EmbedConfig(Block):
         return raw
 
 
+class DemoConfig(Block):
+    """Settings of `python -m jobs demo`.
+
+    Attributes:
+        folder: Where its shards, tables and report go.
+        limit: Samples per corpus at most; None takes all of them.
+        shortlist_dim: Prefix that gets a column and an index of its own.
+        recall: What the funnel is tuned to find of the true ten nearest.
+    """
+
+    folder: str = "lake/demo"
+    limit: int | None = Field(None, ge=50)
+    shortlist_dim: int = 64
+    recall: float = Field(0.99, gt=0, le=1)
+
+
 C = TypeVar("C", bound=Block)
 
 

