@@ -27,7 +27,7 @@ venv: .venv/demo ## Make .venv with the pinned packages that running needs
 	@touch $@
 
 .venv/dev: .venv/demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
 demo: .venv/demo ## Embed, index, measure and search real data on this machine; write lake/demo/report.html
