@@ -10,7 +10,7 @@ Reasons of the rejects made here: `truncated_shard`, `corrupt_shard`, `interleav
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -65,7 +65,7 @@ def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage
     """
     known: dict[str, None] = {}
     with open_shard(shard, storage) as file:
-        for sample in islice(_samples(decompressed(file, shard.uri), config, limits), _PEEK_SAMPLES):
+        for sample in islice(_Grouping(config, limits).samples(decompressed(file, shard.uri)), _PEEK_SAMPLES):
             known.update(dict.fromkeys([*sample.members, *(_json(sample) or ())]))
     asked = [config.text or config.image or "", *config.keep, *([config.id] if config.id else [])]
     for name in asked:
@@ -77,94 +77,33 @@ def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage
 def stretches(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> Iterator[Stretch]:
     """Read an archive in order; a sample's position is its place in the archive, lost ones counted."""
     rows = Rows(shard, config, pa.binary(), has_ids=True)
-    waiting: dict[str, _Sample] = {}
-    waiting_bytes = 0
+    grouping = _Grouping(config, limits)
     with open_shard(shard, storage) as file:
-        for sample in _samples(decompressed(file, shard.uri), config, limits):
-            name = sample.key or f"\0{sample.position}"
-            if name in waiting:
-                if _is_rest_of(waiting[name], sample):
-                    continue
-                sample.fault = sample.fault or ("duplicate_id", "an earlier sample of this shard has the same key")
-                name = f"\0{sample.position}"
-            waiting[name] = sample
-            waiting_bytes += sample.held_bytes
-            while len(waiting) > _WAIT_SAMPLES or waiting_bytes > _WAIT_BYTES:
-                oldest = waiting.pop(next(iter(waiting)))
-                waiting_bytes -= oldest.held_bytes
-                _add(rows, oldest, config)
-                if rows.is_full:
-                    yield rows.take()
-    for sample in waiting.values():
-        _add(rows, sample, config)
+        for sample in _joined(grouping.samples(decompressed(file, shard.uri))):
+            grouping.add(sample, rows)
+            if rows.is_full:
+                yield rows.take()
     yield rows.take()
 
 
-def _samples(stream: ByteStream, config: InputConfig, limits: LimitsConfig) -> Iterator[_Sample]:
-    """Group members by key, and settle what each damage took."""
-    tar = TarStream(stream)
-    inputs = _inputs(config)
-    wanted = {*inputs, *config.keep, config.id, "json"}
-    sample: _Sample | None = None
-    damage: Damage | None = None
-    position = 0
-    for member in tar.members():
-        if isinstance(member, Damage):
-            damage = member
-            if sample is not None and (isinstance(damage, Shift) or not _is_whole(sample, config)):
-                sample.fault = (damage.reason, f"the shard {damage}")
-            else:
-                yield _Sample("", position, fault=(damage.reason, f"the shard {damage}"))
-                position += 1
-            continue
-        name, size = member
-        key, extension = _split(name)
-        if not extension:
-            continue
-        if sample is None or key != sample.key:
-            if sample is not None:
-                yield _settled(sample, config)
-            sample, damage = _Sample(key, position, doubt=damage), None
-            position += 1
-        if extension in sample.members:
-            sample.fault = sample.fault or ("duplicate_member", f"has more than one member {extension}")
-        elif extension not in wanted:
-            sample.members[extension] = None
-        elif size <= limits.max_sample_bytes:
-            sample.members[extension] = tar.read()
-            sample.held_bytes += size
-        else:
-            sample.members[extension] = None
-            if extension in inputs:
-                message = f"{extension} is {size} bytes; limits.max_sample_bytes is {limits.max_sample_bytes}"
-                sample.fault = sample.fault or ("too_large", message)
-    if sample is not None:
-        yield _settled(sample, config)
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Cut a member's name at the first dot of its last part into key and extension; no extension is no field."""
-    dot = name.find(".", name.rfind("/") + 1)
-    is_meta = name.startswith("__") and name.partition("/")[0].endswith("__")
-    if is_meta or dot <= name.rfind("/") + 1:
-        return name, ""
-    return name[:dot], name[dot + 1 :].lower()
-
-
-def _settled(sample: _Sample, config: InputConfig) -> _Sample:
-    if sample.doubt is not None and sample.fault is None and not _is_whole(sample, config):
-        sample.fault = (sample.doubt.reason, f"the shard {sample.doubt}")
-    return sample
-
-
-def _is_whole(sample: _Sample, config: InputConfig) -> bool:
-    """Whether every field that the config names is there."""
-    there = {extension for extension, data in sample.members.items() if data is not None}
-    names = {*config.keep, *([config.id] if config.id else [])}
-    if there >= names and not there.isdisjoint(_inputs(config)):
-        return True
-    there.update(_json(sample) or ())
-    return there >= names and not there.isdisjoint(_inputs(config))
+def _joined(samples: Iterable[_Sample]) -> Iterator[_Sample]:
+    """Hold samples back for a while, so that one whose members stand apart is noticed before it leaves."""
+    waiting: dict[str, _Sample] = {}
+    waiting_bytes = 0
+    for sample in samples:
+        name = sample.key or f"\0{sample.position}"
+        if name in waiting:
+            if _is_rest_of(waiting[name], sample):
+                continue
+            sample.fault = sample.fault or ("duplicate_id", "an earlier sample of this shard has the same key")
+            name = f"\0{sample.position}"
+        waiting[name] = sample
+        waiting_bytes += sample.held_bytes
+        while len(waiting) > _WAIT_SAMPLES or waiting_bytes > _WAIT_BYTES:
+            oldest = waiting.pop(next(iter(waiting)))
+            waiting_bytes -= oldest.held_bytes
+            yield oldest
+    yield from waiting.values()
 
 
 def _is_rest_of(first: _Sample, late: _Sample) -> bool:
@@ -180,27 +119,104 @@ def _is_rest_of(first: _Sample, late: _Sample) -> bool:
     return True
 
 
-def _add(rows: Rows, sample: _Sample, config: InputConfig) -> None:
-    if sample.fault is not None:
-        rows.reject(sample.position, sample.key, *sample.fault)
-        return
-    members = sample.members
-    value = next((members[name] for name in _inputs(config) if members.get(name) is not None), None)
-    record: dict[str, Any] | None = None
-    if (value is None and config.text) or config.id or any(members.get(name) is None for name in config.keep):
-        record = _json(sample)
-    if value is None and config.text is not None and members.get("json") is not None:
-        text = record.get(config.text) if record is not None else None
-        if record is None or not isinstance(text, str | None):
-            reason = "bad_json" if record is None else "not_text"
-            rows.reject(sample.position, sample.key, reason, f"its json member holds no text under {config.text!r}")
+class _Grouping:
+    """Groups the members of one archive into samples and finds their fields."""
+
+    def __init__(self, config: InputConfig, limits: LimitsConfig) -> None:
+        self._config, self._max_bytes = config, limits.max_sample_bytes
+        self._inputs = (config.text or config.image or "").split(";")
+        self._others = {*config.keep, *([config.id] if config.id else [])}
+        self._wanted = {*self._inputs, *self._others, "json"}
+
+    def samples(self, stream: ByteStream) -> Iterator[_Sample]:
+        """Group members by key, and settle what each damage took."""
+        tar = TarStream(stream)
+        sample: _Sample | None = None
+        damage: Damage | None = None
+        position = 0
+        for member in tar.members():
+            if isinstance(member, Damage):
+                damage = member
+                if sample is not None and (isinstance(damage, Shift) or not self._is_whole(sample)):
+                    sample.fault = (damage.reason, f"the shard {damage}")
+                else:
+                    yield _Sample("", position, fault=(damage.reason, f"the shard {damage}"))
+                    position += 1
+                continue
+            name, size = member
+            key, extension = _split(name)
+            if not extension:
+                continue
+            if sample is None or key != sample.key:
+                if sample is not None:
+                    yield self._settled(sample)
+                sample, damage = _Sample(key, position, doubt=damage), None
+                position += 1
+            self._take(sample, extension, size, tar)
+        if sample is not None:
+            yield self._settled(sample)
+
+    def _take(self, sample: _Sample, extension: str, size: int, tar: TarStream) -> None:
+        if extension in sample.members:
+            sample.fault = sample.fault or ("duplicate_member", f"has more than one member {extension}")
             return
-        value = None if text is None else text.encode()
-    sample_id: str | None = sample.key
-    if config.id is not None:
-        named = _field(sample, record, config.id)
-        sample_id = None if named is None else named.decode(errors="replace")
-    rows.add(sample.position, sample_id, value, [_field(sample, record, name) for name in config.keep])
+        sample.members[extension] = None
+        if extension not in self._wanted:
+            return
+        if size <= self._max_bytes:
+            sample.members[extension] = tar.read()
+            sample.held_bytes += size
+        elif extension in self._inputs:
+            message = f"{extension} is {size} bytes; limits.max_sample_bytes is {self._max_bytes}"
+            sample.fault = sample.fault or ("too_large", message)
+
+    def _settled(self, sample: _Sample) -> _Sample:
+        if sample.doubt is not None and sample.fault is None and not self._is_whole(sample):
+            sample.fault = (sample.doubt.reason, f"the shard {sample.doubt}")
+        return sample
+
+    def _is_whole(self, sample: _Sample) -> bool:
+        there = {extension for extension, data in sample.members.items() if data is not None}
+        there.update(_json(sample) or ())
+        return there >= self._others and not there.isdisjoint(self._inputs)
+
+    def add(self, sample: _Sample, rows: Rows) -> None:
+        """Find the fields of a sample and add it to the rows, or to their rejects."""
+        if sample.fault is not None:
+            rows.reject(sample.position, sample.key, *sample.fault)
+            return
+        value: bytes | None = None
+        for name in self._inputs:
+            value = sample.members.get(name)
+            if value is not None:
+                break
+        if value is not None and not self._others:
+            rows.add(sample.position, sample.key, value, ())
+            return
+        is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
+        record = None if is_in_members else _json(sample)
+        config = self._config
+        if value is None and config.text is not None and sample.members.get("json") is not None:
+            text = record.get(config.text) if record is not None else None
+            if record is None or not isinstance(text, str | None):
+                reason = "bad_json" if record is None else "not_text"
+                rows.reject(sample.position, sample.key, reason, f"its json member holds no text under {config.text!r}")
+                return
+            value = None if text is None else text.encode()
+        sample_id: str | None = sample.key
+        if config.id is not None:
+            named = _field(sample, record, config.id)
+            sample_id = None if named is None else named.decode(errors="replace")
+        rows.add(sample.position, sample_id, value, [_field(sample, record, name) for name in config.keep])
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Cut a member's name at the first dot of its last part into key and extension; no extension is no field."""
+    base = name.rfind("/") + 1
+    dot = name.find(".", base)
+    if dot <= base or (name.startswith("__") and name.partition("/")[0].endswith("__")):
+        return name, ""
+    return name[:dot], name[dot + 1 :].lower()
 
 
 def _field(sample: _Sample, record: dict[str, Any] | None, name: str) -> bytes | None:
@@ -211,13 +227,12 @@ def _field(sample: _Sample, record: dict[str, Any] | None, name: str) -> bytes |
     return None if text is None else text.encode()
 
 
-def _inputs(config: InputConfig) -> list[str]:
-    return (config.text or config.image or "").split(";")
-
-
 def _json(sample: _Sample) -> dict[str, Any] | None:
+    data = sample.members.get("json")
+    if data is None:
+        return None
     try:
-        record = orjson.loads(sample.members.get("json") or b"null")
+        record = orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
     return record if isinstance(record, dict) else None

@@ -99,7 +99,11 @@ class TarStream:
     def _next_block(self) -> bytes | None:
         """Pass over the rest of the last member and over zeros; return the next header, None at the end."""
         while True:
-            self._skip()
+            at = self._at + self._unread
+            if at + _BLOCK <= len(self._buffer):
+                self._at, self._unread = at, 0
+            else:
+                self._skip()
             if not self._fill(_BLOCK):
                 if self._zero_blocks < 2 or self._buffer[self._at :].strip(b"\0"):
                     raise self._cut()
@@ -182,8 +186,7 @@ def _parse(block: bytes) -> Header | None:
     try:
         stored = _number(block[148:156])
         # Adler-32's low half is the byte sum plus one, modulo its base: the checksum at the speed of C.
-        total = (zlib.adler32(block[:148] + _BLANK + block[156:]) & 0xFFFF) - 1
-        if total != stored % _ADLER_BASE:
+        if (zlib.adler32(block[:148] + _BLANK + block[156:]) & 0xFFFF) != (stored + 1) % _ADLER_BASE:
             return None
         size = _number(block[124:136])
     except ValueError:
@@ -197,7 +200,7 @@ def _parse(block: bytes) -> Header | None:
 def _number(field: bytes) -> int:
     if field[0] & 0x80:
         return int.from_bytes(field[1:], "big") if field[0] == 0x80 else -1
-    return int(field.partition(b"\0")[0] or b"0", 8)
+    return int(field.rstrip(b"\0 ") or b"0", 8)
 
 
 def _text(field: bytes) -> str:
