@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModel
 
 from pipelines.encoders.device import pick_device, torch_dtype
 from pipelines.encoders.files import source
+from pipelines.encoders.hub import load_model
 from pipelines.encoders.images import ImagePreparer, normalise
 from pipelines.encoders.joint import JointPreparer
 from pipelines.encoders.pooling import finish
@@ -26,12 +26,10 @@ class ClipEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
-        where, revision = source(spec, config)
         self._spec, self._device = spec, pick_device(config)
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
-        model = AutoModel.from_pretrained(where, revision=revision, trust_remote_code=spec.runs_code, dtype=self._dtype)
-        self._model = model.to(self._device).eval()
+        self._model = load_model(spec, config, self._device)
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:

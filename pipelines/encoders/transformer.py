@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModel
 
-from pipelines.encoders.device import pick_device, torch_dtype
+from pipelines.encoders.device import pick_device
 from pipelines.encoders.files import source
+from pipelines.encoders.hub import load_model
 from pipelines.encoders.pooling import finish, pool
 from pipelines.encoders.protocol import Prepared
 from pipelines.encoders.spec import EncoderSpec
@@ -23,15 +23,8 @@ class TransformerEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
-        where, revision = source(spec, config)
         self._spec, self._device = spec, pick_device(config)
-        model = AutoModel.from_pretrained(
-            where,
-            revision=revision,
-            trust_remote_code=spec.runs_code,
-            dtype=torch_dtype(spec, config, self._device),
-        )
-        self._model = model.to(self._device).eval()
+        self._model = load_model(spec, config, self._device)
         if config.compile:
             self._model.compile(dynamic=True)
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoModel
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from pipelines.encoders.device import pick_device, torch_dtype
 from pipelines.encoders.files import source
+from pipelines.encoders.hub import load_model
 from pipelines.encoders.images import ImagePreparer, ImageRule, normalise
 from pipelines.encoders.pooling import finish
 from pipelines.encoders.protocol import Prepared
@@ -51,12 +51,10 @@ class VisionEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
-        where, revision = source(spec, config)
         self._spec, self._device = spec, pick_device(config)
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
-        model = AutoModel.from_pretrained(where, revision=revision, trust_remote_code=spec.runs_code, dtype=self._dtype)
-        self._model = model.to(self._device).eval()
+        self._model = load_model(spec, config, self._device)
         if config.compile:
             self._model.compile()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -20,10 +20,17 @@ from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import DependencyMissing
 
 
 def _package(config: EncoderConfig) -> Path:
-    return local_path(config.path) if config.path else Path(str(files("wordllama")))
+    if config.path:
+        return local_path(config.path)
+    # Found without importing it: its code is not needed, and configures the process's logging.
+    spec = find_spec("wordllama")
+    if spec is None or spec.origin is None:
+        raise DependencyMissing("wordllama is not installed; run: pip install wordllama")
+    return Path(spec.origin).parent
 
 
 class WordLlamaPreparer:
