@@ -11,7 +11,7 @@ Shapes: P partitions, M prefix width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from schemas.errors import TableError
 _ROWS_WORTH_AN_INDEX = 20_000
 _ROWS_PER_PARTITION = 4096
 _ROWS_WORTH_QUANTISING = 20_000_000
-_ROWS_PER_PQ_CODE = 256
+_PQ_CODES = 256
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class IndexPlan:
         partitions: Number of partitions, P.
         fragments: Ids of the fragments to index.
         centroids_PM: Trained partition centres.
-        codebook: Trained codes of a product quantiser, for IVF_PQ.
+        sub_vectors: Parts that a product quantiser codes a prefix in; 0 for other types.
+        codebook: Its trained codes.
     """
 
     dim: int
@@ -49,6 +50,7 @@ class IndexPlan:
     partitions: int
     fragments: tuple[int, ...]
     centroids_PM: pa.FixedSizeListArray
+    sub_vectors: int = 0
     codebook: pa.FixedSizeListArray | None = None
 
     @property
@@ -110,12 +112,13 @@ def plan_index(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixI
     # k-means in Lance samples `sample_rate` rows a partition and refuses a rate that the table cannot serve.
     sample_rate = max(2, min(256, rows // partitions))
     ivf = builder.train_ivf(num_partitions=partitions, distance_type="cosine", sample_rate=sample_rate)
-    codebook = None
-    if kind == "IVF_PQ":
-        rate = max(2, min(256, rows // _ROWS_PER_PQ_CODE))
-        codebook = builder.train_pq(ivf, num_subvectors=config.sub_vectors or dim // 2, sample_rate=rate).codebook
     fragments = tuple(fragment.fragment_id for fragment in dataset.get_fragments())
-    return IndexPlan(dim, kind, partitions, fragments, ivf.centroids, codebook)
+    plan = IndexPlan(dim, kind, partitions, fragments, ivf.centroids)
+    if kind != "IVF_PQ":
+        return plan
+    rate = max(2, min(256, rows // _PQ_CODES))
+    pq = builder.train_pq(ivf, num_subvectors=config.sub_vectors or dim // 2, sample_rate=rate)
+    return replace(plan, sub_vectors=pq.num_subvectors, codebook=pq.codebook)
 
 
 def choose_index(rows: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> tuple[str, int] | None:
@@ -135,7 +138,7 @@ def build_segment(table: VectorTable, plan: IndexPlan, fragments: Sequence[int])
     """Index some fragments by a plan's trained parts; nobody sees the segment until `commit_index`."""
     options: dict[str, Any] = {"num_partitions": plan.partitions, "ivf_centroids": plan.centroids_PM}
     if plan.codebook is not None:
-        options |= {"pq_codebook": plan.codebook, "num_sub_vectors": plan.codebook_parts}
+        options |= {"pq_codebook": plan.codebook, "num_sub_vectors": plan.sub_vectors}
     return table.dataset.create_index_uncommitted(
         plan.column,
         plan.type,

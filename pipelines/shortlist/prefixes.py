@@ -158,32 +158,22 @@ def cut_fragment(table: VectorTable, task: PrefixTask) -> PrefixFiles:
 
 
 def commit_prefixes(table: VectorTable, results: Sequence[PrefixFiles]) -> VectorTable:
-    """Make written prefixes part of their fragments, in one commit.
+    """Make written prefixes part of their fragments, in one commit per dim.
 
     Rows that others append or delete meanwhile do not get in the way. Fragments that were compacted away, or filled by
     another run, since they were read drop out here; `plan_prefixes` finds what took their place.
     """
-    dataset = table.dataset
-    while results:
-        replacements = [
-            LanceOperation.DataReplacementGroup(result.fragment, _data_file(dataset, result.fragment, dim, *file))
-            for result in results
-            for dim, file in result.files.items()
-        ]
-        try:
-            LanceDataset.commit(
-                dataset,
-                LanceOperation.DataReplacement(replacements),
-                read_version=dataset.version,
-                storage_options=lance_options(table.storage),
-                max_retries=0,
-            )
-            break
-        except CommitConflictError:
+    for dim in sorted({dim for result in results for dim in result.files}):
+        files = {result.fragment: result.files[dim] for result in results if dim in result.files}
+        while files:
             table = table.refresh()
-            dataset = table.dataset
-            open_tasks = {(t.fragment, dim) for t in plan_prefixes(table, _dims_of(results)) for dim in t.dims}
-            results = [r for r in results if all((r.fragment, dim) in open_tasks for dim in r.files)]
+            lacking = {task.fragment for task in plan_prefixes(table, [dim])}
+            files = {fragment: file for fragment, file in files.items() if fragment in lacking}
+            try:
+                _replace(table, dim, files)
+                break
+            except CommitConflictError:
+                continue
     return table.refresh()
 
 
@@ -212,10 +202,6 @@ def _checked_key(dim: int) -> str:
     return f"lake.{prefix_column(dim)}.checked_through_fragment"
 
 
-def _dims_of(results: Sequence[PrefixFiles]) -> list[int]:
-    return sorted({dim for result in results for dim in result.files})
-
-
 def _column(dataset: LanceDataset, dim: int) -> tuple[str, int]:
     """Return the name that a prefix has now, and its field id."""
     ids = {field.name(): field.id() for field in dataset.lance_schema.fields()}
@@ -223,13 +209,30 @@ def _column(dataset: LanceDataset, dim: int) -> tuple[str, int]:
     return next((column, ids[column]) for column in (name, name + _STAGING) if column in ids)
 
 
-def _data_file(dataset: LanceDataset, fragment: int, dim: int, name: str, size: int) -> DataFile:
-    like = dataset.get_fragment(fragment).data_files()[0]
-    return DataFile(
-        path=name,
-        fields=[_column(dataset, dim)[1]],
-        column_indices=[0],
-        file_major_version=like.file_major_version,
-        file_minor_version=like.file_minor_version,
-        file_size_bytes=size,
-    )
+def _replace(table: VectorTable, dim: int, files: dict[int, tuple[str, int]]) -> None:
+    """Put one prefix's files into their fragments.
+
+    Raises:
+        CommitConflictError: A fragment was rewritten or got the prefix since the table was opened.
+    """
+    dataset = table.dataset
+    groups = []
+    for fragment, (name, size) in files.items():
+        like = dataset.get_fragment(fragment).data_files()[0]
+        file = DataFile(
+            path=name,
+            fields=[_column(dataset, dim)[1]],
+            column_indices=[0],
+            file_major_version=like.file_major_version,
+            file_minor_version=like.file_minor_version,
+            file_size_bytes=size,
+        )
+        groups.append(LanceOperation.DataReplacementGroup(fragment, file))
+    if groups:
+        LanceDataset.commit(
+            dataset,
+            LanceOperation.DataReplacement(groups),
+            read_version=dataset.version,
+            storage_options=lance_options(table.storage),
+            max_retries=0,
+        )
