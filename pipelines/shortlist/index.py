@@ -104,7 +104,7 @@ def plan_index(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixI
     if chosen is None:
         return None
     kind, partitions = chosen
-    if index_name(dim) in {index["name"] for index in dataset.list_indices()}:
+    if index_name(dim) in {index.name for index in dataset.describe_indices()}:
         built = dataset.stats.index_stats(index_name(dim))
         if built["index_type"] == kind and partitions <= 4 * built["indices"][0]["num_partitions"]:
             return None
@@ -159,7 +159,7 @@ def commit_index(table: VectorTable, plan: IndexPlan, segments: Sequence[Index])
 def extend_index(table: VectorTable, dim: int) -> VectorTable:
     """Index only what was appended since, as one more segment; does nothing where there is no index or nothing new."""
     dataset, name = table.refresh().dataset, index_name(dim)
-    if name in {index["name"] for index in dataset.list_indices()}:
+    if name in {index.name for index in dataset.describe_indices()}:
         stats = dataset.stats.index_stats(name)
         if stats["num_unindexed_rows"]:
             dataset.optimize.optimize_indices(num_indices_to_merge=0, index_names=[name])
