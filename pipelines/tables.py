@@ -171,8 +171,11 @@ class VectorTable:
         Raises:
             OSError: The store refuses: full, out of reach, or not allowed. An error of `batches` is raised as it is.
         """
-        schema = self.dataset.schema
-        source = _Source(self._with_prefixes(batches))
+        prefixes = [prefix_column(dim) for dim in self.prefix_dims]
+        # Columns under other names are prefixes still being filled; `jobs shortlist` cuts them for these rows as well.
+        known = {"id", "shard", *self.kept.names, VECTOR, *prefixes}
+        schema = pa.schema([f for f in self.dataset.schema if f.name in known], self.dataset.schema.metadata)
+        source = _Source(self._with_prefixes(batches, schema))
         try:
             written = write_fragments(
                 pa.RecordBatchReader.from_batches(schema, source),
@@ -345,8 +348,8 @@ class VectorTable:
         upsert = self.companion("shards").merge_insert("shard").when_matched_update_all().when_not_matched_insert_all()
         upsert.execute(pa.Table.from_pylist(shards, schema=SHARDS))
 
-    def _with_prefixes(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        schema, dims = self.dataset.schema, self.prefix_dims
+    def _with_prefixes(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        dims = self.prefix_dims
         for batch in batches:
             columns = {name: batch.column(name) for name in batch.schema.names}
             if dims:

@@ -86,7 +86,9 @@ def delete_files(table: VectorTable, paths: Sequence[str]) -> None:
     bucket, prefix = split_s3(table.uri)
     client = s3_client(table.storage)
     for start in range(0, len(paths), _DELETED_AT_ONCE):
-        keys: list[ObjectIdentifierTypeDef] = [{"Key": f"{prefix}/{path}"} for path in paths[start : start + _DELETED_AT_ONCE]]
+        keys: list[ObjectIdentifierTypeDef] = [
+            {"Key": f"{prefix}/{path}"} for path in paths[start : start + _DELETED_AT_ONCE]
+        ]
         client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 

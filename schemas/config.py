@@ -189,6 +189,20 @@ class DemoConfig(Block):
     recall: float = Field(0.99, gt=0, le=1)
 
 
+class PrefixIndexConfig(Block):
+    """How a prefix column is indexed.
+
+    Attributes:
+        type: `auto` goes by the table's size, and leaves small tables to a plain scan; `none` builds none.
+        partitions: Cells that the index divides the vectors into; `auto` goes by the table's size.
+        sub_vectors: Bytes that IVF_PQ codes a vector in; None is half the dim.
+    """
+
+    type: Literal["auto", "none", "IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_FLAT", "IVF_HNSW_SQ"] = "auto"
+    partitions: Literal["auto"] | int = "auto"
+    sub_vectors: int | None = None
+
+
 C = TypeVar("C", bound=Block)
 
 
