@@ -158,9 +158,9 @@ class ActorPool(Generic[I, R]):
                 total[name] = total.get(name, 0) + amount
         return total
 
-    def waiting_for_resources(self) -> int:
-        """Return how many actors have not started yet."""
-        return sum(not seat.counters for seat in self._seats)
+    def is_up(self) -> bool:
+        """Say whether any actor has its worker; learnt from `progress`."""
+        return any(seat.counters for seat in self._seats)
 
     def _hand_out(self) -> None:
         now = time.monotonic()

@@ -76,7 +76,7 @@ class Summary:
         rows: Rows it landed.
         rejects: Samples that could not be embedded.
         units: Tokens or images it encoded.
-        seconds: Wall-clock, without the start of the cluster (`start_s`).
+        seconds: Wall-clock from the first loaded encoder on; `start_s` is what came before.
         stages: Seconds in each stage, summed over leases.
     """
 
@@ -201,10 +201,9 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         table = plan.table or _create_table(config, make_plan(config, has_gpu=has_gpu()), pool, screen)
         record = RunRecord(table, "embed", config)
         embedding = _Embedding(config, table, plan, record, screen, replace=retry_rejects)
-        embedding.summary.start_s = time.monotonic() - began
         try:
             with Stop() as stop:
-                embedding.run(pool, stop)
+                embedding.run(pool, stop, began)
         except BaseException as error:
             record.end(
                 "incomplete" if isinstance(error, RunError) else "failed", embedding.final() | {"error": str(error)}
@@ -230,8 +229,7 @@ class _Embedding:
         self._failures_in_a_row = 0
         self._meter = BusyMeter()
 
-    def run(self, pool: Pool, stop: Stop) -> None:
-        began = time.monotonic()
+    def run(self, pool: Pool, stop: Stop, began: float) -> None:
         leases = plan_leases(self._todo, self._config.limits.lease_bytes)
         with ActorPool(partial(Embedder, self._config, pool.threads), pool) as actors:
             while leases:
@@ -246,10 +244,12 @@ class _Embedding:
                             f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now"
                         )
                     self._screen.show(self._snapshot(actors, pool))
+                    if not self.summary.start_s and actors.is_up():
+                        self.summary.start_s = time.monotonic() - began
                 redo = self._lander.flush()
                 leases = [] if self.summary.is_stopped else plan_leases(redo, self._config.limits.lease_bytes)
             self._screen.show(self._snapshot(actors, pool), is_last=True)
-        self.summary.seconds = time.monotonic() - began
+        self.summary.seconds = time.monotonic() - began - self.summary.start_s
         if self._failed:
             raise ShardsFailed(self._failed, len(self._todo))
 
