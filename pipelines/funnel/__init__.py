@@ -1,0 +1,21 @@
+"""Funnel retrieval: a coarse prefix finds candidates, the full vector ranks them, and a card says how well.
+
+`Funnel` is what users hold; `Plan`, `FunnelStage` and `RecallCard` are what a table stores.
+"""
+
+from __future__ import annotations
+
+from pipelines.funnel.plan import CardRow, FunnelStage, Plan, RecallCard, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel.search import Funnel
+from pipelines.funnel.tune import Goal
+
+__all__ = [
+    "CardRow",
+    "Funnel",
+    "FunnelStage",
+    "Goal",
+    "Plan",
+    "RecallCard",
+    "adaptive_retrieval",
+    "funnel_retrieval",
+]

@@ -1,0 +1,85 @@
+"""The second home of stage 0: the table's own prefix columns and Lance indexes, on disk or in S3, for tables larger than RAM.
+
+Owns no copy of anything: deletes, updates, appends and filters are Lance's, so nothing here can be out of date.
+Shapes: B queries, K candidates, D full width, M prefix width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from lance import LanceDataset
+
+from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.plan import FunnelStage, Plan
+from pipelines.matryoshka import cut
+from pipelines.tables import to_numpy
+from schemas.columns import VECTOR, prefix_column
+
+
+class LakeIndex:
+    """A funnel's stages read from the lake."""
+
+    def __init__(self, dataset: LanceDataset, plan: Plan) -> None:
+        """Read from one version of a table."""
+        self.dataset, self.plan = dataset, plan
+
+    @property
+    def version(self) -> int:
+        """Version of the table that a search sees."""
+        return int(self.dataset.version)
+
+    def refresh(self, dataset: LanceDataset) -> None:
+        """Read from another version of the table."""
+        self.dataset = dataset
+
+    def nearest(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> tuple[Floats, Positions]:
+        """Return the k best rows of each query: true cosines (B, k), -inf where there are fewer, and row ids.
+
+        Args:
+            query_BD: float32 unit rows at full width.
+            k: Results per query.
+            keep: Candidates of the first stage, instead of the plan's.
+            where: SQL; only rows that satisfy it are searched.
+        """
+        plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
+        dataset = self.dataset
+        scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
+        rows_BK = np.full((len(query_BD), k), -1, np.int64)
+        for row, query_D in enumerate(query_BD):
+            rows = candidates(dataset, plan, query_D, where)
+            for stage in plan.stages[1:]:
+                last = stage is plan.stages[-1]
+                scores, rows = rank(dataset, stage, query_D, rows, k if last else max(k, stage.keep))
+            scores_BK[row, : len(rows)], rows_BK[row, : len(rows)] = scores, rows
+        return scores_BK, rows_BK
+
+
+def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> Positions:
+    """Return the row ids that the first stage finds, through its column's index where it has one."""
+    first = plan.stages[0]
+    column = column_of(dataset, first.dims)
+    nearest: dict[str, Any] = {"column": column, "q": cut(query_D, first.dims), "k": first.keep, "metric": "cosine"}
+    if column == VECTOR:
+        nearest["q"] = query_D
+    if plan.probes:
+        nearest |= {"minimum_nprobes": plan.probes, "refine_factor": 1}
+    scanner = dataset.scanner(columns=["_distance"], with_row_id=True, nearest=nearest, filter=where, prefilter=True)
+    return scanner.to_table()["_rowid"].to_numpy().astype(np.int64)
+
+
+def rank(dataset: LanceDataset, stage: FunnelStage, query_D: Floats, rows_K: Positions, keep: int) -> tuple[Floats, Positions]:
+    """Compare rows by one stage's dims and return the cosines and row ids of the `keep` best."""
+    column = column_of(dataset, stage.dims)
+    listed = ", ".join(map(str, rows_K)) or "NULL"
+    found = dataset.scanner(columns=["_rowid", column], filter=f"_rowid IN ({listed})").to_table()
+    scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
+    best = np.argsort(-scores, kind="stable")[:keep]
+    return scores[best], found["_rowid"].to_numpy().astype(np.int64)[best]
+
+
+def column_of(dataset: LanceDataset, dims: int) -> str:
+    """Name of the column to read for `dims`: its own prefix column, or the full vectors."""
+    name = prefix_column(dims)
+    return name if name in dataset.schema.names else VECTOR

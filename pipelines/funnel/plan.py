@@ -1,0 +1,231 @@
+"""What a funnel is, written down: its stages, and the recall card that says what they find and cost.
+
+Owns the records and their arithmetic; owns no vectors, no index and no table. A plan and its card are stored as JSON in
+the table's config, so they are versioned with the rows they speak of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["pq4", "int8", "float16", "float32"]
+Home = Literal["memory", "lake"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FunnelStage(_Record):
+    """One narrowing: the first `dims` dims at a precision, of which the `keep` best go on.
+
+    Attributes:
+        dims: Width of the prefix that is compared.
+        precision: `pq4` is 4-bit product-quantised codes, `int8` one byte a dim, the others as they are called.
+        keep: Candidates that go on to the next stage; of the last stage, the results.
+        codes: 4-bit codes a vector, for `pq4`.
+    """
+
+    dims: int = Field(ge=1)
+    precision: Precision
+    keep: int = Field(ge=1)
+    codes: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> FunnelStage:
+        if (self.precision == "pq4") != (self.codes > 0) or (self.codes and self.dims % self.codes):
+            raise ValueError(f"pq4 needs `codes` that divide the {self.dims} dims, and only pq4 has them; got {self.codes}")
+        return self
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of one vector at this stage."""
+        width = {"pq4": 0, "int8": 1, "float16": 2, "float32": 4}[self.precision]
+        return (self.codes + 1) // 2 if self.precision == "pq4" else width * self.dims
+
+
+class Plan(_Record):
+    """Stages from coarse to full, and how the first finds its candidates.
+
+    Attributes:
+        stages: At least two: each one's dims are at least those before it, and each keeps no more than it was given.
+        home: `memory`: codes and vectors are in RAM; `lake`: the table's own columns and indexes are read.
+        lists: Partitions of the first stage's index; 0 compares every code.
+        probes: Partitions that a query looks into.
+        k: Results that the recall was measured for.
+        recall: Target that the plan was tuned to.
+        codebook: Name of the table's companion that holds the trained codebook, where there is one.
+    """
+
+    stages: tuple[FunnelStage, ...] = Field(min_length=2)
+    home: Home = "memory"
+    lists: int = Field(0, ge=0)
+    probes: int = Field(0, ge=0)
+    k: int = Field(10, ge=1)
+    recall: float = Field(0.95, gt=0, le=1)
+    codebook: str = ""
+
+    @model_validator(mode="after")
+    def _narrows(self) -> Plan:
+        for wide, narrow in zip(self.stages, self.stages[1:], strict=False):
+            if narrow.dims < wide.dims or narrow.keep > wide.keep:
+                raise ValueError(
+                    f"stages must grow in dims and shrink in candidates; {narrow.dims} dims keeping {narrow.keep} "
+                    f"cannot follow {wide.dims} dims keeping {wide.keep}"
+                )
+        return self
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of one vector over all stages."""
+        return sum(stage.bytes_per_vector for stage in self.stages)
+
+    def keeping(self, keep: int) -> Plan:
+        """Return the plan with another number of candidates after the first stage."""
+        stages = (self.stages[0].model_copy(update={"keep": max(keep, self.stages[1].keep)}), *self.stages[1:])
+        return self.model_copy(update={"stages": stages})
+
+
+def adaptive_retrieval(coarse: int, width: int, keep: int = 200, k: int = 10) -> Plan:
+    """Return the paper's two-stage plan: shortlist at `coarse` dims, rerank at full width.
+
+    Source: Kusupati et al. 2022, section 4.3.1 (K=200, D_s=16, D_r=2048).
+    """
+    return funnel_retrieval([coarse, width], [keep, k])
+
+
+def funnel_retrieval(dims: Sequence[int], keeps: Sequence[int]) -> Plan:
+    """Return the paper's funnel: each stage doubles the dims and halves the candidates.
+
+    Args:
+        dims: Dims of each stage, ascending; the last is the full width.
+        keeps: Candidates each stage hands on; the last is k.
+
+    Source: Kusupati et al. 2022, section 4.3.1: 16→32→64→128→256→2048 keeping 200→100→50→25→10.
+
+    Example:
+        >>> plan = funnel_retrieval([16, 32, 64, 128, 256, 2048], [200, 100, 50, 25, 10, 10])
+        >>> [stage.keep for stage in plan.stages]
+        [200, 100, 50, 25, 10, 10]
+    """
+    stages = tuple(FunnelStage(dims=d, precision="float16", keep=n) for d, n in zip(dims, keeps, strict=True))
+    return Plan(stages=stages, k=keeps[-1])
+
+
+class CardRow(_Record):
+    """What one setting of the first stage finds and costs.
+
+    Attributes:
+        dims: Prefix width of the first stage.
+        precision: Its precision.
+        keep: Candidates that it hands on.
+        probes: Partitions looked into; 0 is all.
+        recall: Share of the exact top k among the results, over the held-out queries.
+        low: Lower end of its 95 % confidence interval.
+        high: Upper end.
+        us_per_query: Microseconds for one query at a time; None where it was not timed.
+        us_per_query_batched: Microseconds a query, many in one call; None where it was not timed.
+        bytes_per_vector: Over all stages.
+    """
+
+    dims: int
+    precision: Precision
+    keep: int
+    probes: int
+    recall: float
+    low: float
+    high: float
+    us_per_query: float | None
+    us_per_query_batched: float | None
+    bytes_per_vector: int
+
+
+class RecallCard(_Record):
+    """Recall and cost by (dims, keep, probes) against the exact search, measured on queries that tuned nothing.
+
+    Attributes:
+        k: Results asked for.
+        queries: Queries that the recall was measured on.
+        rows_in_table: Vectors searched.
+        version: Version of the table that was measured.
+        exact_us_per_query: Microseconds of an exact float32 search at full width, one query at a time.
+        exact_us_per_query_batched: The same, many in one call.
+        chosen: Which of `rows` the plan is.
+        rows: Everything measured, cheapest first.
+    """
+
+    k: int
+    queries: int
+    rows_in_table: int
+    version: int
+    exact_us_per_query: float
+    exact_us_per_query_batched: float
+    chosen: int
+    rows: tuple[CardRow, ...]
+
+    def __iter__(self):  # type: ignore[no-untyped-def, override]
+        """Iterate over the rows."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    @property
+    def best(self) -> CardRow:
+        """The row that the plan is."""
+        return self.rows[self.chosen]
+
+    def __str__(self) -> str:
+        """Lay the card out as a table for people; the plan's row is starred."""
+        head = (
+            f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; "
+            f"exact: {self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches\n"
+            f"  {'dims':>5} {'precision':>9} {'keep':>6} {'probes':>6} {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
+        )
+        lines = [
+            f"{'*' if i == self.chosen else ' '} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.probes or 'all':>6} {r.recall:>7.4f} "
+            f"{r.low:>7.4f}-{r.high:.4f} {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8} {r.bytes_per_vector:>6}"
+            for i, r in enumerate(self.rows)
+        ]
+        return "\n".join([head, *lines])
+
+
+class TunedFunnel(_Record):
+    """What a table stores: the plan and the card that vouches for it."""
+
+    plan: Plan
+    card: RecallCard
+
+
+def recall_interval(recall_Q: npt.NDArray[np.floating], z: float = 1.96) -> tuple[float, float, float]:
+    """Return the mean recall of Q queries with its confidence interval.
+
+    The k results of one query are found or missed together, so Wilson's interval is taken at the effective number of trials
+    that the spread between queries implies; where they show no spread, at the number of queries.
+
+    Args:
+        recall_Q: Recall of each query, 0 to 1.
+        z: Standard normal quantile; 1.96 gives a two-sided 95 % interval.
+
+    Returns:
+        Mean, lower end, upper end.
+
+    Source: Wilson 1927; effective sample size after Korn and Graubard 1998.
+    """
+    queries, mean = len(recall_Q), float(np.mean(recall_Q))
+    spread = float(np.var(recall_Q, ddof=1)) if queries > 1 else 0.0
+    trials = max(queries, mean * (1 - mean) / spread * queries) if spread else queries
+    centre = (mean + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(mean * (1 - mean) / trials + z * z / (4 * trials * trials))
+    return mean, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _us(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"

@@ -1,0 +1,194 @@
+"""The first home of stage 0: codes and vectors in RAM, true to a version of the table.
+
+Owns the match between positions in the FAISS index and rows of the table: rows deleted or rewritten since the codes were made
+are masked, rows added or rewritten since are compared exactly, and when there are many of either the codes are made anew.
+A search works on one immutable snapshot, so any number of threads may search while one refreshes.
+
+Shapes: B queries, N coded vectors, T rows newer than the codes, D full width, K candidates.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+from lance import LanceDataset
+
+from pipelines.funnel.chain import Floats, Positions, duplicate, first_candidates, full_vectors, search_chain
+from pipelines.funnel.plan import Plan
+from pipelines.matryoshka import unit
+from pipelines.tables import to_numpy
+from schemas.columns import VECTOR
+
+Mask = npt.NDArray[np.bool_]
+# Half-precision rows are unit length up to rounding; this many more than k are ranked again by their true cosine.
+_SPARE = 8
+_REBUILD_FRACTION = 0.1
+_TAIL_ROWS = 10_000
+_EXACT_BLOCK = 65_536
+_UPDATED = "_row_last_updated_at_version"
+
+
+@dataclass(frozen=True, eq=False)
+class _Snapshot:
+    """One version of a table in RAM. `alive_N` is None while every coded row is in the table as it was coded."""
+
+    dataset: LanceDataset
+    index: faiss.Index
+    row_ids_N: Positions
+    updated_N: npt.NDArray[np.int64]
+    alive_N: Mask | None = None
+    tail_ids_T: Positions = field(default_factory=lambda: np.empty(0, np.int64))
+    tail_TD: npt.NDArray[np.float16] | None = None
+    allowed: dict[str, tuple[Mask, Mask]] = field(default_factory=dict)
+
+
+class ResidentIndex:
+    """A funnel's stages in RAM."""
+
+    def __init__(self, dataset: LanceDataset, plan: Plan, codebook: faiss.Index) -> None:
+        """Encode every row of the table.
+
+        Args:
+            dataset: Version to load.
+            plan: Stages.
+            codebook: Empty trained chain of the plan.
+        """
+        self.plan, self._codebook = plan, codebook
+        self._refreshing = threading.Lock()
+        self._snapshot = self._load(dataset)
+
+    @property
+    def version(self) -> int:
+        """Version of the table that a search sees."""
+        return int(self._snapshot.dataset.version)
+
+    @property
+    def dataset(self) -> LanceDataset:
+        """The table at that version."""
+        return self._snapshot.dataset
+
+    def refresh(self, dataset: LanceDataset) -> None:
+        """Bring what a search sees to another version of the table."""
+        with self._refreshing:
+            if dataset.version != self.version:
+                self._snapshot = self._follow(self._snapshot, dataset)
+
+    def nearest(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> tuple[Floats, Positions]:
+        """Return the k best rows of each query: true cosines (B, k), -inf where there are fewer, and row ids.
+
+        Args:
+            query_BD: float32 unit rows at full width.
+            k: Results per query.
+            keep: Candidates of the first stage, instead of the plan's.
+            where: SQL; only rows that satisfy it are searched.
+        """
+        now = self._snapshot
+        plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
+        allowed_N, tail_T = self._allowed(now, where)
+        if where is None:
+            positions_BK = self._through_chain(now, plan, query_BD, k)
+        else:
+            positions_BK = self._each(now, plan, query_BD, k, allowed_N)
+        scores_BK, rows_BK = _rescore(now, query_BD, positions_BK)
+        if now.tail_TD is not None and tail_T.any():
+            tail_BT = query_BD @ unit(now.tail_TD[tail_T].astype(np.float32)).T
+            scores_BK = np.concatenate([scores_BK, tail_BT], axis=1)
+            tail_rows = np.broadcast_to(now.tail_ids_T[tail_T], tail_BT.shape)
+            rows_BK = np.concatenate([rows_BK, tail_rows], axis=1)
+        order_BK = np.argsort(-scores_BK, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(rows_BK, order_BK, 1)
+
+    def _through_chain(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> Positions:
+        total = len(now.row_ids_N)
+        if not total:
+            return np.full((len(query_BD), k), -1, np.int64)
+        spare = k + _SPARE
+        if now.alive_N is None:
+            return search_chain(now.index, plan.keeping(max(plan.stages[0].keep, spare)), query_BD, min(spare, total))[1]
+        scale = total / max(1, int(now.alive_N.sum()))
+        wider = plan.keeping(math.ceil(max(plan.stages[0].keep, spare) * scale))
+        positions_BK = search_chain(now.index, wider, query_BD, min(math.ceil(spare * scale) + _SPARE, total))[1]
+        positions_BK = np.where(now.alive_N[positions_BK], positions_BK, -1)
+        short_B = (positions_BK >= 0).sum(1) < min(k, int(now.alive_N.sum()))
+        if short_B.any():
+            found = self._each(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
+            positions_BK[short_B] = found
+        return positions_BK
+
+    def _each(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int, allowed_N: Mask) -> Positions:
+        """Return (B, k) positions among the allowed ones, the best first, padded with -1."""
+        out_BK = np.full((len(query_BD), k), -1, np.int64)
+        count = int(allowed_N.sum())
+        vectors_ND = full_vectors(now.index)
+        keep = math.ceil(plan.stages[0].keep * 1.2 * len(allowed_N) / max(1, count))
+        everything = np.flatnonzero(allowed_N) if 2 * keep >= count else None
+        for row, query_D in enumerate(query_BD):
+            among = everything
+            if among is None:
+                found = first_candidates(now.index, plan, query_D[None], keep)[0]
+                among = found[(found >= 0) & allowed_N[found]]
+                if len(among) < min(k, count):
+                    among = np.flatnonzero(allowed_N)
+            scores = np.concatenate(
+                [vectors_ND[among[i : i + _EXACT_BLOCK]].astype(np.float32) @ query_D for i in range(0, len(among), _EXACT_BLOCK)]
+                or [np.empty(0, np.float32)]
+            )
+            best = among[np.argsort(-scores, kind="stable")[:k]]
+            out_BK[row, : len(best)] = best
+        return out_BK
+
+    def _allowed(self, now: _Snapshot, where: str | None) -> tuple[Mask, Mask]:
+        everything = np.ones(len(now.row_ids_N), np.bool_) if now.alive_N is None else now.alive_N
+        whole_tail = np.ones(len(now.tail_ids_T), np.bool_)
+        if where is None:
+            return everything, whole_tail
+        if where not in now.allowed:
+            wanted = now.dataset.scanner(columns=["_rowid"], filter=where).to_table()["_rowid"].to_numpy()
+            if len(now.allowed) >= 16:
+                now.allowed.clear()
+            now.allowed[where] = (everything & np.isin(now.row_ids_N, wanted), np.isin(now.tail_ids_T, wanted))
+        return now.allowed[where]
+
+    def _load(self, dataset: LanceDataset) -> _Snapshot:
+        index = duplicate(self._codebook)
+        row_ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for batch in dataset.scanner(columns=["_rowid", _UPDATED, VECTOR]).to_batches():
+            index.add(to_numpy(batch[VECTOR]).astype(np.float32))
+            row_ids.append(batch["_rowid"].to_numpy().astype(np.int64))
+            updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
+        return _Snapshot(dataset, index, np.concatenate(row_ids), np.concatenate(updated))
+
+    def _follow(self, old: _Snapshot, dataset: LanceDataset) -> _Snapshot:
+        rows = dataset.scanner(columns=["_rowid", _UPDATED]).to_table()
+        ids, updated = (rows[name].to_numpy().astype(np.int64) for name in ("_rowid", _UPDATED))
+        order = np.argsort(old.row_ids_N)
+        slot = np.searchsorted(old.row_ids_N, ids, sorter=order).clip(max=max(0, len(order) - 1))
+        at = order[slot] if len(order) else np.zeros(len(ids), np.int64)
+        same = (old.row_ids_N[at] == ids) & (old.updated_N[at] == updated) if len(order) else np.zeros(len(ids), np.bool_)
+        alive_N = np.zeros(len(old.row_ids_N), np.bool_)
+        alive_N[at[same]] = True
+        fresh = ids[~same]
+        limit = max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION))
+        if len(fresh) > limit or (~alive_N).sum() > limit:
+            return self._load(dataset)
+        tail_ids, tail = np.empty(0, np.int64), None
+        if len(fresh):
+            found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({', '.join(map(str, fresh))})").to_table()
+            tail_ids, tail = found["_rowid"].to_numpy().astype(np.int64), to_numpy(found[VECTOR])
+        mask = None if alive_N.all() else alive_N
+        return _Snapshot(dataset, old.index, old.row_ids_N, old.updated_N, mask, tail_ids, tail)
+
+
+def _rescore(now: _Snapshot, query_BD: Floats, positions_BK: Positions) -> tuple[Floats, Positions]:
+    """True cosines and row ids of positions; -inf and -1 where there is none."""
+    if not len(now.row_ids_N):
+        return np.full(positions_BK.shape, -np.inf, np.float32), positions_BK
+    vectors_BKD = unit(full_vectors(now.index)[positions_BK].astype(np.float32))
+    scores_BK = np.einsum("bkd,bd->bk", vectors_BKD, query_BD)
+    is_row = positions_BK >= 0
+    return np.where(is_row, scores_BK, -np.inf).astype(np.float32), np.where(is_row, now.row_ids_N[positions_BK], -1)

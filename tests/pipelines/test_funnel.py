@@ -1,0 +1,182 @@
+"""Funnels over real Lance tables: what they find, what they must never return, what they remember."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lance
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from pipelines.funnel import Funnel, Goal
+from pipelines.matryoshka import cut, unit
+from pipelines.tables import VectorTable, to_arrow
+from schemas.columns import Ladder, Space, prefix_column, vector_field
+from schemas.errors import ConfigError, TableError
+
+WIDTH, ROWS = 64, 6_000
+SPACE = Space(encoder="brought", revision="1", ladder=Ladder(dims=(16, 32, 64)))
+GOAL = Goal(recall=0.9, queries=400)
+
+
+def vectors(rows: int, seed: int = 0) -> npt.NDArray[np.float16]:
+    """Rows around 40 centres, with the falling spectrum that Matryoshka training leaves."""
+    centres = np.random.default_rng(99).standard_normal((40, WIDTH))
+    rng = np.random.default_rng(seed)
+    spread = np.arange(1, WIDTH + 1) ** -0.5
+    x = (centres[rng.integers(0, 40, rows)] + rng.standard_normal((rows, WIDTH))) * spread
+    return unit(x.astype(np.float32)).astype(np.float16)
+
+
+def batch(x_BD: npt.NDArray[np.float16], first: int, schema: pa.Schema) -> pa.Table:
+    """Rows named after their number."""
+    numbers = np.arange(first, first + len(x_BD))
+    columns = {
+        "id": [f"r{n}" for n in numbers],
+        "shard": numbers % 7,
+        "parity": numbers % 2,
+        "vector": to_arrow(x_BD),
+        **{prefix_column(d): to_arrow(cut(x_BD, d)) for d in (16,) if prefix_column(d) in schema.names},
+    }
+    return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table that holds both funnels."""
+    folder = tmp_path_factory.mktemp("tuned")
+    made = VectorTable.create(str(folder / "t.lance"), SPACE, pa.schema([pa.field("parity", pa.int64())]))
+    x_ND = vectors(ROWS)
+    dataset = lance.write_dataset(batch(x_ND, 0, made.dataset.schema), made.uri, mode="append")
+    prefix = pa.table([to_arrow(cut(x_ND, 16))], schema=pa.schema([vector_field(16, prefix_column(16))]))
+    dataset.add_columns(prefix.to_reader())
+    for resident in (True, False):
+        Funnel.build(made.refresh(), resident=resident, goal=GOAL)
+    return folder
+
+
+@pytest.fixture
+def table(tuned: Path, tmp_path: Path) -> VectorTable:
+    """A copy of the table, to do with as one likes."""
+    shutil.copytree(tuned, tmp_path, dirs_exist_ok=True)
+    return VectorTable.open(str(tmp_path / "t.lance"))
+
+
+@pytest.fixture(params=[True, False], ids=["memory", "lake"])
+def funnel(table: VectorTable, request: pytest.FixtureRequest) -> Funnel:
+    return Funnel.open(table, resident=request.param)
+
+
+def query(seed: int = 7) -> npt.NDArray[np.float32]:
+    return unit(vectors(1, seed)[0].astype(np.float32))
+
+
+def ids(found: pa.Table) -> list[str]:
+    return found["id"].to_pylist()
+
+
+def test_scores_are_the_tables_own_cosines(funnel: Funnel, table: VectorTable) -> None:
+    found, exact = funnel.search(query(), k=5), table.search(query(), k=ROWS)
+    true = dict(zip(ids(exact), exact["score"].to_pylist(), strict=True))
+    assert found["score"].to_pylist() == pytest.approx([true[i] for i in ids(found)], abs=1e-6)
+    assert found["score"].to_pylist() == sorted(found["score"].to_pylist(), reverse=True)
+
+
+def test_recall_on_fresh_queries_is_within_the_cards_interval(funnel: Funnel, table: VectorTable) -> None:
+    fresh = vectors(300, seed=5).astype(np.float32)
+    x_ND = unit(vectors(ROWS).astype(np.float32))
+    _, rows = funnel.nearest(unit(fresh), k=10)
+    exact = np.argsort(-(unit(fresh) @ x_ND.T), axis=1)[:, :10]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), exact.tolist(), strict=True)])
+    assert funnel.card.best.low >= GOAL.recall
+    assert funnel.card.best.low - 0.02 <= recall
+
+
+def test_a_filter_is_a_prefilter(funnel: Funnel) -> None:
+    found = funnel.search(query(), k=12, where="id IN ('r5', 'r17', 'r4000')")
+    assert sorted(ids(found)) == ["r17", "r4000", "r5"]
+    assert len(funnel.search(query(), k=50, where="parity = 1")) == 50
+    assert all(int(i[1:]) % 2 for i in ids(funnel.search(query(), k=50, where="parity = 1")))
+
+
+def test_deleted_rows_never_appear(funnel: Funnel, table: VectorTable) -> None:
+    gone = ids(funnel.search(query(), k=30))
+    table.refresh().dataset.delete(f"id IN ({', '.join(map(repr, gone))})")
+    left = funnel.search(query(), k=30)
+    assert not set(ids(left)) & set(gone)
+    assert len(left) == 30
+
+
+def test_appended_rows_are_found(funnel: Funnel, table: VectorTable) -> None:
+    near = np.repeat(query()[None], 3, axis=0).astype(np.float16)
+    lance.write_dataset(batch(near, ROWS, table.dataset.schema), table.uri, mode="append")
+    assert sorted(ids(funnel.search(query(), k=3))) == ["r6000", "r6001", "r6002"]
+    assert ids(funnel.search(query(), k=1, where="parity = 1")) == ["r6001"]
+
+
+def test_rewritten_rows_are_found_where_they_are_now(funnel: Funnel, table: VectorTable) -> None:
+    best = ids(funnel.search(query(), k=1))[0]
+    schema = table.dataset.schema
+    moved = batch(-query()[None].astype(np.float16), int(best[1:]), schema)
+    table.refresh().dataset.merge_insert("id").when_matched_update_all().execute(moved)
+    assert best not in ids(funnel.search(query(), k=20))
+    assert ids(funnel.search(-query(), k=1)) == [best]
+
+
+def test_a_restored_version_is_seen_as_it_was(funnel: Funnel, table: VectorTable) -> None:
+    before = funnel.search(query(), k=10)
+    old = table.refresh().dataset.version
+    table.refresh().dataset.delete("id IN ('" + "', '".join(ids(before)) + "')")
+    assert not set(ids(funnel.search(query(), k=10))) & set(ids(before))
+    lance.dataset(table.uri, version=old).restore()
+    assert funnel.search(query(), k=10).equals(before)
+
+
+def test_plan_and_card_survive_in_the_table(funnel: Funnel, table: VectorTable) -> None:
+    again = Funnel.open(table.uri, resident=funnel.plan.home == "memory")
+    assert again.plan == funnel.plan
+    assert again.card == funnel.card
+    assert again.search(query(), k=5).equals(funnel.search(query(), k=5))
+
+
+def test_a_batch_answers_as_its_queries_do_one_by_one(funnel: Funnel) -> None:
+    many = np.stack([query(seed) for seed in range(5)])
+    together = funnel.search(many, k=4)
+    assert together["query"].to_pylist() == [q for q in range(5) for _ in range(4)]
+    alone = [ids(funnel.search(one, k=4)) for one in many]
+    assert ids(together) == [i for found in alone for i in found]
+
+
+def test_threads_may_search_while_the_table_changes(funnel: Funnel, table: VectorTable) -> None:
+    def ask(seed: int) -> int:
+        if seed == 3:
+            table.refresh().dataset.delete("parity = 0 AND shard < 3")
+        return len(funnel.search(query(seed), k=10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(16))) == [10] * 16
+
+
+def test_another_recall_takes_more_candidates(table: VectorTable) -> None:
+    funnel = Funnel.build(table, goal=Goal(recall=0.6, queries=1_000))
+    assert funnel.search(query(), k=10, recall=0.7).num_rows == 10
+    with pytest.raises(ConfigError, match="vouches for"):
+        funnel.search(query(), k=10, recall=0.99999)
+
+
+def test_what_is_missing_is_said_with_its_remedy(table: VectorTable) -> None:
+    table.dataset.delete_config_keys(list(table.dataset.config()))
+    with pytest.raises(TableError, match="python -m jobs funnel"):
+        Funnel.open(table.refresh())
+    table.dataset.delete("shard >= 0")
+    with pytest.raises(TableError, match="needs at least"):
+        Funnel.build(table)
+
+
+def test_more_than_there_are_gives_all(funnel: Funnel, table: VectorTable) -> None:
+    table.refresh().dataset.delete("NOT id IN ('r1', 'r2', 'r3')")
+    assert sorted(ids(funnel.search(query(), k=10))) == ["r1", "r2", "r3"]
