@@ -12,8 +12,9 @@ from typing import Literal
 
 from braceexpand import braceexpand
 
+from pipelines.shards.files import File, Store
 from pipelines.shards.lance_table import list_fragments
-from pipelines.shards.store import File, Store, store_of
+from pipelines.shards.store import store_of
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
 from schemas.records import Shard, ShardFormat

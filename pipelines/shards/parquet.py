@@ -29,7 +29,7 @@ def kept_schema(shard: Shard, config: InputConfig, storage: StorageConfig) -> pa
         FieldNotFound: A field that the config names is missing or cannot serve.
         ShardUnreadable: The file's footer cannot be read.
     """
-    with open_shard(shard, storage) as file:
+    with open_shard(shard, storage, is_forward=False) as file:
         return pick(_open(file, shard).schema_arrow, config, shard.uri).kept
 
 
@@ -40,7 +40,7 @@ def stretches(shard: Shard, config: InputConfig, storage: StorageConfig) -> Iter
         FieldNotFound: A field that the config names is missing or cannot serve.
         ShardUnreadable: The file's footer cannot be read, or reading fails for another cause than damaged data.
     """
-    with open_shard(shard, storage) as file:
+    with open_shard(shard, storage, is_forward=False) as file:
         parquet = _open(file, shard)
         picked = pick(parquet.schema_arrow, config, shard.uri)
         start = 0

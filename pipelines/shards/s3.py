@@ -1,0 +1,133 @@
+"""S3 and what speaks like it: finding objects.
+
+Credentials come from the boto3 chain (environment, profile, instance role) and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+
+from pipelines.shards.files import File, glob_regex
+from pipelines.shards.s3_file import FORWARD, SCATTERED, S3File, explain
+from schemas.config import StorageConfig
+from schemas.errors import ConfigError, ShardNotFound
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONNECT_TIMEOUT_S = 10
+_STALL_TIMEOUT_S = 20
+_CONNECTIONS = 64
+_TRIES = 5
+_HEAD_AT_MOST = 16
+
+
+class S3Store:
+    """Objects of S3, as `s3://bucket/key`."""
+
+    def __init__(self, storage: StorageConfig) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: The named profile does not exist.
+        """
+        self._client = _client(storage)
+
+    def stat(self, uris: Sequence[str]) -> dict[str, File]:
+        """Return those of the objects that are there; many at once are looked up in a listing of what they share."""
+        if len(uris) <= _HEAD_AT_MOST:
+            heads = ((uri, self._head(uri)) for uri in uris)
+            return {uri: file for uri, file in heads if file is not None}
+        wanted = set(uris)
+        shared = os.path.commonprefix(list(uris))  # noqa: RUF071 - by character, as S3's prefixes are
+        return {file.uri: file for file in self._list(shared) if file.uri in wanted}
+
+    def glob(self, pattern: str) -> Iterator[File]:
+        """Find objects by `*`, `?`, `[…]` and `**`; a folder that matches stands for all below it."""
+        fixed = pattern[: min(pattern.find(c) for c in "*?[" if c in pattern)]
+        matches = glob_regex(pattern.rstrip("/"))
+        for file in self._list(fixed):
+            folders = (file.uri[:at] for at, c in enumerate(file.uri) if c == "/" and at > len(fixed) - 1)
+            if matches.match(file.uri) or any(matches.match(folder) for folder in folders):
+                yield file
+
+    def below(self, uri: str) -> Iterator[File]:
+        """Find all objects of a folder; where there is no such folder, all whose addresses begin so."""
+        is_folder = False
+        for file in self._list(uri.rstrip("/") + "/"):
+            is_folder = True
+            yield file
+        if not is_folder and not uri.endswith("/"):
+            yield from self._list(uri)
+
+    def neighbours(self, uri: str) -> list[str]:
+        """Return names in the folder of an address."""
+        bucket, key = _split(uri)
+        folder = key[: key.rfind("/") + 1]
+        with _explained(uri):
+            found = self._client.list_objects_v2(Bucket=bucket, Prefix=folder, Delimiter="/")
+        names = [each["Key"] for each in found.get("Contents", [])]
+        names += [each["Prefix"] for each in found.get("CommonPrefixes", [])]
+        return [name.removeprefix(folder) for name in names if name != folder]
+
+    def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
+        """Open for reading."""
+        bucket, key = _split(file.uri)
+        return cast(BinaryIO, S3File(self._client, bucket, key, file, FORWARD if is_forward else SCATTERED))
+
+    def _head(self, uri: str) -> File | None:
+        bucket, key = _split(uri)
+        if not key or key.endswith("/"):
+            return None
+        try:
+            with _explained(uri):
+                found = self._client.head_object(Bucket=bucket, Key=key)
+        except ShardNotFound:
+            return None
+        return File(uri, found["ContentLength"], found["ETag"].strip('"'))
+
+    def _list(self, prefix: str) -> Iterator[File]:
+        bucket, key = _split(prefix)
+        with _explained(prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+                for found in page.get("Contents", []):
+                    if not found["Key"].endswith("/"):
+                        yield File(f"s3://{bucket}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
+
+
+@cache
+def _client(storage: StorageConfig) -> S3Client:
+    try:
+        session = boto3.Session(profile_name=storage.profile, region_name=storage.region)
+    except ProfileNotFound as error:
+        raise ConfigError(f"storage.profile: {error}") from None
+    config = Config(
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_STALL_TIMEOUT_S,
+        max_pool_connections=_CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": _TRIES},
+        s3={"addressing_style": "path"} if storage.endpoint else None,
+        response_checksum_validation="when_required",
+    )
+    return session.client("s3", endpoint_url=storage.endpoint, config=config)
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, uri) from error
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key

@@ -1,0 +1,191 @@
+"""An S3 object as a file: parallel ranged gets ahead of the reader, on a network that may fail at any byte.
+
+Owns retries of reads, and the difference between a failure that may pass and one that will not.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import time
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from pipelines.shards.files import File, changed, gone
+from schemas.errors import ConfigError, LakeError, ShardNotFound, ShardUnreadable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_TRIES = 6
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 10.0
+_PIECE_BYTES = 16 << 10
+_SLOW_AFTER_S = 10.0
+_SLOW_BYTES_PER_S = 16 << 10
+_MAY_PASS = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class ReadAhead:
+    """How a file is fetched.
+
+    Attributes:
+        part_bytes: Bytes of one ranged get.
+        ahead: Parts in flight before they are asked for, where reading goes forward.
+        held: Parts in memory at most.
+    """
+
+    part_bytes: int
+    ahead: int
+    held: int
+
+
+FORWARD = ReadAhead(part_bytes=4 << 20, ahead=8, held=10)
+SCATTERED = ReadAhead(part_bytes=1 << 20, ahead=2, held=40)
+
+
+class S3File(io.RawIOBase):
+    """An object as a seekable file, fetched in parts by several connections ahead of the reader.
+
+    Memory is bounded by `ReadAhead.held` parts. Each get asks for the ETag that was listed, so bytes of two versions of
+    an object are never mixed.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, key: str, file: File, read_ahead: ReadAhead) -> None:
+        """Open; nothing is fetched before the first read."""
+        self._client, self._bucket, self._key = client, bucket, key
+        self._file, self._read_ahead = file, read_ahead
+        self._position = 0
+        self._parts: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(read_ahead.ahead + 1, thread_name_prefix="s3")
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the byte that the next read starts at."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a byte."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next `size` bytes; fewer only at the end.
+
+        Raises:
+            ShardNotFound: The object is gone.
+            ShardUnreadable: It has changed since it was listed, or S3 keeps failing.
+        """
+        end = self._file.size if size < 0 else min(self._file.size, self._position + size)
+        pieces = []
+        while self._position < end:
+            part_bytes = self._read_ahead.part_bytes
+            number, start = divmod(self._position, part_bytes)
+            piece = self._part(number)[start : start + end - self._position]
+            pieces.append(piece)
+            self._position += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Give up what is in flight."""
+        if not self.closed:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._parts.clear()
+        super().close()
+
+    def _part(self, number: int) -> bytes:
+        # Reading goes forward here if this part, or the one before it, was read a moment ago.
+        is_forward = number == 0 or number in self._parts or number - 1 in self._parts
+        last = -(-self._file.size // self._read_ahead.part_bytes) - 1
+        until = min(last, number + self._read_ahead.ahead) if is_forward else number
+        for each in range(number, until + 1):
+            if each not in self._parts:
+                self._parts[each] = self._pool.submit(self._fetch, each)
+            self._parts.move_to_end(each)
+        while len(self._parts) > self._read_ahead.held:
+            self._parts.popitem(last=False)[1].cancel()
+        return self._parts[number].result()
+
+    def _fetch(self, number: int) -> bytes:
+        """Get one part, going on where a connection broke."""
+        start = number * self._read_ahead.part_bytes
+        end = min(self._file.size, start + self._read_ahead.part_bytes)
+        data = bytearray()
+        tries = 0
+        while start + len(data) < end:
+            before = len(data)
+            try:
+                self._get(start + len(data), end, data)
+            except (BotoCoreError, ClientError, OSError) as error:
+                tries = 0 if len(data) > before else tries + 1
+                if tries >= _TRIES or not _may_pass(error):
+                    raise self._explain(error) from error
+                pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries)
+                time.sleep(pause_s * random.uniform(0.5, 1))
+        return bytes(data)
+
+    def _get(self, start: int, end: int, data: bytearray) -> None:
+        """Append the bytes from `start` to `end`, or as many of them as come before the connection breaks."""
+        found = self._client.get_object(
+            Bucket=self._bucket, Key=self._key, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{self._file.etag}"'
+        )
+        began = time.monotonic()
+        with closing(found["Body"]) as body:
+            if found["ETag"].strip('"') != self._file.etag:
+                raise changed(self._file.uri)
+            if found["ContentLength"] != end - start:
+                raise ShardUnreadable(f"{self._file.uri}: the store answers another range than it was asked for")
+            got = 0
+            while piece := body.read(_PIECE_BYTES):
+                data += piece
+                got += len(piece)
+                seconds = time.monotonic() - began
+                if seconds > _SLOW_AFTER_S and got < seconds * _SLOW_BYTES_PER_S:
+                    raise TimeoutError(f"{got} bytes in {seconds:.0f} s")
+
+    def _explain(self, error: Exception) -> LakeError:
+        match _status(error):
+            case 404:
+                return gone(self._file.uri)
+            case 412 | 416:
+                return changed(self._file.uri)
+        return explain(error, self._file.uri)
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        return _status(error) in _MAY_PASS
+    return not isinstance(error, NoCredentialsError)
+
+
+def explain(error: Exception, uri: str) -> LakeError:
+    """Turn what boto3 raised into an error that says what to do."""
+    if isinstance(error, NoCredentialsError):
+        return ConfigError(
+            f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
+        )
+    status = _status(error)
+    if status == 404:
+        return ShardNotFound(f"{uri} is not there: {error}")
+    if status == 403:
+        return ShardUnreadable(f"{uri}: S3 refuses access to these credentials: {error}")
+    return ShardUnreadable(f"{uri}: S3 keeps failing: {error}")
+
+
+def _status(error: Exception) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(error, ClientError) else 0

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import zstandard
+
+from pipelines.shards import shard_schema
+from schemas.config import InputConfig, LimitsConfig
+from schemas.errors import FieldNotFound
+from tests.shard_files import Member, read, shard_at, tar_bytes, text_members
+
+TEXT = InputConfig(text="txt", keep=("n",))
+IMAGE = InputConfig(image="jpg;png", keep=("txt",))
+
+
+def write(folder: Path, members: list[Member] | bytes, name: str = "a.tar") -> Path:
+    path = folder / name
+    path.write_bytes(members if isinstance(members, bytes) else tar_bytes(members))
+    return path
+
+
+def test_samples_are_the_members_of_one_key(tmp_path: Path) -> None:
+    got = read(write(tmp_path, text_members(["x/1", "x/2", "x.y/3"])), TEXT)
+    assert [row["id"] for row in got.rows] == ["x/1", "x/2", "x.y/3"]
+    assert got.rows[1] == {"id": "x/2", "position": 1, "input": "text of x/2", "n": "x/2"}
+    assert got.rejects == []
+    assert got.schemas[0].field("n").type == pa.string()
+
+
+def test_names_of_many_kinds(tmp_path: Path) -> None:
+    members = [("a.TXT", b"1"), ("a.seg.png", b"2"), ("._b.txt", b"mac"), ("README", b"no"), ("__meta__/c.txt", b"no")]
+    got = read(write(tmp_path, members), InputConfig(text="txt", keep=("seg.png",)))
+    assert got.rows == [{"id": "a", "position": 0, "input": "1", "seg.png": b"2"}]
+
+
+def test_the_first_image_extension_that_is_there_counts(tmp_path: Path) -> None:
+    members = [("a.png", b"P"), ("a.jpg", b"J"), ("b.png", b"p"), ("b.txt", b"\xff\xfe"), ("c.txt", b"alone")]
+    got = read(write(tmp_path, members), IMAGE)
+    assert got.inputs == {"a": b"J", "b": b"p"}
+    assert [row["txt"] for row in got.rows] == [None, None]
+    assert got.reasons == {"c": "missing_field"}
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.tar.gz", gzip.compress), ("a.tgz", gzip.compress), ("a.tar.zst", zstandard.compress)])
+def test_compressed(tmp_path: Path, name: str, pack: object) -> None:
+    keys = [str(i) for i in range(300)]
+    data = pack(tar_bytes(text_members(keys)))  # type: ignore[operator]
+    assert list(read(write(tmp_path, data, name), TEXT).inputs) == keys
+    cut = read(write(tmp_path, data[: len(data) // 2], name), TEXT)
+    assert 0 < len(cut.rows) < 300
+    assert {reject.reason for reject in cut.rejects} == {"truncated_shard"}
+
+
+def test_text_may_be_a_key_of_the_json_member(tmp_path: Path) -> None:
+    members = [
+        ("a.json", b'{"caption": "one", "url": "u1", "n": {"deep": [1]}}'),
+        ("b.json", b'{"caption": 7, "url": "u2"}'),
+        ("c.json", b"{broken"),
+        ("d.json", b'{"caption": "four"}'),
+    ]
+    got = read(write(tmp_path, members), InputConfig(text="caption", id="url", keep=("n",)))
+    assert got.rows == [{"id": "u1", "position": 0, "input": "one", "n": '{"deep":[1]}'}]
+    assert got.reasons == {"b": "not_text", "c": "bad_json", "": "missing_id"}
+
+
+def test_bad_samples_leave_their_neighbours_alone(tmp_path: Path) -> None:
+    members = text_members(["1"]) + [("2.txt", b" \n")] + text_members(["3"])
+    members += [("4.txt", b"\xff"), ("5.txt", b"x" * 2000), ("6.txt", b"")] + text_members(["7", "1"])
+    members += [("8.txt", b"a"), ("8.txt", b"b")]
+    got = read(write(tmp_path, members), TEXT, LimitsConfig(max_sample_bytes=1000))
+    assert list(got.inputs) == ["1", "3", "7"]
+    assert got.reasons == {
+        "2": "empty_text",
+        "4": "bad_utf8",
+        "5": "too_large",
+        "6": "empty_text",
+        "1": "duplicate_id",
+        "8": "duplicate_member",
+    }
+
+
+def test_interleaved_members_cost_their_samples_only(tmp_path: Path) -> None:
+    near = [("a.txt", b"a"), ("b.txt", b"b"), ("a.json", b'{"n":1}'), ("b.json", b'{"n":1}'), ("c.txt", b"c")]
+    got = read(write(tmp_path, near), TEXT)
+    assert got.inputs == {"c": "c"}
+    assert got.reasons == {"a": "interleaved", "b": "interleaved"}
+    assert "stand apart" in got.rejects[0].message
+
+
+def test_a_member_that_comes_very_late_is_named_as_well(tmp_path: Path) -> None:
+    keys = [str(i) for i in range(1500)]
+    members = [(f"{key}.txt", b"text") for key in keys] + [(f"{key}.json", b'{"n":1}') for key in keys]
+    got = read(write(tmp_path, members), TEXT)
+    assert len(got.rows) + len({reject.key for reject in got.rejects} - set(got.inputs)) == 1500
+    assert {reject.reason for reject in got.rejects} == {"interleaved"}
+    assert {reject.key for reject in got.rejects} == set(keys)
+
+
+def test_a_cut_archive_gives_all_that_is_whole(tmp_path: Path) -> None:
+    data = tar_bytes(text_members(["1", "2", "3"]))
+    for cut in range(0, 6 * 1024 + 1, 256):
+        got = read(write(tmp_path, data[:cut]), TEXT, kept_schema=pa.schema([("n", pa.string())]))
+        whole = (cut + 512 - len(b'{"n": "1"}')) // 2048
+        assert list(got.inputs) == ["1", "2", "3"][: (cut // 256 + 1) // 8], (cut, whole)
+        assert {reject.reason for reject in got.rejects} == {"truncated_shard"}
+        assert len(got.rejects) == 1
+
+
+def test_a_cut_within_a_sample_names_it(tmp_path: Path) -> None:
+    data = tar_bytes(text_members(["1", "2", "3"]))
+    got = read(write(tmp_path, data[: 2048 + 1024 + 100]), TEXT)
+    assert list(got.inputs) == ["1"]
+    assert [(reject.key, reject.position) for reject in got.rejects] == [("2", 1)]
+
+
+def test_a_damaged_header_costs_its_sample_only(tmp_path: Path) -> None:
+    data = bytearray(tar_bytes(text_members(["1", "2", "3", "4"])))
+    data[2048 + 1024 + 5] ^= 1
+    got = read(write(tmp_path, bytes(data)), TEXT)
+    assert list(got.inputs) == ["1", "3", "4"]
+    assert got.reasons == {"2": "corrupt_shard"}
+    data = bytearray(tar_bytes(text_members(["1", "2", "3", "4"])))
+    data[2048 + 5] ^= 1
+    got = read(write(tmp_path, bytes(data)), TEXT)
+    assert list(got.inputs) == ["1", "3", "4"]
+    assert got.reasons == {"": "corrupt_shard", "2": "corrupt_shard"}
+
+
+def test_bytes_gone_missing_cost_the_sample_that_they_were_in(tmp_path: Path) -> None:
+    data = tar_bytes(text_members(["1", "2", "3", "4"]))
+    got = read(write(tmp_path, data[: 2048 + 1024 + 515] + data[2048 + 1024 + 519 :]), TEXT)
+    assert list(got.inputs) == ["1", "3", "4"]
+    assert got.reasons["2"] == "corrupt_shard"
+
+
+class _Armed:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (open, ("/tmp/must-not-exist", "w"))
+
+
+def test_pickles_are_bytes_and_nothing_else(tmp_path: Path) -> None:
+    data = pickle.dumps(_Armed())
+    members = [("a.txt", b"1"), ("a.pyd", data), ("a.pth", data), ("../../evil.txt", b"2"), ("/abs/evil.txt", b"3")]
+    got = read(write(tmp_path, members), InputConfig(text="txt", keep=("pyd", "pth")))
+    assert got.rows[0]["pyd"] == got.rows[0]["pth"] == data
+    assert got.inputs == {"a": "1", "../../evil": "2", "/abs/evil": "3"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+    assert not Path("/tmp/must-not-exist").exists()
+
+
+def test_fields_that_are_not_there(tmp_path: Path) -> None:
+    shard = shard_at(write(tmp_path, text_members(["1"])))
+    with pytest.raises(FieldNotFound, match=r"no field 'text'; did you mean 'txt'\?; it has: txt, json, n"):
+        shard_schema(shard, InputConfig(text="text"))
+    with pytest.raises(FieldNotFound, match="no field 'url'"):
+        shard_schema(shard, InputConfig(text="txt", keep=("url",)))
+    assert shard_schema(shard, TEXT) == pa.schema([("n", pa.string())])
+
+
+def test_blocks_are_bounded(tmp_path: Path) -> None:
+    path = write(tmp_path, [(f"{i}.jpg", b"x" * 1_000_000) for i in range(30)])
+    from pipelines.shards import read_blocks
+
+    sizes = [block.rows["input"].nbytes for block in read_blocks(shard_at(path), InputConfig(image="jpg"))]
+    assert sum(sizes) > 30_000_000
+    assert max(sizes) < 10_000_000

@@ -1,0 +1,131 @@
+"""A real S3 server for tests: SeaweedFS on the loopback address."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from schemas.config import StorageConfig
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REGION = "us-east-1"
+_READY_WITHIN_S = 90
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server.
+
+    Attributes:
+        endpoint: Its URL.
+        access_key: Key that may do everything; the environment has to hold it, as `credentials` sees to.
+        secret_key: Its secret.
+    """
+
+    endpoint: str
+    access_key: str = "lake"
+    secret_key: str = "lake-secret"
+
+    @property
+    def storage(self) -> StorageConfig:
+        """The config block that leads here."""
+        return StorageConfig(endpoint=self.endpoint, region=REGION)
+
+    def client(self) -> S3Client:
+        """A plain boto3 client."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What the boto3 chain of a child process needs."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    """Run a server that keeps its data in `folder`, and end it."""
+    server = S3Server(f"http://127.0.0.1:{free_port()}")
+    identity = {
+        "name": "lake",
+        "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    log = (folder / "weed.log").open("wb")
+    process = subprocess.Popen(_command(server, folder, config), stdout=log, stderr=log, cwd=folder)
+    try:
+        _wait_until_ready(server, process, folder / "weed.log")
+        yield server
+    finally:
+        process.kill()  # it takes ten seconds to go by itself, and its data is thrown away
+        process.wait()
+        log.close()
+
+
+def _command(server: S3Server, folder: Path, config: Path) -> list[str]:
+    weed = Path(sys.executable).with_name("weed")
+    ports = [f"-{part}.port{kind}={free_port()}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")]
+    return [
+        str(weed if weed.exists() else shutil.which("weed")),
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        *ports,
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=256",
+        "-volume.max=200",
+        "-s3",
+        f"-s3.port={server.endpoint.rpartition(':')[2]}",
+        f"-s3.port.grpc={free_port()}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={config}",
+        f"-s3.localSocket={folder / 's3.sock'}",
+        f"-filer.localSocket={folder / 'filer.sock'}",
+    ]
+
+
+def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until an object can be written and read: the server answers before its volumes are there."""
+    client = server.client()
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while True:
+        try:
+            client.create_bucket(Bucket="ready")
+            client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+            client.get_object(Bucket="ready", Key="ready")["Body"].read()
+            return
+        except (BotoCoreError, ClientError) as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no S3 server: {error}\n{log.read_text(errors='replace')[-3000:]}") from error
+            time.sleep(0.2)
