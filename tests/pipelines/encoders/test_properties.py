@@ -1,0 +1,78 @@
+"""What holds of every encoder: unit rows at every dim, cuts that compose, rows that do not depend on their batch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipelines.encoders import BadSample, Encoder, Prepared, load_encoder, load_preparer, resolve
+from pipelines.encoders.batching import BatchBudget, encode_safely, plan_batches
+from pipelines.matryoshka import cut
+from schemas.config import EncoderConfig, LimitsConfig
+
+Floats = npt.NDArray[np.float32]
+WORDS = st.sampled_from(["goal", "bank", "the", "minister", "said", "naïve", "数", "🙂", "x" * 40, "2005", "\n", "—"])
+TEXT = st.lists(WORDS, min_size=1, max_size=120).map(" ".join).filter(str.strip)
+PACKAGED_TEXT = ["wordllama", "all-MiniLM-L6-v2"]
+
+
+@lru_cache(maxsize=4)
+def _encoder(name: str) -> Encoder:
+    torch.set_num_threads(1)
+    return load_encoder(EncoderConfig(name=name))
+
+
+def _prepare(name: str, texts: list[str]) -> list[Prepared]:
+    prepared = load_preparer(EncoderConfig(name=name), LimitsConfig()).prepare(texts)
+    return [p for p in prepared if not isinstance(p, BadSample)]
+
+
+@given(arrays(np.float32, (3, 256), elements=st.floats(-100, 100, width=16)), st.integers(1, 256), st.integers(1, 256))
+def test_cuts_compose_and_have_unit_length(x_BD: Floats, one: int, other: int) -> None:
+    wide, narrow = max(one, other), min(one, other)
+    twice, once = cut(cut(x_BD, wide), narrow), cut(x_BD, narrow)
+    # A prefix smaller than float32 can hold beside the rest of the row loses digits in the first cut.
+    shows = np.linalg.norm(x_BD[:, :narrow], axis=1) > 1e-4 * np.linalg.norm(x_BD[:, :wide], axis=1)
+    np.testing.assert_allclose(twice[shows], once[shows], atol=1e-5)
+    norms = np.linalg.norm(once, axis=1)
+    assert np.all(np.isclose(norms, 1, atol=1e-5) | (norms == 0))
+
+
+@given(arrays(np.float32, (2, 64), elements=st.floats(-1, 1, width=16)), st.integers(1, 63))
+def test_a_zero_prefix_stays_zero_and_never_turns_into_nan(x_BD: Floats, dim: int) -> None:
+    x_BD[:, :dim] = 0
+    for rows in (x_BD, torch.from_numpy(x_BD)):
+        assert np.all(np.asarray(cut(rows, dim)) == 0)
+
+
+def test_the_cut_of_256_to_64_is_the_cut_to_64_for_real_vectors() -> None:
+    x_BD = _encoder("wordllama").encode(_prepare("wordllama", ["a goal", "the bank said", "it rained"]))
+    np.testing.assert_allclose(cut(cut(x_BD, 128), 64), cut(x_BD, 64), atol=1e-6)
+    for dim in resolve(EncoderConfig(name="wordllama")).dims:
+        np.testing.assert_allclose(np.linalg.norm(cut(x_BD, dim), axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PACKAGED_TEXT)
+@settings(max_examples=12, deadline=None)
+@given(texts=st.lists(TEXT, min_size=2, max_size=12), data=st.data())
+def test_a_row_depends_on_its_own_text_only(name: str, texts: list[str], data: st.DataObject) -> None:
+    encoder, prepared = _encoder(name), _prepare(name, texts)
+    alone = np.concatenate([encoder.encode([one]) for one in prepared])
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode(prepared), alone, atol=1e-5)
+    shuffled = data.draw(st.permutations(range(len(prepared))))
+    np.testing.assert_allclose(encoder.encode([prepared[i] for i in shuffled]), alone[shuffled], atol=1e-5)
+    lengths = [len(p) for p in prepared]
+    budget = BatchBudget(units=64, rows=3, ceiling=64)
+    planned = np.zeros_like(alone)
+    for batch in plan_batches(lengths, budget.units, budget.rows):
+        some = encode_safely(encoder, [prepared[i] for i in batch], np.asarray(lengths)[batch], budget)
+        planned[batch[some.good]] = some.vectors_BD
+    np.testing.assert_allclose(planned, alone, atol=1e-5)

@@ -1,0 +1,92 @@
+"""Tiny models with random weights, saved as their library saves them: they count for the rule, not for the numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "goal",
+    "match",
+    "team",
+    "minister",
+    "vote",
+    "bank",
+    "rate",
+    "share",
+    "film",
+    "song",
+    "prize",
+    "phone",
+    "game",
+    "search",
+    "query",
+    "document",
+    ":",
+    "_",
+]
+TEXTS = [
+    "the minister lost the vote",
+    "goal",
+    "the bank cut a rate : share of the team rose",
+    "a film of the song match the prize " * 6,
+]
+
+
+def save_tokenizer(folder: Path, *, max_length: int = 64, causal: bool = False) -> None:
+    """A word-level tokeniser with BERT's special tokens at both ends, or with an end token only, as decoders have."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: i for i, word in enumerate([*specials, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]" if causal else "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        eos_token="[SEP]",
+        model_max_length=max_length,
+    ).save_pretrained(folder)
+
+
+def save_model(folder: Path, model_class: Any, config: Any, *, seed: int = 0) -> Path:
+    """Save a model with random weights large enough that rounding shows."""
+    torch.manual_seed(seed)
+    model = model_class(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+def small_text_config(config_class: Any, **more: Any) -> Any:
+    """A text config of two layers and 32 dims."""
+    return config_class(
+        vocab_size=4 + len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        **more,
+    )
+
+
+def save_preprocessor(folder: Path, **settings: Any) -> None:
+    """Write a preprocessor file as the hub holds it."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
