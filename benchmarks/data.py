@@ -95,15 +95,19 @@ def wordllama_vectors(values: list[str], batch_rows: int = 1024) -> npt.NDArray[
     for start in range(0, len(values), batch_rows):
         prepared = preparer.prepare(values[start : start + batch_rows])
         good = [row for row, item in enumerate(prepared) if not isinstance(item, BadSample)]
-        x_ND[[start + row for row in good]] = encoder.encode([item for item in prepared if not isinstance(item, BadSample)])
+        x_ND[[start + row for row in good]] = encoder.encode(
+            [item for item in prepared if not isinstance(item, BadSample)]
+        )
     return x_ND
 
 
-def spectrum_vectors(rows: int, width: int, sample_ND: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float16]:
+def spectrum_vectors(
+    rows: int, width: int, sample_ND: npt.NDArray[np.float32], seed: int = 0
+) -> npt.NDArray[np.float16]:
     """Draw vectors whose neighbourhoods and spectrum are those of real ones.
 
-    Pairs of real rows are mixed in random proportion, carried into `width` dims by a fixed random orthonormal map that keeps the
-    order of the real dims first, and given Gaussian noise with the tail of the sample's own spectrum in the remaining dims.
+    Pairs of real rows are mixed in random proportion; Gaussian noise with the tail of the sample's own spectrum fills
+    the dims past theirs.
 
     Args:
         rows: Vectors to draw.

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+from pipelines.funnel.judge import Goal
 from pipelines.funnel.plan import CardRow, FunnelStage, Plan, RecallCard, adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.search import Funnel
-from pipelines.funnel.tune import Goal
 
 __all__ = [
     "CardRow",

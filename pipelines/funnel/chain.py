@@ -1,19 +1,21 @@
 """A plan as one FAISS index: codes of a prefix, refined stage by stage up to the full vectors.
 
-Owns how a plan becomes a FAISS index, how it is searched, and where its trained part is kept. Owns no table and no row ids: it
-deals in positions, in the order in which vectors were added.
+Owns how a plan becomes a FAISS index, how it is searched, and where its trained part is kept. Owns no table and no
+row ids: it deals in positions, in the order in which vectors were added.
 
-Each stage but the last is `IndexPreTransform(cut, normalise, store)`, and `IndexRefine` joins a stage to the next. The cut is
-a linear map made by `matryoshka.cut`, so that every stage takes full vectors and the whole trains, adds, searches and is
-written as one. Shapes: B queries, N vectors, D full width, K candidates.
+Each stage but the last is `IndexPreTransform(cut, normalise, store)`, and `IndexRefine` joins a stage to the next.
+The cut is a linear map made by `matryoshka.cut`, so that every stage takes full vectors, and the whole trains, adds,
+searches and is written as one. Shapes: B queries, N vectors, D full width, K candidates.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
 
-import faiss
+import faiss as _faiss
 import lance
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +29,15 @@ from schemas.config import StorageConfig
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
+# FAISS's stubs leave out keyword arguments and members.
+faiss: Any = _faiss
+Index: TypeAlias = Any
+
 TRAIN_ROWS = 65_536
 _SPECS = {"int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
 
 
-def make_stages(plan: Plan, sample_SD: Floats) -> list[faiss.Index]:
+def make_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
     """Train one empty index per stage.
 
     Args:
@@ -52,7 +58,7 @@ def make_stages(plan: Plan, sample_SD: Floats) -> list[faiss.Index]:
     return stages
 
 
-def join(stages: Sequence[faiss.Index]) -> faiss.Index:
+def join(stages: Sequence[Index]) -> Index:
     """Chain stages, all empty or all holding the same vectors, into one index."""
     index, *later = stages
     for store in later:
@@ -60,34 +66,43 @@ def join(stages: Sequence[faiss.Index]) -> faiss.Index:
     return index
 
 
-def duplicate(index: faiss.Index) -> faiss.Index:
+def duplicate(index: faiss.Index) -> Index:
     """Copy an index. FAISS's own clone knows no normalisation."""
     return faiss.deserialize_index(faiss.serialize_index(index))
 
 
-def search_chain(index: faiss.Index, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
+def make_store(width: int) -> Index:
+    """Make an empty last stage: full vectors in half precision, as the table holds them."""
+    return faiss.index_factory(width, _SPECS["float16"], faiss.METRIC_INNER_PRODUCT)
+
+
+def search_chain(index: Index, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
     """Return the k best of each query with the last stage's scores; position -1 where there are fewer.
 
     Safe to call from several threads while nobody adds.
     """
     keeps = [*(stage.keep for stage in plan.stages[:-1]), k]
-    params = faiss.SearchParametersIVF(nprobe=plan.probes) if plan.lists else None
-    for given, kept in zip(keeps, keeps[1:], strict=False):
-        inner = faiss.SearchParametersPreTransform(index_params=params) if params is not None and given is keeps[0] else params
-        factor = (max(given, kept) + 0.5) / kept
-        params = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+    params = _first_parameters(plan)
+    for given, kept in pairwise(keeps):
+        factor = (max(given, kept) + 0.5) / kept  # FAISS rounds the product down
+        params = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=params)
     scores, positions = index.search(query_BD, k, params=params)
     return scores, positions
 
 
-def first_candidates(index: faiss.Index, plan: Plan, query_BD: Floats, keep: int) -> Positions:
-    """Return (B, keep) positions that the first stage alone finds, best first."""
-    params = faiss.SearchParametersIVF(nprobe=plan.probes) if plan.lists else None
-    outer = faiss.SearchParametersPreTransform(index_params=params) if params is not None else None
-    return first_stage(index).search(query_BD, keep, params=outer)[1]
+def search_first(index: Index, plan: Plan, query_BD: Floats) -> Positions:
+    """Return the (B, keep) positions that the first stage alone finds, best first; -1 where there are fewer."""
+    positions: Positions = first_stage(index).search(query_BD, plan.stages[0].keep, params=_first_parameters(plan))[1]
+    return positions
 
 
-def first_stage(index: faiss.Index) -> faiss.Index:
+def _first_parameters(plan: Plan) -> Any:
+    if not plan.lists:
+        return None
+    return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=plan.probes))
+
+
+def first_stage(index: faiss.Index) -> Index:
     """Return the innermost index of a chain."""
     while isinstance(index, faiss.IndexRefine):
         index = faiss.downcast_index(index.base_index)
@@ -97,11 +112,11 @@ def first_stage(index: faiss.Index) -> faiss.Index:
 def full_vectors(index: faiss.Index) -> npt.NDArray[np.float16] | Floats:
     """View the full vectors (N, D) that the last stage holds, without copying; valid while the index lives."""
     store = faiss.downcast_index(index.refine_index)
-    raw = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
-    return raw.view(np.float16 if isinstance(store, faiss.IndexScalarQuantizer) else np.float32).reshape(index.ntotal, index.d)
+    raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
+    return raw.view(np.float16).reshape(index.ntotal, index.d)
 
 
-def save_codebook(index: faiss.Index, table_uri: str, storage: StorageConfig) -> str:
+def save_codebook(index: Index, table_uri: str, storage: StorageConfig) -> str:
     """Write an empty trained chain beside its table, under its fingerprint.
 
     Returns:
@@ -118,18 +133,20 @@ def save_codebook(index: faiss.Index, table_uri: str, storage: StorageConfig) ->
     return name
 
 
-def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> faiss.Index:
+def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> Index:
     """Read back what `save_codebook` wrote."""
     rows = lance.dataset(sibling(table_uri, name), storage_options=lance_options(storage)).to_table()
     return faiss.deserialize_index(np.frombuffer(rows["index"][0].as_py(), np.uint8))
 
 
-def _on_prefix(stage: FunnelStage, width: int, spec: str) -> faiss.Index:
+def _on_prefix(stage: FunnelStage, width: int, spec: str) -> Index:
     store = faiss.index_factory(stage.dims, spec, faiss.METRIC_INNER_PRODUCT)
     if stage.dims == width:
         return faiss.IndexPreTransform(faiss.NormalizationTransform(width, 2.0), store)
     slicer = faiss.LinearTransform(width, stage.dims, False)
-    faiss.copy_array_to_vector(np.ascontiguousarray(cut(np.eye(width, dtype=np.float32), stage.dims).T).ravel(), slicer.A)
+    faiss.copy_array_to_vector(
+        np.ascontiguousarray(cut(np.eye(width, dtype=np.float32), stage.dims).T).ravel(), slicer.A
+    )
     slicer.is_trained = True
     index = faiss.IndexPreTransform(faiss.NormalizationTransform(stage.dims, 2.0), store)
     index.prepend_transform(slicer)

@@ -1,4 +1,4 @@
-"""The second home of stage 0: the table's own prefix columns and Lance indexes, on disk or in S3, for tables larger than RAM.
+"""The second home of stage 0: the table's own prefix columns and Lance indexes, for tables larger than RAM.
 
 Owns no copy of anything: deletes, updates, appends and filters are Lance's, so nothing here can be out of date.
 Shapes: B queries, K candidates, D full width, M prefix width.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions
@@ -34,7 +35,9 @@ class LakeIndex:
         """Read from another version of the table."""
         self.dataset = dataset
 
-    def nearest(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> tuple[Floats, Positions]:
+    def nearest(
+        self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
+    ) -> tuple[Floats, Positions]:
         """Return the k best rows of each query: true cosines (B, k), -inf where there are fewer, and row ids.
 
         Args:
@@ -66,17 +69,25 @@ def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | 
     if plan.probes:
         nearest |= {"minimum_nprobes": plan.probes, "refine_factor": 1}
     scanner = dataset.scanner(columns=["_distance"], with_row_id=True, nearest=nearest, filter=where, prefilter=True)
-    return scanner.to_table()["_rowid"].to_numpy().astype(np.int64)
+    return row_ids(scanner.to_table())
 
 
-def rank(dataset: LanceDataset, stage: FunnelStage, query_D: Floats, rows_K: Positions, keep: int) -> tuple[Floats, Positions]:
+def rank(
+    dataset: LanceDataset, stage: FunnelStage, query_D: Floats, rows_K: Positions, keep: int
+) -> tuple[Floats, Positions]:
     """Compare rows by one stage's dims and return the cosines and row ids of the `keep` best."""
     column = column_of(dataset, stage.dims)
     listed = ", ".join(map(str, rows_K)) or "NULL"
     found = dataset.scanner(columns=["_rowid", column], filter=f"_rowid IN ({listed})").to_table()
     scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
     best = np.argsort(-scores, kind="stable")[:keep]
-    return scores[best], found["_rowid"].to_numpy().astype(np.int64)[best]
+    return scores[best], row_ids(found)[best]
+
+
+def row_ids(rows: pa.Table | pa.RecordBatch) -> Positions:
+    """Row ids of scanned rows."""
+    ids: Positions = rows["_rowid"].to_numpy().astype(np.int64)
+    return ids
 
 
 def column_of(dataset: LanceDataset, dims: int) -> str:

@@ -1,13 +1,13 @@
 """What a funnel is, written down: its stages, and the recall card that says what they find and cost.
 
-Owns the records and their arithmetic; owns no vectors, no index and no table. A plan and its card are stored as JSON in
-the table's config, so they are versioned with the rows they speak of.
+Owns the records and their arithmetic; owns no vectors, no index and no table. A plan and its card are stored as JSON
+in the table's config, so they are versioned with the rows they speak of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -40,7 +40,9 @@ class FunnelStage(_Record):
     @model_validator(mode="after")
     def _codes_fit(self) -> FunnelStage:
         if (self.precision == "pq4") != (self.codes > 0) or (self.codes and self.dims % self.codes):
-            raise ValueError(f"pq4 needs `codes` that divide the {self.dims} dims, and only pq4 has them; got {self.codes}")
+            raise ValueError(
+                f"pq4 needs `codes` that divide the {self.dims} dims, and only pq4 has them; got {self.codes}"
+            )
         return self
 
     @property
@@ -169,7 +171,7 @@ class RecallCard(_Record):
     chosen: int
     rows: tuple[CardRow, ...]
 
-    def __iter__(self):  # type: ignore[no-untyped-def, override]
+    def __iter__(self) -> Iterator[CardRow]:  # type: ignore[override]
         """Iterate over the rows."""
         return iter(self.rows)
 
@@ -184,17 +186,17 @@ class RecallCard(_Record):
 
     def __str__(self) -> str:
         """Lay the card out as a table for people; the plan's row is starred."""
-        head = (
-            f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; "
-            f"exact: {self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches\n"
-            f"  {'dims':>5} {'precision':>9} {'keep':>6} {'probes':>6} {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
-        )
+        said = f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; exact: "
+        said += f"{self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches"
+        head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'probes':>6} {'recall':>7} {'95 % interval':>15}"
+        head += f" {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
         lines = [
-            f"{'*' if i == self.chosen else ' '} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.probes or 'all':>6} {r.recall:>7.4f} "
-            f"{r.low:>7.4f}-{r.high:.4f} {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8} {r.bytes_per_vector:>6}"
+            f"{'*' if i == self.chosen else ' '} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.probes or 'all':>6}"
+            f" {r.recall:>7.4f}  {r.low:>.4f}-{r.high:.4f} {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8}"
+            f" {r.bytes_per_vector:>6}"
             for i, r in enumerate(self.rows)
         ]
-        return "\n".join([head, *lines])
+        return "\n".join([said, head, *lines])
 
 
 class TunedFunnel(_Record):
@@ -207,8 +209,8 @@ class TunedFunnel(_Record):
 def recall_interval(recall_Q: npt.NDArray[np.floating], z: float = 1.96) -> tuple[float, float, float]:
     """Return the mean recall of Q queries with its confidence interval.
 
-    The k results of one query are found or missed together, so Wilson's interval is taken at the effective number of trials
-    that the spread between queries implies; where they show no spread, at the number of queries.
+    The k results of one query are found or missed together, so Wilson's interval is taken at the effective number of
+    trials that the spread between queries implies; where they show no spread, at the number of queries.
 
     Args:
         recall_Q: Recall of each query, 0 to 1.

@@ -1,8 +1,8 @@
 """The first home of stage 0: codes and vectors in RAM, true to a version of the table.
 
-Owns the match between positions in the FAISS index and rows of the table: rows deleted or rewritten since the codes were made
-are masked, rows added or rewritten since are compared exactly, and when there are many of either the codes are made anew.
-A search works on one immutable snapshot, so any number of threads may search while one refreshes.
+Owns the match between positions in the FAISS index and rows of the table: rows deleted or rewritten since the codes
+were made are masked, rows added or rewritten since are compared exactly, and when there are many of either the codes
+are made anew. A search works on one immutable snapshot, so any number of threads may search while one refreshes.
 
 Shapes: B queries, N coded vectors, T rows newer than the codes, D full width, K candidates.
 """
@@ -13,12 +13,12 @@ import math
 import threading
 from dataclasses import dataclass, field
 
-import faiss
 import numpy as np
 import numpy.typing as npt
+from faiss import Index
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Positions, duplicate, first_candidates, full_vectors, search_chain
+from pipelines.funnel.chain import Floats, Positions, duplicate, full_vectors, search_chain, search_first
 from pipelines.funnel.plan import Plan
 from pipelines.matryoshka import unit
 from pipelines.tables import to_numpy
@@ -38,7 +38,7 @@ class _Snapshot:
     """One version of a table in RAM. `alive_N` is None while every coded row is in the table as it was coded."""
 
     dataset: LanceDataset
-    index: faiss.Index
+    index: Index
     row_ids_N: Positions
     updated_N: npt.NDArray[np.int64]
     alive_N: Mask | None = None
@@ -50,7 +50,7 @@ class _Snapshot:
 class ResidentIndex:
     """A funnel's stages in RAM."""
 
-    def __init__(self, dataset: LanceDataset, plan: Plan, codebook: faiss.Index) -> None:
+    def __init__(self, dataset: LanceDataset, plan: Plan, codebook: Index) -> None:
         """Encode every row of the table.
 
         Args:
@@ -78,7 +78,9 @@ class ResidentIndex:
             if dataset.version != self.version:
                 self._snapshot = self._follow(self._snapshot, dataset)
 
-    def nearest(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> tuple[Floats, Positions]:
+    def nearest(
+        self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
+    ) -> tuple[Floats, Positions]:
         """Return the k best rows of each query: true cosines (B, k), -inf where there are fewer, and row ids.
 
         Args:
@@ -109,7 +111,9 @@ class ResidentIndex:
             return np.full((len(query_BD), k), -1, np.int64)
         spare = k + _SPARE
         if now.alive_N is None:
-            return search_chain(now.index, plan.keeping(max(plan.stages[0].keep, spare)), query_BD, min(spare, total))[1]
+            return search_chain(now.index, plan.keeping(max(plan.stages[0].keep, spare)), query_BD, min(spare, total))[
+                1
+            ]
         scale = total / max(1, int(now.alive_N.sum()))
         wider = plan.keeping(math.ceil(max(plan.stages[0].keep, spare) * scale))
         positions_BK = search_chain(now.index, wider, query_BD, min(math.ceil(spare * scale) + _SPARE, total))[1]
@@ -130,12 +134,15 @@ class ResidentIndex:
         for row, query_D in enumerate(query_BD):
             among = everything
             if among is None:
-                found = first_candidates(now.index, plan, query_D[None], keep)[0]
+                found = search_first(now.index, plan.keeping(keep), query_D[None])[0]
                 among = found[(found >= 0) & allowed_N[found]]
                 if len(among) < min(k, count):
                     among = np.flatnonzero(allowed_N)
             scores = np.concatenate(
-                [vectors_ND[among[i : i + _EXACT_BLOCK]].astype(np.float32) @ query_D for i in range(0, len(among), _EXACT_BLOCK)]
+                [
+                    vectors_ND[among[i : i + _EXACT_BLOCK]].astype(np.float32) @ query_D
+                    for i in range(0, len(among), _EXACT_BLOCK)
+                ]
                 or [np.empty(0, np.float32)]
             )
             best = among[np.argsort(-scores, kind="stable")[:k]]
@@ -169,7 +176,9 @@ class ResidentIndex:
         order = np.argsort(old.row_ids_N)
         slot = np.searchsorted(old.row_ids_N, ids, sorter=order).clip(max=max(0, len(order) - 1))
         at = order[slot] if len(order) else np.zeros(len(ids), np.int64)
-        same = (old.row_ids_N[at] == ids) & (old.updated_N[at] == updated) if len(order) else np.zeros(len(ids), np.bool_)
+        same = (
+            (old.row_ids_N[at] == ids) & (old.updated_N[at] == updated) if len(order) else np.zeros(len(ids), np.bool_)
+        )
         alive_N = np.zeros(len(old.row_ids_N), np.bool_)
         alive_N[at[same]] = True
         fresh = ids[~same]
@@ -178,7 +187,9 @@ class ResidentIndex:
             return self._load(dataset)
         tail_ids, tail = np.empty(0, np.int64), None
         if len(fresh):
-            found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({', '.join(map(str, fresh))})").to_table()
+            found = dataset.scanner(
+                columns=["_rowid", VECTOR], filter=f"_rowid IN ({', '.join(map(str, fresh))})"
+            ).to_table()
             tail_ids, tail = found["_rowid"].to_numpy().astype(np.int64), to_numpy(found[VECTOR])
         mask = None if alive_N.all() else alive_N
         return _Snapshot(dataset, old.index, old.row_ids_N, old.updated_N, mask, tail_ids, tail)

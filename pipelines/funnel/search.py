@@ -1,24 +1,26 @@
 """Funnel: build one for a table, open it, search it, ask it to explain itself.
 
-Owns what a user sees. Stage 0 lives in RAM (`resident`) or in the lake (`lake`); both answer the same question, and what comes
-back carries true full-width cosines from either. Shapes: B queries, D full width.
+Owns what a user sees. Stage 0 lives in RAM (`resident`) or in the lake (`lake`); both answer the same question, and
+what comes back carries true full-width cosines from either. Shapes: B queries, D full width.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
+from pipelines.funnel.judge import Goal
 from pipelines.funnel.lake import LakeIndex
-from pipelines.funnel.plan import Home, Plan, RecallCard, TunedFunnel
+from pipelines.funnel.plan import Home, TunedFunnel
 from pipelines.funnel.resident import ResidentIndex
-from pipelines.funnel.tune import Goal, tune_lake, tune_memory
+from pipelines.funnel.tune import tune_memory
+from pipelines.funnel.tune_lake import tune_lake
 from pipelines.tables import VectorTable, to_numpy
 from schemas.columns import VECTOR
 from schemas.config import StorageConfig
@@ -32,7 +34,9 @@ class _Index(Protocol):
     @property
     def dataset(self) -> Any: ...
 
-    def nearest(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> tuple[Floats, Positions]: ...
+    def nearest(
+        self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
+    ) -> tuple[Floats, Positions]: ...
 
     def refresh(self, dataset: Any) -> None: ...
 
@@ -78,10 +82,7 @@ class Funnel:
         table = VectorTable.open(table) if isinstance(table, str) else table.refresh()
         goal = goal or Goal(recall=recall, k=k)
         asked = None if queries is None else np.stack([table.encode_query(query) for query in queries])
-        if resident:
-            tuned = _tune_and_save(table, goal, asked)
-        else:
-            tuned = tune_lake(table.dataset, goal, asked)
+        tuned = _tune_and_save(table, goal, asked) if resident else tune_lake(table.dataset, goal, asked)
         table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.model_dump_json()})
         return cls.open(table, resident=resident)
 
@@ -145,8 +146,8 @@ class Funnel:
             columns: Columns to return beside `score`; default `id` and the kept ones.
 
         Returns:
-            Columns `id, <kept>, score`: true full-width cosine, float32, best first, ties by id; for several queries a first
-            column `query` says which.
+            Columns `id, <kept>, score`: true full-width cosine, float32, best first, ties by id; for several queries
+            a first column `query` says which.
 
         Raises:
             ConfigError: The card knows no setting that reaches `recall`.
@@ -155,7 +156,7 @@ class Funnel:
         if self._follow:
             self.refresh()
         is_one = isinstance(query, (str, bytes)) or (isinstance(query, np.ndarray) and query.ndim == 1)
-        queries = [query] if is_one else list(query)
+        queries = [cast(Query, query)] if is_one else list(cast("Sequence[Query]", query))
         with self._encoding:
             query_BD = np.stack([self.table.encode_query(q) for q in queries])
         dataset = self._index.dataset
@@ -165,7 +166,7 @@ class Funnel:
         return result.drop_columns("query") if is_one else result
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
-        """Return scores (B, k) and row ids (B, k) for unit rows of the table's space: no encoding, no columns, no refresh."""
+        """Return scores and row ids (B, k) for unit rows of the table's space: no encoding, no columns, no refresh."""
         return self._index.nearest(query_BD, k, self._keep(recall))
 
     def _keep(self, recall: float | None) -> int | None:
@@ -180,8 +181,9 @@ class Funnel:
         ]
         reaching = [row.keep for row in same if row.low >= recall]
         if not reaching:
+            most = max(row.low for row in same)
             raise ConfigError(
-                f"recall={recall}: the card of {self.table.uri} vouches for {max(row.low for row in same):.4f} at most; "
+                f"recall={recall}: the card of {self.table.uri} vouches for {most:.4f} at most; "
                 f"run: python -m jobs funnel {self.table.uri} --recall {recall}"
             )
         return min(reaching)

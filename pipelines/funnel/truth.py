@@ -1,6 +1,7 @@
-"""What the exact search finds, and how far down a list of candidates it is found: what every recall is measured against.
+"""What the exact search finds, and how far down a list of candidates: what every recall is measured against.
 
-Owns exact search over blocks of rows; owns no index. Shapes: Q queries, N rows, D width, K candidates, T true neighbours.
+Owns exact search over blocks of rows; owns no index. Shapes: Q queries, B rows of a block, D width, K candidates, T
+true neighbours.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ class Truth:
         ranks_QT = np.full(self.ids_QT.shape, missing, np.int64)
         for query, (ids_T, found_K, count) in enumerate(zip(self.ids_QT, candidates_QK, self.counts_Q, strict=True)):
             place = {identity: rank for rank, identity in enumerate(found_K.tolist())}
-            ranks_QT[query, :count] = [place.get(identity, missing) for identity in ids_T[:count].tolist()]
+            ranks_QT[query, :count] = np.array([place.get(identity, missing) for identity in ids_T[:count].tolist()])
         return ranks_QT
 
     def recall(self, ranks_QT: npt.NDArray[np.int64], keep: int) -> npt.NDArray[np.float64]:
         """Recall of each query (Q,) if the first `keep` candidates are ranked exactly; ties count as found."""
-        return np.minimum((ranks_QT < keep).sum(axis=1), self.k) / self.k
+        found_Q: npt.NDArray[np.int64] = (ranks_QT < keep).sum(axis=1)
+        return np.minimum(found_Q, self.k) / self.k
 
 
 def exact_neighbours(

@@ -76,7 +76,8 @@ def query(seed: int = 7) -> npt.NDArray[np.float32]:
 
 
 def ids(found: pa.Table) -> list[str]:
-    return found["id"].to_pylist()
+    names: list[str] = found["id"].to_pylist()
+    return names
 
 
 def test_scores_are_the_tables_own_cosines(funnel: Funnel, table: VectorTable) -> None:
@@ -132,7 +133,7 @@ def test_a_restored_version_is_seen_as_it_was(funnel: Funnel, table: VectorTable
     old = table.refresh().dataset.version
     table.refresh().dataset.delete("id IN ('" + "', '".join(ids(before)) + "')")
     assert not set(ids(funnel.search(query(), k=10))) & set(ids(before))
-    lance.dataset(table.uri, version=old).restore()
+    lance.dataset(table.uri, version=old).restore()  # type: ignore[no-untyped-call]
     assert funnel.search(query(), k=10).equals(before)
 
 

@@ -1,0 +1,99 @@
+"""Which plan on the table's own columns and indexes meets a recall target at the least measured cost.
+
+Owns what is tried; owns no search, no index and no judgement. Nothing is held in RAM but the queries, which are rows
+of the table that may not find themselves, unless queries are given. Shapes: Q queries, D full width, K candidates.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from lance import LanceDataset
+
+from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.judge import KEEPS, Goal, Judge, Trial, check_rows
+from pipelines.funnel.lake import LakeIndex, candidates, row_ids
+from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
+from pipelines.funnel.truth import Truth, exact_neighbours
+from pipelines.matryoshka import unit
+from pipelines.tables import to_numpy
+from schemas.columns import VECTOR, prefix_column
+from schemas.errors import TableError
+
+_MOST_QUERIES = 400
+
+
+def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None) -> TunedFunnel:
+    """Choose prefix column, probes and candidates for a funnel on the table's own columns and indexes.
+
+    Args:
+        dataset: The table.
+        goal: What to tune for.
+        query_QD: float32 unit rows to tune on; default are rows of the table, which do not find themselves.
+
+    Raises:
+        TableError: The table has too few rows, or no prefix column, or none that reaches the target.
+    """
+    dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
+    if not dims:
+        raise TableError(
+            f"{dataset.uri} has no prefix column to search; run: python -m jobs shortlist {dataset.uri} --dims 64"
+        )
+    rows = dataset.count_rows()
+    check_rows(rows, goal)
+    own_Q = None
+    if query_QD is None:
+        own_Q, query_QD = _draw(dataset, goal)
+    batches = dataset.scanner(columns=["_rowid", VECTOR]).to_batches()
+    started = time.perf_counter()
+    truth = exact_neighbours(((row_ids(b), to_numpy(b[VECTOR])) for b in batches), query_QD, goal.k, own_Q)
+    exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
+    judge = Judge(truth, query_QD, goal)
+    width = dataset.schema.field(VECTOR).type.list_size
+    last = FunnelStage(dims=width, precision="float16", keep=goal.k)
+    for dim in dims:
+        first = FunnelStage(dims=dim, precision="float16", keep=min(KEEPS[-1], rows))
+        for probes in _probes(dataset, prefix_column(dim)):
+            plan = Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.recall)
+            judge.hear(_try(dataset, plan, query_QD, truth, own_Q))
+    if judge.best_row is None:
+        raise TableError(
+            f"no prefix column of {dataset.uri} reaches recall {goal.recall} within {KEEPS[-1]} candidates "
+            f"(best: {max(row.low for row in judge.rows):.4f}); run: python -m jobs shortlist {dataset.uri} --dims "
+            "with more dims, or lower --recall"
+        )
+    return TunedFunnel(plan=judge.best.plan, card=judge.card(rows, dataset.version, exact_us, exact_us))
+
+
+def _draw(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
+    """Return row ids and vectors of rows to ask with."""
+    ids_N = row_ids(dataset.scanner(columns=["_rowid"]).to_table())
+    count = min(goal.queries, _MOST_QUERIES, len(ids_N) // 5)
+    drawn = np.random.default_rng(goal.seed).choice(ids_N, count, replace=False)
+    listed = ", ".join(map(str, drawn))
+    found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
+    return row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32))
+
+
+def _try(dataset: LanceDataset, plan: Plan, query_QD: Floats, truth: Truth, own_Q: Positions | None) -> Trial:
+    keep = plan.stages[0].keep
+    candidates_QK = np.full((len(query_QD), keep), -1, np.int64)
+    for row, query_D in enumerate(query_QD):
+        found = candidates(dataset, plan, query_D, None)
+        others = found if own_Q is None else found[found != own_Q[row]]
+        candidates_QK[row, : len(others)] = others
+
+    def search(narrowed: Plan, some_QD: Floats) -> object:
+        return LakeIndex(dataset, narrowed).nearest(some_QD, narrowed.k)
+
+    return Trial(plan, truth.ranks(candidates_QK), search)
+
+
+def _probes(dataset: LanceDataset, column: str) -> list[int]:
+    """Return the numbers of partitions to try: all of them without an index."""
+    for index in dataset.describe_indices():
+        if column in index.field_names:
+            partitions = dataset.stats.index_stats(index.name)["indices"][0]["num_partitions"]
+            return sorted({min(partitions, probes) for probes in (8, 16, 32, 64, 128)})
+    return [0]
