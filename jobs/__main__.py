@@ -16,6 +16,7 @@ from schemas.errors import LakeError, RunError
 VERBS = {
     "demo": "embed, index, measure and search real data that pip installs",
     "embed": "embed shards into a table; resumes by itself",
+    "funnel": "tune a funnel to a recall at the least measured cost, with its recall card",
     "search": "search a table by words, by an image, or by lines from stdin",
     "rejects": "show and count the samples that could not be embedded",
     "clean": "remove files that no version of a table needs",

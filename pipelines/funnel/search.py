@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -107,12 +107,7 @@ class Funnel:
             TableError: The table has no such funnel.
         """
         table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table
-        home: Home = "memory" if resident else "lake"
-        stored = table.dataset.config().get(_CONFIG_KEY + home)
-        if stored is None:
-            flag = "" if resident else " --home lake"
-            raise TableError(f"{table.uri} has no funnel in {home}; run: python -m jobs funnel {table.uri}{flag}")
-        tuned = TunedFunnel.model_validate_json(stored)
+        tuned = cls.stored(table, "memory" if resident else "lake")
         index: _Index
         if resident:
             codebook = load_codebook(tuned.plan.codebook, table.uri, table.storage)
@@ -120,6 +115,26 @@ class Funnel:
         else:
             index = LakeIndex(table.dataset, tuned.plan)
         return cls(table, tuned, index, follow=follow)
+
+    @staticmethod
+    def homes(table: VectorTable) -> tuple[Home, ...]:
+        """Return the homes that the table has a funnel for."""
+        config = table.dataset.config()
+        return tuple(home for home in get_args(Home) if _CONFIG_KEY + home in config)
+
+    @staticmethod
+    def stored(table: VectorTable, home: Home) -> TunedFunnel:
+        """Return the plan and card that a table stores.
+
+        Raises:
+            TableError: It has none for that home.
+        """
+        written = table.dataset.config().get(_CONFIG_KEY + home)
+        if written is None:
+            raise TableError(
+                f"{table.uri} has no funnel in {home}; run: python -m jobs funnel {table.uri} --home {home}"
+            )
+        return TunedFunnel.model_validate_json(written)
 
     def refresh(self) -> None:
         """See the table as it is now."""
