@@ -95,11 +95,15 @@ def wordllama_vectors(values: list[str], batch_rows: int = 1024) -> npt.NDArray[
     for start in range(0, len(values), batch_rows):
         prepared = preparer.prepare(values[start : start + batch_rows])
         good = [row for row, item in enumerate(prepared) if not isinstance(item, BadSample)]
-        x_ND[[start + row for row in good]] = encoder.encode([item for item in prepared if not isinstance(item, BadSample)])
+        x_ND[[start + row for row in good]] = encoder.encode(
+            [item for item in prepared if not isinstance(item, BadSample)]
+        )
     return x_ND
 
 
-def spectrum_vectors(rows: int, width: int, sample_ND: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float16]:
+def spectrum_vectors(
+    rows: int, width: int, sample_ND: npt.NDArray[np.float32], seed: int = 0
+) -> npt.NDArray[np.float16]:
     """Draw vectors whose neighbourhoods and spectrum are those of real ones.
 
     Pairs of real rows are mixed in random proportion, carried into `width` dims by a fixed random orthonormal map that keeps the
