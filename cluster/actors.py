@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
@@ -93,6 +93,7 @@ class ActorPool(Generic[I, R]):
         actor_class = ray.remote(**options)(_Actor)
         self._in_flight = pool.in_flight
         self._seats = [_Seat(actor_class.remote(make_worker)) for _ in range(pool.actors)]
+        self._made = [seat.actor.made_at.remote() for seat in self._seats]
         self._todo: deque[I] = deque()
         self._alone: deque[I] = deque()
 
@@ -158,9 +159,10 @@ class ActorPool(Generic[I, R]):
                 total[name] = total.get(name, 0) + amount
         return total
 
-    def is_up(self) -> bool:
-        """Say whether any actor has its worker; learnt from `progress`."""
-        return any(seat.counters for seat in self._seats)
+    def up_at(self) -> float | None:
+        """Return when the first worker was made, in seconds of the epoch, or None while there is none; never waits."""
+        made, _ = ray.wait(self._made, num_returns=1, timeout=0)
+        return cast(float, ray.get(made[0])) if made else None
 
     def _hand_out(self) -> None:
         now = time.monotonic()
@@ -195,10 +197,15 @@ class ActorPool(Generic[I, R]):
 class _Actor:
     def __init__(self, make_worker: Callable[[], Worker[Any, Any]]) -> None:
         self._worker = make_worker()
+        self._made_at = time.time()
 
     def run(self, item: Any) -> Any:
         return self._worker.run(item)
 
     @ray.method(concurrency_group="watch")
     def progress(self) -> dict[str, int]:
-        return {"actors": 1} | self._worker.progress()
+        return self._worker.progress()
+
+    @ray.method(concurrency_group="watch")
+    def made_at(self) -> float:
+        return self._made_at

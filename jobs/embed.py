@@ -195,7 +195,7 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     plan = make_plan(config, retry_rejects=retry_rejects)
     if not plan.todo:
         return Summary(shards_done=len(plan.shards))
-    began = time.monotonic()
+    began = time.time()
     with connect(), open_screen(log, "embed") as screen:
         pool = plan_pool(config.cluster)
         table = plan.table or _create_table(config, make_plan(config, has_gpu=has_gpu()), pool, screen)
@@ -244,12 +244,12 @@ class _Embedding:
                             f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now"
                         )
                     self._screen.show(self._snapshot(actors, pool))
-                    if not self.summary.start_s and actors.is_up():
-                        self.summary.start_s = time.monotonic() - began
                 redo = self._lander.flush()
                 leases = [] if self.summary.is_stopped else plan_leases(redo, self._config.limits.lease_bytes)
             self._screen.show(self._snapshot(actors, pool), is_last=True)
-        self.summary.seconds = time.monotonic() - began - self.summary.start_s
+            ended = time.time()
+            self.summary.start_s = (actors.up_at() or ended) - began
+        self.summary.seconds = ended - began - self.summary.start_s
         if self._failed:
             raise ShardsFailed(self._failed, len(self._todo))
 

@@ -203,6 +203,18 @@ class PrefixIndexConfig(Block):
     sub_vectors: int | None = None
 
 
+class ExactConfig(Block):
+    """Arithmetic of the exact search; none of it changes the result.
+
+    Attributes:
+        device: `auto` takes CUDA where there is a GPU.
+        precision: Of the rough scores that choose the rows to score exactly; `auto` takes the quicker on the device.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
 C = TypeVar("C", bound=Block)
 
 

@@ -1,0 +1,308 @@
+"""Exact top K at every dim in one pass over the data, at close to the speed of the matrix product alone.
+
+Owns the arithmetic: which rows can be among the K best, and their exact scores. Owns no table and no files; memory is
+bounded by the blocks that are added and by (queries x dims x K).
+
+**What is exact.** The score of a row is the cosine of the two prefixes in float32. Equal scores are ordered by id.
+
+**How it is found.** Rows stream through in blocks. For each dim the cut block is multiplied with the cut queries,
+in bfloat16 where the machine is fast at that, and only rows whose rough score could belong to the K best are scored
+again in float32. Most of the product is never looked at: the maximum of each group of 16 rows is compared with the
+query's threshold, and only groups that pass are opened.
+
+**Why nothing is lost.** Let s be the exact score of a row, r its rough score, and e a bound on |s - r| before r is
+rounded to its own type. With unit prefixes q, x and their roundings q', x' the inequality of Cauchy and Schwarz gives
+|qx - q'x'| ≤ ‖q - q'‖ + ‖q'‖ ‖x - x'‖; e adds what float32 sums of M products may be off. If t is at most the K-th best
+exact score of the rows seen so far, every row that belongs to the final K best has s ≥ t, hence r ≥ t - e; rounding
+is monotonic, so after it r ≥ round(t - e) still, and these rows are kept. t comes from rows themselves: K groups with
+distinct maxima ≥ m hold K rows with r ≥ m, so s ≥ m - e for K rows (less the rounding of m); later t is the K-th best
+exact score itself.
+
+Shapes: Q queries, N rows of a block, D full width, M prefix width, K kept, G groups of rows, C candidates.
+"""
+
+from __future__ import annotations
+
+import functools
+import timeit
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from pipelines.matryoshka import cut
+from schemas.config import ExactConfig
+
+_GROUP = 16
+_BLOCK_ROWS = 2048
+
+
+@dataclass
+class Best:
+    """The best rows of each query at one dim, best first.
+
+    Attributes:
+        scores_QK: Cosines, float32; -inf where a query has fewer than K rows.
+        ids: Q x K ids, row by row; null where a query has fewer than K rows.
+    """
+
+    scores_QK: npt.NDArray[np.float32]
+    ids: pa.Array
+
+
+class ExactSearch:
+    """Collects the exact K best rows of each query at each dim from rows that are added chunk by chunk.
+
+    Example:
+        >>> search = ExactSearch(queries_QD, dims=(64, 768), k=10)  # doctest: +SKIP
+        >>> search.add(ids, vectors_ND)  # doctest: +SKIP
+        >>> search.best[64].scores_QK  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        queries_QD: npt.NDArray[np.floating],
+        dims: Sequence[int],
+        k: int,
+        config: ExactConfig = ExactConfig(),
+        query_ids: pa.Array | None = None,
+    ) -> None:
+        """Cut the queries.
+
+        Args:
+            queries_QD: Queries as rows; their length does not matter.
+            dims: Prefix widths.
+            k: Rows to keep for each query at each dim.
+            config: Precision and device.
+            query_ids: Ids of the queries: a row with its query's own id is left out. None leaves none out.
+        """
+        self._query_ids = query_ids
+        self._device = pick_device(config.device)
+        self._product = _Product(len(queries_QD), self._device, config.precision)
+        queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32)).to(self._device)
+        self._dims = {dim: _Dim(cut(queries, dim), k, self._product.dtype) for dim in sorted(set(dims))}
+
+    @property
+    def best(self) -> dict[int, Best]:
+        """The best of all rows added so far, by dim."""
+        return {dim: state.best for dim, state in self._dims.items()}
+
+    def add(self, ids: pa.Array, vectors_ND: npt.NDArray[np.floating]) -> None:
+        """Take in a chunk of rows. Larger chunks cost less time, and more memory: 8 bytes a number at the widest dim.
+
+        Args:
+            ids: Their ids, of one type throughout, unique over all rows added.
+            vectors_ND: Vectors as rows, any float type, at least as wide as the widest dim.
+        """
+        vectors = torch.from_numpy(np.ascontiguousarray(vectors_ND))
+        own_rows, own_queries = self._own(ids)
+        for start in range(0, len(ids), _BLOCK_ROWS):
+            block_BD = vectors[start : start + _BLOCK_ROWS].to(self._device).float()
+            here = (own_rows >= start) & (own_rows < start + len(block_BD))
+            own = own_rows[here] - start, own_queries[here]
+            for dim, state in self._dims.items():
+                rough_BQ = self._product(cut(block_BD, dim), state.rough_MQ)
+                rough_BQ[own] = -torch.inf
+                state.select(rough_BQ, start, is_last=start + len(block_BD) == len(ids))
+        for state in self._dims.values():
+            state.settle(ids, vectors)
+
+    def _own(self, ids: pa.Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows that have a query's id, and which query; none where that does not matter."""
+        if self._query_ids is None:
+            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        query = pc.index_in(ids, value_set=self._query_ids)
+        rows = np.flatnonzero(pc.is_valid(query))
+        return torch.from_numpy(rows), torch.from_numpy(query.drop_null().to_numpy().astype(np.int64))
+
+
+class _Dim:
+    """The search at one dim: the cut queries, the bound that rows must pass, and the best so far."""
+
+    def __init__(self, exact_QM: torch.Tensor, k: int, rough: torch.dtype) -> None:
+        self.exact_QM, self.k = exact_QM, k
+        queries, self.dim = exact_QM.shape
+        rough_QM = exact_QM.to(rough)
+        self.rough_MQ = rough_QM.T.contiguous()
+        # Rounding to bfloat16's 8 significant bits moves a unit row by at most 2^-8, and a product by as large a part.
+        self.roundoff = 2.0**-8 if rough == torch.bfloat16 else 0.0
+        off_by = (rough_QM.float() - exact_QM).norm(dim=1).max().item() if queries else 0.0
+        self.error = off_by + (1 + off_by) * self.roundoff + (self.dim + 16) * 2.0**-23
+        self.bound_Q = torch.full((queries,), -torch.inf, device=exact_QM.device)
+        self.best = Best(np.full((queries, k), -np.inf, np.float32), pa.nulls(queries * k))
+        self.pool: list[torch.Tensor] | None = []
+        self.blocks = 0
+        self.hits: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def select(self, rough_BQ: torch.Tensor, start: int, *, is_last: bool) -> None:
+        """Note the rows of a block, `start` rows into its chunk, that may be among the K best."""
+        rows, queries = rough_BQ.shape
+        group = 1
+        while group < _GROUP and rows % (2 * group) == 0 and rows >= 2 * group * self.k:
+            group *= 2
+        values_BQ = _ordered(rough_BQ)
+        self.blocks += 1
+        if self.pool is not None:
+            self.pool.append(values_BQ.view(-1, group, queries).amax(1).view(rough_BQ.dtype))
+            if is_last or self.blocks & (self.blocks - 1) == 0:
+                self._raise_bound()
+        floor_Q = self._floor(rough_BQ.dtype)
+        if floor_Q.min() < 0:
+            values_BQ = rough_BQ
+        floor_Q = floor_Q.view(values_BQ.dtype)
+        grouped_GIQ = values_BQ.view(-1, group, queries)
+        at_G, at_Q = _passing(grouped_GIQ.amax(1), floor_Q)
+        opened_CI = grouped_GIQ[at_G, :, at_Q]
+        at_C, at_I = (opened_CI >= floor_Q[at_Q, None]).nonzero(as_tuple=True)
+        keys = (at_Q[at_C] << 32) | (at_G[at_C] * group + at_I + start)
+        self.hits.append((keys, opened_CI[at_C, at_I].view(rough_BQ.dtype)))
+
+    def settle(self, ids: pa.Array, vectors_ND: torch.Tensor) -> None:
+        """Score the noted rows of a chunk exactly and merge them with the best so far."""
+        keys, rough = (torch.cat(parts) for parts in zip(*self.hits, strict=True)) if self.hits else (None, None)
+        self.hits = []
+        if keys is None or rough is None:
+            return
+        keys = keys[rough >= self._floor(rough.dtype)[keys >> 32]]
+        sorted_keys = np.sort(keys.cpu().numpy())
+        queries, rows = sorted_keys >> 32, sorted_keys & 0xFFFFFFFF
+        self.best = merge_best(self.best, queries, rows, self._score(queries, rows, vectors_ND), ids)
+        worst_Q = torch.from_numpy(self.best.scores_QK.min(axis=1)).to(self.bound_Q.device)
+        self.bound_Q = torch.maximum(self.bound_Q, worst_Q)
+        if torch.isfinite(worst_Q).all():
+            self.pool = None
+
+    def _floor(self, dtype: torch.dtype) -> torch.Tensor:
+        """Least rough score of a row whose exact score reaches the bound; above the -inf of rows that are left out."""
+        return (self.bound_Q - self.error).clamp(min=torch.finfo(dtype).min).to(dtype)
+
+    def _raise_bound(self) -> None:
+        """Raise the bound to the K-th largest of the maxima so far, less all that a rough score may be off."""
+        maxima_GQ = torch.cat(self.pool or [])
+        if len(maxima_GQ) >= self.k:
+            largest_QK = maxima_GQ.T.contiguous().topk(self.k, dim=1, sorted=False).values
+            self.pool = [largest_QK.T]
+            least_Q = largest_QK.amin(1).float()
+            self.bound_Q = torch.maximum(self.bound_Q, least_Q - least_Q.abs() * self.roundoff - self.error)
+
+    def _score(
+        self, queries: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], vectors_ND: torch.Tensor
+    ) -> npt.NDArray[np.float32]:
+        """Return the float32 cosines of pairs that are sorted by query: only these dot products are computed."""
+        is_wanted = np.zeros(len(vectors_ND), bool)
+        is_wanted[rows] = True
+        columns = (np.cumsum(is_wanted) - 1)[rows]
+        wanted_UM = cut(vectors_ND[torch.from_numpy(is_wanted)].to(self.exact_QM.device).float(), self.dim)
+        ends = np.cumsum(np.bincount(queries, minlength=len(self.exact_QM)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            pairs = torch.sparse_csr_tensor(
+                torch.from_numpy(np.concatenate([[0], ends])),
+                torch.from_numpy(columns),
+                torch.zeros(len(columns)),
+                size=(len(self.exact_QM), len(wanted_UM)),
+                device=self.exact_QM.device,
+                check_invariants=False,
+            )
+        scored = torch.sparse.sampled_addmm(pairs, self.exact_QM, wanted_UM.T, beta=0.0)
+        return scored.values().cpu().numpy()
+
+
+def _ordered(rough_BQ: torch.Tensor) -> torch.Tensor:
+    """View bfloat16 scores as integers, which compare three times as fast.
+
+    Integers keep the order of scores above zero, and every score below zero is less than those. Among scores below zero
+    the order is reversed: their largest integer is still one of them, so a bound on the maximum, but no maximum.
+    """
+    return rough_BQ.view(torch.int16) if rough_BQ.dtype == torch.bfloat16 else rough_BQ
+
+
+def _passing(values_GQ: torch.Tensor, floor_Q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return row and column of all values that reach their column's floor."""
+    if values_GQ.device.type != "cpu" or values_GQ.dtype == torch.bfloat16:
+        rows, columns = (values_GQ >= floor_Q).nonzero(as_tuple=True)
+        return rows, columns
+    flat = np.flatnonzero(values_GQ.numpy() >= floor_Q.numpy())  # five times as fast as torch's nonzero
+    rows, columns = np.divmod(flat, values_GQ.shape[1])
+    return torch.from_numpy(rows), torch.from_numpy(columns)
+
+
+def merge_best(
+    best: Best,
+    queries: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    ids: pa.Array,
+) -> Best:
+    """Merge scored rows into the best so far; equal scores go by id.
+
+    Args:
+        best: The best so far, Q x K.
+        queries: Query of each candidate, C.
+        rows: Place of each candidate in `ids`, C.
+        scores: Their cosines, C.
+        ids: Ids of the rows that `rows` points into.
+    """
+    count, k = best.scores_QK.shape
+    held = count * k
+    of_query = np.concatenate([np.repeat(np.arange(count), k), queries])
+    all_scores = np.concatenate([best.scores_QK.ravel(), scores]) + np.float32(0)  # turns -0 into 0
+    all_ids = pa.concat_arrays([best.ids.cast(ids.type), ids])
+    place = np.concatenate([np.arange(held), held + rows])
+    key = (of_query << 32) | _descending(all_scores)
+    order = np.argsort(key)
+    is_tied = np.zeros(len(key), bool)
+    same = (key[order[1:]] == key[order[:-1]]) & np.isfinite(all_scores[order[1:]])
+    is_tied[1:] |= same
+    is_tied[:-1] |= same
+    if is_tied.any():
+        tied = order[is_tied]
+        by_id = pc.rank(all_ids.take(pa.array(place[tied])), tiebreaker="dense").to_numpy()
+        order[is_tied] = tied[np.lexsort((by_id, key[tied]))]
+    in_order = of_query[order]
+    rank = np.arange(len(order)) - np.searchsorted(in_order, np.arange(count))[in_order]
+    picked = order[rank < k]
+    return Best(all_scores[picked].reshape(count, k), all_ids.take(pa.array(place[picked])))
+
+
+def _descending(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Map float32 scores to integers of 32 bits, in reverse order."""
+    bits = scores.view(np.int32)
+    return np.int64(0x7FFFFFFF) - np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64)
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the named device; `auto` is CUDA where there is a GPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+class _Product:
+    """Rough scores of a block of rows with all queries, in one buffer that is used again and again."""
+
+    def __init__(self, queries: int, device: torch.device, precision: str) -> None:
+        self.dtype = getattr(torch, precision) if precision != "auto" else _quicker_dtype(device)
+        self._buffer = torch.empty(_BLOCK_ROWS, queries, dtype=self.dtype, device=device)
+
+    def __call__(self, cut_BM: torch.Tensor, rough_MQ: torch.Tensor) -> torch.Tensor:
+        """Return (B, Q) in the product's dtype; valid until the next call."""
+        return torch.mm(cut_BM.to(self.dtype), rough_MQ, out=self._buffer[: len(cut_BM)])
+
+
+@functools.cache
+def _quicker_dtype(device: torch.device) -> torch.dtype:
+    """Time a small product on the device: bfloat16 is many times quicker on some processors, and slower on others."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(512, 512, dtype=dtype)
+        timer = timeit.Timer(lambda x=x: torch.mm(x, x))
+        seconds[dtype] = min(timer.repeat(3, number=1))
+    return min(seconds, key=seconds.__getitem__)
