@@ -18,6 +18,8 @@ VERBS = {
     "embed": "embed shards into a table; resumes by itself",
     "funnel": "tune a funnel to a recall at the least measured cost, with its recall card",
     "search": "search a table by words, by an image, or by lines from stdin",
+    "encoders": "list the encoders with their Matryoshka rules, or describe one",
+    "rotate": "give a table of a non-Matryoshka encoder prefixes that mean something, without encoding again",
     "rejects": "show and count the samples that could not be embedded",
     "clean": "remove files that no version of a table needs",
 }

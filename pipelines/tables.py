@@ -198,9 +198,13 @@ class VectorTable:
             results: Finished leases.
             run: Id of the run, kept for the audit.
             replace: Land also shards that are in the table, in place of their rows.
+
+        Raises:
+            SpaceMismatch: The table was rotated since it was opened, so the rows are of a space that it has left.
         """
         while True:
             dataset = _open_dataset(self.uri, self.storage, None)
+            VectorTable(self.uri, dataset, self.storage).check_space(self.space)
             claims = self._claim(dataset, results, replace)
             landed = [count for result in claims.fresh for count in result.counts]
             if landed:

@@ -15,7 +15,7 @@ from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
 from schemas.records import Modality
 
 VECTOR = "vector"
-_SPACE_KEY = b"lake:space"
+SPACE_KEY = b"lake:space"
 # Wide vectors default to Lance's "fullzip" layout, whose full scans run at a fifth of this one's speed.
 _VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
 
@@ -118,7 +118,7 @@ def table_schema(space: Space, kept: pa.Schema) -> pa.Schema:
             *kept,
             vector_field(space.ladder.width),
         ],
-        metadata={_SPACE_KEY: space.model_dump_json().encode()},
+        metadata={SPACE_KEY: space.model_dump_json().encode()},
     )
 
 
@@ -128,7 +128,7 @@ def space_of(schema: pa.Schema, where: str) -> Space:
     Raises:
         TableError: The schema says nothing of a space, so the table was not made here.
     """
-    written = (schema.metadata or {}).get(_SPACE_KEY)
+    written = (schema.metadata or {}).get(SPACE_KEY)
     if written is None:
         raise TableError(f"{where} does not say what space its vectors are in; only tables made by `jobs embed` do")
     return Space.model_validate_json(written)

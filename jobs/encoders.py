@@ -1,0 +1,96 @@
+"""`python -m jobs encoders`: every encoder of the registry with its Matryoshka rule."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.encoders import REGISTRY, EncoderSpec, encoder_spec, licence_notice
+
+# What each family imports that the base install may lack.
+_LIBRARIES = {
+    "clip": "transformers",
+    "openclip": "open_clip",
+    "sentence": "sentence_transformers",
+    "timm": "timm",
+    "transformer": "transformers",
+    "vision": "transformers",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("name", nargs="?", help="show all that is known of one encoder")
+    parser.add_argument("--matryoshka", action="store_true", help="only those whose vectors may be cut")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the table, or one encoder."""
+    console = Console()
+    if args.name is not None:
+        console.print(_details(encoder_spec(args.name)))
+        return 0
+    specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not args.matryoshka]
+    console.print(_overview(specs))
+    console.print("rotate: its prefixes mean nothing until `rotation.kind=pca` or `jobs rotate`; NC: no commercial use")
+    return 0
+
+
+def _overview(specs: list[EncoderSpec]) -> Table:
+    grid = Table("encoder", "embeds", "dims", "rule", "licence", "here", box=None, pad_edge=False)
+    for spec in specs:
+        grid.add_row(spec.name, "+".join(spec.modalities), _dims(spec), _rule(spec), _licence(spec), _here(spec))
+    return grid
+
+
+def _details(spec: EncoderSpec) -> Table:
+    grid = Table("", "", title=spec.name, box=None, show_header=False, title_justify="left")
+    known = {
+        "embeds": " and ".join(spec.modalities),
+        "dims": _dims(spec),
+        "rule": _rule(spec),
+        "query prompt": repr(spec.prompts.get("query", "")),
+        "document prompt": repr(spec.prompts.get("document", "")),
+        "max tokens": spec.max_length or "",
+        "dtypes": ", ".join(spec.dtypes),
+        "from": spec.repo or spec.package or "encoder.path",
+        "pinned": spec.revision,
+        "family": spec.family,
+        "text tower": spec.text_tower or "",
+        "licence": _licence(spec),
+        "terms": licence_notice(spec) or "",
+        "here": _here(spec),
+    }
+    for what, value in known.items():
+        if value:
+            grid.add_row(what, str(value))
+    return grid
+
+
+def _dims(spec: EncoderSpec) -> str:
+    if not spec.dims:
+        return "as its file says"
+    rungs = "/".join(map(str, reversed(spec.dims)))
+    return f"{rungs}, any ≥{spec.any_from}" if spec.any_from else rungs
+
+
+def _rule(spec: EncoderSpec) -> str:
+    pooled = [] if spec.pooling == "model" else [spec.pooling]
+    *before, _ = spec.steps
+    if len(spec.dims) == 1:
+        return " → ".join([*pooled, *before, "L2; rotate"])
+    return " → ".join([*pooled, *before, "slice", "L2"])
+
+
+def _licence(spec: EncoderSpec) -> str:
+    return f"{spec.licence}, gated" if spec.is_gated else spec.licence
+
+
+def _here(spec: EncoderSpec) -> str:
+    library = _LIBRARIES.get(spec.family)
+    if library is not None and find_spec(library) is None:
+        return f"needs {library}"
+    return "offline" if not spec.repo else "downloads"

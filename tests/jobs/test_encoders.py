@@ -1,0 +1,43 @@
+"""`jobs encoders`: every model by name with its rule, and all that is known of one."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.__main__ import main
+from pipelines.encoders import REGISTRY
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+
+
+def test_every_encoder_is_listed_with_its_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert REGISTRY.keys() <= lines.keys()
+    assert "mean → layer_norm → slice → L2" in lines["nomic-embed-text-v1.5"]
+    assert "any ≥32" in lines["qwen3-embedding-0.6b"]
+    assert "rotate" in lines["all-MiniLM-L6-v2"]
+    assert "CC-BY-NC-4.0" in lines["jina-clip-v2"]
+    assert "needs open_clip" in lines["openclip-vit-b-32-laion2b"]
+
+
+def test_only_what_may_be_cut_is_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "--matryoshka"]) == 0
+    said = capsys.readouterr().out
+    assert "wordllama" in said
+    assert "bge-m3" not in said
+
+
+def test_one_encoder_is_described_with_prompts_pin_and_terms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "embeddinggemma-300m"]) == 0
+    said = capsys.readouterr().out
+    for fact in ("task: search result | query: ", "float32, bfloat16", "64614b0b8b64", "gated"):
+        assert fact in said
+
+
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "bgem3"]) == 2
+    assert "did you mean 'bge-m3'" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+"""`jobs rotate`: the whole pass on Ray, over many fragments, with the recall it brought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import rotate
+from jobs.__main__ import main
+from pipelines.rotation import fit_pca
+from pipelines.tables import VectorTable
+from tests.pipelines.test_rotation import make_table, vectors
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_rotation_fitted_in_parts_is_the_one_fitted_on_all_rows(tmp_path: Path) -> None:
+    table = make_table(tmp_path, shards=5, rows=400)
+    x_BD = vectors(table)
+    done = rotate.run(table.uri)
+    whole, found = fit_pca([x_BD]), done.table.rotation
+    assert found is not None
+    np.testing.assert_allclose(found.matrix_DD, whole.matrix_DD, atol=1e-4)
+    np.testing.assert_allclose(vectors(done.table), found.apply(x_BD), atol=1e-3)
+    assert done.dims == (8, 16, 24)
+    assert done.before[-1] == pytest.approx(1)
+    assert done.after[-1] == pytest.approx(1)
+    assert done.after[0] > done.before[0] + 0.2
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_command_shows_recall_by_dim_and_refuses_a_second_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = make_table(tmp_path, rows=200)
+    assert main(["rotate", table.uri]) == 0
+    said = capsys.readouterr().out
+    assert "recall@10 before" in said
+    assert "rotation.kind=pca" in said
+    assert VectorTable.open(table.uri).space.rotation is not None
+    assert main(["rotate", table.uri]) == 2
+    assert "rotated already" in capsys.readouterr().err
