@@ -209,7 +209,7 @@ def run_loop(shards: Path, encoder: str, out: Path) -> dict[str, float]:
     batches, rows = _LOOPS[encoder](shards), 0
     next(batches)  # loads the model
     began = time.perf_counter()
-    for name, ids, vectors in batches:
+    for ids, vectors in batches:
         table = pa.table({"id": ids, "vector": to_arrow(vectors)})
         lance.write_dataset(table, str(out / "loop.lance"), mode="append" if rows else "create")
         rows += len(ids)
@@ -223,7 +223,7 @@ def _loop_wordllama(shards: Path) -> Iterator[Any]:
     yield None
     for path in sorted(shards.iterdir()):
         rows = pq.read_table(path)
-        yield path, rows["id"], model.embed(rows["text"].to_pylist(), norm=True)
+        yield rows["id"], model.embed(rows["text"].to_pylist(), norm=True)
 
 
 def _loop_minilm(shards: Path) -> Iterator[Any]:
@@ -234,7 +234,7 @@ def _loop_minilm(shards: Path) -> Iterator[Any]:
     yield None
     for path in sorted(shards.iterdir()):
         rows = pq.read_table(path)
-        yield path, rows["id"], model.encode(rows["text"].to_pylist(), batch_size=64)
+        yield rows["id"], model.encode(rows["text"].to_pylist(), batch_size=64)
 
 
 def _loop_images(shards: Path) -> Iterator[Any]:
@@ -253,7 +253,7 @@ def _loop_images(shards: Path) -> Iterator[Any]:
     loader = torch.utils.data.DataLoader(dataset, batch_size=32, num_workers=1)
     with torch.inference_mode():
         for keys, pixels in loader:
-            yield None, pa.array(keys), net.extract_features(pixels).mean(dim=(2, 3)).numpy()
+            yield pa.array(keys), net.extract_features(pixels).mean(dim=(2, 3)).numpy()
 
 
 def _pixels(data: bytes) -> Any:

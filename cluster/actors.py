@@ -1,7 +1,8 @@
 """A pool of actors that works through items, bounded in flight, and survives the death of any of them.
 
 Owns placement, retries of calls that Ray itself lost, and who is to blame when an actor dies. Owns no knowledge of what
-the items are: a worker is any object with `run(item)` and `progress()`.
+the items are: a worker is any object with `run(item)` and `progress()`. Where one machine cannot prepare as fast as it
+works, feeders on other machines stream prepared parts of an item to the worker that runs it.
 """
 
 from __future__ import annotations
@@ -24,17 +25,26 @@ I_contra = TypeVar("I_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 _BACK_OFF_S = 1.0
+_PARTS_AHEAD = 2
 
 
 class Worker(Protocol[I_contra, R_co]):
     """What lives in an actor."""
 
     def run(self, item: I_contra) -> R_co:
-        """Do one item; up to `Pool.in_flight` run at once, in threads."""
+        """Do one item; up to `Pool.in_flight` run at once, in threads. With feeders it is `run(item, parts)`."""
         ...
 
     def progress(self) -> dict[str, int]:
         """Return counters since the start; called while `run` works."""
+        ...
+
+
+class Feeder(Protocol[I_contra]):
+    """What lives in a feeder actor."""
+
+    def feed(self, item: I_contra) -> Iterator[Any]:
+        """Yield the parts of an item; they travel through Ray's object store, a few at a time."""
         ...
 
 
@@ -74,12 +84,15 @@ class ActorPool(Generic[I, R]):
         ...     for outcome in actors.run(leases): ...
     """
 
-    def __init__(self, make_worker: Callable[[], Worker[I, R]], pool: Pool) -> None:
+    def __init__(
+        self, make_worker: Callable[[], Worker[I, R]], pool: Pool, make_feeder: Callable[[], Feeder[I]] | None = None
+    ) -> None:
         """Start the actors.
 
         Args:
             make_worker: Called in each actor; must pickle.
             pool: How many, how large.
+            make_feeder: Called in each of `pool.feeders` actors; must pickle.
         """
         options: dict[str, Any] = {
             "num_cpus": pool.cpus,
@@ -93,6 +106,9 @@ class ActorPool(Generic[I, R]):
         actor_class = ray.remote(**options)(_Actor)
         self._in_flight = pool.in_flight
         self._seats = [_Seat(actor_class.remote(make_worker)) for _ in range(pool.actors)]
+        feeder_class = ray.remote(num_cpus=1, max_restarts=-1, max_concurrency=pool.in_flight)(_FeederActor)
+        self._feeders = [feeder_class.remote(make_feeder) for _ in range(pool.feeders if make_feeder else 0)]
+        self._calls = 0
         self._made = [seat.actor.made_at.remote() for seat in self._seats]
         self._todo: deque[I] = deque()
         self._alone: deque[I] = deque()
@@ -103,8 +119,8 @@ class ActorPool(Generic[I, R]):
 
     def __exit__(self, *exc: object) -> None:
         """End the actors."""
-        for seat in self._seats:
-            ray.kill(seat.actor)
+        for actor in (*(seat.actor for seat in self._seats), *self._feeders):
+            ray.kill(actor)
 
     def push(self, item: I, *, alone: bool = False) -> None:
         """Add an item while `run` is going.
@@ -177,7 +193,9 @@ class ActorPool(Generic[I, R]):
                 self._call(seat, self._todo.popleft(), alone=False)
 
     def _call(self, seat: _Seat, item: I, *, alone: bool) -> None:
-        seat.tasks[seat.actor.run.remote(item)] = (item, alone)
+        feeder = self._feeders[self._calls % len(self._feeders)] if self._feeders else None
+        self._calls += 1
+        seat.tasks[seat.actor.run.remote(item, feeder)] = (item, alone)
 
     def _collect(self, seat: _Seat, ref: Any) -> Outcome[I, R] | None:
         item, alone = seat.tasks.pop(ref)
@@ -195,12 +213,16 @@ class ActorPool(Generic[I, R]):
 
 
 class _Actor:
-    def __init__(self, make_worker: Callable[[], Worker[Any, Any]]) -> None:
+    def __init__(self, make_worker: Callable[[], Any]) -> None:
         self._worker = make_worker()
         self._made_at = time.time()
 
-    def run(self, item: Any) -> Any:
-        return self._worker.run(item)
+    def run(self, item: Any, feeder: Any) -> Any:
+        if feeder is None:
+            return self._worker.run(item)
+        stream = feeder.feed.options(num_returns="streaming", _generator_backpressure_num_objects=_PARTS_AHEAD)
+        parts = stream.remote(item)
+        return self._worker.run(item, (ray.get(part) for part in parts))
 
     @ray.method(concurrency_group="watch")
     def progress(self) -> dict[str, int]:
@@ -209,3 +231,11 @@ class _Actor:
     @ray.method(concurrency_group="watch")
     def made_at(self) -> float:
         return self._made_at
+
+
+class _FeederActor:
+    def __init__(self, make_feeder: Callable[[], Feeder[Any]]) -> None:
+        self._feeder = make_feeder()
+
+    def feed(self, item: Any) -> Iterator[Any]:
+        yield from self._feeder.feed(item)

@@ -32,6 +32,7 @@ class Pool:
         gpus: GPUs that each holds.
         threads: Threads that each should use for arithmetic and decoding.
         in_flight: Items that each works on at once.
+        feeders: Actors of one CPU each that prepare for the others.
     """
 
     actors: int
@@ -39,6 +40,7 @@ class Pool:
     gpus: float
     threads: int
     in_flight: int
+    feeders: int = 0
 
 
 @contextmanager
@@ -84,18 +86,23 @@ def has_gpu() -> bool:
 def plan_pool(config: ClusterConfig) -> Pool:
     """Turn the cluster block of a config into numbers, by what the cluster has free.
 
-    One actor per GPU; without GPUs one per machine, with all of its CPUs.
+    One actor per GPU; without GPUs one per machine, with all of its CPUs. Feeders: where there are GPUs, one for each
+    CPU of the machines that have none.
     """
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     gpus = int(_total().get("GPU", 0))
-    nodes = max(1, sum(node["Alive"] for node in ray.nodes()))  # type: ignore[no-untyped-call]
-    actors = (gpus or nodes) if config.actors == "auto" else config.actors
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    actors = (gpus or len(machines)) if config.actors == "auto" else config.actors
+    feeders = config.feeders
+    if feeders == "auto":
+        feeders = int(sum(machine.get("CPU", 0) for machine in machines if not machine.get("GPU"))) if gpus else 0
     gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
-    cpus_each = free.get("CPU", 0.0) / actors if config.cpus_per_actor == "auto" else config.cpus_per_actor
-    # Leave a sliver for whoever else wants to start an actor: one that does not fit would wait without a word.
-    cpus_each = max(0.01, cpus_each - 0.01) if config.cpus_per_actor == "auto" else cpus_each
+    cpus_each = config.cpus_per_actor
+    if cpus_each == "auto":
+        # Leave a sliver for whoever else wants to start an actor: one that does not fit would wait without a word.
+        cpus_each = max(0.01, (free.get("CPU", 0.0) - feeders) / actors - 0.01)
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
-    return Pool(actors, cpus_each, gpus_each, threads, config.leases_per_actor)
+    return Pool(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
 
 
 def _total() -> dict[str, float]:

@@ -21,11 +21,12 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from cluster.actors import ActorPool, Outcome
+from cluster.metrics import RunMetrics
 from cluster.session import Pool, connect, has_gpu, plan_pool
 from jobs.lander import Lander
 from jobs.screen import LogFormat, Screen, Snapshot, open_screen
 from jobs.stopping import Stop
-from pipelines.embed import Embedder, RotationFitter
+from pipelines.embed import Embedder, Feeder, RotationFitter
 from pipelines.encoders import make_space, resolve
 from pipelines.rotation import Rotation, save_rotation
 from pipelines.runs import RunRecord
@@ -220,7 +221,8 @@ class _Embedding:
         self, config: EmbedConfig, table: VectorTable, plan: Plan, record: RunRecord, screen: Screen, *, replace: bool
     ) -> None:
         self.summary = Summary(shards_todo=len(plan.todo), shards_done=len(plan.shards) - len(plan.todo))
-        self._config, self._todo, self._record, self._screen = config, plan.todo, record, screen
+        self._config, self._table, self._todo = config, table, plan.todo
+        self._record, self._screen = record, screen
         self._unit = _UNITS[config.input.modality]
         self._lander = Lander(table, config, record.run, replace=replace)
         self._stages = StageSeconds()
@@ -228,10 +230,12 @@ class _Embedding:
         self._failed: dict[str, str] = {}
         self._failures_in_a_row = 0
         self._meter = BusyMeter()
+        self._metrics = RunMetrics("embed", record.run)
 
     def run(self, pool: Pool, stop: Stop, began: float) -> None:
         leases = plan_leases(self._todo, self._config.limits.lease_bytes)
-        with ActorPool(partial(Embedder, self._config, pool.threads), pool) as actors:
+        make_feeder = partial(Feeder, self._config, self._table.kept, 1)
+        with ActorPool(partial(Embedder, self._config, pool.threads), pool, make_feeder) as actors:
             while leases:
                 for outcome in actors.run(leases):
                     self._take(outcome, actors)
@@ -243,10 +247,10 @@ class _Embedding:
                         self._screen.say(
                             f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now"
                         )
-                    self._screen.show(self._snapshot(actors, pool))
+                    self._show(self._snapshot(actors, pool))
                 redo = self._lander.flush()
                 leases = [] if self.summary.is_stopped else plan_leases(redo, self._config.limits.lease_bytes)
-            self._screen.show(self._snapshot(actors, pool), is_last=True)
+            self._show(self._snapshot(actors, pool), is_last=True)
             ended = time.time()
             self.summary.start_s = (actors.up_at() or ended) - began
         self.summary.seconds = ended - began - self.summary.start_s
@@ -299,6 +303,10 @@ class _Embedding:
             self._screen.say(f"[red]given up[/] {escape(shard.uri)}: {escape(reason)}")
         else:
             yield Lease(lease.shards, tries)
+
+    def _show(self, snapshot: Snapshot, *, is_last: bool = False) -> None:
+        self._screen.show(snapshot, is_last=is_last)
+        self._metrics.set({name: value for name, value in asdict(snapshot).items() if not isinstance(value, str)})
 
     def _snapshot(self, actors: ActorPool[Lease, LeaseResult], pool: Pool) -> Snapshot:
         counters = actors.progress()

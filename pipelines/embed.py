@@ -61,6 +61,9 @@ class Window:
         prepared: Their inputs, ready for the encoder.
         units: What each costs: tokens, or 1 for an image.
         rejects: Samples of the same stretch that fell out before the encoder.
+        nbytes: Size of all of it.
+        read_s: Seconds that the feeder waited for the reader.
+        prepare_s: Seconds that it tokenised or decoded.
     """
 
     rows: list[pa.RecordBatch] = field(default_factory=list)
@@ -68,6 +71,8 @@ class Window:
     units: list[int] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     nbytes: int = 0
+    read_s: float = 0.0
+    prepare_s: float = 0.0
 
 
 class Feeder:
@@ -90,7 +95,7 @@ class Feeder:
         self._window_bytes = config.limits.buffer_bytes // _WINDOWS_ALIVE
         self._pool = ThreadPool(self._threads)
 
-    def feed(self, lease: Lease, seconds: StageSeconds) -> Iterator[Window]:
+    def feed(self, lease: Lease) -> Iterator[Window]:
         """Yield the samples of a lease, prepared, in windows of bounded bytes that reach across its shards."""
         config, window = self._config, Window()
         for shard in lease.shards:
@@ -100,11 +105,11 @@ class Feeder:
                 for start in range(0, block.rows.num_rows, self._prepare_rows):
                     began = time.perf_counter()
                     self._add(window, shard, block.rows.slice(start, self._prepare_rows))
-                    seconds.prepare += time.perf_counter() - began
+                    window.prepare_s += time.perf_counter() - began
                     if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
                         yield window
                         window = Window()
-            seconds.read += blocks.waited_s
+            window.read_s += blocks.waited_s
         yield window
 
     def _add(self, window: Window, shard: Shard, rows: pa.RecordBatch) -> None:
@@ -210,7 +215,7 @@ class Embedder:
         """
         began, seconds = time.perf_counter(), StageSeconds()
         lease_run = _LeaseRun(lease)
-        source = Ahead(self._feeder.feed(lease, seconds) if windows is None else windows, _AHEAD, "feed")
+        source = Ahead(self._feeder.feed(lease) if windows is None else windows, _AHEAD, "feed")
         encoded = Ahead(self._encoded(source, lease_run, seconds), _AHEAD, "encode")
         try:
             fragments = self._table.write_fragments(encoded)
@@ -233,6 +238,8 @@ class Embedder:
             began = time.perf_counter()
             vectors_ND, good, bad = self._encoder.encode(window)
             seconds.encode += time.perf_counter() - began
+            seconds.read += window.read_s
+            seconds.prepare += window.prepare_s
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if window.units else None
             lease_run.add(window, rows, good, bad)
             self._check_rejects(lease_run)
@@ -331,7 +338,7 @@ class RotationFitter:
         return {"rows": self._rows}
 
     def _sample(self, shard: Shard, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        for window in self._feeder.feed(Lease((shard,)), StageSeconds()):
+        for window in self._feeder.feed(Lease((shard,))):
             vectors_ND, good, _ = self._encoder.encode(window)
             taken = vectors_ND[good][:rows]
             if len(taken):

@@ -100,6 +100,7 @@ class ClusterConfig(Block):
         cpus_per_actor: CPUs that an actor holds, and threads torch uses in it; `auto` shares the machine out.
         gpus_per_actor: GPUs that an actor holds; `auto` is 1 where there are GPUs.
         feeders: CPU actors that read, decode and tokenise for the encoder actors; 0 does it in the actors' threads.
+            `auto` is one for each CPU of the machines without a GPU, where there are GPUs, else 0.
         leases_per_actor: Leases in flight per actor: one encodes while the next is read.
         decode_threads: Threads that decode and tokenise, per actor; `auto` is the actor's CPUs.
     """
@@ -107,7 +108,7 @@ class ClusterConfig(Block):
     actors: Literal["auto"] | int = "auto"
     cpus_per_actor: Literal["auto"] | float = "auto"
     gpus_per_actor: Literal["auto"] | float = "auto"
-    feeders: int = Field(0, ge=0)
+    feeders: Literal["auto"] | int = "auto"
     leases_per_actor: int = Field(2, ge=1)
     decode_threads: Literal["auto"] | int = "auto"
 
