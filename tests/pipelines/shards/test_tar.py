@@ -45,7 +45,9 @@ def test_the_first_image_extension_that_is_there_counts(tmp_path: Path) -> None:
     assert got.reasons == {"c": "missing_field"}
 
 
-@pytest.mark.parametrize(("name", "pack"), [("a.tar.gz", gzip.compress), ("a.tgz", gzip.compress), ("a.tar.zst", zstandard.compress)])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("a.tar.gz", gzip.compress), ("a.tgz", gzip.compress), ("a.tar.zst", zstandard.compress)]
+)
 def test_compressed(tmp_path: Path, name: str, pack: object) -> None:
     keys = [str(i) for i in range(300)]
     data = pack(tar_bytes(text_members(keys)))  # type: ignore[operator]

@@ -12,7 +12,9 @@ from pipelines.shards.tar_stream import TarStream
 from tests.shard_files import tar_bytes
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
-names = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cc"]), min_size=1, max_size=140)
+names = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cc"]), min_size=1, max_size=140
+)
 
 
 def walk(data: bytes, read: bool = True) -> tuple[list[tuple[str, bytes | None]], list[Damage]]:
