@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -69,11 +69,12 @@ def run(config: DemoConfig, console: Console) -> Path:
         console.print(f"nothing to do: every shard is embedded and measured; to start over, remove {folder}")
     else:
         console.print("[bold]3/4  shortlist and funnel[/]")
-        funnel = _build_funnel(config, folder, console)
+        asked = pq.read_table(folder / "shards" / "questions", columns=["gloss"])["gloss"].to_pylist()
+        funnel = _build_funnel(config, folder, asked, console)
         console.print("[bold]4/4  report[/]")
         with _waiting("measuring every prefix, asking questions", console):
             tables = {name: VectorTable.open(str(folder / f"{name}.lance")) for name in TABLES}
-            write_report(build_report(tables, funnel.plan, funnel.card), report)
+            write_report(build_report(tables, funnel, asked), report)
         console.print(f"[bold green]done[/] in {time.monotonic() - began:.0f} s")
     _say_what_next(folder, report, console)
     return report
@@ -84,7 +85,7 @@ def _write_shards(corpora: Sequence[Corpus], folder: Path, console: Console) -> 
     with _progress(console) as progress:
         for corpus in corpora:
             bar = progress.add_task(corpus.name, total=len(corpus.samples))
-            written += write_shards(corpus, folder, lambda samples, bar=bar: progress.advance(bar, samples))
+            written += write_shards(corpus, folder, partial(progress.advance, bar))
     return written
 
 
@@ -107,15 +108,13 @@ def _embed(folder: Path, console: Console) -> int:
     return rows
 
 
-def _build_funnel(config: DemoConfig, folder: Path, console: Console) -> Funnel:
+def _build_funnel(config: DemoConfig, folder: Path, asked: Sequence[str], console: Console) -> Funnel:
     """Give the definitions a shortlist and a funnel, and print the recall card."""
     table = VectorTable.open(str(folder / "glosses.lance"))
     with _waiting(f"adding the prefix vector_{config.shortlist_dim} and its index", console):
         table = index_prefix(add_prefixes(table, [config.shortlist_dim]), config.shortlist_dim)
-    asked = pq.read_table(folder / "shards" / "questions", columns=["gloss"])["gloss"].to_pylist()
     with _waiting(f"tuning a funnel to recall {config.recall} on {len(asked)} held-out definitions", console):
-        questions_QD = np.stack([table.encode_query(question) for question in asked])
-        funnel = Funnel.build(table, recall=config.recall, k=10, queries=questions_QD)
+        funnel = Funnel.build(table, recall=config.recall, k=10, queries=asked)
     console.print(str(funnel.card), soft_wrap=True)
     return funnel
 
@@ -140,14 +139,16 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _waiting(what: str, console: Console) -> Progress:
+@contextmanager
+def _waiting(what: str, console: Console) -> Iterator[None]:
     """Show that something of unknown length goes on, and for how long."""
-    progress = Progress(
+    columns = (
         TextColumn("    "),
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
-        console=console,
     )
-    progress.add_task(what, total=None)
-    return progress
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=None)
+        yield
+        progress.update(task, total=1, completed=1)

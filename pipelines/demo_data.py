@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from schemas.errors import DependencyMissing, InputError
 
 EMOJI_PIXELS = 160
-_HELD_OUT_EVERY = 200
+_HELD_OUT_EVERY = 100
 _SKIN_TONES = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _WRITTEN_AT_S = 1_600_000_000  # the time stamp of every file and tar member: it is part of a shard's identity
 

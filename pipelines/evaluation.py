@@ -31,8 +31,8 @@ def neighbours(database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, ski
         k: Neighbours wanted; at most N.
         skip_self: Query q is database row q and is not its own neighbour.
     """
-    database_NM = torch.from_numpy(cut(np.asarray(database_ND, np.float32), dim))
-    queries_QM = torch.from_numpy(cut(np.asarray(queries_QD, np.float32), dim))
+    database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim)
+    queries_QM = cut(torch.from_numpy(np.asarray(queries_QD, np.float32)), dim)
     found = []
     for start in range(0, len(queries_QM), _QUERIES_AT_ONCE):
         scores = queries_QM[start : start + _QUERIES_AT_ONCE] @ database_NM.T
@@ -46,10 +46,11 @@ def recall_by_dim(
     database_ND: Floats, queries_QD: Floats, dims: Sequence[int], k: int = 10, *, skip_self: bool = False
 ) -> list[float]:
     """Return, for each dim, the share of the full-width top k that the prefix's top k holds."""
-    exact_QK = neighbours(database_ND, queries_QD, database_ND.shape[1], k, skip_self=skip_self)
+    width = database_ND.shape[1]
+    exact_QK = neighbours(database_ND, queries_QD, width, k, skip_self=skip_self)
     shares = []
     for dim in dims:
-        found_QK = neighbours(database_ND, queries_QD, dim, k, skip_self=skip_self)
+        found_QK = exact_QK if dim == width else neighbours(database_ND, queries_QD, dim, k, skip_self=skip_self)
         shares.append(float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean()))
     return shares
 

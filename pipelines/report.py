@@ -48,12 +48,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; `marked` is the row to look at."""
+    """A table; `marked` is the row to look at. One with a `fold` shows that text, and its rows when that is clicked."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     marked: int | None = None
+    fold: str = ""
     kind: str = field(default="grid", init=False)
 
 
