@@ -11,7 +11,8 @@ searches and is written as one. Shapes: B queries, N vectors, D full width, K ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -38,21 +39,17 @@ _SPECS = {"int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
 
 
 def make_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
-    """Train one empty index per stage.
+    """Train one empty index per stage but the last.
 
     Args:
         plan: Stages; the last is the full width.
         sample_SD: float32 unit rows to train on, at full width; `TRAIN_ROWS` are plenty.
     """
     width = sample_SD.shape[1]
-    first, *later = plan.stages
+    first, *between, _ = plan.stages
     spec = f"PQ{first.codes}x4fs" if first.precision == "pq4" else _SPECS[first.precision]
     stages = [_on_prefix(first, width, f"IVF{plan.lists},{spec}" if plan.lists else spec)]
-    for stage in later:
-        if stage.dims < width:
-            stages.append(_on_prefix(stage, width, _SPECS[stage.precision]))
-        else:
-            stages.append(faiss.index_factory(width, _SPECS[stage.precision], faiss.METRIC_INNER_PRODUCT))
+    stages += [_on_prefix(stage, width, _SPECS[stage.precision]) for stage in between]
     for index in stages:
         index.train(sample_SD)
     return stages
@@ -90,10 +87,21 @@ def search_chain(index: Index, plan: Plan, query_BD: Floats, k: int) -> tuple[Fl
     return scores, positions
 
 
-def search_first(index: Index, plan: Plan, query_BD: Floats) -> Positions:
-    """Return the (B, keep) positions that the first stage alone finds, best first; -1 where there are fewer."""
-    positions: Positions = first_stage(index).search(query_BD, plan.stages[0].keep, params=_first_parameters(plan))[1]
-    return positions
+def search_first(index: Index, plan: Plan, query_BD: Floats) -> tuple[Floats, Positions]:
+    """Return scores and positions (B, keep) that the first stage alone finds; position -1 where there are fewer."""
+    scores, positions = first_stage(index).search(query_BD, plan.stages[0].keep, params=_first_parameters(plan))
+    return scores, positions
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep FAISS on the calling thread: its own threads wait for each other at every step."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _first_parameters(plan: Plan) -> Any:
@@ -109,22 +117,22 @@ def first_stage(index: faiss.Index) -> Index:
     return index
 
 
-def full_vectors(index: faiss.Index) -> npt.NDArray[np.float16] | Floats:
+def full_vectors(index: faiss.Index) -> npt.NDArray[np.float16]:
     """View the full vectors (N, D) that the last stage holds, without copying; valid while the index lives."""
     store = faiss.downcast_index(index.refine_index)
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
     return raw.view(np.float16).reshape(index.ntotal, index.d)
 
 
-def save_codebook(index: Index, table_uri: str, storage: StorageConfig) -> str:
-    """Write an empty trained chain beside its table, under its fingerprint.
+def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig) -> str:
+    """Write trained empty stages beside their table, under their fingerprint.
 
     Returns:
         Its name, for `Plan.codebook`.
     """
-    written = faiss.serialize_index(index).tobytes()
-    name = f"codebook-{hashlib.sha256(written).hexdigest()[:16]}"
-    rows = pa.table({"index": pa.array([written], pa.large_binary())})
+    written = [faiss.serialize_index(stage).tobytes() for stage in empty]
+    name = f"codebook-{hashlib.sha256(b''.join(written)).hexdigest()[:16]}"
+    rows = pa.table({"stage": pa.array(written, pa.large_binary())})
     try:
         lance.write_dataset(rows, sibling(table_uri, name), mode="create", storage_options=lance_options(storage))
     except OSError as error:
@@ -133,10 +141,10 @@ def save_codebook(index: Index, table_uri: str, storage: StorageConfig) -> str:
     return name
 
 
-def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> Index:
+def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> list[Index]:
     """Read back what `save_codebook` wrote."""
     rows = lance.dataset(sibling(table_uri, name), storage_options=lance_options(storage)).to_table()
-    return faiss.deserialize_index(np.frombuffer(rows["index"][0].as_py(), np.uint8))
+    return [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in rows["stage"].to_pylist()]
 
 
 def _on_prefix(stage: FunnelStage, width: int, spec: str) -> Index:

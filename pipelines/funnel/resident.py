@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from faiss import Index
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Positions, duplicate, full_vectors, search_chain, search_first
+from pipelines.funnel.chain import Floats, Index, Positions
 from pipelines.funnel.plan import Plan
+from pipelines.funnel.slices import Slices
 from pipelines.matryoshka import unit
 from pipelines.tables import to_numpy
 from schemas.columns import VECTOR
@@ -38,7 +39,7 @@ class _Snapshot:
     """One version of a table in RAM. `alive_N` is None while every coded row is in the table as it was coded."""
 
     dataset: LanceDataset
-    index: Index
+    slices: Slices
     row_ids_N: Positions
     updated_N: npt.NDArray[np.int64]
     alive_N: Mask | None = None
@@ -50,13 +51,13 @@ class _Snapshot:
 class ResidentIndex:
     """A funnel's stages in RAM."""
 
-    def __init__(self, dataset: LanceDataset, plan: Plan, codebook: Index) -> None:
+    def __init__(self, dataset: LanceDataset, plan: Plan, codebook: Sequence[Index]) -> None:
         """Encode every row of the table.
 
         Args:
             dataset: Version to load.
             plan: Stages.
-            codebook: Empty trained chain of the plan.
+            codebook: The plan's trained empty stages, without the last.
         """
         self.plan, self._codebook = plan, codebook
         self._refreshing = threading.Lock()
@@ -111,12 +112,11 @@ class ResidentIndex:
             return np.full((len(query_BD), k), -1, np.int64)
         spare = k + _SPARE
         if now.alive_N is None:
-            return search_chain(now.index, plan.keeping(max(plan.stages[0].keep, spare)), query_BD, min(spare, total))[
-                1
-            ]
+            wide = plan.keeping(max(plan.stages[0].keep, spare))
+            return now.slices.search(wide, query_BD, spare)[1]
         scale = total / max(1, int(now.alive_N.sum()))
         wider = plan.keeping(math.ceil(max(plan.stages[0].keep, spare) * scale))
-        positions_BK = search_chain(now.index, wider, query_BD, min(math.ceil(spare * scale) + _SPARE, total))[1]
+        positions_BK = now.slices.search(wider, query_BD, math.ceil(spare * scale) + _SPARE)[1]
         positions_BK = np.where(now.alive_N[positions_BK], positions_BK, -1)
         short_B = (positions_BK >= 0).sum(1) < min(k, int(now.alive_N.sum()))
         if short_B.any():
@@ -128,19 +128,18 @@ class ResidentIndex:
         """Return (B, k) positions among the allowed ones, the best first, padded with -1."""
         out_BK = np.full((len(query_BD), k), -1, np.int64)
         count = int(allowed_N.sum())
-        vectors_ND = full_vectors(now.index)
         keep = math.ceil(plan.stages[0].keep * 1.2 * len(allowed_N) / max(1, count))
         everything = np.flatnonzero(allowed_N) if 2 * keep >= count else None
         for row, query_D in enumerate(query_BD):
             among = everything
             if among is None:
-                found = search_first(now.index, plan.keeping(keep), query_D[None])[0]
+                found = now.slices.candidates(plan.keeping(keep), query_D[None])[0]
                 among = found[(found >= 0) & allowed_N[found]]
                 if len(among) < min(k, count):
                     among = np.flatnonzero(allowed_N)
             scores = np.concatenate(
                 [
-                    vectors_ND[among[i : i + _EXACT_BLOCK]].astype(np.float32) @ query_D
+                    now.slices.vectors(among[i : i + _EXACT_BLOCK]).astype(np.float32) @ query_D
                     for i in range(0, len(among), _EXACT_BLOCK)
                 ]
                 or [np.empty(0, np.float32)]
@@ -162,13 +161,16 @@ class ResidentIndex:
         return now.allowed[where]
 
     def _load(self, dataset: LanceDataset) -> _Snapshot:
-        index = duplicate(self._codebook)
         row_ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for batch in dataset.scanner(columns=["_rowid", _UPDATED, VECTOR]).to_batches():
-            index.add(to_numpy(batch[VECTOR]).astype(np.float32))
-            row_ids.append(batch["_rowid"].to_numpy().astype(np.int64))
-            updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
-        return _Snapshot(dataset, index, np.concatenate(row_ids), np.concatenate(updated))
+
+        def blocks() -> Iterator[npt.NDArray[np.float16]]:
+            for batch in dataset.scanner(columns=["_rowid", _UPDATED, VECTOR]).to_batches():
+                row_ids.append(batch["_rowid"].to_numpy().astype(np.int64))
+                updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
+                yield to_numpy(batch[VECTOR])
+
+        slices = Slices.build(self._codebook, blocks(), dataset.count_rows())
+        return _Snapshot(dataset, slices, np.concatenate(row_ids), np.concatenate(updated))
 
     def _follow(self, old: _Snapshot, dataset: LanceDataset) -> _Snapshot:
         rows = dataset.scanner(columns=["_rowid", _UPDATED]).to_table()
@@ -192,14 +194,14 @@ class ResidentIndex:
             ).to_table()
             tail_ids, tail = found["_rowid"].to_numpy().astype(np.int64), to_numpy(found[VECTOR])
         mask = None if alive_N.all() else alive_N
-        return _Snapshot(dataset, old.index, old.row_ids_N, old.updated_N, mask, tail_ids, tail)
+        return _Snapshot(dataset, old.slices, old.row_ids_N, old.updated_N, mask, tail_ids, tail)
 
 
 def _rescore(now: _Snapshot, query_BD: Floats, positions_BK: Positions) -> tuple[Floats, Positions]:
     """True cosines and row ids of positions; -inf and -1 where there is none."""
     if not len(now.row_ids_N):
         return np.full(positions_BK.shape, -np.inf, np.float32), positions_BK
-    vectors_BKD = unit(full_vectors(now.index)[positions_BK].astype(np.float32))
+    vectors_BKD = unit(now.slices.vectors(positions_BK).astype(np.float32))
     scores_BK = np.einsum("bkd,bd->bk", vectors_BKD, query_BD)
     is_row = positions_BK >= 0
     return np.where(is_row, scores_BK, -np.inf).astype(np.float32), np.where(is_row, now.row_ids_N[positions_BK], -1)

@@ -207,8 +207,8 @@ class Funnel:
 def _tune_and_save(table: VectorTable, goal: Goal, query_QD: Floats | None) -> TunedFunnel:
     blocks = [to_numpy(batch[VECTOR]) for batch in table.dataset.scanner(columns=[VECTOR]).to_batches()]
     x_ND = np.concatenate(blocks) if blocks else np.empty((0, table.space.ladder.width), np.float16)
-    tuned, chain = tune_memory(x_ND, table.space.ladder.dims, goal, table.dataset.version, query_QD)
-    name = save_codebook(chain, table.uri, table.storage)
+    tuned, empty = tune_memory(x_ND, table.space.ladder.dims, goal, table.dataset.version, query_QD)
+    name = save_codebook(empty, table.uri, table.storage)
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
 
 

@@ -12,21 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from faiss import Index
 
-from pipelines.funnel.chain import (
-    TRAIN_ROWS,
-    Floats,
-    Positions,
-    duplicate,
-    join,
-    make_stages,
-    make_store,
-    search_chain,
-    search_first,
-)
+from pipelines.funnel.chain import TRAIN_ROWS, Floats, Index, Positions, make_stages, make_store
 from pipelines.funnel.judge import KEEPS, Goal, Judge, Trial, check_rows
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
+from pipelines.funnel.slices import Slices, slice_bounds
 from pipelines.funnel.truth import Truth, exact_neighbours
 from pipelines.matryoshka import unit
 
@@ -39,7 +29,7 @@ _BLOCK = 65_536
 
 def tune_memory(
     x_ND: Halves, ladder: tuple[int, ...], goal: Goal, version: int, query_QD: Floats | None = None
-) -> tuple[TunedFunnel, Index]:
+) -> tuple[TunedFunnel, tuple[Index, ...]]:
     """Choose stages, precision, index and candidates for a funnel in RAM.
 
     Args:
@@ -50,7 +40,7 @@ def tune_memory(
         query_QD: float32 unit rows to tune on; default are rows of the table, taken out of it.
 
     Returns:
-        Plan and card, and the plan's trained chain, empty.
+        Plan and card, and the plan's trained empty stages, without the last.
 
     Raises:
         TableError: The table has too few rows to hold any out.
@@ -63,18 +53,15 @@ def tune_memory(
     truth = exact_neighbours(_blocks(rest_ND), queries_QD, goal.k)
     exact_batched_us = (time.perf_counter() - started) / len(queries_QD) * 1e6
     judge = Judge(truth, queries_QD, goal)
-    store = make_store(x_ND.shape[1])
-    for _, block_BD in _blocks(rest_ND):
-        store.add(block_BD.astype(np.float32))
+    stores = _fill_stores(rest_ND)
     for plan in _memory_plans(ladder, len(rest_ND), goal):
         if not judge.is_hopeless(plan):
-            judge.hear(_try(plan, rest_ND, store, queries_QD, truth))
+            judge.hear(_try(plan, rest_ND, stores, queries_QD, truth))
     if len(rest_ND) >= _PARTITIONED_ROWS:
         for plan in _partitioned(judge.best.plan, len(rest_ND)):
-            judge.hear(_try(plan, rest_ND, store, queries_QD, truth))
+            judge.hear(_try(plan, rest_ND, stores, queries_QD, truth))
     card = judge.card(len(x_ND), version, _exact_us(rest_ND, queries_QD), exact_batched_us)
-    last = make_store(x_ND.shape[1])
-    return TunedFunnel(plan=judge.best.plan, card=card), join([*judge.best.empty, last])
+    return TunedFunnel(plan=judge.best.plan, card=card), judge.best.empty
 
 
 def _memory_plans(ladder: tuple[int, ...], rows: int, goal: Goal) -> Iterator[Plan]:
@@ -105,20 +92,25 @@ def _partitioned(plan: Plan, rows: int) -> Iterator[Plan]:
         yield wide.model_copy(update={"lists": lists, "probes": lists // share})
 
 
-def _try(plan: Plan, x_ND: Halves, store: Index, queries_QD: Floats, truth: Truth) -> Trial:
+def _try(plan: Plan, x_ND: Halves, stores: list[Index], queries_QD: Floats, truth: Truth) -> Trial:
     sample = np.random.default_rng(0).permutation(len(x_ND))[:TRAIN_ROWS]
-    stages = make_stages(plan, x_ND[sample].astype(np.float32))[:-1]
-    empty = tuple(duplicate(stage) for stage in stages)
-    for _, block_BD in _blocks(x_ND):
-        for stage in stages:
-            stage.add(block_BD.astype(np.float32))
-    chain = join([*stages, store])
-    candidates_QK = search_first(chain, plan, queries_QD)
+    empty = make_stages(plan, x_ND[sample].astype(np.float32))
+    slices = Slices.build(empty, (block for _, block in _blocks(x_ND)), len(x_ND), stores)
 
     def search(narrowed: Plan, some_QD: Floats) -> object:
-        return search_chain(chain, narrowed, some_QD, narrowed.k)
+        return slices.search(narrowed, some_QD, narrowed.k)
 
-    return Trial(plan, truth.ranks(candidates_QK), search, empty)
+    return Trial(plan, truth.ranks(slices.candidates(plan, queries_QD)), search, tuple(empty))
+
+
+def _fill_stores(x_ND: Halves) -> list[Index]:
+    """Fill the last stage, which all plans share, once."""
+    bounds = slice_bounds(len(x_ND))
+    stores = [make_store(x_ND.shape[1]) for _ in bounds[1:]]
+    for store, start, end in zip(stores, bounds, bounds[1:], strict=False):
+        for _, block_BD in _blocks(x_ND[start:end]):
+            store.add(block_BD.astype(np.float32))
+    return stores
 
 
 def _exact_us(x_ND: Halves, queries_QD: Floats) -> float:
