@@ -155,9 +155,15 @@ class VectorTable:
         return _open_dataset(sibling(self.uri, suffix), self.storage, None)
 
     def done_shards(self) -> set[int]:
-        """Return the identities of all shards that have landed, those that gave no rows included."""
-        empty = self.companion("shards").to_table(columns=["shard"], filter="rows = 0")
-        return _ledger(self.dataset) | set(empty["shard"].to_pylist())
+        """Return the identities of all shards that have landed.
+
+        One that gave no rows is among them, unless rows of another content of the same file are still to leave.
+        """
+        held = _ledger(self.dataset)
+        records = self.companion("shards").to_table(columns=["shard", "uri", "rows"])
+        occupied = records.filter(pc.is_in(records["shard"], pa.array(held, pa.int64())))["uri"].combine_chunks()
+        is_empty = pc.and_not(pc.equal(records["rows"], 0), pc.is_in(records["uri"], occupied))
+        return held | set(records.filter(is_empty)["shard"].to_pylist())
 
     def write_fragments(self, batches: Iterable[pa.RecordBatch]) -> tuple[str, ...]:
         """Write rows that nobody sees until they land; prefix columns that the table has are cut on the way.
