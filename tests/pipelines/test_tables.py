@@ -244,17 +244,19 @@ def test_whatever_is_landed_by_whom_the_last_content_of_each_shard_is_there_once
 def test_of_racing_creators_one_succeeds(tmp_path: Path) -> None:
     barrier = threading.Barrier(4)
 
-    def create(number: int) -> bool:
+    def create(name: str) -> bool:
         barrier.wait()
         try:
-            new_table(tmp_path)
+            table = new_table(tmp_path, name)
         except TableExists:
             return False
+        land(table, a_shard("a"))  # whoever comes later must not take it away
         return True
 
     with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(create, range(4))) == [False, False, False, True]
-    assert contents(VectorTable.open(str(tmp_path / "t.lance"))) == {}
+        for number in range(10):
+            assert sorted(pool.map(create, [f"t{number}"] * 4)) == [False, False, False, True]
+            assert contents(VectorTable.open(str(tmp_path / f"t{number}.lance"))) == expected(a_shard("a"))
 
 
 def test_an_address_without_a_table_is_said_to_have_none(tmp_path: Path) -> None:
