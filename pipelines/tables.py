@@ -6,6 +6,7 @@ Owns every write to a vector table and to its companions `<table>.shards.lance` 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,23 +94,10 @@ class VectorTable:
             TableExists: Something is at that address already.
         """
         uri = absolute(uri)
-        options = lance_options(storage)
         for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS), ("runs", RUNS)):
-            _create_if_missing(sibling(uri, suffix), companion, options)
-        schema = table_schema(space, kept)
-        try:
-            dataset = lance.write_dataset(
-                schema.empty_table(),
-                uri,
-                schema=schema,
-                mode="create",
-                enable_stable_row_ids=True,
-                storage_options=options,
-            )
-        except OSError as error:
-            if "already exists" in str(error) or isinstance(error, CommitConflictError):
-                raise TableExists(f"{uri} exists already; open it, or name another table") from None
-            raise
+            with contextlib.suppress(TableExists):
+                _create_dataset(sibling(uri, suffix), companion, storage)
+        dataset = _create_dataset(uri, table_schema(space, kept), storage)
         return cls(uri, dataset, storage)
 
     def check_space(self, space: Space) -> None:
@@ -155,9 +143,15 @@ class VectorTable:
         return _open_dataset(sibling(self.uri, suffix), self.storage, None)
 
     def done_shards(self) -> set[int]:
-        """Return the identities of all shards that have landed, those that gave no rows included."""
-        empty = self.companion("shards").to_table(columns=["shard"], filter="rows = 0")
-        return _ledger(self.dataset) | set(empty["shard"].to_pylist())
+        """Return the identities of all shards that have landed.
+
+        One that gave no rows is among them, unless rows of another content of the same file are still to leave.
+        """
+        held = _ledger(self.dataset)
+        records = self.companion("shards").to_table(columns=["shard", "uri", "rows"])
+        occupied = records.filter(pc.is_in(records["shard"], pa.array(held, pa.int64())))["uri"].combine_chunks()
+        is_empty = pc.and_not(pc.equal(records["rows"], 0), pc.is_in(records["uri"], occupied))
+        return held | set(records.filter(is_empty)["shard"].to_pylist())
 
     def write_fragments(self, batches: Iterable[pa.RecordBatch]) -> tuple[str, ...]:
         """Write rows that nobody sees until they land; prefix columns that the table has are cut on the way.
@@ -405,12 +399,24 @@ def _open_dataset(uri: str, storage: StorageConfig, version: int | str | None) -
         raise
 
 
-def _create_if_missing(uri: str, schema: pa.Schema, options: dict[str, str] | None) -> None:
+def _create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:
+    """Create an empty dataset by a commit that has no version before it.
+
+    Of racing `write_dataset(mode="create")` several succeed, and the last one takes the others' rows away.
+    """
+    nothing = Transaction(0, LanceOperation.Overwrite(schema, []))
     try:
-        lance.write_dataset(schema.empty_table(), uri, schema=schema, mode="create", storage_options=options)
-    except OSError as error:
-        if "already exists" not in str(error) and not isinstance(error, CommitConflictError):
-            raise
+        return LanceDataset.commit(
+            uri, nothing, storage_options=lance_options(storage), max_retries=0, enable_stable_row_ids=True
+        )
+    except (ValueError, OSError):
+        try:
+            _open_dataset(uri, storage, None)
+        except TableNotFound:
+            pass
+        else:
+            raise TableExists(f"{uri} exists already; open it, or name another table") from None
+        raise
 
 
 def _ledger(dataset: LanceDataset) -> set[int]:

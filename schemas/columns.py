@@ -136,8 +136,8 @@ def space_of(schema: pa.Schema, where: str) -> Space:
 
 REJECTS = pa.schema(
     [
-        pa.field("shard", pa.int64(), nullable=False),
-        pa.field("position", pa.int64(), nullable=False),
+        pa.field("shard", pa.int64(), nullable=False, metadata={b"lance-schema:unenforced-primary-key": b"true"}),
+        pa.field("position", pa.int64(), nullable=False, metadata={b"lance-schema:unenforced-primary-key": b"true"}),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
