@@ -8,8 +8,8 @@ Systems: `ceiling` prepares and encodes preloaded inputs, with nothing read or w
 `lance-ray` is the same into `lance_ray.write_lance`; `loop` is one plain process with the library's own recipe.
 All of them run the same weights; `lake`, `ray-data` and `lance-ray` run the very same encoder classes.
 
-Each system runs in processes of its own. `rows/s` is the steady state: from the moment the encoder is loaded to the last
-committed row. Peak memory is the largest sum of the processes' proportional set sizes.
+Each system runs in processes of its own. `rows/s` is the steady state: from the moment the encoder is loaded to the
+last committed row. Peak memory is the largest sum of the processes' proportional set sizes.
 """
 
 from __future__ import annotations

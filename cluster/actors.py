@@ -106,7 +106,8 @@ class ActorPool(Generic[I, R]):
         actor_class = ray.remote(**options)(_Actor)
         self._in_flight = pool.in_flight
         self._seats = [_Seat(actor_class.remote(make_worker)) for _ in range(pool.actors)]
-        feeder_class = ray.remote(num_cpus=1, max_restarts=-1, max_concurrency=pool.in_flight)(_FeederActor)
+        feeding: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": pool.in_flight}
+        feeder_class = ray.remote(**feeding)(_FeederActor)
         self._feeders = [feeder_class.remote(make_feeder) for _ in range(pool.feeders if make_feeder else 0)]
         self._calls = 0
         self._made = [seat.actor.made_at.remote() for seat in self._seats]

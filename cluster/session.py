@@ -97,10 +97,9 @@ def plan_pool(config: ClusterConfig) -> Pool:
     if feeders == "auto":
         feeders = int(sum(machine.get("CPU", 0) for machine in machines if not machine.get("GPU"))) if gpus else 0
     gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
-    cpus_each = config.cpus_per_actor
-    if cpus_each == "auto":
-        # Leave a sliver for whoever else wants to start an actor: one that does not fit would wait without a word.
-        cpus_each = max(0.01, (free.get("CPU", 0.0) - feeders) / actors - 0.01)
+    # Leave a sliver for whoever else wants to start an actor: one that does not fit would wait without a word.
+    share = max(0.01, (free.get("CPU", 0.0) - feeders) / actors - 0.01)
+    cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
     return Pool(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
 
