@@ -65,7 +65,7 @@ def connect() -> Iterator[None]:
 
 def _init() -> None:
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.WARNING)
         return
     os.environ.update(_LEAN)
     ray.init(
