@@ -48,7 +48,7 @@ class Got:
         return {reject.key: reject.reason for reject in self.rejects}
 
 
-def shard_at(path: Path | str, storage: StorageConfig = StorageConfig()) -> Shard:  # noqa: B008 - frozen
+def shard_at(path: Path | str, storage: StorageConfig = StorageConfig()) -> Shard:
     """The one shard at a path."""
     (shard,) = list_shards([str(path)], storage=storage)
     return shard
@@ -57,7 +57,7 @@ def shard_at(path: Path | str, storage: StorageConfig = StorageConfig()) -> Shar
 def read(
     shard: Shard | Path,
     config: InputConfig,
-    limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - frozen
+    limits: LimitsConfig = LimitsConfig(),
     **options: Any,
 ) -> Got:
     """Read a shard to its end, checking what holds for every block."""

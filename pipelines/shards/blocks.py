@@ -18,12 +18,23 @@ import pyarrow.compute as pc
 
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound
-from schemas.records import Block, Reject, Shard
+from schemas.records import Block, Modality, Reject, Shard
 
 BLOCK_ROWS = 1024
 BLOCK_BYTES = 8 << 20
 
+INPUT_TYPES: dict[Modality, pa.DataType] = {
+    "text": pa.string(),
+    "image": pa.binary(),
+    "vector": pa.list_(pa.float32()),
+}
+
 Mask = npt.NDArray[np.bool_]
+
+
+def input_field(config: InputConfig) -> str:
+    """Return the name of the field that is embedded, alternatives joined by `;`."""
+    return config.text or config.image or config.vector or ""
 
 
 @dataclass
@@ -33,7 +44,7 @@ class Stretch:
     Attributes:
         positions: int64, 0-based place of each sample in its shard.
         ids: The samples' own ids, string or integer; None where they have none.
-        inputs: string or binary; null where the sample lacks it.
+        inputs: string or binary, or lists of numbers for vectors; null where the sample lacks it.
         kept: One array per field of the kept schema, in its order, of that field's type or one that casts to it.
         rejects: Samples of the stretch that could not be read.
     """
@@ -58,16 +69,15 @@ class BlockMaker:
             kept: Fields of the kept columns, as they leave.
         """
         self._shard, self._limits, self._kept = shard, limits, kept
-        self._is_text = config.text is not None
-        self._field = config.text or config.image or ""
+        self._modality = config.modality
+        self._field = input_field(config)
         self._id_field = config.id
         self._seen = SeenIds()
-        input_type = pa.string() if self._is_text else pa.binary()
         self._schema = pa.schema(
             [
                 pa.field("id", pa.string(), nullable=False),
                 pa.field("position", pa.int64(), nullable=False),
-                pa.field("input", input_type, nullable=False),
+                pa.field("input", INPUT_TYPES[config.modality], nullable=False),
                 *kept,
             ]
         )
@@ -76,7 +86,7 @@ class BlockMaker:
         """Reject the bad samples of a stretch and yield the good ones, at most `BLOCK_BYTES` of input a block."""
         if not len(stretch.positions):
             if stretch.rejects:
-                yield Block(self._schema.empty_table().to_batches()[0], stretch.rejects)
+                yield Block(pa.RecordBatch.from_pylist([], self._schema), stretch.rejects)
             return
         ids, has_id = self._ids(stretch)
         good: Mask = np.ones(len(ids), bool)
@@ -114,11 +124,13 @@ class BlockMaker:
 
     def _inputs(self, inputs: pa.Array, reject: Callable[[Mask, str, Callable[[int], str]], None]) -> pa.Array:
         cap = self._limits.max_sample_bytes
-        size = pc.fill_null(pc.binary_length(inputs), 0).to_numpy(zero_copy_only=False)
+        size = _sizes(inputs)
         reject(
             size > cap, "too_large", lambda row: f"{self._field} is {size[row]} bytes; limits.max_sample_bytes is {cap}"
         )
-        if not self._is_text:
+        if self._modality == "vector":
+            return _vectors(inputs)
+        if self._modality == "image":
             reject(size == 0, "empty_image", lambda row: f"{self._field} is empty")
             return inputs.cast(pa.binary())
         texts, is_utf8 = _utf8(inputs)
@@ -219,8 +231,25 @@ def _mask(array: pa.Array) -> Mask:
     return mask
 
 
+def _sizes(inputs: pa.Array) -> npt.NDArray[np.int64]:
+    """Bytes of each input; 0 for null."""
+    is_list = pa.types.is_nested(inputs.type)
+    lengths = pc.list_value_length(inputs) if is_list else pc.binary_length(inputs)
+    sizes: npt.NDArray[np.int64] = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return sizes * 4 if is_list else sizes
+
+
+def _vectors(inputs: pa.Array) -> pa.Array:
+    """Lists of float32; a number that is null is NaN, as what checks the vectors knows it."""
+    lists = inputs.cast(pa.list_(inputs.type.value_type)).cast(INPUT_TYPES["vector"])
+    if not lists.flatten().null_count:
+        return lists
+    numbers = pc.fill_null(lists.values, np.float32("nan"))
+    return pa.ListArray.from_arrays(lists.offsets, numbers, mask=lists.is_null())
+
+
 def _split(rows: pa.RecordBatch, rejects: Sequence[Reject]) -> Iterator[Block]:
-    ends = pc.cumulative_sum(pc.binary_length(rows["input"]).cast(pa.int64())).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(_sizes(rows["input"]))
     start = 0
     while True:
         spent = ends[start - 1] if start else 0

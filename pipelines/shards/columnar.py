@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shards.blocks import Stretch
+from pipelines.shards.blocks import INPUT_TYPES, Stretch, input_field
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound, nearest
+from schemas.records import Modality
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Picked:
         inputs: Columns of the input, the first that is not null counts; `image.bytes` is a struct's child.
         id: Column of the id, if one was asked for.
         kept: Kept columns, with the types that they leave with.
+        null_type: What an input column that is all null, and so has no type, is read as.
     """
 
     inputs: tuple[str, ...]
     id: str | None
     kept: pa.Schema
+    null_type: pa.DataType
 
     @property
     def columns(self) -> list[str]:
@@ -40,11 +43,11 @@ def pick(schema: pa.Schema, config: InputConfig, uri: str) -> Picked:
     Raises:
         FieldNotFound: One is missing, or its type cannot serve.
     """
-    asked = config.text or config.image or ""
+    asked = input_field(config)
     names = [name for name in asked.split(";") if name in schema.names]
     if not names:
         raise missing(asked, schema.names, uri)
-    inputs = tuple(_input_column(schema.field(name), config.text is not None, uri) for name in names)
+    inputs = tuple(_input_column(schema.field(name), config.modality, uri) for name in names)
     for name in (*config.keep, *([config.id] if config.id else [])):
         if name not in schema.names:
             raise missing(name, schema.names, uri)
@@ -53,7 +56,7 @@ def pick(schema: pa.Schema, config: InputConfig, uri: str) -> Picked:
             f"{uri}: field {config.id!r} is {schema.field(config.id).type}; an id is a text or an integer"
         )
     kept = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in config.keep])
-    return Picked(inputs, config.id, kept)
+    return Picked(inputs, config.id, kept, INPUT_TYPES[config.modality])
 
 
 def missing(name: str, known: Sequence[str], uri: str) -> FieldNotFound:
@@ -64,22 +67,28 @@ def missing(name: str, known: Sequence[str], uri: str) -> FieldNotFound:
 def stretch(batch: pa.RecordBatch, picked: Picked, start: int) -> Stretch:
     """Turn a batch of the picked columns, whose first row is at `start` in its shard, into a Stretch."""
     inputs = [_plain_array(_column(batch, name)) for name in picked.inputs]
+    inputs = [array.cast(picked.null_type) if pa.types.is_null(array.type) else array for array in inputs]
     return Stretch(
         positions=pa.array(np.arange(start, start + len(batch))),
         ids=_plain_array(batch[picked.id]) if picked.id else None,
-        inputs=inputs[0] if len(inputs) == 1 else pc.coalesce(*[array.cast(pa.binary()) for array in inputs]),
+        inputs=inputs[0] if len(inputs) == 1 else pc.coalesce(*[array.cast(inputs[0].type) for array in inputs]),
         kept=[_plain_array(batch[name]) for name in picked.kept.names],
     )
 
 
-def _input_column(field: pa.Field, is_text: bool, uri: str) -> str:
+def _input_column(field: pa.Field, modality: Modality, uri: str) -> str:
     kind = _plain(field.type)
-    if _is_bytes(kind) or (is_text and _is_text(kind)):
+    fits = {
+        "text": _is_text(kind) or _is_bytes(kind),
+        "image": _is_bytes(kind),
+        "vector": _is_list(kind) and bool(pa.types.is_floating(kind.value_type)),
+    }
+    if fits[modality] or pa.types.is_null(kind):
         return str(field.name)
-    if not is_text and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+    if modality == "image" and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         return f"{field.name}.bytes"
-    wanted = "a text" if is_text else "bytes, or a struct with bytes,"
-    raise FieldNotFound(f"{uri}: field {field.name!r} is {field.type}; what is embedded must be {wanted} in each row")
+    wanted = {"text": "a string", "image": "binary, or a struct with `bytes`,", "vector": "a list of floats"}[modality]
+    raise FieldNotFound(f"{uri}: field {field.name!r} is {field.type}; as {modality} it must be {wanted} in each row")
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -113,6 +122,21 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def _can_be_id(kind: pa.DataType) -> bool:
     kind = _plain(kind)
-    return _is_text(kind) or _is_bytes(kind) or bool(pa.types.is_integer(kind))
+    return _is_text(kind) or _is_bytes(kind) or bool(pa.types.is_integer(kind) or pa.types.is_null(kind))
+
+
+def require(config: InputConfig, known: Sequence[str], uri: str) -> None:
+    """Refuse a config that names a field which none of the samples looked at has.
+
+    Raises:
+        FieldNotFound: One is missing.
+    """
+    for name in [input_field(config), *config.keep, *([config.id] if config.id else [])]:
+        if known and not any(alternative in known for alternative in name.split(";")):
+            raise missing(name, known, uri)

@@ -1,13 +1,11 @@
 """JSON lines: one object a line, gzip or zstd if the name says so.
 
-Reasons of the rejects made here: `bad_json`, `bad_utf8`, `not_text`, `not_base64`, `too_large`, `truncated_shard`,
-`corrupt_shard`.
+Reasons of the rejects made here: `bad_json`, `bad_utf8`, `not_text`, `not_base64`, `not_vector`, `too_large`,
+`truncated_shard`, `corrupt_shard`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -15,9 +13,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipelines.shards.blocks import Stretch
-from pipelines.shards.columnar import missing
-from pipelines.shards.rows import Rows, as_text
+from pipelines.shards.blocks import Stretch, input_field
+from pipelines.shards.columnar import require
+from pipelines.shards.rows import Rows, as_text, from_json
 from pipelines.shards.store import open_shard
 from pipelines.shards.streams import ByteStream, Damage, decompressed
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
@@ -39,10 +37,7 @@ def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage
             record = None if isinstance(line, Damage) else _parse(line)
             if isinstance(record, dict):
                 known.update(dict.fromkeys(record))
-    asked = [config.text or config.image or "", *config.keep, *([config.id] if config.id else [])]
-    for name in asked:
-        if known and not any(alternative in known for alternative in name.split(";")):
-            raise missing(name, list(known), shard.uri)
+    require(config, list(known), shard.uri)
     return pa.schema([pa.field(name, pa.string()) for name in config.keep])
 
 
@@ -69,30 +64,13 @@ def _add(rows: Rows, position: int, record: Any, config: InputConfig) -> None:
     if not isinstance(record, dict):
         raise Damage("bad_json", f"the line is a JSON {type(record).__name__}, not an object")
     sample_id = as_text(record.get(config.id)) if config.id else None
-    kept = [as_text(record.get(name)) for name in config.keep]
-    if config.text is not None:
-        value = record.get(config.text)
-        if value is None or isinstance(value, str):
-            rows.add(position, sample_id, value, kept)
-        else:
-            rows.reject(position, sample_id or "", "not_text", f"{config.text} is a {type(value).__name__}, not a text")
+    value = next((record[name] for name in input_field(config).split(";") if record.get(name) is not None), None)
+    try:
+        value = from_json(value, config.modality)
+    except Damage as damage:
+        rows.reject(position, sample_id or "", damage.reason, f"{input_field(config)} {damage}")
         return
-    value = next((record[name] for name in str(config.image).split(";") if record.get(name) is not None), None)
-    try:
-        rows.add(position, sample_id, _image_bytes(value), kept)
-    except ValueError as error:
-        rows.reject(position, sample_id or "", "not_base64", f"{config.image} is not an image in base64: {error}")
-
-
-def _image_bytes(value: Any) -> bytes | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError(f"it is a {type(value).__name__}")  # noqa: TRY004 - bad data, not a bad call
-    try:
-        return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
+    rows.add(position, sample_id, value, [as_text(record.get(name)) for name in config.keep])
 
 
 def _parse(line: bytes) -> Any:

@@ -4,7 +4,7 @@ Owns what belongs together. A member is handed on as text or bytes and never int
 fields as well; pickles and their like stay bytes.
 
 Reasons of the rejects made here: `truncated_shard`, `corrupt_shard`, `interleaved`, `duplicate_member`, `duplicate_id`,
-`too_large`, `bad_json`, `not_text`.
+`too_large`, `bad_json`, `not_text`, `not_base64`, `not_vector`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipelines.shards.blocks import Stretch
-from pipelines.shards.columnar import missing
-from pipelines.shards.rows import Rows, as_text
+from pipelines.shards.blocks import Stretch, input_field
+from pipelines.shards.columnar import require
+from pipelines.shards.rows import Rows, Value, as_text, from_json
 from pipelines.shards.store import open_shard
 from pipelines.shards.streams import ByteStream, Damage, decompressed
 from pipelines.shards.tar_stream import Shift, TarStream
@@ -67,10 +67,7 @@ def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage
     with open_shard(shard, storage) as file:
         for sample in islice(_Grouping(config, limits).samples(decompressed(file, shard.uri)), _PEEK_SAMPLES):
             known.update(dict.fromkeys([*sample.members, *(_json(sample) or ())]))
-    asked = [config.text or config.image or "", *config.keep, *([config.id] if config.id else [])]
-    for name in asked:
-        if known and not any(alternative in known for alternative in name.split(";")):
-            raise missing(name, list(known), shard.uri)
+    require(config, list(known), shard.uri)
     return pa.schema([pa.field(name, pa.binary() if _BINARY.fullmatch(name) else pa.string()) for name in config.keep])
 
 
@@ -124,7 +121,7 @@ class _Grouping:
 
     def __init__(self, config: InputConfig, limits: LimitsConfig) -> None:
         self._config, self._max_bytes = config, limits.max_sample_bytes
-        self._inputs = (config.text or config.image or "").split(";")
+        self._inputs = [] if config.modality == "vector" else input_field(config).split(";")
         self._others = {*config.keep, *([config.id] if config.id else [])}
         self._wanted = {*self._inputs, *self._others, "json"}
 
@@ -178,14 +175,14 @@ class _Grouping:
     def _is_whole(self, sample: _Sample) -> bool:
         there = {extension for extension, data in sample.members.items() if data is not None}
         there.update(_json(sample) or ())
-        return there >= self._others and not there.isdisjoint(self._inputs)
+        return there >= self._others and not there.isdisjoint(input_field(self._config).split(";"))
 
     def add(self, sample: _Sample, rows: Rows) -> None:
         """Find the fields of a sample and add it to the rows, or to their rejects."""
         if sample.fault is not None:
             rows.reject(sample.position, sample.key, *sample.fault)
             return
-        value: bytes | None = None
+        value: Value = None
         for name in self._inputs:
             value = sample.members.get(name)
             if value is not None:
@@ -196,13 +193,12 @@ class _Grouping:
         is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
         record = None if is_in_members else _json(sample)
         config = self._config
-        if value is None and config.text is not None and sample.members.get("json") is not None:
-            text = record.get(config.text) if record is not None else None
-            if record is None or not isinstance(text, str | None):
-                reason = "bad_json" if record is None else "not_text"
-                rows.reject(sample.position, sample.key, reason, f"its json member holds no text under {config.text!r}")
+        if value is None and sample.members.get("json") is not None:
+            try:
+                value = _from_record(record, config)
+            except Damage as damage:
+                rows.reject(sample.position, sample.key, damage.reason, str(damage))
                 return
-            value = None if text is None else text.encode()
         sample_id: str | None = sample.key
         if config.id is not None:
             named = _field(sample, record, config.id)
@@ -217,6 +213,17 @@ def _split(name: str) -> tuple[str, str]:
     if dot <= base or (name.startswith("__") and name.partition("/")[0].endswith("__")):
         return name, ""
     return name[:dot], name[dot + 1 :].lower()
+
+
+def _from_record(record: dict[str, Any] | None, config: InputConfig) -> Value:
+    if record is None:
+        raise Damage("bad_json", "its json member is not a JSON object")
+    name = input_field(config)
+    try:
+        value = from_json(record.get(name), config.modality)
+    except Damage as damage:
+        raise Damage(damage.reason, f"{name} {damage}") from None
+    return value.encode() if isinstance(value, str) else value
 
 
 def _field(sample: _Sample, record: dict[str, Any] | None, name: str) -> bytes | None:

@@ -43,6 +43,7 @@ class TarStream:
         """Start at the first header."""
         self._stream = stream
         self._buffer, self._at, self._base = b"", 0, 0
+        self._data_at = 0
         self._size = 0
         self._unread = 0
         self._zero_blocks = 0
@@ -78,6 +79,7 @@ class TarStream:
                 path, size, is_named = None, None, not _names_next(block)
                 continue
             self._at += _BLOCK
+            self._data_at = self._offset
             name, data_bytes, kind = header
             if kind in _EXTENSIONS:
                 try:
@@ -105,7 +107,7 @@ class TarStream:
             else:
                 self._skip()
             if not self._fill(_BLOCK):
-                if self._zero_blocks < 2 or self._buffer[self._at :].strip(b"\0"):
+                if self._zero_blocks < 2 or self._at < len(self._buffer):
                     raise self._cut()
                 return None
             block = self._buffer[self._at : self._at + _BLOCK]
@@ -116,9 +118,12 @@ class TarStream:
             self._zero_blocks += 1
 
     def _find_header(self) -> Damage:
-        """Go to the next valid header behind the damaged one that the stream stands at."""
+        """Go to the next valid header, from a place where there is none.
+
+        The search begins within the data of the last member: if some of it is missing, the next header came too early.
+        """
         lost_from = self._offset
-        self._at += 1
+        self._at = max(self._data_at - self._base, 0)
         while True:
             found = self._buffer.find(_MAGIC, self._at + _MAGIC_AT)
             if found < 0:
@@ -133,8 +138,9 @@ class TarStream:
                 if _parse(self._buffer[self._at : self._at + _BLOCK]):
                     break
                 self._at += 1
-        kind = Damage if (self._offset - lost_from) % _BLOCK == 0 else Shift
-        return kind("corrupt_shard", f"has a damaged header; bytes {lost_from} to {self._offset - 1} are passed over")
+        if self._offset < lost_from or (self._offset - lost_from) % _BLOCK:
+            return Shift("corrupt_shard", f"has lost or gained bytes before byte {self._offset}")
+        return Damage("corrupt_shard", f"has a damaged header; bytes {lost_from} to {self._offset - 1} are passed over")
 
     def _extension(self, kind: int, size: int) -> dict[str, str]:
         """Read a pax or GNU header that speaks of the member behind it."""
@@ -161,15 +167,16 @@ class TarStream:
         """Hold at least `size` bytes, unless the stream ends first."""
         if len(self._buffer) - self._at >= size:
             return True
-        pieces = [self._buffer[self._at :]]
-        have = len(pieces[0])
-        self._base += self._at
+        have = len(self._buffer) - self._at
+        start = max(self._data_at - self._base, self._at - _CHUNK_BYTES, 0)
+        pieces = [self._buffer[start:]]
         try:
             while have < size and (piece := self._stream.read(max(_CHUNK_BYTES, size - have))):
                 pieces.append(piece)
                 have += len(piece)
         finally:
-            self._buffer, self._at = b"".join(pieces), 0
+            self._buffer = b"".join(pieces)
+            self._base, self._at = self._base + start, self._at - start
         return have >= size
 
     @property
@@ -178,7 +185,7 @@ class TarStream:
 
     def _cut(self) -> Damage:
         end = self._base + len(self._buffer)
-        return Damage("truncated_shard", f"breaks off at byte {end}, before its end-of-archive blocks")
+        return Damage("truncated_shard", f"breaks off at byte {end}, which is not the end of an archive")
 
 
 def _parse(block: bytes) -> Header | None:

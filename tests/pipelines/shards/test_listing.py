@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+import pytest
+
+from pipelines.shards import list_shards
+from schemas.errors import ConfigError, ShardNotFound
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def names(patterns: list[str], folder: Path, **options: object) -> list[str]:
+    shards = list_shards([pattern.replace("~", str(folder)) for pattern in patterns], **options)  # type: ignore[arg-type]
+    assert all(Path(shard.uri).is_absolute() for shard in shards)
+    return [str(Path(shard.uri).relative_to(folder)) for shard in shards]
+
+
+def test_globs_ranges_and_directories_in_natural_order(tmp_path: Path) -> None:
+    touch(tmp_path, "x-2.tar", "x-10.tar", "x-1.tar", "deep/y.parquet", "deep/er/z.jsonl.gz", "README.md", "_SUCCESS")
+    everything = ["deep/er/z.jsonl.gz", "deep/y.parquet", "x-1.tar", "x-2.tar", "x-10.tar"]
+    assert names(["~"], tmp_path) == everything
+    assert names(["~/*.tar"], tmp_path) == everything[2:]
+    assert names(["~/x-[12].tar"], tmp_path) == everything[2:4]
+    assert names(["~/**/*.parquet", "~/**/*.gz"], tmp_path) == everything[:2]
+    assert names(["~/x-{1..2}.tar"], tmp_path) == everything[2:4]
+    assert names(["~/{x-10.tar,deep/y.parquet}"], tmp_path) == ["deep/y.parquet", "x-10.tar"]
+    assert names(["~/x-1.tar", "~/x-*.tar", "~"], tmp_path) == everything
+    assert names(["~/d*"], tmp_path) == everything[:2]
+
+
+def test_padded_ranges(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{i:04d}.tar" for i in range(12)))
+    assert names(["~/{0000..0011}.tar"], tmp_path) == [f"{i:04d}.tar" for i in range(12)]
+
+
+@pytest.mark.parametrize("listed", ["list.txt", "@list"])
+def test_lists_in_a_file(tmp_path: Path, listed: str) -> None:
+    touch(tmp_path, "a.tar", "b-1.tar", "b-2.tar", "c.tar")
+    (tmp_path / listed.removeprefix("@")).write_text(f"# mine\n{tmp_path}/a.tar\n\n{tmp_path}/b-*.tar\n")
+    pattern = f"{'@' if '@' in listed else ''}{tmp_path}/{listed.removeprefix('@')}"
+    assert names([pattern], tmp_path) == ["a.tar", "b-1.tar", "b-2.tar"]
+
+
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "d/a.tar")
+    monkeypatch.chdir(tmp_path)
+    assert names(["d/a.tar", "d", "d/*", "./d/a.tar"], tmp_path) == ["d/a.tar"]
+
+
+def test_identity_follows_content(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tar")
+    (before,) = list_shards([str(tmp_path)])
+    assert (before.size, before.format) == (5, "webdataset")
+    assert list_shards([str(tmp_path)])[0].id == before.id
+    os.utime(tmp_path / "a.tar", ns=(1, 1))
+    assert list_shards([str(tmp_path)])[0].id != before.id
+
+
+def test_formats_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tar.gz", "b.TGZ", "c.tar.zst", "d.pq", "e.ndjson", "f.json.gz", "g.jsonl.zst")
+    found = [shard.format for shard in list_shards([str(tmp_path)])]
+    assert found == ["webdataset"] * 3 + ["parquet"] + ["jsonl"] * 3
+
+
+def test_a_given_format_wins(tmp_path: Path) -> None:
+    touch(tmp_path, "a.dat", "b.tar")
+    (shard,) = list_shards([str(tmp_path / "a.dat")], "webdataset")
+    assert shard.format == "webdataset"
+    assert names(["~"], tmp_path, format="webdataset") == ["b.tar"]
+    assert [s.format for s in list_shards([f"{tmp_path}/*"], "webdataset")] == ["webdataset"] * 2
+
+
+def test_a_name_that_tells_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a.csv")
+    for pattern in ("a.csv", "*.csv"):
+        with pytest.raises(ConfigError, match=r"a\.csv does not tell its format; it may end in \.tar, .*parquet"):
+            list_shards([f"{tmp_path}/{pattern}"])
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    touch(tmp_path, "train-0.tar", "train-1.tar")
+    with pytest.raises(ShardNotFound, match=r"trian-0\.tar is not there; did you mean 'train-0\.tar'\?"):
+        list_shards([f"{tmp_path}/trian-0.tar"])
+    with pytest.raises(
+        ShardNotFound, match=r"\*\.parquet matches nothing; its folder holds train-0\.tar, train-1\.tar"
+    ):
+        list_shards([f"{tmp_path}/*.parquet"])
+    with pytest.raises(ShardNotFound, match=r"2 of .*\{0\.\.3\}\.tar are not there, the first is .*train-2\.tar"):
+        list_shards([f"{tmp_path}/train-{{0..3}}.tar"])
+    with pytest.raises(ShardNotFound, match="its folder does not exist or is empty"):
+        list_shards([f"{tmp_path}/none/x.tar"])
+    with pytest.raises(ShardNotFound, match=r"no\.txt is not there"):
+        list_shards([f"@{tmp_path}/no.txt"])
+    with pytest.raises(ConfigError, match=r"braces .* not balanced"):
+        list_shards([f"{tmp_path}/x-{{0..3.tar"])
+
+
+def test_lance_tables_are_a_shard_per_fragment(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"t{i}" for i in range(30)]})
+    uri = str(tmp_path / "t.lance")
+    lance.write_dataset(table, uri, max_rows_per_file=10)
+    first = list_shards([uri])
+    assert [shard.uri for shard in first] == [f"{uri}#{i}" for i in range(3)]
+    assert list_shards([str(tmp_path)]) == list_shards([f"{tmp_path}/*.lance"]) == list_shards([f"{uri}/"]) == first
+    lance.write_dataset(table, uri, mode="append")
+    assert list_shards([uri])[:3] == first
+    lance.dataset(uri).delete("text = 't1'")
+    assert [shard in first for shard in list_shards([uri])] == [False, True, True, False]
+    with pytest.raises(ShardNotFound, match="no Lance table"):
+        list_shards([str(tmp_path / "u.lance")])
