@@ -6,6 +6,7 @@ Shapes: B queries, K candidates, D full width, M prefix width.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions
-from pipelines.funnel.plan import FunnelStage, Plan
+from pipelines.funnel.plan import Explanation, FunnelStage, Plan, StageReport
 from pipelines.matryoshka import cut
 from pipelines.tables import to_numpy
 from schemas.columns import VECTOR, prefix_column
@@ -57,6 +58,33 @@ class LakeIndex:
                 scores, rows = rank(dataset, stage, query_D, rows, k if last else max(k, stage.keep))
             scores_BK[row, : len(rows)], rows_BK[row, : len(rows)] = scores, rows
         return scores_BK, rows_BK
+
+    def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
+        """Search once, stage by stage, with what each asked of the storage."""
+        plan, dataset, total = self.plan, self.dataset, self.dataset.count_rows()
+        reports: list[StageReport] = []
+        rows = np.empty(0, np.int64)
+        for stage in plan.stages:
+            dataset.io_stats_incremental()
+            started, compared = time.perf_counter(), len(rows) if reports else total
+            if reports:
+                _, rows = rank(dataset, stage, query_D, rows, stage.keep)
+            else:
+                rows = candidates(dataset, plan, query_D, where)
+            seconds, asked = time.perf_counter() - started, dataset.io_stats_incremental()
+            reports.append(
+                StageReport(
+                    dims=stage.dims,
+                    precision=stage.precision,
+                    compared=compared,
+                    kept=len(rows),
+                    bytes_read=asked.read_bytes,
+                    requests=asked.read_iops,
+                    milliseconds=1e3 * seconds,
+                )
+            )
+        exact_bytes = 4 * plan.stages[-1].dims * total
+        return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
 
 def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> Positions:

@@ -206,6 +206,55 @@ class TunedFunnel(_Record):
     card: RecallCard
 
 
+class StageReport(_Record):
+    """What one stage did for one query.
+
+    Attributes:
+        dims: Dims compared.
+        precision: How they are held.
+        compared: Vectors compared.
+        kept: Candidates handed on.
+        bytes_read: Bytes of vectors or codes read; in the lake, bytes asked of the storage.
+        requests: Reads asked of the storage; 0 in memory.
+        milliseconds: Time taken.
+    """
+
+    dims: int
+    precision: Precision
+    compared: int
+    kept: int
+    bytes_read: int
+    requests: int
+    milliseconds: float
+
+
+class Explanation(_Record):
+    """One query, stage by stage, beside what an exact search would have cost.
+
+    Attributes:
+        stages: From coarse to full.
+        exact_bytes: Bytes of an exact float32 search at full width.
+        exact_milliseconds: Its time, from the recall card.
+    """
+
+    stages: tuple[StageReport, ...]
+    exact_bytes: int
+    exact_milliseconds: float
+
+    def __str__(self) -> str:
+        """Lay the stages out as a table for people."""
+        lines = [f"{'dims':>6} {'precision':>9} {'compared':>10} {'kept':>6} {'bytes':>13} {'requests':>8} {'ms':>8}"]
+        lines += [
+            f"{s.dims:>6} {s.precision:>9} {s.compared:>10,} {s.kept:>6,} {s.bytes_read:>13,} {s.requests or '':>8}"
+            f" {s.milliseconds:>8.2f}"
+            for s in self.stages
+        ]
+        lines.append(
+            f"{'exact':>6} {'':>9} {'':>10} {'':>6} {self.exact_bytes:>13,} {'':>8} {self.exact_milliseconds:>8.2f}"
+        )
+        return "\n".join(lines)
+
+
 def recall_interval(recall_Q: npt.NDArray[np.floating], z: float = 1.96) -> tuple[float, float, float]:
     """Return the mean recall of Q queries with its confidence interval.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Index, Positions
-from pipelines.funnel.plan import Plan
+from pipelines.funnel.plan import Explanation, Plan, StageReport
 from pipelines.funnel.slices import Slices
 from pipelines.matryoshka import unit
 from pipelines.tables import to_numpy
@@ -79,6 +80,15 @@ class ResidentIndex:
             if dataset.version != self.version:
                 self._snapshot = self._follow(self._snapshot, dataset)
 
+    def everything(self) -> tuple[LanceDataset, Positions, npt.NDArray[np.float16]]:
+        """Return the version that a search sees, with the row ids (N,) and full vectors (N, D) of all its rows."""
+        now = self._snapshot
+        alive = np.arange(len(now.row_ids_N)) if now.alive_N is None else np.flatnonzero(now.alive_N)
+        ids, vectors = now.row_ids_N[alive], now.slices.vectors(alive)
+        if now.tail_TD is not None:
+            ids, vectors = np.concatenate([ids, now.tail_ids_T]), np.concatenate([vectors, now.tail_TD])
+        return now.dataset, ids, vectors
+
     def nearest(
         self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
     ) -> tuple[Floats, Positions]:
@@ -105,6 +115,33 @@ class ResidentIndex:
             rows_BK = np.concatenate([rows_BK, tail_rows], axis=1)
         order_BK = np.argsort(-scores_BK, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(rows_BK, order_BK, 1)
+
+    def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
+        """Search the first stage alone, then all; what the whole takes longer is shared out over the later stages."""
+        now, plan = self._snapshot, self.plan
+        first, rows = plan.stages[0], len(now.row_ids_N)
+        started = time.perf_counter()
+        now.slices.candidates(plan, query_D[None])
+        found = time.perf_counter()
+        self.nearest(query_D[None], plan.k, where=where)
+        done = time.perf_counter()
+        compared = rows * plan.probes // plan.lists if plan.lists else rows
+        seconds = [found - started, max(0.0, (done - found) - (found - started))]
+        given = [compared, *(stage.keep for stage in plan.stages[:-1])]
+        reports = [
+            StageReport(
+                dims=stage.dims,
+                precision=stage.precision,
+                compared=min(count, rows),
+                kept=min(stage.keep, rows),
+                bytes_read=min(count, rows) * stage.bytes_per_vector,
+                requests=0,
+                milliseconds=1e3 * (seconds[0] if stage is first else seconds[1] / (len(plan.stages) - 1)),
+            )
+            for count, stage in zip(given, plan.stages, strict=True)
+        ]
+        width = plan.stages[-1].dims
+        return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
 
     def _through_chain(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> Positions:
         total = len(now.row_ids_N)

@@ -13,11 +13,13 @@ from typing import Any, Protocol, cast, get_args
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
 from pipelines.funnel.judge import Goal
 from pipelines.funnel.lake import LakeIndex
-from pipelines.funnel.plan import Home, TunedFunnel
+from pipelines.funnel.plan import Explanation, Home, TunedFunnel
+from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.resident import ResidentIndex
 from pipelines.funnel.tune import tune_memory
 from pipelines.funnel.tune_lake import tune_lake
@@ -40,6 +42,8 @@ class _Index(Protocol):
 
     def refresh(self, dataset: Any) -> None: ...
 
+    def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation: ...
+
 
 class Funnel:
     """A table's tuned funnel. Safe to search from any number of threads.
@@ -54,6 +58,7 @@ class Funnel:
         self.table, self.plan, self.card = table, tuned.plan, tuned.card
         self._index, self._follow = index, follow
         self._encoding = threading.Lock()
+        self._proof: tuple[LanceDataset, Positions, ProofIndex] | None = None
 
     @classmethod
     def build(
@@ -183,6 +188,36 @@ class Funnel:
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
         """Return scores and row ids (B, k) for unit rows of the table's space: no encoding, no columns, no refresh."""
         return self._index.nearest(query_BD, k, self._keep(recall))
+
+    def prove(self, query: Query, k: int = 10) -> tuple[pa.Table, Proven]:
+        """Return the exact k nearest rows, with the share of vectors that had to be read to be sure.
+
+        The prefixes that make the proof are prepared at the first call on each version of the table.
+
+        Raises:
+            TableError: The funnel is not in memory.
+        """
+        if not isinstance(self._index, ResidentIndex):
+            raise TableError(f"the proof reads every prefix from memory; open {self.table.uri} with resident=True")
+        if self._follow:
+            self.refresh()
+        with self._encoding:
+            query_D = self.table.encode_query(query)
+            if self._proof is None or self._proof[0].version != self._index.version:
+                dataset, ids_N, x_ND = self._index.everything()
+                self._proof = (dataset, ids_N, ProofIndex(x_ND))
+            dataset, ids_N, index = self._proof
+        proven = index.search(query_D, k)
+        rows = _fetch(dataset, ids_N[proven.positions_K][None], proven.scores_K[None], ["id", *self.table.kept.names])
+        return rows.drop_columns("query"), proven
+
+    def explain(self, query: Query, where: str | None = None) -> Explanation:
+        """Search once, stage by stage, and say what each read and took."""
+        if self._follow:
+            self.refresh()
+        with self._encoding:
+            query_D = self.table.encode_query(query)
+        return self._index.explain(query_D, where, self.card.exact_us_per_query)
 
     def _keep(self, recall: float | None) -> int | None:
         if recall is None:

@@ -181,3 +181,26 @@ def test_what_is_missing_is_said_with_its_remedy(table: VectorTable) -> None:
 def test_more_than_there_are_gives_all(funnel: Funnel, table: VectorTable) -> None:
     table.refresh().dataset.delete("NOT id IN ('r1', 'r2', 'r3')")
     assert sorted(ids(funnel.search(query(), k=10))) == ["r1", "r2", "r3"]
+
+
+def test_explain_says_what_was_read(funnel: Funnel) -> None:
+    told = funnel.explain(query())
+    assert [stage.dims for stage in told.stages] == [stage.dims for stage in funnel.plan.stages]
+    assert told.stages[0].compared == ROWS
+    assert told.exact_bytes == ROWS * WIDTH * 4
+    assert 0 < sum(stage.bytes_read for stage in told.stages) < told.exact_bytes
+    assert f"{told.exact_bytes:,}" in str(told)
+
+
+def test_the_proof_is_the_exact_answer(table: VectorTable) -> None:
+    funnel = Funnel.open(table)
+    table.refresh().dataset.delete("shard = 3")
+    near = np.repeat(query()[None], 2, axis=0).astype(np.float16)
+    lance.write_dataset(batch(near, ROWS, table.dataset.schema), table.uri, mode="append")
+    found, proven = funnel.prove(query(), k=10)
+    exact = table.refresh().search(query(), k=10)
+    assert ids(found) == ids(exact)
+    assert found["score"].to_pylist() == pytest.approx(exact["score"].to_pylist(), abs=1e-6)
+    assert dict(proven.touched)[WIDTH] < 1
+    with pytest.raises(TableError, match="resident=True"):
+        Funnel.open(table, resident=False).prove(query())

@@ -1,0 +1,110 @@
+"""Provably exact search that still reads mostly prefixes.
+
+Owns the bound and the order in which vectors are read. What the unread dims can add to a score is at most the product of
+the two tails' lengths, so a vector whose prefix score plus that product stays below the k-th best full score seen is out.
+
+Shapes: N vectors, D full width, M prefix width, S vectors still possible, K results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.funnel.chain import Floats, Positions
+from pipelines.matryoshka import cut, unit
+from pipelines.rotation import fit_pca
+
+# Vectors read in full at once before any bound: they set the score to beat.
+_FIRST_READ = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Proven:
+    """An exact answer and what it took.
+
+    Attributes:
+        scores_K: Cosines in float32, best first.
+        positions_K: Which vectors.
+        touched: For each dims read, the share of all vectors of which as many dims were read.
+    """
+
+    scores_K: Floats
+    positions_K: Positions
+    touched: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """One prefix: unit rows, and how long the prefixes and their tails were."""
+
+    dims: int
+    prefix_NM: Floats
+    head_N: Floats
+    tail_N: Floats
+
+
+class ProofIndex:
+    """Vectors with the prefixes that bound them.
+
+    The prefixes are of the vectors after an orthonormal rotation of their own, which changes no score but moves length
+    from the tails to the prefixes: of 100,000 sentences, half the dims then leave 16 % in question and not 74 %.
+    """
+
+    def __init__(self, x_ND: npt.NDArray[np.floating], dims: Sequence[int] = ()) -> None:
+        """Prepare vectors.
+
+        Args:
+            x_ND: Rows of any float dtype; brought to unit length.
+            dims: Prefixes to read before the whole, ascending; default are a half and three quarters of the width.
+        """
+        self._x_ND = unit(np.asarray(x_ND, np.float32))
+        width = self._x_ND.shape[1]
+        self._rotation = fit_pca([self._x_ND]) if len(self._x_ND) else None
+        rotated_ND = self._rotation.apply(self._x_ND) if self._rotation else self._x_ND
+        self._levels = [_level(rotated_ND, dim) for dim in dims or (width // 2, width * 3 // 4)]
+        # A float32 dot product of unit vectors errs by at most D roundings: in the rotation of either side, in the bound
+        # and in the score.
+        self._slack = 4 * width * float(np.finfo(np.float32).eps)
+
+    def search(self, query_D: Floats, k: int) -> Proven:
+        """Return the exact k best of all vectors; fewer where there are fewer.
+
+        Args:
+            query_D: float32, unit length.
+            k: Results wanted.
+
+        Source: Cauchy-Schwarz on the unread dims: <q,x> = <q_m,x_m> + <q_t,x_t> ≤ <q_m,x_m> + |q_t||x_t|.
+        """
+        rows = len(self._x_ND)
+        possible_S = np.arange(rows)
+        touched: list[tuple[int, float]] = []
+        to_beat = -np.inf
+        rotated_D = self._rotation.apply(query_D) if self._rotation else query_D
+        for level in self._levels:
+            touched.append((level.dims, len(possible_S) / max(1, rows)))
+            query_level = _level(rotated_D[None], level.dims)
+            prefix_SM = level.prefix_NM if len(possible_S) == rows else level.prefix_NM[possible_S]
+            near_S = prefix_SM @ query_level.prefix_NM[0] * level.head_N[possible_S] * query_level.head_N[0]
+            bound_S = near_S + level.tail_N[possible_S] * query_level.tail_N[0] + self._slack
+            promising = possible_S[np.argsort(-near_S)[: max(k, _FIRST_READ)]]
+            seen = np.sort(self._x_ND[promising] @ query_D)[::-1]
+            if len(seen) >= k:
+                to_beat = max(to_beat, float(seen[k - 1]))
+            possible_S = possible_S[bound_S >= to_beat]
+        scores_S = self._x_ND[possible_S] @ query_D
+        best = np.argsort(-scores_S, kind="stable")[:k]
+        touched.append((self._x_ND.shape[1], len(possible_S) / max(1, rows)))
+        return Proven(scores_S[best], possible_S[best], tuple(touched))
+
+
+def _level(x_ND: Floats, dims: int) -> _Level:
+    # The cut of the identity keeps a prefix and drops the tail, without scaling. The tail's length is taken of the tail
+    # itself: 1 - |prefix|² would lose it to rounding where the prefix is nearly everything.
+    keep_DM = cut(np.eye(x_ND.shape[1], dtype=np.float32), dims)
+    kept_NM = x_ND @ keep_DM
+    tail_N = np.linalg.norm(x_ND - kept_NM @ keep_DM.T, axis=1)
+    return _Level(dims, cut(x_ND, dims), np.linalg.norm(kept_NM, axis=1), tail_N)
