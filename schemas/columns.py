@@ -16,6 +16,7 @@ from schemas.records import Modality
 
 VECTOR = "vector"
 SPACE_KEY = b"lake:space"
+_SHORTLIST_KEY = b"lake:shortlist"
 # Wide vectors default to Lance's "fullzip" layout, whose full scans run at a fifth of this one's speed.
 _VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
 
@@ -134,6 +135,64 @@ def space_of(schema: pa.Schema, where: str) -> Space:
     return Space.model_validate_json(written)
 
 
+class ShortlistSpec(BaseModel):
+    """What a shortlist table holds: the K nearest of every query at every dim, as of one version of both sides.
+
+    Attributes:
+        queries: Address of the table whose vectors ask.
+        queries_version: Its version.
+        vectors: Address of the table that is searched.
+        vectors_version: Its version.
+        space: Fingerprint of the space of both.
+        dims: Prefix widths.
+        k: Rows for each query at each dim.
+        where: SQL that the searched rows satisfy.
+        exclude_self: Whether a row with the query's own id is left out.
+        column: Column that was searched: `vector`, or the prefix that serves all dims.
+        metric: How rows are compared.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queries: str
+    queries_version: int
+    vectors: str
+    vectors_version: int
+    space: str
+    dims: tuple[int, ...]
+    k: int
+    where: str | None = None
+    exclude_self: bool = False
+    column: str = VECTOR
+    metric: Literal["cosine"] = "cosine"
+
+
+def shortlist_schema(spec: ShortlistSpec) -> pa.Schema:
+    """Schema of a shortlist table: rows in order of query, dim and rank, rank 1 the nearest."""
+    return pa.schema(
+        [
+            pa.field("query_id", pa.string(), nullable=False),
+            pa.field("dim", pa.int32(), nullable=False),
+            pa.field("rank", pa.int32(), nullable=False),
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("score", pa.float32(), nullable=False),
+        ],
+        metadata={_SHORTLIST_KEY: spec.model_dump_json().encode()},
+    )
+
+
+def shortlist_spec(schema: pa.Schema, where: str) -> ShortlistSpec:
+    """Read back what `shortlist_schema` wrote.
+
+    Raises:
+        TableError: The table is no shortlist table.
+    """
+    written = (schema.metadata or {}).get(_SHORTLIST_KEY)
+    if written is None:
+        raise TableError(f"{where} is not a shortlist table; name another address for the lists")
+    return ShortlistSpec.model_validate_json(written)
+
+
 REJECTS = pa.schema(
     [
         pa.field("shard", pa.int64(), nullable=False, metadata={b"lance-schema:unenforced-primary-key": b"true"}),
@@ -178,9 +237,12 @@ __all__ = [
     "VECTOR",
     "Ladder",
     "Modality",
+    "ShortlistSpec",
     "Space",
     "Step",
     "prefix_column",
+    "shortlist_schema",
+    "shortlist_spec",
     "space_of",
     "table_schema",
     "vector_field",

@@ -39,7 +39,8 @@ from pipelines.matryoshka import cut
 from schemas.config import ExactConfig
 
 _GROUP = 16
-_BLOCK_ROWS = 2048
+BLOCK_ROWS = 2048
+_NOTED_PER_KEPT = 4
 
 
 @dataclass
@@ -101,14 +102,16 @@ class ExactSearch:
         """
         vectors = torch.from_numpy(np.ascontiguousarray(vectors_ND))
         own_rows, own_queries = self._own(ids)
-        for start in range(0, len(ids), _BLOCK_ROWS):
-            block_BD = vectors[start : start + _BLOCK_ROWS].to(self._device).float()
+        for start in range(0, len(ids), BLOCK_ROWS):
+            block_BD = vectors[start : start + BLOCK_ROWS].to(self._device).float()
             here = (own_rows >= start) & (own_rows < start + len(block_BD))
             own = own_rows[here] - start, own_queries[here]
             for dim, state in self._dims.items():
                 rough_BQ = self._product(cut(block_BD, dim), state.rough_MQ)
                 rough_BQ[own] = -torch.inf
                 state.select(rough_BQ, start, is_last=start + len(block_BD) == len(ids))
+                if state.is_full:
+                    state.settle(ids, vectors)
         for state in self._dims.values():
             state.settle(ids, vectors)
 
@@ -161,6 +164,11 @@ class _Dim:
         at_C, at_I = (opened_CI >= floor_Q[at_Q, None]).nonzero(as_tuple=True)
         keys = (at_Q[at_C] << 32) | (at_G[at_C] * group + at_I + start)
         self.hits.append((keys, opened_CI[at_C, at_I].view(rough_BQ.dtype)))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many rows are noted that they should be settled before the chunk ends, to bound memory."""
+        return sum(len(keys) for keys, _ in self.hits) > _NOTED_PER_KEPT * self.best.scores_QK.size
 
     def settle(self, ids: pa.Array, vectors_ND: torch.Tensor) -> None:
         """Score the noted rows of a chunk exactly and merge them with the best so far."""
@@ -288,7 +296,7 @@ class _Product:
 
     def __init__(self, queries: int, device: torch.device, precision: str) -> None:
         self.dtype = getattr(torch, precision) if precision != "auto" else _quicker_dtype(device)
-        self._buffer = torch.empty(_BLOCK_ROWS, queries, dtype=self.dtype, device=device)
+        self._buffer = torch.empty(BLOCK_ROWS, queries, dtype=self.dtype, device=device)
 
     def __call__(self, cut_BM: torch.Tensor, rough_MQ: torch.Tensor) -> torch.Tensor:
         """Return (B, Q) in the product's dtype; valid until the next call."""
