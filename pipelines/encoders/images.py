@@ -34,6 +34,7 @@ class ImageRule:
         resample: Pillow filter.
         mean: Per channel, taken from pixels in 0…1.
         std: Per channel, what they are divided by then.
+        rounds_crop: Half a pixel beside the centre goes to the nearest even one, as in torchvision; else it is dropped.
     """
 
     crop: tuple[int, int]
@@ -41,6 +42,7 @@ class ImageRule:
     resample: Image.Resampling = Image.Resampling.BICUBIC
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    rounds_crop: bool = False
 
 
 class ImagePreparer:
@@ -116,7 +118,8 @@ def _scale_and_crop(image: Image.Image, rule: ImageRule) -> Image.Image:
     long = int(rule.short * max(width, height) / min(width, height))
     size = (rule.short, long) if width <= height else (long, rule.short)
     image = image.resize(size, rule.resample)
-    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    spare = (size[0] - wide, size[1] - high)
+    left, top = (round(s / 2) if rule.rounds_crop else s // 2 for s in spare)
     return image.crop((left, top, left + wide, top + high))
 
 

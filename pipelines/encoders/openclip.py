@@ -77,7 +77,7 @@ def _rule(folder: Path) -> ImageRule:
     size, wanted = said["model_cfg"]["vision_cfg"]["image_size"], said["preprocess_cfg"]
     high, wide = (size, size) if isinstance(size, int) else size
     short = None if wanted.get("resize_mode") == "squash" else min(high, wide)
-    return ImageRule((high, wide), short, mean=tuple(wanted["mean"]), std=tuple(wanted["std"]))
+    return ImageRule((high, wide), short, mean=tuple(wanted["mean"]), std=tuple(wanted["std"]), rounds_crop=True)
 
 
 def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> JointPreparer:

@@ -47,10 +47,11 @@ class TimmEncoder:
 def _rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
     file = local_path(config.path) / "config.json" if config.path else Path(hf_hub_download(spec.repo, "config.json"))
     said = json.loads(file.read_text())["pretrained_cfg"]
-    _, high, wide = said.get("test_input_size") or said["input_size"]
-    # timm scales the short side to the input size over crop_pct, then crops: its own evaluation transform.
-    short = int(min(high, wide) / (said.get("test_crop_pct") or said["crop_pct"]))
-    return ImageRule((high, wide), short, _FILTERS[said["interpolation"]], tuple(said["mean"]), tuple(said["std"]))
+    _, high, wide = said["input_size"]
+    # As in timm's own evaluation transform: the short side to the input size over crop_pct, then the centre.
+    short = int(min(high, wide) / said["crop_pct"])
+    mean, std = tuple(said["mean"]), tuple(said["std"])
+    return ImageRule((high, wide), short, _FILTERS[said["interpolation"]], mean, std, rounds_crop=True)
 
 
 def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> ImagePreparer:
