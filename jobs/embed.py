@@ -27,7 +27,7 @@ from jobs.lander import Lander
 from jobs.screen import LogFormat, Screen, Snapshot, open_screen
 from jobs.stopping import Stop
 from pipelines.embed import Embedder, Feeder, RotationFitter
-from pipelines.encoders import make_space, resolve
+from pipelines.encoders import licence_notice, make_space, resolve
 from pipelines.rotation import Rotation, save_rotation
 from pipelines.runs import RunRecord
 from pipelines.shards import list_shards, read_blocks, shard_schema
@@ -198,6 +198,8 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         return Summary(shards_done=len(plan.shards))
     began = time.time()
     with connect(), open_screen(log, "embed") as screen:
+        if notice := licence_notice(resolve(config.encoder)):
+            screen.say(notice)
         pool = plan_pool(config.cluster)
         table = plan.table or _create_table(config, make_plan(config, has_gpu=has_gpu()), pool, screen)
         record = RunRecord(table, "embed", config)

@@ -132,7 +132,11 @@ def plan_lists(config: ShortlistConfig) -> ListsPlan | None:
         _clear(pieces)
     if spec == old:
         return None
-    plan = _plan_all(uri, spec, config) if present is None or old is None else _plan_repair(uri, spec, config, present, old)
+    plan = (
+        _plan_all(uri, spec, config)
+        if present is None or old is None
+        else _plan_repair(uri, spec, config, present, old)
+    )
     if plan is None:
         return None
     _write_begun(pieces, plan)
@@ -197,7 +201,9 @@ def commit_lists(plan: ListsPlan) -> LanceDataset:
         TableError: A piece is missing.
     """
     if missing := plan.todo():
-        raise TableError(f"{len(missing)} of {len(plan.tasks)} pieces of {plan.uri} are missing; run the same command again")
+        raise TableError(
+            f"{len(missing)} of {len(plan.tasks)} pieces of {plan.uri} are missing; run the same command again"
+        )
     schema, options = shortlist_schema(plan.spec), lance_options(plan.config.storage)
     merged = pa.RecordBatchReader.from_batches(schema, _merged(plan, schema))
     lists = lance.write_dataset(merged, plan.uri, schema=schema, mode="overwrite", storage_options=options)
@@ -262,7 +268,9 @@ def _question(spec: ShortlistSpec) -> dict[str, object]:
 def _check_same_question(uri: str, old: ShortlistSpec, new: ShortlistSpec) -> None:
     ours, asked = _question(old), _question(new)
     if differing := [f"{key}: table {ours[key]!r}, asked {asked[key]!r}" for key in ours if ours[key] != asked[key]]:
-        raise TableError(f"{uri} holds other lists ({', '.join(differing)}); ask for the same, or set lists.table to another")
+        raise TableError(
+            f"{uri} holds other lists ({', '.join(differing)}); ask for the same, or set lists.table to another"
+        )
 
 
 def _plan_all(uri: str, spec: ShortlistSpec, config: ShortlistConfig) -> ListsPlan:

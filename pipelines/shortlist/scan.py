@@ -103,9 +103,7 @@ def column_for(table: VectorTable, dims: Sequence[int]) -> str:
     return VECTOR
 
 
-def read_chunks(
-    dataset: LanceDataset, part: Slice, rows: int
-) -> Iterator[tuple[pa.Array, npt.NDArray[np.float16]]]:
+def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple[pa.Array, npt.NDArray[np.float16]]]:
     """Yield ids and vectors, so many rows at a time; a chunk's vectors are valid until the next is asked for."""
     scanner = dataset.scanner(
         columns=["id", part.column],
