@@ -14,22 +14,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import lance
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance import LanceDataset, LanceOperation, Transaction
+from lance import LanceDataset
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
+from pipelines.commits import compare_and_swap, create_dataset, ledger, open_dataset
 from pipelines.encoders import encode_query
 from pipelines.matryoshka import cut, unit
 from pipelines.rotation import Rotation, load_rotation
 from pipelines.storage import absolute, lance_options, sibling
 from schemas.columns import REJECTS, RUNS, SHARDS, VECTOR, Space, prefix_column, space_of, table_schema
 from schemas.config import StorageConfig
-from schemas.errors import SpaceMismatch, TableExists, TableNotFound
+from schemas.errors import SpaceMismatch, TableExists
 from schemas.records import LeaseResult, Shard
 
 MAX_ROWS_PER_FRAGMENT = 1 << 20
@@ -84,7 +84,7 @@ class VectorTable:
             TableError: It is a Lance table, but was not made by this project.
         """
         uri = absolute(uri)
-        return cls(uri, _open_dataset(uri, storage, version), storage)
+        return cls(uri, open_dataset(uri, storage, version), storage)
 
     @classmethod
     def create(cls, uri: str, space: Space, kept: pa.Schema, storage: StorageConfig = StorageConfig()) -> VectorTable:
@@ -96,8 +96,8 @@ class VectorTable:
         uri = absolute(uri)
         for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS), ("runs", RUNS)):
             with contextlib.suppress(TableExists):
-                _create_dataset(sibling(uri, suffix), companion, storage)
-        dataset = _create_dataset(uri, table_schema(space, kept), storage)
+                create_dataset(sibling(uri, suffix), companion, storage)
+        dataset = create_dataset(uri, table_schema(space, kept), storage)
         return cls(uri, dataset, storage)
 
     def check_space(self, space: Space) -> None:
@@ -140,14 +140,14 @@ class VectorTable:
 
     def companion(self, suffix: str) -> LanceDataset:
         """Open `<table>.<suffix>.lance`, for example `rejects` or `shards`."""
-        return _open_dataset(sibling(self.uri, suffix), self.storage, None)
+        return open_dataset(sibling(self.uri, suffix), self.storage, None)
 
     def done_shards(self) -> set[int]:
         """Return the identities of all shards that have landed.
 
         One that gave no rows is among them, unless rows of another content of the same file are still to leave.
         """
-        held = _ledger(self.dataset)
+        held = ledger(self.dataset)
         records = self.companion("shards").to_table(columns=["shard", "uri", "rows"])
         occupied = records.filter(pc.is_in(records["shard"], pa.array(held, pa.int64())))["uri"].combine_chunks()
         is_empty = pc.and_not(pc.equal(records["rows"], 0), pc.is_in(records["uri"], occupied))
@@ -197,7 +197,7 @@ class VectorTable:
             SpaceMismatch: The table was rotated since it was opened, so the rows are of a space that it has left.
         """
         while True:
-            dataset = _open_dataset(self.uri, self.storage, None)
+            dataset = open_dataset(self.uri, self.storage, None)
             VectorTable(self.uri, dataset, self.storage).check_space(self.space)
             claims = self._claim(dataset, results, replace)
             landed = [count for result in claims.fresh for count in result.counts]
@@ -206,7 +206,7 @@ class VectorTable:
                 fragments = [FragmentMetadata.from_json(text) for r in claims.fresh for text in r.fragments]
                 if fragments or claims.stale:
                     try:
-                        dataset = _compare_and_swap(dataset, fragments, claims.stale, run, lance_options(self.storage))
+                        dataset = compare_and_swap(dataset, fragments, claims.stale, run, lance_options(self.storage))
                     except CommitConflictError:
                         continue
             self.dataset = dataset
@@ -297,7 +297,7 @@ class VectorTable:
         return best
 
     def _claim(self, dataset: LanceDataset, results: Sequence[LeaseResult], replace: bool) -> _Claims:
-        done = _ledger(dataset)
+        done = ledger(dataset)
         claims, claimed = _Claims(), set[int]()
         for result in results:
             ids = {count.shard.id for count in result.counts}
@@ -387,83 +387,3 @@ def to_arrow(x_BD: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
 def _scores(vectors: pa.Array | pa.ChunkedArray, query_M: npt.NDArray[np.float32]) -> pa.Array:
     """Cosines of the vectors' prefixes with a unit prefix, in float32."""
     return pa.array(cut(to_numpy(vectors).astype(np.float32), len(query_M)) @ query_M, pa.float32())
-
-
-def _open_dataset(uri: str, storage: StorageConfig, version: int | str | None) -> LanceDataset:
-    try:
-        return lance.dataset(uri, version=version, storage_options=lance_options(storage))
-    except (ValueError, OSError) as error:
-        if "was not found" in str(error) or "not found" in str(error).lower():
-            at = f" at version {version!r}" if version is not None else ""
-            raise TableNotFound(f"no table at {uri}{at}; `python -m jobs embed CONFIG` makes one") from None
-        raise
-
-
-def _create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:
-    """Create an empty dataset by a commit that has no version before it.
-
-    Of racing `write_dataset(mode="create")` several succeed, and the last one takes the others' rows away.
-    """
-    nothing = Transaction(0, LanceOperation.Overwrite(schema, []))
-    try:
-        return LanceDataset.commit(
-            uri, nothing, storage_options=lance_options(storage), max_retries=0, enable_stable_row_ids=True
-        )
-    except (ValueError, OSError):
-        try:
-            _open_dataset(uri, storage, None)
-        except TableNotFound:
-            pass
-        else:
-            raise TableExists(f"{uri} exists already; open it, or name another table") from None
-        raise
-
-
-def _ledger(dataset: LanceDataset) -> set[int]:
-    """Return the distinct shards of a table: its one record of what has landed."""
-    shards: set[int] = set()
-    for batch in dataset.to_batches(columns=["shard"]):
-        shards.update(pc.unique(batch.column(0)).to_pylist())
-    return shards
-
-
-def _compare_and_swap(
-    dataset: LanceDataset,
-    new: list[FragmentMetadata],
-    stale: set[int],
-    run: str,
-    options: dict[str, Any] | None,
-) -> LanceDataset:
-    """Add fragments and remove the rows of stale shards in one commit that fails if the table moved meanwhile.
-
-    Lance's Append would rebase silently and land a shard twice. Merge is preempted by every other change of rows, but
-    may not shrink the list of fragments; so commits that remove rows are Updates, and each Update also names the oldest
-    fragment that stays, unchanged, which makes any two of them conflict.
-
-    Raises:
-        CommitConflictError: Rows came, went or moved since `dataset` was opened.
-    """
-    fragments = dataset.get_fragments()
-    operation: LanceOperation.BaseOperation
-    if not stale:
-        operation = LanceOperation.Merge([f.metadata for f in fragments] + new, dataset.lance_schema)
-    else:
-        predicate = f"shard IN ({', '.join(map(str, stale))})"
-        removed: list[int] = []
-        updated: list[FragmentMetadata] = []
-        for fragment in fragments:
-            if not fragment.count_rows(predicate):
-                continue
-            rest = fragment.delete(predicate)
-            if rest is None:
-                removed.append(fragment.fragment_id)
-            else:
-                updated.append(rest)
-        touched = {*removed, *(f.id for f in updated)}
-        if staying := [f for f in fragments if f.fragment_id not in removed]:
-            oldest = min(staying, key=lambda f: f.fragment_id)
-            if oldest.fragment_id not in touched:
-                updated.append(oldest.metadata)
-        operation = LanceOperation.Update(removed_fragment_ids=removed, updated_fragments=updated, new_fragments=new)
-    transaction = Transaction(dataset.version, operation, transaction_properties={"lake.run": run})
-    return LanceDataset.commit(dataset, transaction, storage_options=options, max_retries=0)

@@ -111,7 +111,7 @@ def test_a_shard_without_rows_is_not_done_while_older_rows_of_it_are_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.tables._compare_and_swap", die)
+        patch.setattr("pipelines.tables.compare_and_swap", die)
         with pytest.raises(KeyboardInterrupt):
             land(table, changed(a_shard("a")), rows=0)
     assert changed(a_shard("a")).id not in table.refresh().done_shards()
@@ -128,7 +128,7 @@ def test_dying_between_the_records_and_the_commit_leaves_the_shard_to_do(
 
     new = changed(a_shard("a"))
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.tables._compare_and_swap", die)
+        patch.setattr("pipelines.tables.compare_and_swap", die)
         with pytest.raises(KeyboardInterrupt):
             land(table, new, rejects=1)
     assert contents(table) == expected(a_shard("a"))
