@@ -19,6 +19,12 @@ from schemas.config import LimitsConfig
 
 # Pillow's own check warns and goes on; ours refuses by the configured cap before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# Decoders run in many threads, where warnings cannot be silenced one call at a time; what is wrong enough is an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+# Named one by one: left to itself, Pillow also tries formats that start other programs, as EPS does.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "MPO")
+# An image longer than this many times its short side loses its ends, which no crop shows, before it is scaled.
+_MAX_PROPORTION = 8
 # A JPEG is decoded at the smallest eighth that leaves this much for the resampling filter to work with.
 _DRAFT_MARGIN = 2
 
@@ -73,7 +79,7 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
     Transparent images are laid on white. JPEGs much larger than the target are decoded at reduced scale.
 
     Args:
-        data: PNG, JPEG, WebP, GIF (first frame), TIFF or BMP.
+        data: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000 or AVIF; of an animation, the first frame.
         rule: What the model wants.
         max_pixels: Larger images are refused before they are decoded.
 
@@ -83,24 +89,21 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
     Raises:
         BadSample: Not an image, cut off, corrupt, or too large.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            file = Image.open(io.BytesIO(data))
-            width, height = file.size
-            if width * height > max_pixels:
-                raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
-            wanted = _DRAFT_MARGIN * (rule.short or max(rule.crop))
-            file.draft("RGB", (wanted, wanted))
-            file.load()
-            image = _to_rgb(ImageOps.exif_transpose(file))
-        except BadSample:
-            raise
-        except UnidentifiedImageError:
-            raise BadSample("bad_image", f"not an image: starts with {data[:8]!r}") from None
-        except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
-            raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
-    return np.asarray(_scale_and_crop(image, rule), np.uint8)
+    try:
+        file = Image.open(io.BytesIO(data), formats=_FORMATS)
+        width, height = file.size
+        if width * height > max_pixels:
+            raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
+        wanted = _DRAFT_MARGIN * (rule.short or max(rule.crop))
+        file.draft("RGB", (wanted, wanted))
+        file.load()
+        return np.asarray(_scale_and_crop(_to_rgb(_upright(file)), rule), np.uint8)
+    except BadSample:
+        raise
+    except UnidentifiedImageError:
+        raise BadSample("bad_image", f"not an image: starts with {data[:8]!r}") from None
+    except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
+        raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
 
 
 def normalise(prepared: Sequence[Prepared], rule: ImageRule, device: torch.device) -> torch.Tensor:
@@ -114,6 +117,7 @@ def _scale_and_crop(image: Image.Image, rule: ImageRule) -> Image.Image:
     high, wide = rule.crop
     if rule.short is None:
         return image.resize((wide, high), rule.resample)
+    image = _without_far_ends(image)
     width, height = image.size
     long = int(rule.short * max(width, height) / min(width, height))
     size = (rule.short, long) if width <= height else (long, rule.short)
@@ -123,9 +127,26 @@ def _scale_and_crop(image: Image.Image, rule: ImageRule) -> Image.Image:
     return image.crop((left, top, left + wide, top + high))
 
 
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """Keep the middle of a very long image: scaled whole, a line of a million pixels would fill the memory."""
+    width, height = image.size
+    longest = _MAX_PROPORTION * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block raises whatever its parser happens to, and says nothing about the pixels
+        return image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        wide = np.asarray(image, np.float32)
+        wide = np.nan_to_num(np.asarray(image, np.float32))
         top = 65535.0 if image.mode != "F" or wide.max() > 1 else 1.0
         image = Image.fromarray((wide.clip(0, top) * (255.0 / top)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -154,6 +154,9 @@ def _is_aside(uri: str) -> bool:
     return uri.rpartition("/")[2].startswith((".", "_"))
 
 
-def _natural(uri: str) -> list[tuple[int, int, str]]:
-    """Order digits by value, so that 2 comes before 10."""
-    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", uri)]
+def _natural(uri: str) -> list[list[tuple[int, str]]]:
+    """Order folder by folder, digits by value, so that 2 comes before 10 and `d/` before `d2/`."""
+    return [
+        [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", folder)]
+        for folder in uri.split("/")
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -11,6 +12,8 @@ from pipelines.shards.files import File, changed, gone
 from schemas.errors import DependencyMissing
 
 _READ_AHEAD_BYTES = 8 << 20
+# What filesystems call that which changes when the content does.
+_TAGS = ("ETag", "etag", "blob_id", "sha256", "mtime", "LastModified", "last_modified", "created")
 
 
 class FsspecStore:
@@ -67,6 +70,7 @@ class FsspecStore:
         return cast(BinaryIO, self._fs.open(file.uri, "rb", block_size=_READ_AHEAD_BYTES, cache_type="readahead"))
 
     def _file(self, info: dict[str, Any], uri: str) -> File:
-        tags = ("ETag", "etag", "blob_id", "sha256", "mtime", "LastModified", "last_modified", "created")
-        etag = next((str(info[tag]) for tag in tags if info.get(tag)), "")
-        return File(uri, info.get("size") or 0, etag)
+        if info.get("size") is None:  # listings of web servers hold names only
+            info = self._fs.info(uri)
+        tag = next((info[tag] for tag in _TAGS if info.get(tag)), "")
+        return File(uri, info.get("size") or 0, str(tag.timestamp() if isinstance(tag, datetime) else tag))

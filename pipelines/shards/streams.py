@@ -5,13 +5,15 @@ Owns decompression and the difference between a stream that ended and one that b
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from typing import Protocol
 
-import pyarrow as pa
+import zstandard
 
-# A broken stream loses the piece it breaks in, so pieces are small.
+_CHUNK_BYTES = 256 << 10
+# A damage takes what the piece that it is in would have given, so pieces are small.
 _PIECE_BYTES = 1024
-_CODECS = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
 
 
 class ByteStream(Protocol):
@@ -31,32 +33,72 @@ class Damage(Exception):
         super().__init__(message)
 
 
-class _Decompressed:
-    """A compressed stream, read as plain bytes; all that precedes a damage is delivered before it is raised."""
+class _Decoder(Protocol):
+    """One gzip member or zstd frame; what zlib and zstandard both have."""
 
-    def __init__(self, stream: ByteStream, codec: str) -> None:
-        self._plain = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Decompressed:
+    """A compressed stream, read as plain bytes; what precedes a damage is delivered before it is raised."""
+
+    def __init__(self, stream: ByteStream, new_decoder: Callable[[], _Decoder]) -> None:
+        self._stream, self._new_decoder = stream, new_decoder
+        self._decoder: _Decoder | None = new_decoder()
+        self._packed, self._at = b"", 0
+        self._plain: list[bytes] = []
+        self._plain_bytes = 0
         self._damage: Damage | None = None
 
     def read(self, size: int, /) -> bytes:
-        pieces: list[bytes] = []
-        have = 0
-        while have < size and self._damage is None:
-            try:
-                piece = self._plain.read(min(_PIECE_BYTES, size - have))
-            except OSError as error:
-                cut = "runcated" in str(error)
-                self._damage = Damage(
-                    "truncated_shard" if cut else "corrupt_shard", f"the compression is broken: {error}"
-                )
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-            have += len(piece)
-        if self._damage is not None and not pieces:
+        while self._plain_bytes < size and self._damage is None and self._has_input():
+            self._decode_piece()
+        if self._damage is not None and not self._plain_bytes:
             raise self._damage
-        return b"".join(pieces)
+        plain = b"".join(self._plain)
+        self._plain = [plain[size:]]
+        self._plain_bytes = len(self._plain[0])
+        return plain[:size]
+
+    def _has_input(self) -> bool:
+        if self._at == len(self._packed):
+            self._packed, self._at = self._stream.read(_CHUNK_BYTES), 0
+            if not self._packed and self._decoder is not None:
+                self._damage = Damage("truncated_shard", "breaks off within its compressed data")
+        return bool(self._packed)
+
+    def _decode_piece(self) -> None:
+        piece = self._packed[self._at : self._at + _PIECE_BYTES]
+        self._at += len(piece)
+        if self._decoder is None:
+            piece = piece.lstrip(b"\0")  # padding behind a member
+            if not piece:
+                return
+            self._decoder = self._new_decoder()
+        try:
+            plain = self._decoder.decompress(piece)
+        except (zlib.error, zstandard.ZstdError) as error:
+            self._damage = Damage("corrupt_shard", f"has damaged compressed data: {error}")
+            return
+        self._plain.append(plain)
+        self._plain_bytes += len(plain)
+        if self._decoder.eof:
+            self._at -= len(self._decoder.unused_data)
+            self._decoder = None
+
+
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".tgz": lambda: zlib.decompressobj(wbits=31),
+    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    ".tzst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
 
 
 def decompressed(stream: ByteStream, uri: str) -> ByteStream:
@@ -64,5 +106,5 @@ def decompressed(stream: ByteStream, uri: str) -> ByteStream:
 
     The stream returned raises Damage from `read` where the compressed data is cut off or fails its checksum.
     """
-    codec = next((codec for suffix, codec in _CODECS.items() if uri.lower().endswith(suffix)), None)
-    return stream if codec is None else _Decompressed(stream, codec)
+    new_decoder = next((new for suffix, new in _DECODERS.items() if uri.lower().endswith(suffix)), None)
+    return stream if new_decoder is None else _Decompressed(stream, new_decoder)

@@ -20,6 +20,8 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _CHUNK_BYTES = 1 << 20
 _MAX_EXTENSION_BYTES = 1 << 20
+# Writers fill the last record with zeros, 20 blocks by default; many more are what a download did not come to write.
+_MOST_ZERO_BLOCKS = 128
 _MAGIC = b"ustar"
 _MAGIC_AT = 257
 _REGULAR = b"0\x007"
@@ -45,6 +47,7 @@ class TarStream:
         self._buffer, self._at, self._base = b"", 0, 0
         self._data_at = 0
         self._size = 0
+        self._padding = 0
         self._unread = 0
         self._zero_blocks = 0
 
@@ -73,6 +76,8 @@ class TarStream:
         size: int | None = None
         is_named = True
         while (block := self._next_block()) is not None:
+            if self._zero_blocks:
+                yield self._hole()
             header = _parse(block)
             if header is None:
                 yield self._find_header()
@@ -92,7 +97,8 @@ class TarStream:
                 is_named = is_named and not any(key.startswith("GNU.sparse") for key in records)
                 continue
             self._size = data_bytes if size is None else size
-            self._unread = 0 if kind in _NO_DATA else self._size + -self._size % _BLOCK
+            self._padding = -self._size % _BLOCK
+            self._unread = 0 if kind in _NO_DATA else self._size + self._padding
             name = path or name
             if kind in _REGULAR and is_named and not name.endswith("/"):
                 yield name, self._size
@@ -107,12 +113,11 @@ class TarStream:
             else:
                 self._skip()
             if not self._fill(_BLOCK):
-                if self._zero_blocks < 2 or self._at < len(self._buffer):
+                if self._zero_blocks < 2 or self._at < len(self._buffer) or self._zero_blocks > _MOST_ZERO_BLOCKS:
                     raise self._cut()
                 return None
             block = self._buffer[self._at : self._at + _BLOCK]
             if block != _ZEROS:
-                self._zero_blocks = 0
                 return block
             self._at += _BLOCK
             self._zero_blocks += 1
@@ -123,6 +128,8 @@ class TarStream:
         The search begins within the data of the last member: if some of it is missing, the next header came too early.
         """
         lost_from = self._offset
+        # Where the zeros behind the last member are where they should be, its data is.
+        is_padded = self._padding > 0 and not self._buffer[self._at - self._padding : self._at].strip(b"\0")
         self._at = max(self._data_at - self._base, 0)
         while True:
             found = self._buffer.find(_MAGIC, self._at + _MAGIC_AT)
@@ -138,7 +145,7 @@ class TarStream:
                 if _parse(self._buffer[self._at : self._at + _BLOCK]):
                     break
                 self._at += 1
-        if self._offset < lost_from or (self._offset - lost_from) % _BLOCK:
+        if self._offset < lost_from or ((self._offset - lost_from) % _BLOCK and not is_padded):
             return Shift("corrupt_shard", f"has lost or gained bytes before byte {self._offset}")
         return Damage("corrupt_shard", f"has a damaged header; bytes {lost_from} to {self._offset - 1} are passed over")
 
@@ -185,7 +192,18 @@ class TarStream:
 
     def _cut(self) -> Damage:
         end = self._base + len(self._buffer)
+        if self._zero_blocks > _MOST_ZERO_BLOCKS:
+            return Damage(
+                "truncated_shard", f"ends in {self._zero_blocks * _BLOCK} zeros, too many for an archive's end"
+            )
         return Damage("truncated_shard", f"breaks off at byte {end}, which is not the end of an archive")
+
+    def _hole(self) -> Damage:
+        zeros, self._zero_blocks = self._zero_blocks * _BLOCK, 0
+        return Damage(
+            "corrupt_shard",
+            f"has {zeros} zeros before byte {self._offset}: a hole, or archives joined other than by tar",
+        )
 
 
 def _parse(block: bytes) -> Header | None:

@@ -37,6 +37,11 @@ def test_globs_ranges_and_directories_in_natural_order(tmp_path: Path) -> None:
     assert names(["~/d*"], tmp_path) == everything[:2]
 
 
+def test_folders_come_in_order_too(tmp_path: Path) -> None:
+    touch(tmp_path, "d10/a.tar", "d2/b.tar", "d/c.tar", "d/10.tar", "d/9.tar")
+    assert names(["~"], tmp_path) == ["d/9.tar", "d/10.tar", "d/c.tar", "d2/b.tar", "d10/a.tar"]
+
+
 def test_padded_ranges(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{i:04d}.tar" for i in range(12)))
     assert names(["~/{0000..0011}.tar"], tmp_path) == [f"{i:04d}.tar" for i in range(12)]

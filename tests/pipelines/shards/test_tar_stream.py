@@ -75,8 +75,28 @@ def test_what_is_no_regular_file_is_passed_over() -> None:
 
 
 def test_archives_joined_by_cat_are_read_to_their_end() -> None:
-    both = tar_bytes([("a.txt", b"1")]) + tar_bytes([("b.txt", b"2")])
-    assert walk(both) == ([("a.txt", b"1"), ("b.txt", b"2")], [])
+    members, damages = walk(tar_bytes([("a.txt", b"1")]) + tar_bytes([("b.txt", b"2")]))
+    assert members == [("a.txt", b"1"), ("b.txt", b"2")]
+    assert [damage.reason for damage in damages] == ["corrupt_shard"]
+
+
+def test_holes_of_a_download_are_noticed() -> None:
+    data = tar_bytes([(f"{i}.txt", b"x" * 600) for i in range(200)])
+    hole = data[: 1536 * 5] + bytes(1536 * 3) + data[1536 * 8 :]
+    members, damages = walk(hole)
+    assert [name for name, _ in members] == [f"{i}.txt" for i in range(200) if i not in (5, 6, 7)]
+    assert ["4608 zeros" in str(damage) for damage in damages] == [True]
+    members, damages = walk(data[: 1536 * 5] + bytes(len(data) - 1536 * 5))
+    assert len(members) == 5
+    assert [damage.reason for damage in damages] == ["truncated_shard"]
+
+
+def test_what_is_lost_within_a_header_leaves_the_member_before_it_alone() -> None:
+    data = tar_bytes([("a.txt", b"x" * 600), ("b.txt", b"y"), ("c.txt", b"z")])
+    for lost in (data[:1600] + data[1610:], data[:1600] + b"more" + data[1600:]):
+        got, damages = walk(lost)
+        assert [name for name, _ in got] == ["a.txt", "c.txt"]
+        assert [type(damage).__name__ for damage in damages] == ["Damage"]
 
 
 @pytest.mark.parametrize("read", [True, False])

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipelines.shards import list_shards
+from schemas.config import InputConfig
+from schemas.errors import DependencyMissing, ShardNotFound, ShardUnreadable
+from tests.shard_files import read, shard_at, tar_bytes, text_members
+
+TEXT = InputConfig(text="txt", keep=("n",))
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.tar").write_bytes(tar_bytes(text_members(["1", "2"])))
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_http(site: str) -> None:
+    shard = shard_at(f"{site}/d/a.tar")
+    assert shard.size == 10_240
+    assert list(read(shard, TEXT).inputs) == ["1", "2"]
+    assert list_shards([f"{site}/d/{{a,a}}.tar"]) == [shard]
+    with pytest.raises(ShardNotFound, match=r"b\.tar is not there"):
+        list_shards([f"{site}/d/b.tar"])
+
+
+def test_any_filesystem_of_fsspec() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe(
+        {"/x/b-2.tar": tar_bytes(text_members(["2"])), "/x/b-10.tar": tar_bytes(text_members(["10"])), "/x/no": b""}
+    )
+    shards = list_shards(["memory://x"])
+    assert [shard.uri for shard in shards] == ["memory:///x/b-2.tar", "memory:///x/b-10.tar"]
+    assert list_shards(["memory://x/*.tar"]) == shards
+    assert list(read(shards[1], TEXT).inputs) == ["10"]
+    memory.pipe("/x/b-2.tar", b"other")
+    with pytest.raises(ShardUnreadable, match="has changed"):
+        read(shards[0], TEXT)
+    memory.rm("/x/b-10.tar")
+    with pytest.raises(ShardNotFound, match="is gone"):
+        read(shards[1], TEXT)
+
+
+def test_an_address_that_nothing_installed_reaches() -> None:
+    with pytest.raises(DependencyMissing, match="nowhere:// is read through fsspec, which says"):
+        list_shards(["nowhere://x/y.tar"])

@@ -1,0 +1,166 @@
+"""Images as the web has them: each gives the right pixels or a BadSample, and none takes the process along."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.encoders.images import ImageRule, decode
+from pipelines.encoders.protocol import BadSample
+
+SIDE = 32
+RULE = ImageRule(crop=(SIDE, SIDE), short=SIDE)
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def halves(mode: str = "RGB", left: object = (200, 30, 40), right: object = (20, 60, 220)) -> Image.Image:
+    """Left half in one colour, right half in another."""
+    image = Image.new(mode, (64, 64), left)
+    image.paste(right, (32, 0, 64, 64))
+    return image
+
+
+def check_halves(
+    pixels: np.ndarray, left: tuple[int, ...] = (200, 30, 40), right: tuple[int, ...] = (20, 60, 220)
+) -> None:
+    assert pixels.shape == (SIDE, SIDE, 3)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels[:, :12].mean((0, 1)), left, atol=12)
+    np.testing.assert_allclose(pixels[:, 20:].mean((0, 1)), right, atol=12)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF"])
+def test_every_format_gives_its_colours(kind: str) -> None:
+    check_halves(decode(encoded(halves(), kind), RULE, 10**6))
+
+
+def test_cmyk() -> None:
+    cmyk = halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0))
+    for kind in ("JPEG", "TIFF"):
+        check_halves(decode(encoded(cmyk, kind), RULE, 10**6), (255, 0, 0), (0, 0, 255))
+
+
+def test_sixteen_bits_and_floats() -> None:
+    ramp = np.repeat(np.repeat([[0, 65535]], 32, axis=1), 64, axis=0)
+    for image in (Image.fromarray(ramp.astype(np.uint16)), Image.fromarray((ramp / 65535).astype(np.float32))):
+        check_halves(decode(encoded(image, "TIFF"), RULE, 10**6), (0, 0, 0), (255, 255, 255))
+    check_halves(decode(encoded(Image.fromarray(ramp.astype(np.uint16)), "PNG"), RULE, 10**6), (0,) * 3, (255,) * 3)
+    assert decode(encoded(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"), RULE, 10**6).shape[2] == 3
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "YCbCr", "LAB"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    kind = "TIFF" if mode in ("YCbCr", "LAB", "LA") else "PNG"
+    image = Image.new("LAB", (64, 64)) if mode == "LAB" else halves().convert(mode)
+    assert decode(encoded(image, kind), RULE, 10**6).shape == (SIDE, SIDE, 3)
+
+
+def test_an_animation_shows_its_first_frame() -> None:
+    for kind in ("GIF", "WEBP", "PNG"):
+        rest = [Image.new("RGB", (64, 64), "green")] * 3
+        check_halves(decode(encoded(halves(), kind, save_all=True, append_images=rest), RULE, 10**6))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_image_upright(orientation: int) -> None:
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # ImageOps' transposes, by EXIF's numbers
+    inverse = {0: 0, 1: 1, 2: 4, 3: 3, 4: 2, 5: 5, 6: 6}
+    stored = halves()
+    if orientation in turn:
+        stored = stored.transpose(Image.Transpose(inverse[turn[orientation]]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    check_halves(decode(encoded(stored, "JPEG", exif=exif, quality=95), RULE, 10**6))
+
+
+def test_broken_exif_is_no_reason_to_lose_the_image() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    data = encoded(halves(), "JPEG", exif=exif, quality=95)
+    at = data.index(b"Exif")
+    for cut in range(6, 27, 2):
+        broken = data[: at + cut] + b"\xff" * 6 + data[at + cut + 6 :]
+        check_halves(decode(broken, RULE, 10**6))
+
+
+def test_a_lying_name_is_no_matter_but_a_wrong_magic_is() -> None:
+    for data in (
+        b"",
+        b"\0" * 100,
+        b"<html><body>404</body></html>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage",
+    ):
+        with pytest.raises(BadSample) as bad:
+            decode(data, RULE, 10**6)
+        assert bad.value.reason == "bad_image"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_truncated(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
+    data = encoded(noise, kind)
+    for keep in (0.02, 0.3, 0.6, 0.9):
+        with pytest.raises(BadSample):
+            decode(data[: int(len(data) * keep)], RULE, 10**6)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (10**6 + 1, 1)])
+def test_bombs_are_refused_before_they_are_decoded(size: tuple[int, int]) -> None:
+    with pytest.raises(BadSample, match=r"pixels; limits\.max_pixels is 1000000") as bad:
+        decode(bomb(*size), RULE, 10**6)
+    assert bad.value.reason == "too_many_pixels"
+
+
+def test_sizes_that_are_none() -> None:
+    for size in ((0, 5), (5, 0), (0, 0)):
+        with pytest.raises(BadSample):
+            decode(bomb(*size), RULE, 10**6)
+
+
+@pytest.mark.parametrize("size", [(200_000, 1), (1, 200_000), (30_000, 3)])
+def test_a_line_of_pixels_fills_no_memory(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, (10, 200, 30))
+    pixels = decode(encoded(image, "PNG"), RULE, 10**6)
+    np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([10, 200, 30]), (SIDE, SIDE, 3)))
+
+
+def test_cutting_the_far_ends_off_changes_nothing_that_is_seen() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40 * 9, 3), np.uint8))
+    whole = noise.resize((SIDE * 9, SIDE), Image.Resampling.BICUBIC).crop((SIDE * 4, 0, SIDE * 5, SIDE))
+    np.testing.assert_array_equal(decode(encoded(noise, "PNG"), RULE, 10**6), np.asarray(whole))
+
+
+def test_decoding_in_threads_leaves_the_filters_of_warnings_alone() -> None:
+    before = list(warnings.filters)
+    data = encoded(halves("P", 1, 2), "PNG", transparency=b"\0\1\2")
+    threads = [threading.Thread(target=lambda: [decode(data, RULE, 10**6) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(warnings.filters) == before
