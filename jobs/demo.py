@@ -115,7 +115,9 @@ def _build_funnel(config: DemoConfig, folder: Path, asked: Sequence[str], consol
         table = index_prefix(add_prefixes(table, [config.shortlist_dim]), config.shortlist_dim)
     with _waiting(f"tuning a funnel to recall {config.recall} on {len(asked)} held-out definitions", console):
         funnel = Funnel.build(table, recall=config.recall, k=10, queries=asked)
-    console.print(str(funnel.card), soft_wrap=True)
+    timed = tuple(row for row in funnel.card.rows if row.us_per_query is not None)
+    card = funnel.card.model_copy(update={"rows": timed, "chosen": timed.index(funnel.card.best)})
+    console.print(str(card), soft_wrap=True)
     return funnel
 
 

@@ -170,7 +170,8 @@ def _text_plots(tables: Mapping[str, VectorTable]) -> list[Part]:
 
 def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
     """Time searches of the lake itself by its prefix columns, and compare their answers with those by whole vectors."""
-    width, indexed = table.space.ladder.width, bool(table.dataset.list_indices())
+    width = table.space.ladder.width
+    indexed = {name for index in table.dataset.describe_indices() for name in index.field_names}
     truth = [_ids(table.search(question, k=10)) for question in asked]
     rows = []
     for dims in (*table.prefix_dims, width):
@@ -178,7 +179,8 @@ def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
         found = [_ids(table.search(question, k=10, dims=dims)) for question in asked]
         took_ms = (time.perf_counter() - began) * 1000 / len(asked)
         recall = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth, found, strict=True)])
-        how = "whole vectors" if dims == width else f"column {prefix_column(dims)}" + indexed * " through its index"
+        how = "whole vectors" if dims == width else f"column {prefix_column(dims)}"
+        how += " through its index" if prefix_column(dims) in indexed else ""
         column_mb = 2 * dims * table.dataset.count_rows() / 1e6
         rows.append((f"{dims}", how, f"{column_mb:,.0f}", f"{took_ms:.1f}", f"{recall:.3f}"))
     text = (

@@ -1,0 +1,152 @@
+"""The demo, small, end to end: once, once more, and again tomorrow."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from nbclient import NotebookClient
+from rich.console import Console
+
+from jobs import demo
+from jobs.__main__ import main
+from pipelines.demo_data import list_corpora
+from pipelines.funnel import Funnel
+from pipelines.tables import VectorTable, to_numpy
+from schemas.config import DemoConfig
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT = 300
+
+
+@dataclass
+class Lake:
+    """What a demo left behind, and what it said."""
+
+    folder: Path
+    said: str
+
+    def table(self, name: str) -> VectorTable:
+        return VectorTable.open(str(self.folder / f"{name}.lance"))
+
+
+def _run(folder: Path) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    demo.run(DemoConfig(folder=str(folder), limit=LIMIT), console)
+    said = console.file
+    assert isinstance(said, io.StringIO)
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def lake(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    folder = tmp_path_factory.mktemp("home") / "lake" / "demo"
+    yield Lake(folder, _run(folder))
+    shutil.rmtree(folder)
+
+
+def test_every_sample_of_every_corpus_is_in_its_table(lake: Lake) -> None:
+    for corpus in list_corpora(LIMIT):
+        if corpus.name != "questions":
+            ids = lake.table(corpus.name).dataset.to_table(columns=["id"])["id"].to_pylist()
+            assert sorted(ids) == sorted(sample["id"] for sample in corpus.samples)
+            assert lake.table(corpus.name).companion("rejects").count_rows() == 0
+
+
+def test_pictures_find_themselves_at_every_rung_of_their_rotation(lake: Lake) -> None:
+    emoji = lake.table("emoji")
+    assert emoji.rotation is not None
+    asked = emoji.dataset.to_table(columns=["id", "png"], limit=1).to_pylist()[0]
+    for dims in emoji.space.ladder.dims:
+        assert emoji.search(asked["png"], k=1, dims=dims)["id"].to_pylist() == [asked["id"]]
+
+
+def test_the_definitions_have_a_shortlist_and_a_funnel_that_agrees_with_exact_search(lake: Lake) -> None:
+    glosses = lake.table("glosses")
+    assert glosses.prefix_dims == (64,)
+    funnel = Funnel.open(glosses)
+    assert funnel.card.best.recall > 0.9
+    question = "a person who makes things"
+    exact, found = glosses.search(question, k=5), funnel.search(question, k=5)
+    assert found["id"].to_pylist() == exact["id"].to_pylist()
+    np.testing.assert_allclose(found["score"].to_numpy(), exact["score"].to_numpy(), atol=2e-3)
+
+
+def test_it_says_what_it_did_and_three_commands_that_are_real(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "recall@10" in lake.said
+    assert (lake.folder / "report.html").absolute().as_uri() in lake.said
+    commands = lake.said.partition("try next:")[2].split("\n")
+    verbs = [command.split()[3] for command in commands if command.strip()]
+    assert len(verbs) == 3
+    for verb in verbs:
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "--help"])
+        assert stopped.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_the_report_holds_answers_plots_and_pictures(lake: Lake) -> None:
+    page = (lake.folder / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert page.count("data:image/png;base64,") > 20
+    for said in ("recall@10", "fear of spiders", "efficientnet-lite0", "vector_64"):
+        assert said in page
+
+
+def test_a_browser_shows_the_report(lake: Lake, tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium here")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --window-size=1240,5000 --timeout=20000"
+    shot = tmp_path / "report.png"
+    command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
+    subprocess.run([*command, (lake.folder / "report.html").as_uri()], check=True, capture_output=True, timeout=120)
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert pixels.shape == (5000, 1240, 3)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500, "the page is nearly empty"
+
+
+def test_a_second_run_does_nothing_and_says_so(lake: Lake) -> None:
+    report = lake.folder / "report.html"
+    written_at = report.stat().st_mtime_ns
+    versions = {name: lake.table(name).dataset.version for name in demo.TABLES}
+    said = _run(lake.folder)
+    assert "nothing to do" in said
+    assert report.stat().st_mtime_ns == written_at
+    assert {name: lake.table(name).dataset.version for name in demo.TABLES} == versions
+
+
+def test_the_notebook_opens_the_lake_searches_and_plots(lake: Lake) -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / "query.ipynb", as_version=4)
+    home = str(lake.folder.parent.parent)
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": home}})
+    done = client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert any("fear of spiders" in cell.source for cell in done.cells)
+    assert any("spider" in output.get("text", "") for output in outputs)
+
+
+def test_a_shard_that_arrives_tomorrow_is_the_only_one_embedded(lake: Lake) -> None:
+    before = lake.table("news").dataset.to_table(columns=["id", "vector"])
+    arrived = pq.read_table(lake.folder / "shards" / "news" / "news-00000.parquet").slice(0, 7)
+    late = arrived.set_column(0, "id", [[f"late-{number}" for number in range(7)]])
+    pq.write_table(late, lake.folder / "shards" / "news" / "news-99999.parquet")
+    said = _run(lake.folder)
+    assert "news: 7 rows" in said
+    assert "glosses: all there" in said
+    after = lake.table("news").dataset.to_table(columns=["id", "vector"])
+    assert after.num_rows == before.num_rows + 7
+    np.testing.assert_array_equal(to_numpy(after["vector"])[: before.num_rows], to_numpy(before["vector"]))
