@@ -233,7 +233,8 @@ def _pictures(table: VectorTable) -> Section:
     known = {row["id"]: row for row in table.dataset.to_table(columns=columns).to_pylist()}
     dims = [dim for dim in _GALLERY_DIMS if dim in table.space.ladder.dims]
     galleries = []
-    for asked in (known[id_] for id_ in EMOJI_QUESTIONS if id_ in known):
+    chosen = [known[id_] for id_ in EMOJI_QUESTIONS if id_ in known] or list(known.values())[:4]
+    for asked in chosen:
         rows = []
         for dim in dims:
             found = table.search(asked["png"], k=_GALLERY_HITS + 1, dims=dim, columns=columns).to_pylist()
