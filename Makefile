@@ -12,7 +12,7 @@ PACKAGES := schemas pipelines cluster jobs
 SOURCES := $(shell find $(PACKAGES) tests -name '*.py' 2>/dev/null) pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help venv demo test test-slow test-all lint check format lock clean
+.PHONY: help venv demo test test-slow test-all bench lint check format lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ venv: .venv/demo ## Make .venv with the pinned packages that running needs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
+	@touch $@
+
 demo: .venv/demo ## Embed, index, measure and search real data on this machine; write lake/demo/report.html
 	$(BIN)/python -m jobs demo
 
@@ -42,6 +46,14 @@ test-slow: .venv/dev ## Run the slow tests
 
 test-all: .venv/dev ## Run every test
 	$(PYTEST)
+
+# make bench-embed is `python -m benchmarks.embed`; each says at its top what it measures and how to make it smaller.
+BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(shell grep -ls 'argparse' benchmarks/*.py 2>/dev/null))
+bench: ## List the benchmarks against peers; `make bench-embed` runs one, ARGS= are its options
+	@printf '  make %s\n' $(BENCHMARKS)
+
+$(BENCHMARKS): bench-%: .venv/bench
+	$(BIN)/python -m benchmarks.$* $(ARGS)
 
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff format --check .
@@ -59,7 +71,7 @@ format: .venv/dev ## Lay out the code and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: .venv/dev ## Pin what .venv holds now (torch without its build tag, so that any build of it will do)
+lock: .venv/bench ## Pin what .venv holds now (torch without its build tag, so that any build of it will do)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' >requirements.lock
 
 clean: ## Remove caches, build outputs and the demo's tables; .venv stays
