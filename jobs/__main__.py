@@ -17,6 +17,7 @@ VERBS = {
     "demo": "embed, index, measure and search real data that pip installs",
     "embed": "embed shards into a table; resumes by itself",
     "funnel": "tune a funnel to a recall at the least measured cost, with its recall card",
+    "shortlist": "add prefix columns and their indexes; list the exact nearest of every query at every dim",
     "search": "search a table by words, by an image, or by lines from stdin",
     "encoders": "list the encoders with their Matryoshka rules, or describe one",
     "rotate": "give a table of a non-Matryoshka encoder prefixes that mean something, without encoding again",

@@ -1,4 +1,4 @@
-"""Per-dimension shortlists: prefix columns, their indexes, exact top-K tables, and how well each dim agrees with all."""
+"""Per-dimension shortlists: prefix columns, their indexes, exact top-K tables, and how well the dims agree."""
 
 from pipelines.shortlist.index import index_prefix
 from pipelines.shortlist.prefixes import add_prefixes

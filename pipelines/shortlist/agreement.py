@@ -48,12 +48,12 @@ class Agreement:
     @property
     def k(self) -> int:
         """Deepest rank."""
-        return self.overlap_LK.shape[1]
+        return int(self.overlap_LK.shape[1])
 
     def least_dim(self, target: float, k: int | None = None) -> int:
         """Return the smallest dim whose overlap at rank k is at least `target`, the interval's lower end included."""
-        rank = (k or self.k) - 1
-        return next(dim for dim, low_K in zip(self.dims, self.low_LK, strict=True) if low_K[rank] >= min(target, 1.0))
+        low_L = self.low_LK[:, (k or self.k) - 1]
+        return self.dims[int(np.argmax(low_L >= min(target, 1.0)))]
 
     def to_table(self) -> pa.Table:
         """Return `dim, rank, overlap, low, high`, a row for each dim and rank."""
@@ -89,9 +89,9 @@ def agreement(shortlists: Mapping[int, pa.Array], queries: int, resamples: int =
 
     Args:
         shortlists: By dim, Q x K ids row by row, best first, null where a query has fewer than K rows
-            (`Best.ids` of an `ExactSearch`, or `read_shortlists` of a table).
+            (`Best.ids` of an `ExactSearch`, or `read_lists` of a table).
         queries: Q.
-        resamples: Bootstrap resamples of the queries; one resample serves all dims and ranks, so differences are paired.
+        resamples: Bootstrap resamples of the queries; each serves all dims and ranks, so differences are paired.
         seed: Of the resampling.
 
     Raises:

@@ -23,11 +23,11 @@ Shapes: Q queries, N rows of a block, D full width, M prefix width, K kept, G gr
 
 from __future__ import annotations
 
-import functools
 import timeit
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -172,10 +172,10 @@ class _Dim:
 
     def settle(self, ids: pa.Array, vectors_ND: torch.Tensor) -> None:
         """Score the noted rows of a chunk exactly and merge them with the best so far."""
-        keys, rough = (torch.cat(parts) for parts in zip(*self.hits, strict=True)) if self.hits else (None, None)
-        self.hits = []
-        if keys is None or rough is None:
+        if not self.hits:
             return
+        keys, rough = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
+        self.hits = []
         keys = keys[rough >= self._floor(rough.dtype)[keys >> 32]]
         sorted_keys = np.sort(keys.cpu().numpy())
         queries, rows = sorted_keys >> 32, sorted_keys & 0xFFFFFFFF
@@ -218,7 +218,7 @@ class _Dim:
                 check_invariants=False,
             )
         scored = torch.sparse.sampled_addmm(pairs, self.exact_QM, wanted_UM.T, beta=0.0)
-        return scored.values().cpu().numpy()
+        return np.asarray(scored.values().cpu().numpy(), np.float32)
 
 
 def _ordered(rough_BQ: torch.Tensor) -> torch.Tensor:
@@ -233,8 +233,8 @@ def _ordered(rough_BQ: torch.Tensor) -> torch.Tensor:
 def _passing(values_GQ: torch.Tensor, floor_Q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return row and column of all values that reach their column's floor."""
     if values_GQ.device.type != "cpu" or values_GQ.dtype == torch.bfloat16:
-        rows, columns = (values_GQ >= floor_Q).nonzero(as_tuple=True)
-        return rows, columns
+        at_G, at_Q = (values_GQ >= floor_Q).nonzero(as_tuple=True)
+        return at_G, at_Q
     flat = np.flatnonzero(values_GQ.numpy() >= floor_Q.numpy())  # five times as fast as torch's nonzero
     rows, columns = np.divmod(flat, values_GQ.shape[1])
     return torch.from_numpy(rows), torch.from_numpy(columns)
@@ -303,7 +303,7 @@ class _Product:
         return torch.mm(cut_BM.to(self.dtype), rough_MQ, out=self._buffer[: len(cut_BM)])
 
 
-@functools.cache
+@cache
 def _quicker_dtype(device: torch.device) -> torch.dtype:
     """Time a small product on the device: bfloat16 is many times quicker on some processors, and slower on others."""
     if device.type == "cuda":
@@ -311,6 +311,5 @@ def _quicker_dtype(device: torch.device) -> torch.dtype:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.ones(512, 512, dtype=dtype)
-        timer = timeit.Timer(lambda x=x: torch.mm(x, x))
-        seconds[dtype] = min(timer.repeat(3, number=1))
+        seconds[dtype] = min(timeit.repeat(partial(torch.mm, x, x), number=1, repeat=3))
     return min(seconds, key=seconds.__getitem__)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-from lance import LanceDataset, LanceOperation
+from lance import LanceDataset, LanceFragment, LanceOperation
 from lance.commit import CommitConflictError
 from lance.file import LanceFileWriter
 from lance.fragment import DataFile
@@ -140,7 +141,7 @@ def cut_fragment(table: VectorTable, task: PrefixTask) -> PrefixFiles:
     }
     scanner = dataset.scanner(
         columns=[VECTOR],
-        fragments=[dataset.get_fragment(task.fragment)],
+        fragments=[_fragment(dataset, task.fragment)],
         with_row_id=True,  # Lance hands out deleted rows only beside the row id that they have lost
         include_deleted_rows=True,
         batch_size=max(1, _READ_BYTES // (2 * table.space.ladder.width)),
@@ -156,7 +157,7 @@ def cut_fragment(table: VectorTable, task: PrefixTask) -> PrefixFiles:
             writer.write_batch(pa.RecordBatch.from_arrays([to_arrow(cut(full_BD, dim))], schema=schemas[dim]))
     for writer in writers.values():
         writer.close()
-    return PrefixFiles(task.fragment, {dim: (names[dim], writers[dim].size_bytes) for dim in task.dims}, rows)
+    return PrefixFiles(task.fragment, {dim: (names[dim], writers[dim].size_bytes or 0) for dim in task.dims}, rows)
 
 
 def commit_prefixes(table: VectorTable, results: Sequence[PrefixFiles]) -> VectorTable:
@@ -188,8 +189,10 @@ def publish_prefixes(table: VectorTable, dims: Sequence[int]) -> VectorTable:
     newest = max((fragment.fragment_id for fragment in dataset.get_fragments()), default=-1)
     staged = [dim for dim in check_dims(table, dims) if _column(dataset, dim)[0].endswith(_STAGING)]
     if staged:
-        dataset.alter_columns(*({"path": prefix_column(d) + _STAGING, "name": prefix_column(d)} for d in staged))
-    notes = {_checked_key(dim): str(newest) for dim in dims}
+        # Lance annotates one alteration as many.
+        renames: list[Any] = [{"path": prefix_column(d) + _STAGING, "name": prefix_column(d)} for d in staged]
+        dataset.alter_columns(*renames)
+    notes: dict[str, str | None] = {_checked_key(dim): str(newest) for dim in dims}
     if any(dataset.config().get(key) != value for key, value in notes.items()):
         dataset.update_config(notes)
     return table.refresh()
@@ -202,6 +205,10 @@ def _field(dim: int) -> pa.Field:
 
 def _checked_key(dim: int) -> str:
     return f"lake.{prefix_column(dim)}.checked_through_fragment"
+
+
+def _fragment(dataset: LanceDataset, number: int) -> LanceFragment:
+    return next(fragment for fragment in dataset.get_fragments() if fragment.fragment_id == number)
 
 
 def _column(dataset: LanceDataset, dim: int) -> tuple[str, int]:
@@ -220,7 +227,7 @@ def _replace(table: VectorTable, dim: int, files: dict[int, tuple[str, int]]) ->
     dataset = table.dataset
     groups = []
     for fragment, (name, size) in files.items():
-        like = dataset.get_fragment(fragment).data_files()[0]
+        like = _fragment(dataset, fragment).data_files()[0]
         file = DataFile(
             path=name,
             fields=[_column(dataset, dim)[1]],

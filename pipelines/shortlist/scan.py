@@ -8,12 +8,13 @@ Shapes: Q queries, N rows of a chunk, D width of the column that is read.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 from lance import LanceDataset
 
@@ -91,7 +92,7 @@ def measure_agreement(
     Example:
         >>> measure_agreement(table, queries_QD, dims=(64, 128)).least_dim(0.9)  # doctest: +SKIP
     """
-    best = search_table(table, queries_QD, {*dims, table.space.ladder.width}, k)
+    best = search_table(table, queries_QD, [*dims, table.space.ladder.width], k)
     return agreement({dim: found.ids for dim, found in best.items()}, len(queries_QD))
 
 
@@ -108,7 +109,7 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
     scanner = dataset.scanner(
         columns=["id", part.column],
         filter=part.where,
-        fragments=None if part.fragments is None else [dataset.get_fragment(id) for id in part.fragments],
+        fragments=[f for f in dataset.get_fragments() if part.fragments is None or f.fragment_id in part.fragments],
         batch_size=min(rows, _READ_ROWS),
         batch_readahead=4,
         fragment_readahead=1,
@@ -138,7 +139,7 @@ def chunk_rows(width: int, queries: int, dims: Sequence[int], k: int, memory_byt
     Raises:
         ConfigError: The budget does not hold even a small chunk.
     """
-    held = max(psutil.Process().memory_info().rss, _LIBRARY_BYTES // 2) + _query_bytes(width, dims, k) * queries
+    held = max(_resident_bytes(), _LIBRARY_BYTES // 2) + _query_bytes(width, dims, k) * queries
     held += BLOCK_ROWS * width * 14 + (64 << 20)
     row_bytes = 4 * width + 8 * max(dims) + 128
     rows = (memory_bytes - held) // row_bytes
@@ -158,6 +159,10 @@ def query_block(width: int, dims: Sequence[int], k: int, memory_bytes: int) -> i
     """
     third = (memory_bytes - _LIBRARY_BYTES) // 3
     return max(64, min(_MOST_QUERIES, third // _query_bytes(width, dims, k)))
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _query_bytes(width: int, dims: Sequence[int], k: int) -> int:

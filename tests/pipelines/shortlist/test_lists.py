@@ -10,7 +10,7 @@ import pytest
 from pipelines.matryoshka import cut
 from pipelines.shortlist import add_prefixes
 from pipelines.shortlist.agreement import agreement
-from pipelines.shortlist.lists import Searcher, build_lists, commit_lists, plan_lists, read_lists
+from pipelines.shortlist.lists import build_lists, commit_lists, plan_lists, read_lists, search_task
 from pipelines.tables import VectorTable, to_numpy
 from schemas.columns import shortlist_spec
 from schemas.config import ShortlistConfig
@@ -34,7 +34,8 @@ def by_brute_force(table: VectorTable, queries: VectorTable, dims, k, *, exclude
         scores = (q @ cut(to_numpy(rows["vector"]).astype(np.float64), dim).T).astype(np.float32)
         for name, row in zip(asking["id"].to_pylist(), scores, strict=True):
             row = np.where(wanted & ~(exclude_self & (ids == name)), row, -np.inf)
-            order = [i for i in np.lexsort((ids, -row))[:k] if np.isfinite(row[i])]
+            near = np.flatnonzero(row >= np.partition(row, -min(k, len(row)))[-min(k, len(row))])
+            order = [i for i in near[np.lexsort((ids[near], -row[near]))][:k] if np.isfinite(row[i])]
             found[name, dim] = [(ids[i], row[i]) for i in order]
     return found
 
@@ -107,7 +108,7 @@ def test_a_killed_run_goes_on_with_what_is_left(make_table, tmp_path):
     plan = plan_lists(asked)
     assert plan is not None
     assert len(plan.tasks) > 1
-    Searcher(plan).run(plan.todo()[0])
+    search_task(plan.spec, plan.uri, plan.config, plan.todo()[0])
     folder = tmp_path / "t.shortlist.parts.lance"
     (folder / ".tmpKilled").write_bytes(b"half a piece")
     table = land(table, vectors(10, 9, width=8), "later")  # the killed run is gone on with at its own versions
@@ -129,7 +130,7 @@ def test_a_begun_run_with_another_question_is_dropped(make_table):
     table = make_table(vectors(100, 1))
     begun = plan_lists(config(table, k=5))
     assert begun is not None
-    Searcher(begun).run(begun.tasks[0])
+    search_task(begun.spec, begun.uri, begun.config, begun.tasks[0])
     plan = plan_lists(config(table, k=6))
     assert plan is not None
     assert len(plan.todo()) == len(plan.tasks)
@@ -170,7 +171,7 @@ def test_a_killed_repair_goes_on(make_table):
     table = land(table, vectors(30, 2), "more")
     plan = plan_lists(asked)
     assert plan is not None
-    Searcher(plan).run(plan.todo()[0])
+    search_task(plan.spec, plan.uri, plan.config, plan.todo()[0])
     again = plan_lists(asked)
     assert again is not None
     assert len(again.todo()) == len(plan.tasks) - 1
