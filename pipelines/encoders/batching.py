@@ -23,7 +23,7 @@ from schemas.errors import LakeError
 from schemas.records import Modality
 
 _MAX_WASTE = 0.02
-# Below this share of the budget, padding costs less than one more call of the model would.
+# Below this share of a full batch, padding costs less than one more call of the model would.
 _FREE_WASTE = 1 / 32
 # (where it starts, where it stops growing) in tokens or images. More brings no rate where these were measured.
 _AUTO_UNITS = {
@@ -36,6 +36,7 @@ _AUTO_UNITS = {
 }
 _MAX_ROWS = 4_096
 _WINDOW_BATCHES = 64
+_TYPICAL_TOKENS = 256
 _WORTH_GROWING = 1.05
 # What torch on the CPU, onnxruntime and cuBLAS say in a plain RuntimeError.
 _OUT_OF_MEMORY = ("allocate memory", "ALLOC_FAILED")
@@ -47,7 +48,7 @@ def plan_batches(
     """Group the inputs of a window into batches of near-equal length, longest first.
 
     Every batch holds at most `max_rows` inputs, costs at most `budget_units` once padded to its longest input (an input
-    longer than that stands alone), and wastes at most 2 % of that on padding, or 1/32 of the budget if that is more.
+    longer than that stands alone), and wastes at most 2 % of that on padding, or 1/32 of a full batch if that is more.
 
     Args:
         lengths: (N,) cost of each input: tokens of a text, 1 for an image.
@@ -61,6 +62,7 @@ def plan_batches(
     order_N = np.argsort(-cost_N, kind="stable")
     sorted_N = cost_N[order_N]
     total = np.concatenate(([0], np.cumsum(sorted_N)))
+    full_batch = min(budget_units, max_rows * total[-1] / max(1, len(sorted_N)))
     batches = []
     start = 0
     while start < len(order_N):
@@ -68,7 +70,7 @@ def plan_batches(
         most = min(max_rows, max(1, budget_units // longest), len(order_N) - start)
         padded = longest * np.arange(1, most + 1)
         waste = padded - (total[start + 1 : start + most + 1] - total[start])
-        fits = waste <= np.maximum(_MAX_WASTE * padded, _FREE_WASTE * budget_units)
+        fits = waste <= np.maximum(_MAX_WASTE * padded, _FREE_WASTE * full_batch)
         stop = start + (most if fits.all() else max(1, int(np.argmin(fits))))
         batches.append(order_N[start:stop])
         start = stop
@@ -117,7 +119,10 @@ class BatchBudget:
         modality = modality or spec.modalities[0]
         window = _WINDOW_BATCHES if modality == "text" else 1
         if isinstance(config.batch, int):
-            units = config.batch * ((spec.max_length or 1) if modality == "text" else 1)
+            longest = (spec.max_length or 1) if modality == "text" else 1
+            units = config.batch * longest
+            # Few texts are as long as they may be: a window of so many full ones would be far too large.
+            window = max(1, window * min(longest, _TYPICAL_TOKENS) // longest)
             return cls(units=units, rows=config.batch, ceiling=units, window_batches=window)
         start, ceiling = _AUTO_UNITS[modality, pick_device(config).type]
         return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window)

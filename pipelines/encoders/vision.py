@@ -47,10 +47,16 @@ def image_rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
 
 
 class VisionEncoder:
-    """A vision transformer and its pooling: the class token, or the mean of the patches."""
+    """A vision transformer and its class token."""
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
-        """Load the model onto the device, in the config's dtype."""
+        """Load the model onto the device, in the config's dtype.
+
+        Raises:
+            EncoderError: The entry asks for another pooling than the class token.
+        """
+        if spec.pooling != "cls":
+            raise EncoderError(f"{spec.name}: pooling {spec.pooling!r} is not known for image models; allowed: cls")
         self._spec, self._device = spec, pick_device(config)
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
@@ -63,7 +69,7 @@ class VisionEncoder:
         """Encode B images (H, W, 3) uint8 to (B, D) float32 unit rows."""
         pixels = normalise(prepared, self._rule, self._device).to(self._dtype)
         hidden_BLD = self._model(pixel_values=pixels).last_hidden_state.float()
-        return finish(hidden_BLD[:, 0] if self._spec.pooling == "cls" else hidden_BLD.mean(1), self._spec.steps)
+        return finish(hidden_BLD[:, 0], self._spec.steps)
 
 
 def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> ImagePreparer:

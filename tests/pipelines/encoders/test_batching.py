@@ -60,7 +60,8 @@ def test_every_input_is_in_exactly_one_batch_and_every_batch_is_within_bounds(
         padded = cost.max() * len(batch)
         assert len(batch) <= max_rows
         assert padded <= budget_units or len(batch) == 1
-        assert padded - cost.sum() <= max(0.02 * padded, budget_units / 32)
+        full_batch = min(budget_units, max_rows * np.mean(lengths))
+        assert padded - cost.sum() <= max(0.02 * padded, full_batch / 32) + 1e-9
 
 
 @pytest.mark.parametrize("spread", [0.4, 0.7, 1.0, 1.4])
@@ -71,6 +72,13 @@ def test_padding_waste_of_a_long_tailed_window_is_at_most_3_percent(spread: floa
     batches = plan_batches(window, plan.units, 4096)
     assert padding_waste(window, batches) <= 0.03
     assert len(batches) <= 1.3 * window.sum() / plan.units
+
+
+def test_batches_of_a_given_number_of_rows_waste_as_little() -> None:
+    lengths = np.clip(np.random.default_rng(1).lognormal(4, 1, 4_000).astype(np.int64), 3, 512)
+    batches = plan_batches(lengths, 32 * 8192, 32)
+    assert padding_waste(lengths, batches) <= 0.03
+    assert max(map(len, batches)) == 32
 
 
 def test_images_are_batched_by_count() -> None:

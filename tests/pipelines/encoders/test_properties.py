@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +33,16 @@ def _encoder(name: str) -> Encoder:
 def _prepare(name: str, texts: list[str]) -> list[Prepared]:
     prepared = load_preparer(EncoderConfig(name=name), LimitsConfig()).prepare(texts)
     return [p for p in prepared if not isinstance(p, BadSample)]
+
+
+@pytest.mark.parametrize("name", PACKAGED_TEXT)
+def test_a_preparer_may_be_used_from_many_threads(name: str) -> None:
+    preparer = load_preparer(EncoderConfig(name=name), LimitsConfig())
+    texts = [f"the minister of round {i} said " * (1 + i % 7) for i in range(200)]
+    alone = [[list(one) for one in preparer.prepare(texts[i : i + 10])] for i in range(0, 200, 10)]
+    with ThreadPoolExecutor(8) as threads:
+        together = threads.map(lambda i: [list(one) for one in preparer.prepare(texts[i : i + 10])], range(0, 200, 10))
+    assert list(together) == alone
 
 
 @given(arrays(np.float32, (3, 256), elements=st.floats(-100, 100, width=16)), st.integers(1, 256), st.integers(1, 256))
