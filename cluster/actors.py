@@ -1,31 +1,36 @@
 """A pool of actors that works through items, bounded in flight, and survives the death of any of them.
 
-Owns placement, retries of calls that Ray itself lost, and who is to blame when an actor dies. Owns no knowledge of what
-the items are: a worker is any object with `run(item)` and `progress()`. Where one machine cannot prepare as fast as it
+Owns placement, starting actors again, and who is to blame when one dies: an actor is given items only after it has said
+that its worker is made, so whatever it holds when it dies was truly in its hands. Owns no knowledge of what the items
+are: a worker is any object with `run(item)` and `progress()`. Where one machine cannot prepare as fast as it
 works, feeders on other machines stream prepared parts of an item to the worker that runs it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.session import Pool
+from schemas.errors import LakeError, RunError
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 I_contra = TypeVar("I_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
-_BACK_OFF_S = 1.0
 _PARTS_AHEAD = 2
+_START_RETRIES = 3
+_LOG = logging.getLogger(__name__)
 
 
 class Worker(Protocol[I_contra, R_co]):
@@ -57,23 +62,37 @@ class Outcome(Generic[I, R]):
         result: What `run` returned, or None.
         error: What `run` raised, or how the actor died, or None.
         died: The actor died, or its node went; nothing is known of the cause.
+        was_alone: The actor had nothing else in flight, so if it died, this item is the one to suspect.
     """
 
     item: I
     result: R | None = None
     error: BaseException | None = None
     died: bool = False
+    was_alone: bool = False
 
 
 @dataclass
 class _Seat:
-    """One actor and what it works on."""
+    """One actor and what it works on.
+
+    Attributes:
+        starting: The call that makes the worker, or None once it is made.
+        tasks: Calls in flight, each with its item and whether it must stay alone.
+        is_lost: The worker cannot be made.
+        asked: The call that asks for counters, if one is on its way.
+    """
 
     actor: Any
-    tasks: dict[Any, Any] = field(default_factory=dict)
-    unavailable_until: float = 0.0
+    starting: Any
+    tasks: dict[Any, tuple[Any, bool]] = field(default_factory=dict)
+    is_lost: bool = False
     counters: dict[str, int] = field(default_factory=dict)
     asked: Any = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.starting is None and not self.is_lost
 
 
 class ActorPool(Generic[I, R]):
@@ -105,12 +124,14 @@ class ActorPool(Generic[I, R]):
         }
         actor_class = ray.remote(**options)(_Actor)
         self._in_flight = pool.in_flight
-        self._seats = [_Seat(actor_class.remote(make_worker)) for _ in range(pool.actors)]
+        actors = [actor_class.remote(make_worker) for _ in range(pool.actors)]
+        self._seats = [_Seat(actor, actor.start.remote()) for actor in actors]
         feeding: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": pool.in_flight}
         feeder_class = ray.remote(**feeding)(_FeederActor)
         self._feeders = [feeder_class.remote(make_feeder) for _ in range(pool.feeders if make_feeder else 0)]
         self._calls = 0
-        self._made = [seat.actor.made_at.remote() for seat in self._seats]
+        self._up_at: float | None = None
+        self._past: Counter[str] = Counter()
         self._todo: deque[I] = deque()
         self._alone: deque[I] = deque()
 
@@ -135,24 +156,24 @@ class ActorPool(Generic[I, R]):
     def run(self, items: Iterable[I], tick_s: float = 0.25) -> Iterator[Outcome[I, R] | None]:
         """Yield the outcome of every item as it ends; None at least every `tick_s` while nothing ends.
 
-        An item whose call Ray could not deliver is given out again by itself; whatever else happens is an outcome.
+        Raises:
+            LakeError: No actor can make its worker; what the worker raised, or a RunError that says so.
         """
         self._todo.extend(items)
         while True:
             self._hand_out()
-            pending = [ref for seat in self._seats for ref in seat.tasks]
-            if not pending and not self._todo and not self._alone:
+            at_work = {ref: seat for seat in self._seats for ref in seat.tasks}
+            if not at_work and not self._todo and not self._alone:
                 return
-            if not pending:
-                time.sleep(tick_s)
-            ready = ray.wait(pending, num_returns=1, timeout=tick_s)[0] if pending else []
+            starting = {seat.starting: seat for seat in self._seats if seat.starting is not None}
+            ready = ray.wait([*at_work, *starting], num_returns=1, timeout=tick_s)[0]
             if not ready:
                 yield None
             for ref in ready:
-                seat = next(seat for seat in self._seats if ref in seat.tasks)
-                outcome = self._collect(seat, ref)
-                if outcome is not None:
-                    yield outcome
+                if ref in starting:
+                    self._welcome(starting[ref])
+                else:
+                    yield self._collect(at_work[ref], ref)
 
     def drop_waiting(self) -> int:
         """Forget the items that no actor has begun; return how many."""
@@ -163,60 +184,86 @@ class ActorPool(Generic[I, R]):
 
     def progress(self) -> dict[str, int]:
         """Return the sum of all workers' counters, a moment old; never waits."""
+        total = Counter(self._past)
         for seat in self._seats:
             if seat.asked is not None and ray.wait([seat.asked], timeout=0)[0]:
-                with contextlib.suppress(RayActorError):
+                with contextlib.suppress(RayError):
                     seat.counters = ray.get(seat.asked)
                 seat.asked = None
-            if seat.asked is None:
+            if seat.asked is None and seat.is_up:
                 seat.asked = seat.actor.progress.remote()
-        total: dict[str, int] = {}
-        for seat in self._seats:
-            for name, amount in seat.counters.items():
-                total[name] = total.get(name, 0) + amount
-        return total
+            total.update(seat.counters)
+        return dict(total)
 
     def up_at(self) -> float | None:
         """Return when the first worker was made, in seconds of the epoch, or None while there is none; never waits."""
-        made, _ = ray.wait(self._made, num_returns=1, timeout=0)
-        return cast(float, ray.get(made[0])) if made else None
+        return self._up_at
 
     def _hand_out(self) -> None:
-        now = time.monotonic()
-        for seat in sorted(self._seats, key=lambda seat: len(seat.tasks)):
-            if now < seat.unavailable_until:
-                continue
+        for seat in sorted((seat for seat in self._seats if seat.is_up), key=lambda seat: len(seat.tasks)):
             if self._alone and not seat.tasks:
                 self._call(seat, self._alone.popleft(), alone=True)
             while (
                 self._todo and len(seat.tasks) < self._in_flight and not any(alone for _, alone in seat.tasks.values())
             ):
-                self._call(seat, self._todo.popleft(), alone=False)
+                self._call(seat, self._todo.popleft(), alone=self._in_flight == 1)
 
     def _call(self, seat: _Seat, item: I, *, alone: bool) -> None:
-        feeder = self._feeders[self._calls % len(self._feeders)] if self._feeders else None
+        # A suspect is kept from the feeders too, which work for others at the same time.
+        feeder = self._feeders[self._calls % len(self._feeders)] if self._feeders and not alone else None
         self._calls += 1
         seat.tasks[seat.actor.run.remote(item, feeder)] = (item, alone)
 
-    def _collect(self, seat: _Seat, ref: Any) -> Outcome[I, R] | None:
+    def _collect(self, seat: _Seat, ref: Any) -> Outcome[I, R]:
         item, alone = seat.tasks.pop(ref)
         try:
             return Outcome(item, result=ray.get(ref))
-        except ActorUnavailableError:
-            seat.unavailable_until = time.monotonic() + _BACK_OFF_S
-            self.push(item, alone=alone)
-            return None
-        except RayActorError as error:
-            seat.unavailable_until = time.monotonic() + _BACK_OFF_S
-            return Outcome(item, error=error, died=True)
         except RayTaskError as error:
-            return Outcome(item, error=error.cause or error)
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
+            return Outcome(item, error=cause, died=is_feeder_gone, was_alone=alone)
+        except RayError as error:
+            self._start_again(seat)
+            return Outcome(item, error=error, died=True, was_alone=alone)
+
+    def _start_again(self, seat: _Seat) -> None:
+        """Wait for the actor that Ray starts in place of a dead one; give it nothing until its worker is made."""
+        if seat.is_up:
+            self._past.update(seat.counters)
+            seat.counters, seat.asked = {}, None
+            seat.starting = seat.actor.start.remote()
+
+    def _welcome(self, seat: _Seat) -> None:
+        ref, seat.starting = seat.starting, None
+        try:
+            made_at = ray.get(ref)
+        except RayError as error:
+            seat.is_lost = True
+            cause = (isinstance(error, RayTaskError) and error.cause) or error
+            if isinstance(cause, LakeError):
+                raise cause from None
+            reason = f"{type(cause).__name__}: {cause}"
+            if all(other.is_lost for other in self._seats):
+                raise RunError(f"no actor can start; the last one's reason: {reason}") from error
+            _LOG.warning("an actor cannot start, the others go on: %s", reason)
+        else:
+            self._up_at = min(made_at, self._up_at or made_at)
 
 
 class _Actor:
     def __init__(self, make_worker: Callable[[], Any]) -> None:
-        self._worker = make_worker()
-        self._made_at = time.time()
+        self._make_worker = make_worker
+        self._lock = threading.Lock()
+        self._worker: Any = None
+        self._made_at = 0.0
+
+    @ray.method(max_task_retries=_START_RETRIES, retry_exceptions=True)
+    def start(self) -> float:
+        with self._lock:
+            if self._worker is None:
+                self._worker = self._make_worker()
+                self._made_at = time.time()
+        return self._made_at
 
     def run(self, item: Any, feeder: Any) -> Any:
         if feeder is None:
@@ -227,11 +274,8 @@ class _Actor:
 
     @ray.method(concurrency_group="watch")
     def progress(self) -> dict[str, int]:
-        return self._worker.progress()
-
-    @ray.method(concurrency_group="watch")
-    def made_at(self) -> float:
-        return self._made_at
+        counters: dict[str, int] = self._worker.progress()
+        return counters
 
 
 class _FeederActor:
@@ -239,4 +283,5 @@ class _FeederActor:
         self._feeder = make_feeder()
 
     def feed(self, item: Any) -> Iterator[Any]:
-        yield from self._feeder.feed(item)
+        for part in self._feeder.feed(item):  # noqa: UP028 - Ray sends into this generator, iterators take nothing
+            yield part

@@ -290,15 +290,17 @@ class _Embedding:
             raise RunError(
                 f"{self._failures_in_a_row} leases failed in a row, so the run stops; the last: {error}"
             ) from error
-        for lease in self._after_failure(outcome.item, error):
+        # Of several leases in the hands of an actor that died, none is known to have killed it.
+        counts = outcome.was_alone or not outcome.died
+        for lease in self._after_failure(outcome.item, error, counts=counts):
             actors.push(lease, alone=outcome.died)
 
-    def _after_failure(self, lease: Lease, error: BaseException) -> Iterator[Lease]:
+    def _after_failure(self, lease: Lease, error: BaseException, *, counts: bool) -> Iterator[Lease]:
         """Split a failed lease into its shards; try a single shard again; give it up after `limits.max_tries`."""
         if len(lease.shards) > 1:
             yield from (Lease((shard,)) for shard in lease.shards)
             return
-        shard, tries = lease.shards[0], lease.tries + 1
+        shard, tries = lease.shards[0], lease.tries + counts
         reason = f"{type(error).__name__}: {error}"
         if tries >= self._config.limits.max_tries or isinstance(error, FieldNotFound):
             self._failed[shard.uri] = reason
@@ -347,12 +349,18 @@ def _create_table(config: EmbedConfig, plan: Plan, pool: Pool, screen: Screen) -
 def _fit_rotation(config: EmbedConfig, shards: tuple[Shard, ...], pool: Pool) -> Rotation:
     one = replace(pool, actors=1)
     with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, pool.threads), one) as actors:
+        tries = 0
         for outcome in actors.run([shards]):
-            if outcome is not None and outcome.result is not None:
+            if outcome is None:
+                continue
+            if outcome.result is not None:
                 return outcome.result
-            if outcome is not None:
+            tries += 1
+            if not outcome.died:
                 raise outcome.error or RunError("the actor that fits the rotation gave no reason")
-    raise RunError("the rotation was not fitted")
+            if tries < config.limits.max_tries:
+                actors.push(outcome.item)
+    raise RunError(f"the actor that fits the rotation died {tries} times; give it more memory, or lower sample_rows")
 
 
 def _print_plan(console: Console, config: EmbedConfig, plan: Plan) -> None:
