@@ -160,6 +160,8 @@ def test_a_killed_job_resumes_and_its_lists_are_whole(tmp_path):
     assert list(pieces.iterdir()) == []
     table = VectorTable.open(str(uri)).dataset.to_table(columns=["id", "vector"])
     asked = queries.dataset.to_table(columns=["id", "vector"])
-    best = (to_numpy(asked["vector"]).astype(np.float32) @ to_numpy(table["vector"]).astype(np.float32).T).argmax(axis=1)
+    best = (to_numpy(asked["vector"]).astype(np.float32) @ to_numpy(table["vector"]).astype(np.float32).T).argmax(
+        axis=1
+    )
     top = lists.to_table(filter="dim = 64 AND rank = 1")
     assert top["id"].to_pylist() == table["id"].take(pa.array(best)).to_pylist()

@@ -33,7 +33,9 @@ def scores_by_numpy(q_QD, x_ND, dim):
 def is_exact(best: Best, scores_QN, ids, k) -> bool:
     """Whether the lists are the K best: the same scores, and the same ids but where the next is closer than float32 tells."""
     names = np.array(ids.to_pylist())
-    for row, got_scores, got_ids in zip(scores_QN, best.scores_QK, np.array(best.ids.to_pylist()).reshape(-1, k), strict=True):
+    for row, got_scores, got_ids in zip(
+        scores_QN, best.scores_QK, np.array(best.ids.to_pylist()).reshape(-1, k), strict=True
+    ):
         order = np.lexsort((names, -row.astype(np.float32)))[:k]
         np.testing.assert_allclose(got_scores[: len(order)], row[order], atol=1e-6)
         differs = got_ids[: len(order)] != names[order]
