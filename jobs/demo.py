@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from cluster.session import connect
 from jobs import embed
 from jobs.demo_report import build_report
+from jobs.embed_plan import make_plan
 from pipelines.demo_data import Corpus, list_corpora, write_shards
 from pipelines.funnel import Funnel
 from pipelines.report import write_report
@@ -97,7 +98,7 @@ def _embed(folder: Path, console: Console) -> int:
             config = load_config(EmbedConfig, CONFIGS / f"{name}.toml")
             shards, table = str(folder / "shards" / name / "*"), str(folder / f"{name}.lance")
             config = config.model_copy(update={"shards": (shards,), "table": table})
-            if embed.make_plan(config).todo:
+            if make_plan(config).todo:
                 stack.enter_context(connect())  # one Ray for all three; with nothing to do, none
             summary = embed.run(config)
             if summary.is_stopped:

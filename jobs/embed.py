@@ -11,61 +11,40 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from cluster.actors import ActorPool, Outcome
 from cluster.metrics import RunMetrics
 from cluster.session import Pool, connect, has_gpu, plan_pool
+from jobs.embed_plan import Plan, make_plan, plan_leases, print_plan
 from jobs.lander import Lander
-from jobs.screen import LogFormat, Screen, Snapshot, open_screen
+from jobs.screen import BusyMeter, LogFormat, Screen, Snapshot, open_screen
 from jobs.stopping import Stop
 from pipelines.embed import Embedder, Feeder, RotationFitter
-from pipelines.encoders import licence_notice, make_space, resolve
+from pipelines.encoders import licence_notice, resolve
 from pipelines.rotation import Rotation, save_rotation
 from pipelines.runs import RunRecord
-from pipelines.shards import list_shards, read_blocks, shard_schema
+from pipelines.shards import shard_schema
 from pipelines.storage import absolute
 from pipelines.tables import VectorTable
-from schemas.columns import Space
 from schemas.config import EmbedConfig, load_config
 from schemas.errors import (
-    ConfigError,
     FieldNotFound,
     RunError,
     ShardsFailed,
     TableExists,
-    TableNotFound,
     TooManyRejects,
 )
 from schemas.records import Lease, LeaseResult, Shard, StageSeconds
 
-_FAILURES_IN_A_ROW = 16
-_SHOWN = 10
+_REFUSED_IN_A_ROW = 16
 _UNITS = {"text": "tokens", "image": "images", "vector": "vectors"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run sets out to do.
-
-    Attributes:
-        shards: All shards that the config names.
-        todo: Those that the table does not hold.
-        table: The table, or None if it is still to be made.
-        space: The space of its vectors; of a table still to be made, before any rotation is fitted.
-    """
-
-    shards: tuple[Shard, ...]
-    todo: tuple[Shard, ...]
-    table: VectorTable | None
-    space: Space
 
 
 @dataclass
@@ -110,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(EmbedConfig, args.config, args.set)
     console = Console(stderr=args.log == "json")
     if args.dry_run:
-        _print_plan(console, config, make_plan(config, retry_rejects=args.retry_rejects))
+        print_plan(console, config, make_plan(config, retry_rejects=args.retry_rejects))
         return 0
     summary = run(config, log=args.log, retry_rejects=args.retry_rejects)
     if not summary.shards_todo:
@@ -126,60 +105,6 @@ def main(args: argparse.Namespace) -> int:
         console.print("stopped as asked; the same command goes on from here", highlight=False)
         return 130
     return 0
-
-
-def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool = False) -> Plan:
-    """List the shards and drop those that the table holds.
-
-    Args:
-        config: The job.
-        retry_rejects: Do also the shards that had rejects.
-        has_gpu: Whether the cluster has a GPU; decides the dtype of a new table.
-
-    Raises:
-        ShardNotFound: A pattern matches nothing.
-        SpaceMismatch: The table holds vectors of another space.
-    """
-    _check_modality(config)
-    shards = tuple(list_shards(config.shards, config.input.format, config.storage))
-    try:
-        table = VectorTable.open(config.table, storage=config.storage)
-    except TableNotFound:
-        shard_schema(shards[0], config.input, config.storage)
-        return Plan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu))
-    encoder = config.encoder
-    if encoder.dtype == "auto":
-        encoder = encoder.model_copy(update={"dtype": table.space.dtype})
-    space = make_space(encoder)
-    if config.rotation.kind == "pca" and table.space.rotation:
-        space = space.model_copy(update={"rotation": table.space.rotation, "ladder": table.space.ladder})
-    table.check_space(space)
-    done = table.done_shards()
-    if retry_rejects:
-        done -= set(table.companion("rejects").to_table(columns=["shard"])["shard"].to_pylist())
-    return Plan(shards, tuple(shard for shard in shards if shard.id not in done), table, table.space)
-
-
-def _check_modality(config: EmbedConfig) -> None:
-    spec, modality = resolve(config.encoder), config.input.modality
-    if modality not in spec.modalities:
-        raise ConfigError(
-            f"input.{modality} = {getattr(config.input, modality)!r}: {spec.name} does not embed that; "
-            f"set {' or '.join(f'input.{allowed}' for allowed in spec.modalities)}, or choose another encoder"
-        )
-
-
-def plan_leases(shards: Sequence[Shard], lease_bytes: int) -> list[Lease]:
-    """Put neighbouring small shards together up to `lease_bytes`; a larger shard stands alone."""
-    leases: list[list[Shard]] = []
-    size = 0
-    for shard in shards:
-        if not leases or size + shard.size > lease_bytes:
-            leases.append([])
-            size = 0
-        leases[-1].append(shard)
-        size += shard.size
-    return [Lease(tuple(group)) for group in leases]
 
 
 def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool = False) -> Summary:
@@ -230,7 +155,7 @@ class _Embedding:
         self._stages = StageSeconds()
         self._embedded = 0
         self._failed: dict[str, str] = {}
-        self._failures_in_a_row = 0
+        self._refused_in_a_row = 0
         self._meter = BusyMeter()
         self._metrics = RunMetrics("embed", record.run)
 
@@ -271,24 +196,21 @@ class _Embedding:
         if outcome is None:
             return
         if outcome.result is not None:
-            self._failures_in_a_row = 0
+            self._refused_in_a_row = 0
             self._embedded += len(outcome.result.counts)
             self.summary.units += outcome.result.units
-            for stage in fields(StageSeconds):
-                setattr(
-                    self._stages,
-                    stage.name,
-                    getattr(self._stages, stage.name) + getattr(outcome.result.seconds, stage.name),
-                )
+            self._stages += outcome.result.seconds
             self._lander.add(outcome.result)
             return
-        self._failures_in_a_row += 1
         error = outcome.error or RunError("the actor gave no reason")
         if isinstance(error, TooManyRejects):
             raise error
-        if self._failures_in_a_row > _FAILURES_IN_A_ROW:
+        # A store or a disk that refuses does so for every shard; a shard that cannot be read is only itself to blame.
+        self._refused_in_a_row += isinstance(error, OSError)
+        if self._refused_in_a_row > _REFUSED_IN_A_ROW:
             raise RunError(
-                f"{self._failures_in_a_row} leases failed in a row, so the run stops; the last: {error}"
+                f"{self._refused_in_a_row} leases in a row could not be written, so the run stops; the last: {error}; "
+                "when that is mended, the same command goes on from here"
             ) from error
         # Of several leases in the hands of an actor that died, none is known to have killed it.
         counts = outcome.was_alone or not outcome.died
@@ -361,49 +283,6 @@ def _fit_rotation(config: EmbedConfig, shards: tuple[Shard, ...], pool: Pool) ->
             if tries < config.limits.max_tries:
                 actors.push(outcome.item)
     raise RunError(f"the actor that fits the rotation died {tries} times; give it more memory, or lower sample_rows")
-
-
-def _print_plan(console: Console, config: EmbedConfig, plan: Plan) -> None:
-    sizes = sum(shard.size for shard in plan.todo)
-    rotation = " (before the rotation, which is fitted when the run starts)" if config.rotation.kind == "pca" else ""
-    grid = RichTable.grid(padding=(0, 2))
-    grid.add_row("table", plan.table.uri if plan.table else f"{config.table} (new)")
-    grid.add_row("space", f"{plan.space.fingerprint}{rotation if plan.table is None else ''}")
-    grid.add_row("encoder", f"{plan.space.encoder} {plan.space.revision}, {plan.space.dtype}")
-    grid.add_row("ladder", str(plan.space.ladder))
-    grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
-    grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {sizes:,} bytes")
-    console.print(grid, highlight=False, soft_wrap=True)
-    for shard in plan.todo[:_SHOWN]:
-        console.print(f"  {shard.uri}  {shard.size:,} bytes", highlight=False, soft_wrap=True)
-    if len(plan.todo) > _SHOWN:
-        console.print(f"  … and {len(plan.todo) - _SHOWN:,} more", highlight=False)
-
-
-def expected_samples(shards: Sequence[Shard], config: EmbedConfig) -> int:
-    """Count the samples of one middling shard and scale by bytes."""
-    if not shards:
-        return 0
-    typical = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
-    blocks = read_blocks(typical, config.input, config.limits, config.storage)
-    counted: int = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
-    return round(counted * sum(shard.size for shard in shards) / max(1, typical.size))
-
-
-class BusyMeter:
-    """Share of wall-clock in which the encoders worked, over the last moments."""
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self._at, self._busy_s, self._share = time.monotonic(), 0.0, 0.0
-
-    def share(self, busy_s: float) -> float:
-        """Take note of the busy seconds so far; return their share of the last two seconds or more."""
-        now = time.monotonic()
-        if now - self._at >= 2:
-            self._share = max(0.0, min(1.0, (busy_s - self._busy_s) / (now - self._at)))
-            self._at, self._busy_s = now, busy_s
-        return self._share
 
 
 def bound_by(stages: StageSeconds) -> str:

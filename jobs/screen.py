@@ -166,6 +166,22 @@ class JsonScreen:
         sys.stdout.flush()
 
 
+class BusyMeter:
+    """Share of wall-clock in which the encoders worked, over the last moments."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._at, self._busy_s, self._share = time.monotonic(), 0.0, 0.0
+
+    def share(self, busy_s: float) -> float:
+        """Take note of the busy seconds so far; return their share of the last two seconds or more."""
+        now = time.monotonic()
+        if now - self._at >= 2:
+            self._share = max(0.0, min(1.0, (busy_s - self._busy_s) / (now - self._at)))
+            self._at, self._busy_s = now, busy_s
+        return self._share
+
+
 def open_screen(log: LogFormat, title: str) -> Screen:
     """Return the screen that `--log` asks for."""
     return JsonScreen(title) if log == "json" else PersonScreen(title)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -106,6 +106,10 @@ class StageSeconds:
     encoder_waited: float = 0.0
     write: float = 0.0
     total: float = 0.0
+
+    def __add__(self, other: StageSeconds) -> StageSeconds:
+        """Sum stage by stage."""
+        return StageSeconds(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
