@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--objective", choices=["latency", "throughput"], default="latency", help="one query at a time, or many a call"
     )
-    parser.add_argument("--held-out", type=int, default=2_000, metavar="N", help="rows to ask with (default 2000)")
+    parser.add_argument(
+        "--held-out", type=int, metavar="N", help="rows to ask with (default: as many as the interval needs)"
+    )
     parser.add_argument(
         "--queries", metavar="FILE", help="ask with the lines of this file instead of rows of the table"
     )

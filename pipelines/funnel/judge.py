@@ -1,16 +1,20 @@
 """Judging plans: how many candidates a first stage needs for a recall target, and what that costs.
 
-Owns the recall card's numbers; owns no search. One half of the queries chooses and the other half must confirm it,
-and is what the card says. Because the last stage is exact, what a first stage finds is known for every number of
-candidates from one long list of them. Shapes: Q queries, D full width, T true neighbours.
+Owns the choice and the recall card's numbers; owns no search. A quarter of the queries chooses the plan; the others
+then say how many candidates it takes for the interval to lie above the target, and are what the card reports. Because
+the last stage is exact, what a first stage finds is known for every number of candidates from one long list of them.
+
+Shapes: Q queries, D full width, K candidates, T true neighbours.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from pipelines.funnel.chain import Floats, Index, Positions
@@ -20,7 +24,11 @@ from schemas.errors import TableError
 
 Objective = Literal["latency", "throughput"]
 
-KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200)
+MOST_CANDIDATES = 3_200
+_SHOWN_KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, MOST_CANDIDATES)
+_STEP = 1.12
+_FEWEST_QUERIES, _MOST_QUERIES = 1_000, 16_000
+_MOST_CHOOSING = 500
 _TIMED_QUERIES = 64
 
 
@@ -32,93 +40,145 @@ class Goal:
         recall: What the lower end of the recall's 95 % interval must reach.
         k: Results per query.
         objective: `latency` is one query at a time, `throughput` many in one call.
-        queries: Rows held out, at most a fifth of the table.
+        queries: Rows to hold out, at most a fifth of the table; None is as many as the interval needs.
         seed: Of the draw of held-out rows.
     """
 
     recall: float = 0.95
     k: int = 10
     objective: Objective = "latency"
-    queries: int = 2_000
+    queries: int | None = None
     seed: int = 0
+
+    def queries_of(self, rows: int) -> int:
+        """Return how many of a table's rows to hold out.
+
+        Were every answer perfect, the interval of n queries would reach down to 1 - 3.84 / n; this leaves room for misses.
+        """
+        wanted = self.queries or min(
+            _MOST_QUERIES, max(_FEWEST_QUERIES, math.ceil(16 / (1 - min(self.recall, 0.9999))))
+        )
+        return min(wanted, rows // 5)
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A plan tried out: what its first stage found of the truth, and how to time it."""
+    """A plan to try.
+
+    Attributes:
+        plan: With as many candidates as will be looked at.
+        candidates: The ids that its first stage finds for queries (Q, D): (Q, K), best first.
+        search: The whole search, to be timed.
+        empty: Its trained empty stages, in memory.
+        is_exact: Whether the first stage compares the full vectors.
+    """
 
     plan: Plan
-    ranks_QT: Positions
+    candidates: Callable[[Floats, slice], Positions]
     search: Callable[[Plan, Floats], object]
     empty: tuple[Index, ...] = ()
+    is_exact: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    trial: Trial
+    plan: Plan
+    row: CardRow
+    cost: float
 
 
 class Judge:
-    """Judges trials and remembers the best."""
+    """Hears trials and names the best."""
 
     def __init__(self, truth: Truth, queries_QD: Floats, goal: Goal) -> None:
         """Judge by these queries and what is true of them."""
-        self.truth, self.queries_QD, self.goal = truth, queries_QD, goal
-        self.rows: list[CardRow] = []
-        self.best: Trial
-        self.best_row: CardRow | None = None
+        self._truth, self._queries_QD, self._goal = truth, queries_QD, goal
+        split = min(_MOST_CHOOSING, max(1, len(queries_QD) // 4))
+        self._choosing, self._vouching = slice(0, split), slice(split, None)
+        self._heard: list[_Judged] = []
+
+    @property
+    def leaders(self) -> list[Plan]:
+        """The plans heard that reach the target, cheapest first."""
+        reaching = [judged for judged in self._heard if judged.cost < math.inf]
+        return [judged.plan for judged in sorted(reaching, key=lambda judged: judged.cost)]
 
     def is_hopeless(self, plan: Plan) -> bool:
-        """Whether a plan reads twice the codes of one that is good enough with few candidates."""
-        best = self.best_row
-        return (
-            best is not None and best.keep <= 50 * self.goal.k and plan.bytes_per_vector - best.bytes_per_vector >= 32
-        )
+        """Whether a plan reads many more codes than one that is good enough with few candidates."""
+        best = next(iter(self.leaders), None)
+        if best is None or best.stages[0].keep > 50 * self._goal.k:
+            return False
+        return plan.stages[0].bytes_per_vector >= best.stages[0].bytes_per_vector + 32
 
     def hear(self, trial: Trial) -> None:
-        """Find the fewest candidates that meet the target, time them, and keep the trial if it is the cheapest."""
-        is_exact = (
-            trial.plan.stages[0].dims == trial.plan.stages[-1].dims and trial.plan.stages[0].precision == "float16"
-        )
-        keep = 2 * self.goal.k if is_exact else self._least_keep(trial)
-        if keep is None:
-            self.rows.append(self._row(trial, trial.plan, timed=False))
-            return
-        plan = trial.plan.keeping(keep)
-        row = self._row(trial, plan, timed=True)
-        self.rows.append(row)
-        if self.best_row is None or self._cost(row) < self._cost(self.best_row):
-            self.best, self.best_row = Trial(plan, trial.ranks_QT, trial.search, trial.empty), row
+        """Find the fewest candidates that meet the target for the choosing queries, and time them."""
+        ranks_QT = self._ranks(trial, self._choosing)
+        keep = self._least_keep(trial, partial(self._likely, ranks_QT))
+        plan = trial.plan.keeping(keep) if keep else trial.plan
+        row = self._row(plan, ranks_QT, self._time(trial, plan) if keep else (None, None))
+        cost = row.us_per_query if self._goal.objective == "latency" else row.us_per_query_batched
+        self._heard.append(_Judged(trial, plan, row, math.inf if cost is None else cost))
 
-    def card(self, rows_in_table: int, version: int, exact_us: float, exact_batched_us: float) -> RecallCard:
-        """Lay out everything judged, and the best plan at every number of candidates."""
-        others = [
-            self._row(self.best, self.best.plan.keeping(keep), timed=False) for keep in KEEPS if keep >= self.goal.k
-        ]
-        assert self.best_row is not None
-        rows = sorted(
-            {(r.dims, r.precision, r.bytes_per_vector, r.probes, r.keep): r for r in [*others, *self.rows]}.values(),
-            key=lambda r: (r.dims, r.bytes_per_vector, r.probes, r.keep),
-        )
-        return RecallCard(
-            k=self.goal.k,
-            queries=len(self.queries_QD) // 2,
-            rows_in_table=rows_in_table,
-            version=version,
-            exact_us_per_query=exact_us,
-            exact_us_per_query_batched=exact_batched_us,
-            chosen=rows.index(self.best_row),
-            rows=tuple(rows),
-        )
+    def verdict(
+        self, rows_in_table: int, version: int, exact_us: tuple[float, float]
+    ) -> tuple[Trial, RecallCard] | None:
+        """Return the cheapest plan that the other queries vouch for, with its card; None if there is none.
 
-    def _least_keep(self, trial: Trial) -> int | None:
-        for keep in KEEPS:
-            recall_Q = self.truth.recall(trial.ranks_QT, keep)
-            if keep >= self.goal.k and all(
-                recall_interval(recall_Q[half::2])[1] >= self.goal.recall for half in (0, 1)
-            ):
-                return keep
+        Args:
+            rows_in_table: For the card.
+            version: For the card.
+            exact_us: Microseconds of an exact query, alone and in a batch.
+        """
+        for judged in sorted(self._heard, key=lambda judged: judged.cost):
+            trial = judged.trial
+            if judged.cost == math.inf:
+                return None
+            ranks_QT = self._ranks(trial, self._vouching)
+            keep = self._least_keep(trial, partial(self._surely, ranks_QT))
+            if keep is None:
+                continue
+            plan = trial.plan.keeping(keep)
+            chosen = self._row(plan, ranks_QT, self._time(trial, plan))
+            shown = [n for n in _SHOWN_KEEPS if self._goal.k <= n <= trial.plan.stages[0].keep and n != keep]
+            rows = [chosen, *(self._row(trial.plan.keeping(n), ranks_QT, (None, None)) for n in shown)]
+            rows += [other.row for other in self._heard if other is not judged]
+            rows.sort(key=lambda row: (row.dims, row.bytes_per_vector, row.probes, row.keep))
+            card = RecallCard(
+                k=self._goal.k,
+                queries=len(ranks_QT),
+                rows_in_table=rows_in_table,
+                version=version,
+                exact_us_per_query=exact_us[0],
+                exact_us_per_query_batched=exact_us[1],
+                chosen=rows.index(chosen),
+                rows=tuple(rows),
+            )
+            return replace(trial, plan=plan), card
         return None
 
-    def _row(self, trial: Trial, plan: Plan, *, timed: bool) -> CardRow:
+    def _likely(self, ranks_QT: Positions, keep: int) -> float:
+        return float(self._truth.recall(ranks_QT, keep).mean())
+
+    def _surely(self, ranks_QT: Positions, keep: int) -> float:
+        return recall_interval(self._truth.recall(ranks_QT, keep))[1]
+
+    def most(self) -> float:
+        """Return the best recall heard."""
+        return max((judged.row.recall for judged in self._heard), default=0.0)
+
+    def _ranks(self, trial: Trial, queries: slice) -> Positions:
+        return self._truth.ranks(trial.candidates(self._queries_QD[queries], queries), queries)
+
+    def _least_keep(self, trial: Trial, recall_at: Callable[[int], float]) -> int | None:
+        if trial.is_exact:
+            return self._goal.k
+        most = trial.plan.stages[0].keep
+        return next((keep for keep in _steps(self._goal.k, most) if recall_at(keep) >= self._goal.recall), None)
+
+    def _row(self, plan: Plan, ranks_QT: Positions, us: tuple[float | None, float | None]) -> CardRow:
         first = plan.stages[0]
-        recall, low, high = recall_interval(self.truth.recall(trial.ranks_QT, first.keep)[1::2])
-        single, batched = self._time(trial, plan) if timed else (None, None)
+        recall, low, high = recall_interval(self._truth.recall(ranks_QT, first.keep))
         return CardRow(
             dims=first.dims,
             precision=first.precision,
@@ -127,8 +187,8 @@ class Judge:
             recall=recall,
             low=low,
             high=high,
-            us_per_query=single,
-            us_per_query_batched=batched,
+            us_per_query=us[0],
+            us_per_query_batched=us[1],
             bytes_per_vector=plan.bytes_per_vector,
         )
 
@@ -138,12 +198,15 @@ class Judge:
             trial.search(plan, queries_QD)
             return (time.perf_counter() - started) / len(queries_QD) * 1e6
 
-        timed_QD = self.queries_QD[:_TIMED_QUERIES]
-        return statistics.median(once(query_D[None]) for query_D in timed_QD), min(once(timed_QD) for _ in range(3))
+        asked_QD = self._queries_QD[self._choosing]
+        alone = statistics.median(once(query_D[None]) for query_D in asked_QD[:_TIMED_QUERIES])
+        return alone, min(once(asked_QD) for _ in range(2))
 
-    def _cost(self, row: CardRow) -> float:
-        cost = row.us_per_query if self.goal.objective == "latency" else row.us_per_query_batched
-        return float("inf") if cost is None else cost
+
+def _steps(least: int, most: int) -> Sequence[int]:
+    """Numbers of candidates to consider, each a tenth more than the last."""
+    count = math.ceil(math.log(max(1, most / least), _STEP))
+    return [min(most, round(least * _STEP**power)) for power in range(count + 1)]
 
 
 def check_rows(rows: int, goal: Goal) -> None:

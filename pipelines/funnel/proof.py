@@ -1,7 +1,8 @@
 """Provably exact search that still reads mostly prefixes.
 
-Owns the bound and the order in which vectors are read. What the unread dims can add to a score is at most the product of
-the two tails' lengths, so a vector whose prefix score plus that product stays below the k-th best full score seen is out.
+Owns the bound and the order in which vectors are read. What the unread dims can add to a score is at most the product
+of the two tails' lengths, so a vector whose prefix score plus that product stays below the k-th best full score seen
+is out.
 
 Shapes: N vectors, D full width, M prefix width, S vectors still possible, K results.
 """
@@ -66,8 +67,8 @@ class ProofIndex:
         self._rotation = fit_pca([self._x_ND]) if len(self._x_ND) else None
         rotated_ND = self._rotation.apply(self._x_ND) if self._rotation else self._x_ND
         self._levels = [_level(rotated_ND, dim) for dim in dims or (width // 2, width * 3 // 4)]
-        # A float32 dot product of unit vectors errs by at most D roundings: in the rotation of either side, in the bound
-        # and in the score.
+        # A float32 dot product of unit vectors errs by at most D roundings: in the rotation of either side, in the
+        # bound and in the score.
         self._slack = 4 * width * float(np.finfo(np.float32).eps)
 
     def search(self, query_D: Floats, k: int) -> Proven:

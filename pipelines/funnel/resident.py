@@ -31,7 +31,6 @@ Mask = npt.NDArray[np.bool_]
 _SPARE = 8
 _REBUILD_FRACTION = 0.1
 _TAIL_ROWS = 10_000
-_EXACT_BLOCK = 65_536
 _UPDATED = "_row_last_updated_at_version"
 
 
@@ -104,10 +103,10 @@ class ResidentIndex:
         plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
         allowed_N, tail_T = self._allowed(now, where)
         if where is None:
-            positions_BK = self._through_chain(now, plan, query_BD, k)
+            scores_BK, positions_BK = self._through_chain(now, plan, query_BD, k)
         else:
-            positions_BK = self._each(now, plan, query_BD, k, allowed_N)
-        scores_BK, rows_BK = _rescore(now, query_BD, positions_BK)
+            scores_BK, positions_BK = self._each(now, plan, query_BD, k, allowed_N)
+        rows_BK = np.where(positions_BK < 0, -1, now.row_ids_N[positions_BK])
         if now.tail_TD is not None and tail_T.any():
             tail_BT = query_BD @ unit(now.tail_TD[tail_T].astype(np.float32)).T
             scores_BK = np.concatenate([scores_BK, tail_BT], axis=1)
@@ -143,27 +142,26 @@ class ResidentIndex:
         width = plan.stages[-1].dims
         return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
 
-    def _through_chain(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> Positions:
-        total = len(now.row_ids_N)
-        if not total:
-            return np.full((len(query_BD), k), -1, np.int64)
+    def _through_chain(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
         spare = k + _SPARE
         if now.alive_N is None:
-            wide = plan.keeping(max(plan.stages[0].keep, spare))
-            return now.slices.search(wide, query_BD, spare)[1]
-        scale = total / max(1, int(now.alive_N.sum()))
+            return now.slices.search(plan.keeping(max(plan.stages[0].keep, spare)), query_BD, spare)
+        alive = int(now.alive_N.sum())
+        scale = len(now.alive_N) / max(1, alive)
         wider = plan.keeping(math.ceil(max(plan.stages[0].keep, spare) * scale))
-        positions_BK = now.slices.search(wider, query_BD, math.ceil(spare * scale) + _SPARE)[1]
-        positions_BK = np.where(now.alive_N[positions_BK], positions_BK, -1)
-        short_B = (positions_BK >= 0).sum(1) < min(k, int(now.alive_N.sum()))
+        scores_BK, positions_BK = now.slices.search(wider, query_BD, math.ceil(spare * scale) + _SPARE)
+        is_alive = now.alive_N[positions_BK] & (positions_BK >= 0)
+        scores_BK, positions_BK = np.where(is_alive, scores_BK, -np.inf), np.where(is_alive, positions_BK, -1)
+        short_B = is_alive.sum(axis=1) < min(k, alive)
         if short_B.any():
             found = self._each(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
-            positions_BK[short_B] = found
-        return positions_BK
+            scores_BK[short_B], positions_BK[short_B] = found
+        return scores_BK, positions_BK
 
-    def _each(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int, allowed_N: Mask) -> Positions:
-        """Return (B, k) positions among the allowed ones, the best first, padded with -1."""
-        out_BK = np.full((len(query_BD), k), -1, np.int64)
+    def _each(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int, allowed_N: Mask) -> tuple[Floats, Positions]:
+        """Return scores and positions (B, k) among the allowed ones, best first, padded with -inf and -1."""
+        scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
+        positions_BK = np.full((len(query_BD), k), -1, np.int64)
         count = int(allowed_N.sum())
         keep = math.ceil(plan.stages[0].keep * 1.2 * len(allowed_N) / max(1, count))
         everything = np.flatnonzero(allowed_N) if 2 * keep >= count else None
@@ -174,16 +172,10 @@ class ResidentIndex:
                 among = found[(found >= 0) & allowed_N[found]]
                 if len(among) < min(k, count):
                     among = np.flatnonzero(allowed_N)
-            scores = np.concatenate(
-                [
-                    now.slices.vectors(among[i : i + _EXACT_BLOCK]).astype(np.float32) @ query_D
-                    for i in range(0, len(among), _EXACT_BLOCK)
-                ]
-                or [np.empty(0, np.float32)]
-            )
-            best = among[np.argsort(-scores, kind="stable")[:k]]
-            out_BK[row, : len(best)] = best
-        return out_BK
+            scores = now.slices.scores(query_D, among)
+            best = np.argsort(-scores, kind="stable")[:k]
+            scores_BK[row, : len(best)], positions_BK[row, : len(best)] = scores[best], among[best]
+        return scores_BK, positions_BK
 
     def _allowed(self, now: _Snapshot, where: str | None) -> tuple[Mask, Mask]:
         everything = np.ones(len(now.row_ids_N), np.bool_) if now.alive_N is None else now.alive_N
@@ -232,13 +224,3 @@ class ResidentIndex:
             tail_ids, tail = found["_rowid"].to_numpy().astype(np.int64), to_numpy(found[VECTOR])
         mask = None if alive_N.all() else alive_N
         return _Snapshot(dataset, old.slices, old.row_ids_N, old.updated_N, mask, tail_ids, tail)
-
-
-def _rescore(now: _Snapshot, query_BD: Floats, positions_BK: Positions) -> tuple[Floats, Positions]:
-    """True cosines and row ids of positions; -inf and -1 where there is none."""
-    if not len(now.row_ids_N):
-        return np.full(positions_BK.shape, -np.inf, np.float32), positions_BK
-    vectors_BKD = unit(now.slices.vectors(positions_BK).astype(np.float32))
-    scores_BK = np.einsum("bkd,bd->bk", vectors_BKD, query_BD)
-    is_row = positions_BK >= 0
-    return np.where(is_row, scores_BK, -np.inf).astype(np.float32), np.where(is_row, now.row_ids_N[positions_BK], -1)

@@ -1,7 +1,7 @@
 """A funnel's vectors in contiguous slices, each searched by one thread: what makes a single query use every core.
 
-Owns positions over all slices, and the threads; owns no table and no row ids. Immutable once built, so that any number
-of threads may search. Shapes: B queries, N vectors, D full width, K candidates.
+Owns positions over all slices, and the threads; owns no table and no row ids. Immutable once built, so that any
+number of threads may search. Shapes: B queries, N vectors, D full width, K candidates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipelines.funnel.plan import Plan
 Halves = npt.NDArray[np.float16]
 R = TypeVar("R")
 
-SLICE_ROWS = 50_000
+SLICE_ROWS = 16_384
 _MOST_SLICES = 8
 # Rows fall into slices at random, so that the best K are spread evenly up to chance, for which this leaves room.
 _UNEVEN = 1.25
@@ -47,6 +47,7 @@ class Slices:
         self._chains = tuple(chains)
         self._starts = np.cumsum([0, *(chain.ntotal for chain in chains)])
         self._vectors: list[Halves] = [full_vectors(chain) for chain in chains]
+        self.scale_N = np.concatenate([_scales(vectors_ND) for vectors_ND in self._vectors])
 
     @classmethod
     def build(
@@ -79,15 +80,26 @@ class Slices:
         return int(self._starts[-1])
 
     def search(self, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
-        """Return scores and positions (B, ≥ k) of the last stage, best first; -1 where there are fewer."""
+        """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
         mine = plan.keeping(max(k, self._share(plan.stages[0].keep)))
-        return self._merge(lambda chain: search_chain(chain, mine, query_BD, min(k, max(1, chain.ntotal))), k)
+        products_BK, positions_BK = self._merge(
+            lambda chain: search_chain(chain, mine, query_BD, min(k, max(1, chain.ntotal))), k
+        )
+        return np.where(positions_BK < 0, -np.inf, products_BK * self.scale_N[positions_BK]), positions_BK
 
     def candidates(self, plan: Plan, query_BD: Floats) -> Positions:
         """Return the (B, keep) positions that the first stage alone finds, best first; -1 where there are fewer."""
         keep = plan.stages[0].keep
         mine = plan.keeping(self._share(keep))
         return self._merge(lambda chain: search_first(chain, mine, query_BD), keep)[1]
+
+    def scores(self, query_D: Floats, positions_K: Positions) -> Floats:
+        """Return true cosines (K,) of a unit query (D,) with vectors."""
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(positions_K), SLICE_ROWS):
+            at = positions_K[start : start + SLICE_ROWS]
+            parts.append(self.vectors(at).astype(np.float32) @ query_D * self.scale_N[at])
+        return np.concatenate(parts)
 
     def vectors(self, positions: Positions) -> Halves:
         """Gather full vectors (…, D) as float16; -1 gives the last one."""
@@ -117,6 +129,17 @@ class Slices:
         return scores_BK, positions_BK
 
 
+def _scales(vectors_ND: Halves) -> Floats:
+    """What makes each half-precision row unit length again."""
+    scales = [1 / np.maximum(np.linalg.norm(block.astype(np.float32), axis=1), 1e-12) for block in _blocks(vectors_ND)]
+    return np.concatenate([np.empty(0, np.float32), *scales]).astype(np.float32)
+
+
+def _blocks(vectors_ND: Halves) -> Iterator[Halves]:
+    for start in range(0, len(vectors_ND), SLICE_ROWS):
+        yield vectors_ND[start : start + SLICE_ROWS]
+
+
 def slice_bounds(rows: int) -> list[int]:
     """Return where slices begin and end: a slice per core, unless they would be small."""
     count = max(1, min(len(os.sched_getaffinity(0)), _MOST_SLICES, rows // SLICE_ROWS))
@@ -138,6 +161,8 @@ def _parts(blocks: Iterable[Halves], bounds: Sequence[int]) -> Iterator[tuple[in
 
 def _on_threads(search: Callable[[Index], R], chains: Sequence[Index]) -> list[R]:
     """Search every chain at once, the first in the calling thread."""
+    if len(chains) == 1:
+        return [search(chains[0])]
     others = [_threads().submit(_alone, search, chain) for chain in chains[1:]]
     return [_alone(search, chains[0]), *(other.result() for other in others)]
 

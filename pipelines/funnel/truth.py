@@ -1,7 +1,7 @@
 """What the exact search finds, and how far down a list of candidates: what every recall is measured against.
 
-Owns exact search over blocks of rows; owns no index. Shapes: Q queries, B rows of a block, D width, K candidates, T
-true neighbours.
+Owns the comparison; the exact search is the shortlists'. Shapes: Q queries, B rows of a block, D width, K candidates,
+T true neighbours.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import pyarrow as pa
 
-from pipelines.matryoshka import unit
+from pipelines.shortlist.exact import ExactSearch
 
 _TIES = 16
 _SAME_SCORE = 1e-6
@@ -33,11 +33,17 @@ class Truth:
     ids_QT: npt.NDArray[np.int64]
     counts_Q: npt.NDArray[np.int64]
 
-    def ranks(self, candidates_QK: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return (Q, T): at which place of its candidates each true neighbour stands; K where it is not among them."""
+    def ranks(self, candidates_QK: npt.NDArray[np.int64], queries: slice = slice(None)) -> npt.NDArray[np.int64]:
+        """Return (Q, T): at which place of its candidates each true neighbour stands; K where it is not among them.
+
+        Args:
+            candidates_QK: Ids, best first.
+            queries: Which queries these are the candidates of.
+        """
         missing = candidates_QK.shape[1]
-        ranks_QT = np.full(self.ids_QT.shape, missing, np.int64)
-        for query, (ids_T, found_K, count) in enumerate(zip(self.ids_QT, candidates_QK, self.counts_Q, strict=True)):
+        ids_QT, counts_Q = self.ids_QT[queries], self.counts_Q[queries]
+        ranks_QT = np.full(ids_QT.shape, missing, np.int64)
+        for query, (ids_T, found_K, count) in enumerate(zip(ids_QT, candidates_QK, counts_Q, strict=True)):
             place = {identity: rank for rank, identity in enumerate(found_K.tolist())}
             ranks_QT[query, :count] = np.array([place.get(identity, missing) for identity in ids_T[:count].tolist()])
         return ranks_QT
@@ -57,29 +63,17 @@ def exact_neighbours(
     """Compare every query with every row at full width, in float32, one block of rows at a time.
 
     Args:
-        blocks: Ids (B,) and vectors (B, D) of any float dtype; rows are brought to unit length.
+        blocks: Ids (B,) and vectors (B, D) of any float dtype.
         query_QD: float32 unit rows.
-        k: Neighbours wanted.
+        k: Neighbours wanted; there must be as many rows.
         own_ids_Q: Id of each query's own row, which is no neighbour of it.
-
-    Raises:
-        ValueError: There are fewer than k rows.
     """
-    queries = torch.from_numpy(query_QD)
-    own = None if own_ids_Q is None else torch.from_numpy(own_ids_Q)[:, None]
-    scores = torch.full((len(query_QD), 0), -np.inf)
-    ids = torch.full((len(query_QD), 0), -1, dtype=torch.int64)
+    width = query_QD.shape[1]
+    own = None if own_ids_Q is None else pa.array(own_ids_Q)
+    search = ExactSearch(query_QD, (width,), k + _TIES, query_ids=own)
     for ids_B, x_BD in blocks:
-        block_QB = queries @ unit(torch.from_numpy(x_BD.astype(np.float32))).T
-        id_B = torch.from_numpy(ids_B)
-        if own is not None:
-            block_QB[own == id_B] = -np.inf
-        best = block_QB.topk(min(k + _TIES, block_QB.shape[1]), dim=1)
-        scores = torch.cat([scores, best.values], dim=1)
-        ids = torch.cat([ids, id_B[best.indices]], dim=1)
-        kept = scores.topk(min(k + _TIES, scores.shape[1]), dim=1)
-        scores, ids = kept.values, ids.gather(1, kept.indices)
-    if scores.shape[1] < k:
-        raise ValueError(f"{scores.shape[1]} rows have no {k} nearest")
-    as_good = scores >= scores[:, k - 1 : k] - _SAME_SCORE
-    return Truth(k, ids.numpy(), as_good.sum(dim=1).numpy())
+        search.add(pa.array(ids_B), x_BD)
+    best = search.best[width]
+    ids_QT = best.ids.fill_null(-1).to_numpy().reshape(best.scores_QK.shape)
+    as_good = best.scores_QK >= best.scores_QK[:, k - 1 : k] - _SAME_SCORE
+    return Truth(k, ids_QT, as_good.sum(axis=1))

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.funnel.chain import TRAIN_ROWS, Floats, Index, Positions, make_stages, make_store
-from pipelines.funnel.judge import KEEPS, Goal, Judge, Trial, check_rows
+from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Trial, check_rows
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
 from pipelines.funnel.slices import Slices, slice_bounds
-from pipelines.funnel.truth import Truth, exact_neighbours
+from pipelines.funnel.truth import exact_neighbours
 from pipelines.matryoshka import unit
 
 Halves = npt.NDArray[np.float16]
 
 _CODED_ROWS = 4_096
-_PARTITIONED_ROWS = 500_000
+_PARTITIONED_ROWS = 50_000
+_PARTITIONED_LEADERS = 2
 _BLOCK = 65_536
 
 
@@ -46,7 +47,7 @@ def tune_memory(
         TableError: The table has too few rows to hold any out.
     """
     check_rows(len(x_ND), goal)
-    held_out = np.random.default_rng(goal.seed).permutation(len(x_ND))[: min(goal.queries, len(x_ND) // 5)]
+    held_out = np.random.default_rng(goal.seed).permutation(len(x_ND))[: goal.queries_of(len(x_ND))]
     rest_ND = x_ND if query_QD is not None else np.delete(x_ND, held_out, axis=0)
     queries_QD = query_QD if query_QD is not None else unit(x_ND[held_out].astype(np.float32))
     started = time.perf_counter()
@@ -54,21 +55,26 @@ def tune_memory(
     exact_batched_us = (time.perf_counter() - started) / len(queries_QD) * 1e6
     judge = Judge(truth, queries_QD, goal)
     stores = _fill_stores(rest_ND)
-    for plan in _memory_plans(ladder, len(rest_ND), goal):
+    for plan in _flat_plans(ladder, len(rest_ND), goal):
         if not judge.is_hopeless(plan):
-            judge.hear(_try(plan, rest_ND, stores, queries_QD, truth))
+            for trial in _trials([plan], rest_ND, stores):
+                judge.hear(trial)
     if len(rest_ND) >= _PARTITIONED_ROWS:
-        for plan in _partitioned(judge.best.plan, len(rest_ND)):
-            judge.hear(_try(plan, rest_ND, stores, queries_QD, truth))
-    card = judge.card(len(x_ND), version, _exact_us(rest_ND, queries_QD), exact_batched_us)
-    return TunedFunnel(plan=judge.best.plan, card=card), judge.best.empty
+        for leader in judge.leaders[:_PARTITIONED_LEADERS]:
+            if leader.stages[0].precision == "pq4":
+                for trial in _trials(_partitioned(leader, len(rest_ND)), rest_ND, stores):
+                    judge.hear(trial)
+    best = judge.verdict(len(x_ND), version, (_exact_us(rest_ND, queries_QD), exact_batched_us))
+    assert best is not None, "the exact plan is always heard and always reaches the target"
+    trial, card = best
+    return TunedFunnel(plan=trial.plan, card=card), trial.empty
 
 
-def _memory_plans(ladder: tuple[int, ...], rows: int, goal: Goal) -> Iterator[Plan]:
+def _flat_plans(ladder: tuple[int, ...], rows: int, goal: Goal) -> Iterator[Plan]:
     """Yield what to try: codes of few bytes first, the exact search last."""
     width = ladder[-1]
     last = FunnelStage(dims=width, precision="float16", keep=goal.k)
-    most = min(KEEPS[-1], rows)
+    most = min(MOST_CANDIDATES, rows)
     firsts = []
     if rows >= _CODED_ROWS:
         firsts = [
@@ -84,23 +90,27 @@ def _memory_plans(ladder: tuple[int, ...], rows: int, goal: Goal) -> Iterator[Pl
         yield Plan(stages=(first, last), k=goal.k, recall=goal.recall)
 
 
-def _partitioned(plan: Plan, rows: int) -> Iterator[Plan]:
-    """Yield the plan with its first stage in partitions, probed ever more widely."""
+def _partitioned(plan: Plan, rows: int) -> list[Plan]:
+    """Return the plan with its first stage in partitions, probed ever more widely."""
     lists = 1 << round(np.log2(2 * rows**0.5))
-    wide = plan.keeping(KEEPS[-1])
-    for share in (32, 16, 8, 4):
-        yield wide.model_copy(update={"lists": lists, "probes": lists // share})
+    wide = plan.keeping(MOST_CANDIDATES)
+    return [wide.model_copy(update={"lists": lists, "probes": lists // share}) for share in (32, 16, 8, 4, 2)]
 
 
-def _try(plan: Plan, x_ND: Halves, stores: list[Index], queries_QD: Floats, truth: Truth) -> Trial:
+def _trials(plans: Sequence[Plan], x_ND: Halves, stores: list[Index]) -> Iterator[Trial]:
+    """Yield trials of plans that differ in nothing but what a query looks at, over one filled index."""
     sample = np.random.default_rng(0).permutation(len(x_ND))[:TRAIN_ROWS]
-    empty = make_stages(plan, x_ND[sample].astype(np.float32))
+    empty = make_stages(plans[0], x_ND[sample].astype(np.float32))
     slices = Slices.build(empty, (block for _, block in _blocks(x_ND)), len(x_ND), stores)
-
-    def search(narrowed: Plan, some_QD: Floats) -> object:
-        return slices.search(narrowed, some_QD, narrowed.k)
-
-    return Trial(plan, truth.ranks(slices.candidates(plan, queries_QD)), search, tuple(empty))
+    for plan in plans:
+        is_exact = plan.stages[0].dims == plan.stages[-1].dims and plan.stages[0].precision == "float16"
+        yield Trial(
+            plan,
+            lambda queries_QD, _, plan=plan: slices.candidates(plan, queries_QD),  # type: ignore[misc]
+            lambda narrowed, queries_QD: slices.search(narrowed, queries_QD, narrowed.k),
+            tuple(empty),
+            is_exact,
+        )
 
 
 def _fill_stores(x_ND: Halves) -> list[Index]:

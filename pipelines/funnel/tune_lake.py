@@ -12,16 +12,16 @@ import numpy as np
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions
-from pipelines.funnel.judge import KEEPS, Goal, Judge, Trial, check_rows
+from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Trial, check_rows
 from pipelines.funnel.lake import LakeIndex, candidates, row_ids
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
-from pipelines.funnel.truth import Truth, exact_neighbours
+from pipelines.funnel.truth import exact_neighbours
 from pipelines.matryoshka import unit
 from pipelines.tables import to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import TableError
 
-_MOST_QUERIES = 400
+_MOST_QUERIES = 2_000
 
 
 def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None) -> TunedFunnel:
@@ -47,47 +47,46 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
         own_Q, query_QD = _draw(dataset, goal)
     batches = dataset.scanner(columns=["_rowid", VECTOR]).to_batches()
     started = time.perf_counter()
-    truth = exact_neighbours(((row_ids(b), to_numpy(b[VECTOR])) for b in batches), query_QD, goal.k, own_Q)
+    truth = exact_neighbours(((row_ids(b), np.array(to_numpy(b[VECTOR]))) for b in batches), query_QD, goal.k, own_Q)
     exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
     judge = Judge(truth, query_QD, goal)
     width = dataset.schema.field(VECTOR).type.list_size
     last = FunnelStage(dims=width, precision="float16", keep=goal.k)
     for dim in dims:
-        first = FunnelStage(dims=dim, precision="float16", keep=min(KEEPS[-1], rows))
+        first = FunnelStage(dims=dim, precision="float16", keep=min(MOST_CANDIDATES, rows))
         for probes in _probes(dataset, prefix_column(dim)):
             plan = Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.recall)
-            judge.hear(_try(dataset, plan, query_QD, truth, own_Q))
-    if judge.best_row is None:
+            judge.hear(_trial(dataset, plan, own_Q))
+    best = judge.verdict(rows, dataset.version, (exact_us, exact_us))
+    if best is None:
         raise TableError(
-            f"no prefix column of {dataset.uri} reaches recall {goal.recall} within {KEEPS[-1]} candidates "
-            f"(best: {max(row.low for row in judge.rows):.4f}); run: python -m jobs shortlist {dataset.uri} --dims "
-            "with more dims, or lower --recall"
+            f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MOST_CANDIDATES} "
+            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist {dataset.uri} --dims with "
+            "more dims, lower --recall, or hold out more rows"
         )
-    return TunedFunnel(plan=judge.best.plan, card=judge.card(rows, dataset.version, exact_us, exact_us))
+    return TunedFunnel(plan=best[0].plan, card=best[1])
 
 
 def _draw(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
     """Return row ids and vectors of rows to ask with."""
     ids_N = row_ids(dataset.scanner(columns=["_rowid"]).to_table())
-    count = min(goal.queries, _MOST_QUERIES, len(ids_N) // 5)
+    count = min(goal.queries_of(len(ids_N)), _MOST_QUERIES)
     drawn = np.random.default_rng(goal.seed).choice(ids_N, count, replace=False)
     listed = ", ".join(map(str, drawn))
     found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
     return row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32))
 
 
-def _try(dataset: LanceDataset, plan: Plan, query_QD: Floats, truth: Truth, own_Q: Positions | None) -> Trial:
-    keep = plan.stages[0].keep
-    candidates_QK = np.full((len(query_QD), keep), -1, np.int64)
-    for row, query_D in enumerate(query_QD):
-        found = candidates(dataset, plan, query_D, None)
-        others = found if own_Q is None else found[found != own_Q[row]]
-        candidates_QK[row, : len(others)] = others
+def _trial(dataset: LanceDataset, plan: Plan, own_Q: Positions | None) -> Trial:
+    def find(queries_QD: Floats, which: slice) -> Positions:
+        found_QK = np.full((len(queries_QD), plan.stages[0].keep), -1, np.int64)
+        for row, query_D in enumerate(queries_QD):
+            found = candidates(dataset, plan, query_D, None)
+            others = found if own_Q is None else found[found != own_Q[which][row]]
+            found_QK[row, : len(others)] = others
+        return found_QK
 
-    def search(narrowed: Plan, some_QD: Floats) -> object:
-        return LakeIndex(dataset, narrowed).nearest(some_QD, narrowed.k)
-
-    return Trial(plan, truth.ranks(candidates_QK), search)
+    return Trial(plan, find, lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).nearest(queries_QD, narrowed.k))
 
 
 def _probes(dataset: LanceDataset, column: str) -> list[int]:

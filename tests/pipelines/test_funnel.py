@@ -204,3 +204,14 @@ def test_the_proof_is_the_exact_answer(table: VectorTable) -> None:
     assert dict(proven.touched)[WIDTH] < 1
     with pytest.raises(TableError, match="resident=True"):
         Funnel.open(table, resident=False).prove(query())
+
+
+def test_the_lake_tunes_how_much_of_an_index_to_probe(table: VectorTable) -> None:
+    column = prefix_column(16)
+    table.dataset.create_index(column, "IVF_PQ", metric="cosine", num_partitions=16, num_sub_vectors=4)
+    funnel = Funnel.build(table.refresh(), resident=False, goal=Goal(recall=0.8, queries=200))
+    assert funnel.plan.probes in (8, 16)
+    assert {row.probes for row in funnel.card} == {8, 16}
+    assert len(funnel.search(query(), k=10, where="parity = 1")) == 10
+    best = funnel.search(query(), k=1)
+    assert best["score"][0].as_py() == pytest.approx(table.search(query(), k=1)["score"][0].as_py(), abs=1e-6)
