@@ -138,17 +138,24 @@ class Feeder:
         try:
             return [one for chunk in waiting for one in chunk.get(self._config.limits.sample_timeout_s)]
         except PoolTimeout:
+            self._leave_pool()
             return [self._prepare_alone(value) for value in values]
 
     def _prepare_alone(self, value: str | bytes) -> Prepared | BadSample:
         timeout_s = self._config.limits.sample_timeout_s
-        # The thread of a hung decoder cannot be ended, only left behind.
-        self._pool = ThreadPool(self._threads)
         try:
             return self._pool.apply_async(self._preparer.prepare, ([value],)).get(timeout_s)[0]
         except PoolTimeout:
-            self._pool = ThreadPool(self._threads)
+            self._leave_pool()
             return BadSample("timeout", f"decoding took longer than limits.sample_timeout_s = {timeout_s}")
+
+    def _leave_pool(self) -> None:
+        """Take new threads: that of a hung decoder cannot be ended, only left behind."""
+        self._pool.close()
+        self._pool = ThreadPool(self._threads)
+
+    def __del__(self) -> None:
+        self._pool.close()
 
 
 class WindowEncoder:
