@@ -25,7 +25,7 @@ class LocalStore:
             path = Path(name).absolute()
             if path.is_dir():
                 yield from self.below(str(path))
-            else:
+            elif path.is_file():
                 yield self._file(path)
 
     def below(self, uri: str) -> Iterator[File]:

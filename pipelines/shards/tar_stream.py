@@ -4,7 +4,8 @@ Owns the archive's blocks and what to do when they are damaged; knows nothing of
 on at the next valid one, so that what lies behind is not lost. A cut at any byte, even between two members, is noticed:
 archives end with two blocks of zeros.
 
-An own parser, because tarfile costs ten times as much a member and ends without a word at a damaged header.
+An own parser, because tarfile costs many times as much a member (benchmarks/shards.py) and ends without a word at a
+damaged header.
 
 Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
 """
