@@ -23,6 +23,7 @@ _CHUNK_BYTES = 1 << 20
 _MAX_EXTENSION_BYTES = 1 << 20
 # Writers fill the last record with zeros, 20 blocks by default; many more are what a download did not come to write.
 _MOST_ZERO_BLOCKS = 128
+_SIZE_DIGITS = 20
 _MAGIC = b"ustar"
 _MAGIC_AT = 257
 _REGULAR = b"0\x007"
@@ -154,7 +155,8 @@ class TarStream:
         """Read a pax or GNU header that speaks of the member behind it."""
         if size > _MAX_EXTENSION_BYTES:
             raise ValueError(f"it claims {size} bytes")
-        self._size, self._unread = size, size + -size % _BLOCK
+        self._size, self._padding = size, -size % _BLOCK
+        self._unread = size + self._padding
         data = self.read()
         if data is None:
             return {}
@@ -240,12 +242,13 @@ def _pax_records(data: bytes) -> dict[str, str]:
         space = data.index(b" ", at)
         end = at + int(data[at:space])
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not equals or end > len(data) or data[end - 1 : end] != b"\n":
+        if not equals or not space < end <= len(data) or data[end - 1 : end] != b"\n":
             raise ValueError(f"a record at its byte {at} is malformed")
         records[key.decode(errors="backslashreplace")] = value.decode(errors="backslashreplace")
         at = end
-    if not records.get("size", "0").isdecimal():
-        raise ValueError(f"it gives a size of {records['size']!r}")
+    size = records.get("size", "0")
+    if not (size.isdecimal() and size.isascii() and len(size) < _SIZE_DIGITS):
+        raise ValueError(f"it gives a size of {size[:_SIZE_DIGITS]!r}")
     return records
 
 

@@ -140,6 +140,22 @@ def test_an_extended_header_that_is_damaged_takes_its_member_along() -> None:
     assert "malformed" in str(damages[0])
 
 
+@pytest.mark.parametrize(
+    "record", [b"-9 a=b\n", b"0 a=b\n", b"99 a=b\n", b"x a=b\n", b"4010 size=" + b"9" * 3999 + b"\n"]
+)
+def test_extended_headers_that_lie(record: bytes) -> None:
+    def header(name: bytes, kind: bytes, size: int) -> bytes:
+        block = bytearray(tar_bytes([(name.decode(), b"")])[:512])
+        block[124:136], block[156:157] = b"%011o\0" % size, kind
+        block[148:156] = b"%06o\0 " % (sum(block[:148]) + 256 + sum(block[156:]))
+        return bytes(block)
+
+    lie = header(b"PaxHeader", b"x", len(record)) + record + bytes(-len(record) % 512)
+    got, damages = walk(lie + tar_bytes([("a.txt", b"1"), ("b.txt", b"2")]))
+    assert got == [("b.txt", b"2")]
+    assert [damage.reason for damage in damages] == ["corrupt_shard"]
+
+
 def test_bytes_that_went_missing_are_a_shift() -> None:
     data = tar_bytes([("a.txt", b"x" * 600), ("b.txt", b"y"), ("c.txt", b"z")])
     got, damages = walk(data[:700] + data[710:])
