@@ -182,11 +182,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=("text", "image"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     console = Console()
-    console.print(text_table(args.texts, args.rounds))
-    console.print(image_table(args.images, args.rounds))
+    if args.only != "image":
+        console.print(text_table(args.texts, args.rounds))
+    if args.only != "text":
+        console.print(image_table(args.images, args.rounds))
 
 
 if __name__ == "__main__":

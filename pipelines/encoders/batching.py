@@ -27,7 +27,7 @@ _MAX_WASTE = 0.02
 _FREE_WASTE = 1 / 32
 # (where it starts, where it stops growing) in tokens or images. More brings no rate where these were measured.
 _AUTO_UNITS = {
-    ("text", "cpu"): (1_024, 8_192),
+    ("text", "cpu"): (1_024, 4_096),
     ("text", "cuda"): (16_384, 262_144),
     ("image", "cpu"): (16, 32),
     ("image", "cuda"): (128, 2_048),
