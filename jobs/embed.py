@@ -37,6 +37,7 @@ from schemas.config import EmbedConfig, load_config
 from schemas.errors import (
     FieldNotFound,
     RunError,
+    ShardsDamaged,
     ShardsFailed,
     TableExists,
     TooManyRejects,
@@ -115,6 +116,7 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
 
     Raises:
         ShardsFailed: Some shards could not be embedded; all others landed.
+        ShardsDamaged: Of some shards only a part could be read; that landed.
         TooManyRejects: The share of rejected samples passed the limit; what landed before stays.
         LakeError: The config, the shards or the table do not allow the run at all.
     """
@@ -183,6 +185,12 @@ class _Embedding:
         self.summary.seconds = ended - began - self.summary.start_s
         if self._failed:
             raise ShardsFailed(self._failed, len(self._todo))
+        if damaged := [shard.uri for shard in self._todo if shard.id in self._lander.damaged]:
+            raise ShardsDamaged(
+                f"{len(damaged)} of {len(self._todo)} shards are damaged, for example {damaged[0]}; what could be read "
+                f"of them landed, the rest is named by `python -m jobs rejects {self._config.table}`; a mended shard "
+                "replaces its rows at the next run"
+            )
 
     def final(self) -> dict[str, Any]:
         """Return the summary with all that is known by now."""

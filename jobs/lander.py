@@ -10,7 +10,7 @@ from pipelines.embed import too_many_rejects
 from pipelines.tables import Landing, VectorTable
 from schemas.config import EmbedConfig
 from schemas.errors import RunError
-from schemas.records import LeaseResult, Reject, Shard
+from schemas.records import DAMAGE, LeaseResult, Reject, Shard
 
 _FEWEST_SEEN, _FEWEST_REJECTED = 1_000, 20
 _TRIES = 5
@@ -23,6 +23,7 @@ class Lander:
         shards: Shards landed so far.
         rows: Their rows.
         rejects: Their rejected samples.
+        damaged: Shards of which a part could not be read.
         commits: Commits so far.
         commit_s: Seconds spent in them.
     """
@@ -38,6 +39,7 @@ class Lander:
         """
         self.shards = self.rows = self.rejects = self.commits = 0
         self.commit_s = 0.0
+        self.damaged: set[int] = set()
         self._table, self._config, self._run, self._replace = table, config, run, replace
         self._waiting: list[LeaseResult] = []
         self._oldest = time.monotonic()
@@ -80,6 +82,7 @@ class Lander:
         rejects = [reject for result in batch for reject in result.rejects]
         rows = sum(count.rows for result in batch for count in result.counts)
         self._check_rejects(rejects, rows, is_last=is_last)
+        self.damaged.update(reject.shard for reject in rejects if reject.reason in DAMAGE)
         self._landing = self._thread.submit(self._land, batch)
         return self._landing
 

@@ -31,6 +31,7 @@ from pipelines.encoders import (
     BadSample,
     BatchBudget,
     Prepared,
+    Raw,
     encode_safely,
     load_encoder,
     load_preparer,
@@ -39,7 +40,7 @@ from pipelines.encoders import (
 from pipelines.rotation import Rotation, fit_pca
 from pipelines.shards import read_blocks
 from pipelines.streams import Ahead
-from pipelines.tables import VectorTable, to_arrow
+from pipelines.tables import VectorTable, to_arrow, to_numpy
 from schemas.columns import VECTOR
 from schemas.config import EmbedConfig
 from schemas.errors import InputError, TooManyRejects
@@ -115,7 +116,7 @@ class Feeder:
     def _add(self, window: Window, shard: Shard, rows: pa.RecordBatch) -> None:
         """Prepare rows of a block into a window; what cannot be prepared becomes a Reject."""
         good = np.zeros(rows.num_rows, bool)
-        for place, prepared in enumerate(self._prepare(rows.column("input").to_pylist())):
+        for place, prepared in enumerate(self._prepare(_values(rows.column("input")))):
             if isinstance(prepared, BadSample):
                 position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
                 window.rejects.append(Reject(shard.id, position, key, prepared.reason, str(prepared)))
@@ -130,7 +131,7 @@ class Feeder:
         window.rows.append(rows)
         window.nbytes += rows.nbytes
 
-    def _prepare(self, values: Sequence[str] | Sequence[bytes]) -> list[Prepared | BadSample]:
+    def _prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
         """Prepare on all threads; where that takes too long, one by one, to find the sample that hangs."""
         step = -(-len(values) // self._threads)
         chunks = [values[start : start + step] for start in range(0, len(values), step)]
@@ -141,7 +142,7 @@ class Feeder:
             self._leave_pool()
             return [self._prepare_alone(value) for value in values]
 
-    def _prepare_alone(self, value: str | bytes) -> Prepared | BadSample:
+    def _prepare_alone(self, value: Raw) -> Prepared | BadSample:
         timeout_s = self._config.limits.sample_timeout_s
         try:
             return self._pool.apply_async(self._preparer.prepare, ([value],)).get(timeout_s)[0]
@@ -156,6 +157,11 @@ class Feeder:
 
     def __del__(self) -> None:
         self._pool.close()
+
+
+def _values(inputs: pa.Array) -> Sequence[Raw]:
+    """Return inputs as the preparer takes them: strings, bytes, or the rows of an array."""
+    return list(to_numpy(inputs)) if pa.types.is_fixed_size_list(inputs.type) else inputs.to_pylist()
 
 
 class WindowEncoder:

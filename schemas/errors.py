@@ -18,6 +18,7 @@ LakeError
 │   └── DependencyMissing  an optional library is not installed
 └── RunError               a run did what it could and must not be called complete
     ├── ShardsFailed       some shards failed; all others landed; exit code 1
+    ├── ShardsDamaged      some shards broke off; what could be read landed; exit code 1
     └── TooManyRejects     rejects passed limits.max_reject_fraction; exit code 1
 
 Every message says what happened, where, what is allowed, and what to do next.
@@ -114,6 +115,10 @@ class ShardsFailed(RunError):
             f"{len(failed)} of {total} shards failed, all others landed; first: {uri}: {reason}; "
             "mend the cause and run the same command again: only the failed shards are done again"
         )
+
+
+class ShardsDamaged(RunError):
+    """Some shards broke off or were corrupt in parts; what could be read of them landed."""
 
 
 class TooManyRejects(RunError):

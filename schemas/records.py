@@ -41,6 +41,10 @@ class Shard:
         return int.from_bytes(digest[:8], "big") >> 1
 
 
+DAMAGE = frozenset({"truncated_shard", "corrupt_shard", "corrupt_row_group"})
+"""Reasons of rejects that stand for a stretch of a shard, not for one sample."""
+
+
 @dataclass(frozen=True)
 class Reject:
     """A sample that could not be embedded, with its reason.

@@ -31,7 +31,7 @@ def scores_by_numpy(q_QD, x_ND, dim):
 
 
 def is_exact(best: Best, scores_QN, ids, k) -> bool:
-    """Whether the lists are the K best: the same scores, and the same ids but where the next is closer than float32 tells."""
+    """Whether the lists are the K best: same scores, and same ids but where the next is closer than float32 tells."""
     names = np.array(ids.to_pylist())
     for row, got_scores, got_ids in zip(
         scores_QN, best.scores_QK, np.array(best.ids.to_pylist()).reshape(-1, k), strict=True
