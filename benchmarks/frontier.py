@@ -65,12 +65,12 @@ def growth_table(grown: list[dict[str, Any]]) -> str:
     lines = ["| rows | tuned for | recall | single µs | batch µs | tuning s | plan |", "|---|---|---|---|---|---|---|"]
     for result in grown:
         seconds = {one["goal"]: one["tune_s"] for one in result["tuned"]}
-        for point in result["points"]:
-            if goal := point["chosen_for"]:
-                lines.append(
-                    f"| {result['rows']:,} | {goal} | {point['recall']:.4f} | {point['single_us']:,.0f} | "
-                    f"{point['batched_us']:,.0f} | {seconds[goal]:.0f} | {point['setting']} |"
-                )
+        lines += [
+            f"| {result['rows']:,} | {goal} | {point['recall']:.4f} | {point['single_us']:,.0f} | "
+            f"{point['batched_us']:,.0f} | {seconds[goal]:.0f} | {point['setting']} |"
+            for point in result["points"]
+            if (goal := point["chosen_for"])
+        ]
     return "\n".join(lines)
 
 
