@@ -52,6 +52,10 @@ class Driver:
         if self.process.poll() is None:
             self.kill()
 
+    def said(self) -> str:
+        """Return what it has written to stdout so far."""
+        return self._out.read_text()
+
     def interrupt(self) -> None:
         """Press Ctrl-C: everything in the foreground of its terminal hears it."""
         os.killpg(self.process.pid, signal.SIGINT)

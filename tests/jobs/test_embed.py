@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, sa
     assert embed(config, "--dry-run") == 0
     words = said()
     assert "3 to do, 0 in the table" in words
-    assert "about 60 samples" in words
+    assert 40 <= int(re.findall(r"about (\d+) samples", words)[0]) <= 90
     assert "64, 128, 256" in words
     assert make_plan(config_for(folder / "src", folder / "t.lance")).space.fingerprint in words
     assert f"{sum(Path(uri).stat().st_size for uri in corpus):,} bytes" in words
@@ -235,9 +236,9 @@ def test_a_busy_share_is_of_the_last_moments(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ray: None, said: Say) -> None:
-    limits = {"lease_bytes": 1, "max_sample_bytes": 400, "max_reject_fraction": 0.5}
+    limits = {"lease_bytes": 1, "max_sample_bytes": 800, "max_reject_fraction": 0.5}
     folder, corpus, config = lake_of(tmp_path, rows=30, limits=limits)
-    long = {"long-0": "river " * 90, "long-1": "stone " * 90}
+    long = {"long-0": "river " * 200, "long-1": "stone " * 200}
     uri = write_shard(folder / "src" / "s500.jsonl", {**long, "blank-0": " ", "fine-0": "glass"})
     assert embed(config) == 0
     corpus[uri] = {"fine-0": "glass"}
@@ -358,31 +359,47 @@ def landed(folder: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_once_finishes_what_is_in_flight_and_twice_stops_now(tmp_path: Path, times: int) -> None:
+def messages(driver: Driver) -> str:
+    return " ".join(json.loads(line).get("message", "") for line in driver.said().splitlines())
+
+
+def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path) -> None:
     folder, corpus, config = lake_of(tmp_path, shards=400, rows=3)
     with Driver(["embed", config, "--log", "json"], tmp_path) as driver:
         wait_until(lambda: landed(folder) > 0)
         driver.interrupt()
-        if times == 2:
-            driver.interrupt()
         ended = driver.end()
+        assert "finishing what is in flight" in messages(driver)
     assert ended.code == 130, ended.err
+    assert "stopped as asked" in " ".join(ended.err.split())
     there = contents(folder / "t.lance")
     assert 0 < len(there) < 1200
     assert there.items() <= truth(corpus).items()
     (run,) = runs(folder)
-    if times == 1:
-        assert "stopped as asked" in " ".join(ended.err.split())
-        assert run["state"] == "stopped"
-        summary = json.loads(run["summary"])
-        assert summary["is_stopped"]
-        assert summary["rows"] == len(there)
-        messages = [json.loads(line).get("message", "") for line in ended.out.splitlines()]
-        assert any("finishing what is in flight" in message for message in messages)
-    else:
-        assert "the same command resumes" in " ".join(ended.err.split())
-        assert run["state"] == "failed"
+    summary = json.loads(run["summary"])
+    assert run["state"] == "stopped"
+    assert summary["is_stopped"]
+    assert summary["rows"] == len(there)
+    again = run_job(["embed", config], tmp_path)
+    assert again.code == 0, again.err
+    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
+
+
+def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
+    folder, corpus, config = lake_of(tmp_path, shards=5, rows=3)
+    uri = write_shard(folder / "src" / "s001b.jsonl", {"h-0": "hang for an hour"})
+    misbehaving = {"PYTHONPATH": str(ROOT / "tests" / "misbehaving")}
+    with Driver(["embed", config, "--log", "json"], tmp_path, misbehaving) as driver:
+        wait_until(lambda: landed(folder) == 15)
+        driver.interrupt()
+        wait_until(lambda: "finishing what is in flight" in messages(driver))
+        driver.interrupt()
+        ended = driver.end()
+    assert ended.code == 130, ended.err
+    assert "the same command resumes" in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+    assert runs(folder)[0]["state"] == "failed"
+    corpus[uri] = {"h-0": "hang for an hour"}
     again = run_job(["embed", config], tmp_path)
     assert again.code == 0, again.err
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
@@ -441,7 +458,7 @@ def test_a_table_of_another_space_is_refused_and_stays_as_it_is(embedded: Lake, 
     config = table_copy(embedded, tmp_path)
     shutil.copytree(embedded[0] / "src", tmp_path / "src")
     words = refusal(said, config, "--set", "rotation.kind=pca", "--set", f"shards={tmp_path}/src/*.jsonl")
-    assert all_in(words, ["holds vectors of space", "rotation"]), words
+    assert all_in(words, ["were not rotated", "jobs rotate"]), words
     words = refusal(said, config, "--set", "encoder.dtype=bfloat16")
     assert all_in(words, ["bfloat16"]), words
     assert contents(tmp_path / "t.lance") == contents(embedded[0] / "t.lance")
