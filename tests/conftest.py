@@ -1,19 +1,23 @@
-"""What many tests share: one local Ray for the whole session."""
+"""What many tests share: one local Ray and one S3 server for the whole session."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from tests.s3 import S3Server, running_s3
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs on the loopback address, started once."""
+    """A Ray of two CPUs on the loopback address, started once, whose workers may use the S3 server."""
     import ray
 
     assert "RAY_ADDRESS" not in os.environ, "tests start a Ray of their own; unset RAY_ADDRESS"
+    os.environ.update(S3Server("").environment())
     ray.init(
         address="local",
         num_cpus=2,
@@ -23,3 +27,20 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, started once; the environment holds its credentials from then on."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """A new, empty bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3_server.client().create_bucket(Bucket=name)
+    return name
