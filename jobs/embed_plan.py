@@ -13,7 +13,7 @@ from pipelines.shards import list_shards, read_blocks, shard_schema
 from pipelines.tables import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig
-from schemas.errors import ConfigError, TableNotFound
+from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
 from schemas.records import Lease, Shard
 
 _SHOWN = 10
@@ -62,6 +62,11 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     if config.rotation.kind == "pca" and table.space.rotation:
         space = space.model_copy(update={"rotation": table.space.rotation, "ladder": table.space.ladder})
     table.check_space(space)
+    if config.rotation.kind != "none" and table.space.rotation is None:
+        raise SpaceMismatch(
+            f"{table.uri} holds vectors that were not rotated, and rotation.kind is {config.rotation.kind!r}; "
+            "run `python -m jobs rotate` on the table first, or leave rotation.kind out"
+        )
     done = table.done_shards()
     if retry_rejects:
         done -= set(table.companion("rejects").to_table(columns=["shard"])["shard"].to_pylist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -12,9 +13,11 @@ from tests.s3 import S3Server, running_s3
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs on the loopback address, started once."""
+    """A Ray of two CPUs on the loopback address, started once, whose workers may use the S3 server."""
     import ray
 
+    assert "RAY_ADDRESS" not in os.environ, "tests start a Ray of their own; unset RAY_ADDRESS"
+    os.environ.update(S3Server("").environment())
     ray.init(
         address="local",
         num_cpus=2,

@@ -43,9 +43,14 @@ def texts(prefix: str, rows: int, seed: int) -> dict[str, str]:
 def write_shard(path: Path, samples: Mapping[str, object]) -> str:
     """Write samples as JSON lines; return the shard's uri."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"id": key, "text": text, "n": key.rpartition("-")[2]}) for key, text in samples.items()]
-    path.write_text("".join(f"{line}\n" for line in lines))
+    path.write_text(lines(samples))
     return str(path)
+
+
+def lines(samples: Mapping[str, object]) -> str:
+    """Return samples as JSON lines."""
+    records = ({"id": key, "text": text, "n": key.rpartition("-")[2]} for key, text in samples.items())
+    return "".join(f"{json.dumps(record)}\n" for record in records)
 
 
 def write_corpus(folder: Path, shards: int, rows: int, seed: int = 0) -> Corpus:

@@ -260,7 +260,7 @@ print(result.counts[0].rows, len(result.fragments), int(status["VmHWM"].split()[
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     peaks, sizes = [], []
-    for rows in (20_000, 200_000):
+    for rows in (50_000, 500_000):
         folder = tmp_path / str(rows)
         uri = write_shard(folder / "src" / "a.jsonl", texts("a", rows, 0))
         run = subprocess.run(

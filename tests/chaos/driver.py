@@ -1,0 +1,37 @@
+"""The process that a driver lives in: imports everything, then runs `python -m jobs`' own `main` as often as asked.
+
+Starting Python and importing torch takes longer than all else in a trial; apart from that this is `python -m jobs`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import jobs.embed
+from jobs.__main__ import main
+
+
+def serve() -> None:
+    """Take requests from stdin, `{"argv": […], "said": path}`; answer each with its exit code on stdout."""
+    answers = os.fdopen(os.dup(1), "w")
+    assert jobs.embed
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        with open(request["said"], "ab") as said:  # noqa: PTH123 - a descriptor is wanted
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+        try:
+            code = main(request["argv"])
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 70
+        sys.stdout.flush()
+        sys.stderr.flush()
+        print(code, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

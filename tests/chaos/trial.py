@@ -1,0 +1,199 @@
+"""One trial: a small corpus, perhaps a table of its past; a fault; runs until the job says it is complete; the check."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lance
+
+from pipelines.embed import Embedder
+from pipelines.encoders import make_space
+from pipelines.shards import list_shards, shard_schema
+from pipelines.storage import lance_options
+from pipelines.tables import VectorTable
+from schemas.config import EmbedConfig, StorageConfig
+from schemas.records import Lease
+from tests.chaos.faults import FAULTS, Run
+from tests.chaos.stage import Stage, put
+from tests.corpus import Corpus, contents, differing, lines, settings, texts, truth, write_config
+from tests.fault_proxy import FaultProxy, Faults
+from tests.s3 import REGION
+
+_MOST_RUNS = 8
+_BUCKET = "chaos"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ended.
+
+    Attributes:
+        seed: Of the trial; the same seed plans the same trial, though not the same timing.
+        fault: What went wrong in it.
+        codes: Exit codes of the disturbed runs, then of those that completed the job.
+        rows: Rows in the end.
+        wrong: What is not as it should be; empty if all is.
+        seconds: It took so long.
+    """
+
+    seed: int
+    fault: str
+    codes: tuple[int, ...]
+    rows: int
+    wrong: str
+    seconds: float
+
+    def __str__(self) -> str:
+        codes = " ".join(map(str, self.codes))
+        outcome = f"WRONG: {self.wrong}" if self.wrong else "exact"
+        return f"seed {self.seed:>6}  {self.fault:<18}  {self.seconds:5.1f} s  {self.rows:>4} rows  exit {codes}  {outcome}"
+
+
+@dataclass
+class _Trial:
+    stage: Stage
+    fault: str
+    dice: random.Random
+    folder: Path
+    prefix: str
+    corpus: Corpus = field(default_factory=dict)
+    said: Path = Path()
+
+    @property
+    def is_on_s3(self) -> bool:
+        return self.fault == "bad_network"
+
+    @property
+    def table(self) -> str:
+        return f"{self.prefix}/t.lance"
+
+    @property
+    def storage(self) -> StorageConfig:
+        return self.stage.server.storage if self.is_on_s3 else StorageConfig()
+
+    def write(self, name: str, samples: dict[str, str]) -> None:
+        uri = f"{self.prefix}/src/{name}.jsonl"
+        self.corpus[uri] = samples
+        data = lines(samples).encode()
+        if self.is_on_s3:
+            put(self.stage.server, _BUCKET, {uri.removeprefix(f"s3://{_BUCKET}/"): data})
+        else:
+            Path(uri).parent.mkdir(parents=True, exist_ok=True)
+            Path(uri).write_bytes(data)
+
+    def write_corpus(self) -> None:
+        """Write the shards; in a third of the trials the table already holds older contents of some."""
+        names = [f"s{number:02d}" for number in range(self.dice.randint(8, 20))]
+        if self.dice.random() < 1 / 3:
+            for name in names[: self.dice.randint(2, len(names))]:
+                self.write(name, texts(name, self.dice.randint(3, 25), seed=1))
+            self._embed_here()
+            for uri in self.dice.sample(sorted(self.corpus), len(self.corpus) // 2):
+                del self.corpus[uri]
+        for name in names:
+            if f"{self.prefix}/src/{name}.jsonl" not in self.corpus:
+                self.write(name, texts(name, self.dice.randint(3, 25), seed=2))
+
+    def _embed_here(self) -> None:
+        """Make the table's past, without Ray."""
+        config = EmbedConfig.model_validate(self.config(self.storage))
+        shards = list_shards(config.shards, storage=self.storage)
+        kept = shard_schema(shards[0], config.input, self.storage)
+        table = VectorTable.create(self.table, make_space(config.encoder), kept, self.storage)
+        table.land([Embedder(config, 1).run(Lease((shard,))) for shard in shards], "past")
+
+    def config(self, storage: StorageConfig) -> dict[str, Any]:
+        dice = random.Random(self.dice.random())
+        cluster = {
+            "actors": dice.choice((1, 2)),
+            "cpus_per_actor": 0.5,
+            "decode_threads": 1,
+            "leases_per_actor": dice.choice((1, 2, 3)),
+            "feeders": int(dice.random() < 0.1),
+        }
+        limits = {
+            "lease_bytes": dice.choice((1, 1, 5_000)),
+            "commit_age_s": dice.choice((0.0, 0.05, 0.5)),
+            "commit_shards": dice.choice((1, 4, 256)),
+            "max_tries": 20,
+        }
+        at = {name: value for name, value in storage.model_dump().items() if value}
+        return settings(f"{self.prefix}/src", self.table, cluster=cluster, limits=limits, storage=at)
+
+    def landed(self) -> float:
+        """Return the share of shards that are in the table, or 0 while there is none."""
+        try:
+            rows = lance.dataset(self.table, storage_options=lance_options(self.storage)).to_table(columns=["shard"])
+        except (ValueError, OSError):
+            return 0.0
+        return len(set(rows["shard"].to_pylist())) / len(self.corpus)
+
+    def run(self) -> tuple[list[int], str]:
+        with self._network() as storage:
+            config = write_config(self.folder / "config.toml", self.config(storage))
+            run = Run(self.stage, ["embed", str(config), "--log", "json"], self.said, self.dice, self.landed)
+            codes = FAULTS[self.fault](run)
+            while codes[-1] != 0 or self.fault != "undisturbed":
+                if len(codes) > _MOST_RUNS:
+                    return codes, f"not complete after {len(codes)} runs"
+                with self.stage.driver() as driver:
+                    codes.append(driver.run(run.argv, self.said))
+                if codes[-1] == 0:
+                    break
+        return codes, self._wrong()
+
+    @contextlib.contextmanager
+    def _network(self) -> Iterator[StorageConfig]:
+        if not self.is_on_s3:
+            yield self.storage
+            return
+        bad = Faults(
+            rate=self.dice.choice((0.03, 0.1, 0.2)),
+            seed=self.dice.randrange(1 << 30),
+            stall_s=1.0,
+            slow_bytes_per_s=50_000,
+        )
+        with FaultProxy(self.stage.server.endpoint, bad) as proxy:
+            yield StorageConfig(endpoint=proxy.endpoint, region=REGION)
+
+    def _wrong(self) -> str:
+        """Compare the table with the source, row for row; return what differs."""
+        options = lance_options(self.storage)
+        try:
+            found = contents(self.table, options)
+        except AssertionError as error:
+            return str(error)
+        if bad := differing(found, truth(self.corpus)):
+            return f"{len(bad)} rows differ, such as {bad[0]}"
+        table = VectorTable.open(self.table, storage=self.storage)
+        listed = {shard.id for shard in list_shards([f"{self.prefix}/src/*.jsonl"], storage=self.storage)}
+        if not listed <= table.done_shards():
+            return f"{len(listed - table.done_shards())} shards are not in the ledger"
+        records = table.companion("shards").to_table()["shard"].to_pylist()
+        if len(records) != len(set(records)):
+            return "records of shards are doubled"
+        return f"{table.companion('rejects').count_rows()} rejects" if table.companion("rejects").count_rows() else ""
+
+
+def run_trial(stage: Stage, seed: int, fault: str) -> Verdict:
+    """Run one trial."""
+    began = time.monotonic()
+    folder = stage.folder / f"trial-{seed}"
+    folder.mkdir()
+    prefix = f"s3://{_BUCKET}/trial-{seed}" if fault == "bad_network" else str(folder)
+    trial = _Trial(stage, fault, random.Random(seed), folder, prefix, said=folder / "said.txt")
+    codes: list[int] = []
+    rows = 0
+    try:
+        trial.write_corpus()
+        codes, wrong = trial.run()
+        rows = sum(map(len, trial.corpus.values()))
+    except Exception as error:  # a trial that breaks is a finding, and the others go on
+        wrong = f"{type(error).__name__}: {error}"
+    return Verdict(seed, fault, tuple(codes), rows, wrong, time.monotonic() - began)
