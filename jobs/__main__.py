@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; print what went wrong in one sentence."""
     parser = argparse.ArgumentParser("python -m jobs", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    os.environ.setdefault("LANCE_LOG", "error")  # read when a verb imports Lance; its warnings speak to developers
     chosen = next((word for word in (argv if argv is not None else sys.argv[1:]) if word in VERBS), None)
     for verb, help_text in VERBS.items():
         verb_parser = verbs.add_parser(verb, help=help_text, description=help_text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
-from rich.table import Table
 
 from jobs.options import add_storage, storage_of
 from pipelines.tables import VectorTable
@@ -29,9 +28,7 @@ def main(args: argparse.Namespace) -> int:
         console.print(f"  {row['shard_count']:>8,}  {row['reason']}", highlight=False)
     if args.reason:
         rejects = rejects.filter([reason == args.reason for reason in rejects["reason"].to_pylist()])
-    grid = Table("reason", "key", "shard", "position", "message", box=None)
     for row in rejects.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, args.limit).to_pylist():
-        grid.add_row(row["reason"], row["key"], row["uri"], str(row["position"]), row["message"])
-    if grid.row_count:
-        console.print(grid)
+        where = f"{row['uri']} #{row['position']} {row['key']}"
+        console.print(f"{where}: {row['reason']}: {row['message']}", highlight=False, markup=False, soft_wrap=True)
     return 0
