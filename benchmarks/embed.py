@@ -41,7 +41,7 @@ from pipelines.streams import Ahead
 from pipelines.tables import to_arrow
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 
-SAMPLES = {"wordllama": 117_000, "all-MiniLM-L6-v2": 20_000, "efficientnet-lite0": 20_000}
+SAMPLES = {"wordllama": 1_000_000, "all-MiniLM-L6-v2": 20_000, "efficientnet-lite0": 20_000}
 SYSTEMS = ("ceiling", "lake", "ray-data", "lance-ray", "loop")
 SHARDS = 20
 BATCH = {"wordllama": 1024, "all-MiniLM-L6-v2": 64, "efficientnet-lite0": 32}
