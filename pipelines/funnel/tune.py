@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.funnel.chain import TRAIN_ROWS, Floats, Index, Positions, make_stages, make_store
+from pipelines.funnel.chain import Floats, Index, Positions, make_stages, make_store, train_rows
 from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Trial, check_rows
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
 from pipelines.funnel.slices import Slices, slice_bounds
@@ -23,8 +23,8 @@ from pipelines.matryoshka import unit
 Halves = npt.NDArray[np.float16]
 
 _CODED_ROWS = 4_096
-_PARTITIONED_ROWS = 50_000
-_PARTITIONED_LEADERS = 2
+_PARTITIONED_ROWS = 100_000
+_PARTITIONED_LEADERS = 1
 _BLOCK = 65_536
 
 
@@ -99,7 +99,7 @@ def _partitioned(plan: Plan, rows: int) -> list[Plan]:
 
 def _trials(plans: Sequence[Plan], x_ND: Halves, stores: list[Index]) -> Iterator[Trial]:
     """Yield trials of plans that differ in nothing but what a query looks at, over one filled index."""
-    sample = np.random.default_rng(0).permutation(len(x_ND))[:TRAIN_ROWS]
+    sample = np.random.default_rng(0).permutation(len(x_ND))[: train_rows(plans[0])]
     empty = make_stages(plans[0], x_ND[sample].astype(np.float32))
     slices = Slices.build(empty, (block for _, block in _blocks(x_ND)), len(x_ND), stores)
     for plan in plans:

@@ -61,8 +61,8 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     if best is None:
         raise TableError(
             f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MOST_CANDIDATES} "
-            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist {dataset.uri} --dims "
-            "with more dims, lower --recall, or hold out more rows"
+            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist {dataset.uri} with more "
+            "dims, lower --recall, or hold out more rows"
         )
     return TunedFunnel(plan=best[0].plan, card=best[1])
 
