@@ -38,7 +38,7 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
     if not dims:
         raise TableError(
-            f"{dataset.uri} has no prefix column to search; run: python -m jobs shortlist {dataset.uri} --dims 64"
+            f"{dataset.uri} has no prefix column to search; make one with: python -m jobs shortlist CONFIG --set dims=[64]"
         )
     rows = dataset.count_rows()
     check_rows(rows, goal)
@@ -61,8 +61,8 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     if best is None:
         raise TableError(
             f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MOST_CANDIDATES} "
-            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist {dataset.uri} with more "
-            "dims, lower --recall, or hold out more rows"
+            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist CONFIG with more dims, "
+            "lower --recall, or hold out more rows"
         )
     return TunedFunnel(plan=best[0].plan, card=best[1])
 
