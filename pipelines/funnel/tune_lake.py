@@ -38,7 +38,8 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
     if not dims:
         raise TableError(
-            f"{dataset.uri} has no prefix column to search; make one with: python -m jobs shortlist CONFIG --set dims=[64]"
+            f"{dataset.uri} has no prefix column to search; "
+            "run: python -m jobs shortlist CONFIG --set dims=[64], with this table in CONFIG"
         )
     rows = dataset.count_rows()
     check_rows(rows, goal)
