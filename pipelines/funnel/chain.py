@@ -70,7 +70,7 @@ def join(stages: Sequence[Index]) -> Index:
     return index
 
 
-def duplicate(index: faiss.Index) -> Index:
+def duplicate(index: Index) -> Index:
     """Copy an index. FAISS's own clone knows no normalisation."""
     return faiss.deserialize_index(faiss.serialize_index(index))
 
@@ -120,14 +120,14 @@ def _first_parameters(plan: Plan) -> Any:
     return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=plan.probes))
 
 
-def first_stage(index: faiss.Index) -> Index:
+def first_stage(index: Index) -> Index:
     """Return the innermost index of a chain."""
     while isinstance(index, faiss.IndexRefine):
         index = faiss.downcast_index(index.base_index)
     return index
 
 
-def full_vectors(index: faiss.Index) -> npt.NDArray[np.float16]:
+def full_vectors(index: Index) -> npt.NDArray[np.float16]:
     """View the full vectors (N, D) that the last stage holds, without copying; valid while the index lives."""
     store = faiss.downcast_index(index.refine_index)
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())

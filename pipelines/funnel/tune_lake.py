@@ -87,7 +87,7 @@ def _trial(dataset: LanceDataset, plan: Plan, own_Q: Positions | None) -> Trial:
             found_QK[row, : len(others)] = others
         return found_QK
 
-    return Trial(plan, find, lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).nearest(queries_QD, narrowed.k))
+    return Trial(plan, find, lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).find(queries_QD, narrowed.k))
 
 
 def _probes(dataset: LanceDataset, column: str) -> list[int]:
