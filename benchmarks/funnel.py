@@ -226,7 +226,7 @@ def measure_funnel(args: argparse.Namespace) -> dict[str, Any]:
             if keep < K or (kind, keep) in seen:
                 continue
             seen.add((kind, keep))
-            point = _point(lambda q, n=keep, i=index: i.nearest(q, K, keep=n)[1], query_QD, folder)
+            point = _point(lambda q, n=keep, i=index: i.find(q, K, keep=n).rows_BK, query_QD, folder)
             chosen = one["goal"] if keep == first.keep else ""
             points.append(
                 {"setting": f"{kind} keep {keep}", "chosen_for": chosen, "codes": first.bytes_per_vector, **point}

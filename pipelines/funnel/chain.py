@@ -34,7 +34,8 @@ Positions = npt.NDArray[np.int64]
 faiss: Any = _faiss
 Index: TypeAlias = Any
 
-TRAIN_ROWS = 65_536
+# FAISS fits 16 centroids to 4,096 rows at most, and wants 39 rows for each of its partitions.
+_TRAIN_ROWS, _TRAIN_ROWS_PER_LIST = 4_096, 40
 _SPECS = {"int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
 
 
@@ -43,16 +44,22 @@ def make_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
 
     Args:
         plan: Stages; the last is the full width.
-        sample_SD: float32 unit rows to train on, at full width; `TRAIN_ROWS` are plenty.
+        sample_SD: float32 unit rows to train on, at full width; `train_rows(plan)` are plenty.
     """
     width = sample_SD.shape[1]
     first, *between, _ = plan.stages
     spec = f"PQ{first.codes}x4fs" if first.precision == "pq4" else _SPECS[first.precision]
     stages = [_on_prefix(first, width, f"IVF{plan.lists},{spec}" if plan.lists else spec)]
     stages += [_on_prefix(stage, width, _SPECS[stage.precision]) for stage in between]
-    for index in stages:
-        index.train(sample_SD)
+    with one_thread():
+        for index in stages:
+            index.train(sample_SD)
     return stages
+
+
+def train_rows(plan: Plan) -> int:
+    """Return how many rows training makes use of."""
+    return max(_TRAIN_ROWS, _TRAIN_ROWS_PER_LIST * plan.lists)
 
 
 def join(stages: Sequence[Index]) -> Index:
@@ -63,7 +70,7 @@ def join(stages: Sequence[Index]) -> Index:
     return index
 
 
-def duplicate(index: faiss.Index) -> Index:
+def duplicate(index: Index) -> Index:
     """Copy an index. FAISS's own clone knows no normalisation."""
     return faiss.deserialize_index(faiss.serialize_index(index))
 
@@ -95,7 +102,10 @@ def search_first(index: Index, plan: Plan, query_BD: Floats) -> tuple[Floats, Po
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep FAISS on the calling thread: its own threads wait for each other at every step."""
+    """Keep FAISS on the calling thread.
+
+    Its own threads wait for each other, spinning, at every small step: on a busy machine that trains 20 times slower.
+    """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -110,14 +120,14 @@ def _first_parameters(plan: Plan) -> Any:
     return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=plan.probes))
 
 
-def first_stage(index: faiss.Index) -> Index:
+def first_stage(index: Index) -> Index:
     """Return the innermost index of a chain."""
     while isinstance(index, faiss.IndexRefine):
         index = faiss.downcast_index(index.base_index)
     return index
 
 
-def full_vectors(index: faiss.Index) -> npt.NDArray[np.float16]:
+def full_vectors(index: Index) -> npt.NDArray[np.float16]:
     """View the full vectors (N, D) that the last stage holds, without copying; valid while the index lives."""
     store = faiss.downcast_index(index.refine_index)
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())

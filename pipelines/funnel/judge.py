@@ -53,8 +53,7 @@ class Goal:
     def queries_of(self, rows: int) -> int:
         """Return how many of a table's rows to hold out.
 
-        Were every answer perfect, the interval of n queries would reach down to 1 - 3.84 / n; this leaves room for some
-        misses.
+        Were every answer perfect, the interval of n queries would reach down to 1 - 3.84 / n; this leaves room to miss.
         """
         wanted = self.queries or min(
             _MOST_QUERIES, max(_FEWEST_QUERIES, math.ceil(16 / (1 - min(self.recall, 0.9999))))

@@ -7,6 +7,7 @@ Shapes: B queries, K candidates, D full width, M prefix width.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ from pipelines.funnel.plan import Explanation, FunnelStage, Plan, StageReport
 from pipelines.matryoshka import cut
 from pipelines.tables import to_numpy
 from schemas.columns import VECTOR, prefix_column
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes:
+        scores_BK: True cosines, best first; -inf where a query has fewer than K rows.
+        rows_BK: Row ids; -1 where there is none.
+        dataset: The version of the table that was searched.
+    """
+
+    scores_BK: Floats
+    rows_BK: Positions
+    dataset: LanceDataset
 
 
 class LakeIndex:
@@ -36,10 +52,8 @@ class LakeIndex:
         """Read from another version of the table."""
         self.dataset = dataset
 
-    def nearest(
-        self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
-    ) -> tuple[Floats, Positions]:
-        """Return the k best rows of each query: true cosines (B, k), -inf where there are fewer, and row ids.
+    def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found:
+        """Return the k best rows of each query.
 
         Args:
             query_BD: float32 unit rows at full width.
@@ -57,7 +71,7 @@ class LakeIndex:
                 last = stage is plan.stages[-1]
                 scores, rows = rank(dataset, stage, query_D, rows, k if last else max(k, stage.keep))
             scores_BK[row, : len(rows)], rows_BK[row, : len(rows)] = scores, rows
-        return scores_BK, rows_BK
+        return Found(scores_BK, rows_BK, dataset)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
         """Search once, stage by stage, with what each asked of the storage."""

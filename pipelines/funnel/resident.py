@@ -13,13 +13,14 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Index, Positions
+from pipelines.funnel.lake import Found, row_ids
 from pipelines.funnel.plan import Explanation, Plan, StageReport
 from pipelines.funnel.slices import Slices
 from pipelines.matryoshka import unit
@@ -31,20 +32,32 @@ Mask = npt.NDArray[np.bool_]
 _SPARE = 8
 _REBUILD_FRACTION = 0.1
 _TAIL_ROWS = 10_000
+_REMEMBERED_FILTERS = 16
 _UPDATED = "_row_last_updated_at_version"
 
 
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
-    """One version of a table in RAM. `alive_N` is None while every coded row is in the table as it was coded."""
+    """One version of a table in RAM.
+
+    Attributes:
+        dataset: That version.
+        slices: Coded rows.
+        row_ids_N: Their row ids.
+        updated_N: Version in which each was last written.
+        alive_N: Which of them are in the table as they were coded; None is all.
+        tail_ids_T: Row ids of the rows written since.
+        tail_TD: Their vectors.
+        allowed: What filters were found to allow.
+    """
 
     dataset: LanceDataset
     slices: Slices
     row_ids_N: Positions
     updated_N: npt.NDArray[np.int64]
-    alive_N: Mask | None = None
-    tail_ids_T: Positions = field(default_factory=lambda: np.empty(0, np.int64))
-    tail_TD: npt.NDArray[np.float16] | None = None
+    alive_N: Mask | None
+    tail_ids_T: Positions
+    tail_TD: npt.NDArray[np.float16]
     allowed: dict[str, tuple[Mask, Mask]] = field(default_factory=dict)
 
 
@@ -84,14 +97,10 @@ class ResidentIndex:
         now = self._snapshot
         alive = np.arange(len(now.row_ids_N)) if now.alive_N is None else np.flatnonzero(now.alive_N)
         ids, vectors = now.row_ids_N[alive], now.slices.vectors(alive)
-        if now.tail_TD is not None:
-            ids, vectors = np.concatenate([ids, now.tail_ids_T]), np.concatenate([vectors, now.tail_TD])
-        return now.dataset, ids, vectors
+        return now.dataset, np.concatenate([ids, now.tail_ids_T]), np.concatenate([vectors, now.tail_TD])
 
-    def nearest(
-        self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
-    ) -> tuple[Floats, Positions]:
-        """Return the k best rows of each query: true cosines (B, k), -inf where there are fewer, and row ids.
+    def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found:
+        """Return the k best rows of each query.
 
         Args:
             query_BD: float32 unit rows at full width.
@@ -101,19 +110,20 @@ class ResidentIndex:
         """
         now = self._snapshot
         plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
-        allowed_N, tail_T = self._allowed(now, where)
+        tail_ids_T, tail_TD = now.tail_ids_T, now.tail_TD
         if where is None:
             scores_BK, positions_BK = self._through_chain(now, plan, query_BD, k)
         else:
+            allowed_N, allowed_T = self._allowed(now, where)
+            tail_ids_T, tail_TD = tail_ids_T[allowed_T], tail_TD[allowed_T]
             scores_BK, positions_BK = self._each(now, plan, query_BD, k, allowed_N)
         rows_BK = np.where(positions_BK < 0, -1, now.row_ids_N[positions_BK])
-        if now.tail_TD is not None and tail_T.any():
-            tail_BT = query_BD @ unit(now.tail_TD[tail_T].astype(np.float32)).T
+        if len(tail_ids_T):
+            tail_BT = query_BD @ unit(tail_TD.astype(np.float32)).T
             scores_BK = np.concatenate([scores_BK, tail_BT], axis=1)
-            tail_rows = np.broadcast_to(now.tail_ids_T[tail_T], tail_BT.shape)
-            rows_BK = np.concatenate([rows_BK, tail_rows], axis=1)
+            rows_BK = np.concatenate([rows_BK, np.broadcast_to(tail_ids_T, tail_BT.shape)], axis=1)
         order_BK = np.argsort(-scores_BK, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(rows_BK, order_BK, 1)
+        return Found(np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(rows_BK, order_BK, 1), now.dataset)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
         """Search the first stage alone, then all; what the whole takes longer is shared out over the later stages."""
@@ -122,7 +132,7 @@ class ResidentIndex:
         started = time.perf_counter()
         now.slices.candidates(plan, query_D[None])
         found = time.perf_counter()
-        self.nearest(query_D[None], plan.k, where=where)
+        self.find(query_D[None], plan.k, where=where)
         done = time.perf_counter()
         compared = rows * plan.probes // plan.lists if plan.lists else rows
         seconds = [found - started, max(0.0, (done - found) - (found - started))]
@@ -177,29 +187,31 @@ class ResidentIndex:
             scores_BK[row, : len(best)], positions_BK[row, : len(best)] = scores[best], among[best]
         return scores_BK, positions_BK
 
-    def _allowed(self, now: _Snapshot, where: str | None) -> tuple[Mask, Mask]:
-        everything = np.ones(len(now.row_ids_N), np.bool_) if now.alive_N is None else now.alive_N
-        whole_tail = np.ones(len(now.tail_ids_T), np.bool_)
-        if where is None:
-            return everything, whole_tail
-        if where not in now.allowed:
+    def _allowed(self, now: _Snapshot, where: str) -> tuple[Mask, Mask]:
+        """Return which coded rows and which newer rows satisfy `where`; what it found is remembered."""
+        known = now.allowed.get(where)
+        if known is None:
             wanted = now.dataset.scanner(columns=["_rowid"], filter=where).to_table()["_rowid"].to_numpy()
-            if len(now.allowed) >= 16:
+            allowed_N = np.isin(now.row_ids_N, wanted)
+            known = allowed_N if now.alive_N is None else allowed_N & now.alive_N, np.isin(now.tail_ids_T, wanted)
+            if len(now.allowed) >= _REMEMBERED_FILTERS:
                 now.allowed.clear()
-            now.allowed[where] = (everything & np.isin(now.row_ids_N, wanted), np.isin(now.tail_ids_T, wanted))
-        return now.allowed[where]
+            now.allowed[where] = known
+        return known
 
     def _load(self, dataset: LanceDataset) -> _Snapshot:
-        row_ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
 
         def blocks() -> Iterator[npt.NDArray[np.float16]]:
             for batch in dataset.scanner(columns=["_rowid", _UPDATED, VECTOR]).to_batches():
-                row_ids.append(batch["_rowid"].to_numpy().astype(np.int64))
+                ids.append(row_ids(batch))
                 updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
                 yield to_numpy(batch[VECTOR])
 
         slices = Slices.build(self._codebook, blocks(), dataset.count_rows())
-        return _Snapshot(dataset, slices, np.concatenate(row_ids), np.concatenate(updated))
+        none_TD = np.empty((0, self.plan.stages[-1].dims), np.float16)
+        ids_N = np.concatenate(ids)
+        return _Snapshot(dataset, slices, ids_N, np.concatenate(updated), None, np.empty(0, np.int64), none_TD)
 
     def _follow(self, old: _Snapshot, dataset: LanceDataset) -> _Snapshot:
         rows = dataset.scanner(columns=["_rowid", _UPDATED]).to_table()
@@ -216,11 +228,9 @@ class ResidentIndex:
         limit = max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION))
         if len(fresh) > limit or (~alive_N).sum() > limit:
             return self._load(dataset)
-        tail_ids, tail = np.empty(0, np.int64), None
-        if len(fresh):
-            found = dataset.scanner(
-                columns=["_rowid", VECTOR], filter=f"_rowid IN ({', '.join(map(str, fresh))})"
-            ).to_table()
-            tail_ids, tail = found["_rowid"].to_numpy().astype(np.int64), to_numpy(found[VECTOR])
+        listed = ", ".join(map(str, fresh)) or "NULL"
+        tail = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
         mask = None if alive_N.all() else alive_N
-        return _Snapshot(dataset, old.slices, old.row_ids_N, old.updated_N, mask, tail_ids, tail)
+        return replace(
+            old, dataset=dataset, alive_N=mask, tail_ids_T=row_ids(tail), tail_TD=to_numpy(tail[VECTOR]), allowed={}
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol, cast, get_args
+from typing import Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
 from pipelines.funnel.judge import Goal
-from pipelines.funnel.lake import LakeIndex
+from pipelines.funnel.lake import Found, LakeIndex, row_ids
 from pipelines.funnel.plan import Explanation, Home, TunedFunnel
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.resident import ResidentIndex
@@ -34,13 +34,11 @@ _CONFIG_KEY = "lake:funnel:"
 
 class _Index(Protocol):
     @property
-    def dataset(self) -> Any: ...
+    def version(self) -> int: ...
 
-    def nearest(
-        self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None
-    ) -> tuple[Floats, Positions]: ...
+    def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found: ...
 
-    def refresh(self, dataset: Any) -> None: ...
+    def refresh(self, dataset: LanceDataset) -> None: ...
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation: ...
 
@@ -144,7 +142,7 @@ class Funnel:
     def refresh(self) -> None:
         """See the table as it is now."""
         latest = self.table.dataset.latest_version
-        if latest != self._index.dataset.version:
+        if latest != self._index.version:
             self._index.refresh(self.table.refresh().dataset)
 
     def search(
@@ -179,15 +177,15 @@ class Funnel:
         queries = [cast(Query, query)] if is_one else list(cast("Sequence[Query]", query))
         with self._encoding:
             query_BD = np.stack([self.table.encode_query(q) for q in queries])
-        dataset = self._index.dataset
-        scores_BK, rows_BK = self._index.nearest(query_BD, k, self._keep(recall), where)
+        found = self._index.find(query_BD, k, self._keep(recall), where)
         wanted = list(columns) if columns is not None else ["id", *self.table.kept.names]
-        result = _fetch(dataset, rows_BK, scores_BK, wanted)
+        result = _fetch(found, wanted)
         return result.drop_columns("query") if is_one else result
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
         """Return scores and row ids (B, k) for unit rows of the table's space: no encoding, no columns, no refresh."""
-        return self._index.nearest(query_BD, k, self._keep(recall))
+        found = self._index.find(query_BD, k, self._keep(recall))
+        return found.scores_BK, found.rows_BK
 
     def prove(self, query: Query, k: int = 10) -> tuple[pa.Table, Proven]:
         """Return the exact k nearest rows, with the share of vectors that had to be read to be sure.
@@ -208,7 +206,8 @@ class Funnel:
                 self._proof = (dataset, ids_N, ProofIndex(x_ND))
             dataset, ids_N, index = self._proof
         proven = index.search(query_D, k)
-        rows = _fetch(dataset, ids_N[proven.positions_K][None], proven.scores_K[None], ["id", *self.table.kept.names])
+        found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset)
+        rows = _fetch(found, ["id", *self.table.kept.names])
         return rows.drop_columns("query"), proven
 
     def explain(self, query: Query, where: str | None = None) -> Explanation:
@@ -247,19 +246,16 @@ def _tune_and_save(table: VectorTable, goal: Goal, query_QD: Floats | None) -> T
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
 
 
-def _fetch(dataset: Any, rows_BK: Positions, scores_BK: Floats, wanted: list[str]) -> pa.Table:
+def _fetch(found: Found, wanted: list[str]) -> pa.Table:
     """Read the columns of found rows: `query, <wanted>, score`, by query, best first, ties by id."""
-    query_F, place_F = np.nonzero(rows_BK >= 0)
-    rows_F = rows_BK[query_F, place_F]
-    unique = np.unique(rows_F)
+    query_F, place_F = np.nonzero(found.rows_BK >= 0)
+    rows_F = found.rows_BK[query_F, place_F]
     names = list(dict.fromkeys(["id", *wanted]))
-    listed = ", ".join(map(str, unique)) or "NULL"
-    found = dataset.scanner(columns=[*names, "_rowid"], filter=f"_rowid IN ({listed})").to_table()
-    found_ids = found["_rowid"].to_numpy().astype(np.int64)
-    order = np.argsort(found_ids)
-    at = order[np.searchsorted(found_ids, rows_F, sorter=order)] if len(found_ids) else np.empty(0, np.int64)
-    rows = found.select(names).take(at)
-    rows = rows.append_column("score", pa.array(scores_BK[query_F, place_F], pa.float32()))
+    listed = ", ".join(map(str, np.unique(rows_F))) or "NULL"
+    read = found.dataset.scanner(columns=[*names, "_rowid"], filter=f"_rowid IN ({listed})").to_table()
+    order = np.argsort(row_ids(read))
+    rows = read.select(names).take(order[np.searchsorted(row_ids(read), rows_F, sorter=order)])
+    rows = rows.append_column("score", pa.array(found.scores_BK[query_F, place_F], pa.float32()))
     rows = rows.add_column(0, "query", pa.array(query_F, pa.int64()))
     rows = rows.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
     return rows.select(["query", *wanted, "score"])

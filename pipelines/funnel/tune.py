@@ -13,18 +13,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.funnel.chain import TRAIN_ROWS, Floats, Index, Positions, make_stages, make_store
+from pipelines.funnel.chain import Floats, Index, Positions, make_stages, train_rows
 from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Trial, check_rows
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
-from pipelines.funnel.slices import Slices, slice_bounds
+from pipelines.funnel.slices import Slices, fill_stores
 from pipelines.funnel.truth import exact_neighbours
 from pipelines.matryoshka import unit
 
 Halves = npt.NDArray[np.float16]
 
 _CODED_ROWS = 4_096
-_PARTITIONED_ROWS = 50_000
-_PARTITIONED_LEADERS = 2
+_PARTITIONED_ROWS = 100_000
+_PARTITIONED_LEADERS = 1
 _BLOCK = 65_536
 
 
@@ -54,7 +54,7 @@ def tune_memory(
     truth = exact_neighbours(_blocks(rest_ND), queries_QD, goal.k)
     exact_batched_us = (time.perf_counter() - started) / len(queries_QD) * 1e6
     judge = Judge(truth, queries_QD, goal)
-    stores = _fill_stores(rest_ND)
+    stores = fill_stores(_vectors(rest_ND), len(rest_ND), x_ND.shape[1])
     for plan in _flat_plans(ladder, len(rest_ND), goal):
         if not judge.is_hopeless(plan):
             for trial in _trials([plan], rest_ND, stores):
@@ -99,9 +99,9 @@ def _partitioned(plan: Plan, rows: int) -> list[Plan]:
 
 def _trials(plans: Sequence[Plan], x_ND: Halves, stores: list[Index]) -> Iterator[Trial]:
     """Yield trials of plans that differ in nothing but what a query looks at, over one filled index."""
-    sample = np.random.default_rng(0).permutation(len(x_ND))[:TRAIN_ROWS]
+    sample = np.random.default_rng(0).permutation(len(x_ND))[: train_rows(plans[0])]
     empty = make_stages(plans[0], x_ND[sample].astype(np.float32))
-    slices = Slices.build(empty, (block for _, block in _blocks(x_ND)), len(x_ND), stores)
+    slices = Slices.build(empty, _vectors(x_ND), len(x_ND), stores)
     for plan in plans:
         is_exact = plan.stages[0].dims == plan.stages[-1].dims and plan.stages[0].precision == "float16"
         yield Trial(
@@ -111,16 +111,6 @@ def _trials(plans: Sequence[Plan], x_ND: Halves, stores: list[Index]) -> Iterato
             tuple(empty),
             is_exact,
         )
-
-
-def _fill_stores(x_ND: Halves) -> list[Index]:
-    """Fill the last stage, which all plans share, once."""
-    bounds = slice_bounds(len(x_ND))
-    stores = [make_store(x_ND.shape[1]) for _ in bounds[1:]]
-    for store, start, end in zip(stores, bounds, bounds[1:], strict=False):
-        for _, block_BD in _blocks(x_ND[start:end]):
-            store.add(block_BD.astype(np.float32))
-    return stores
 
 
 def _exact_us(x_ND: Halves, queries_QD: Floats) -> float:
@@ -138,3 +128,7 @@ def _blocks(x_ND: Halves) -> Iterator[tuple[Positions, Halves]]:
     for start in range(0, len(x_ND), _BLOCK):
         block = x_ND[start : start + _BLOCK]
         yield np.arange(start, start + len(block)), block
+
+
+def _vectors(x_ND: Halves) -> Iterator[Halves]:
+    return (block_BD for _, block_BD in _blocks(x_ND))

@@ -38,7 +38,8 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
     if not dims:
         raise TableError(
-            f"{dataset.uri} has no prefix column to search; run: python -m jobs shortlist {dataset.uri} --dims 64"
+            f"{dataset.uri} has no prefix column to search; "
+            "run: python -m jobs shortlist CONFIG --set dims=[64], with this table in CONFIG"
         )
     rows = dataset.count_rows()
     check_rows(rows, goal)
@@ -61,8 +62,8 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     if best is None:
         raise TableError(
             f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MOST_CANDIDATES} "
-            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist {dataset.uri} --dims "
-            "with more dims, lower --recall, or hold out more rows"
+            f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist CONFIG with more dims, "
+            "lower --recall, or hold out more rows"
         )
     return TunedFunnel(plan=best[0].plan, card=best[1])
 
@@ -86,7 +87,7 @@ def _trial(dataset: LanceDataset, plan: Plan, own_Q: Positions | None) -> Trial:
             found_QK[row, : len(others)] = others
         return found_QK
 
-    return Trial(plan, find, lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).nearest(queries_QD, narrowed.k))
+    return Trial(plan, find, lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).find(queries_QD, narrowed.k))
 
 
 def _probes(dataset: LanceDataset, column: str) -> list[int]:

@@ -71,6 +71,13 @@ def funnel(table: VectorTable, request: pytest.FixtureRequest) -> Funnel:
     return Funnel.open(table, resident=request.param)
 
 
+@pytest.fixture(params=[1, 3], ids=["one slice", "three slices"])
+def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many slices funnels in memory have from now on."""
+    monkeypatch.setattr("pipelines.funnel.slices.slice_count", lambda rows: request.param)
+    return int(request.param)
+
+
 def query(seed: int = 7) -> npt.NDArray[np.float32]:
     return unit(vectors(1, seed)[0].astype(np.float32))
 
@@ -215,3 +222,20 @@ def test_the_lake_tunes_how_much_of_an_index_to_probe(table: VectorTable) -> Non
     assert len(funnel.search(query(), k=10, where="parity = 1")) == 10
     best = funnel.search(query(), k=1)
     assert best["score"][0].as_py() == pytest.approx(table.search(query(), k=1)["score"][0].as_py(), abs=1e-6)
+
+
+def test_slices_do_not_change_what_is_found(table: VectorTable, slices: int) -> None:
+    grouped = np.argsort(vectors(ROWS)[:, 0].astype(np.float32))  # neighbours lie together, as a shard leaves them
+    table.dataset.delete("shard >= 0")
+    lance.write_dataset(batch(vectors(ROWS)[grouped], 0, table.dataset.schema), table.uri, mode="append")
+    funnel = Funnel.build(table, goal=GOAL)
+    fresh = unit(vectors(200, seed=5).astype(np.float32))
+    x_ND = unit(vectors(ROWS)[grouped].astype(np.float32))
+    scores_BK, rows_BK = funnel.nearest(fresh, k=10)
+    at_BK = rows_BK - funnel.nearest(x_ND[:1], k=1)[1][0, 0]
+    cosines_BN = fresh @ x_ND.T
+    assert scores_BK == pytest.approx(np.take_along_axis(cosines_BN, at_BK, 1), abs=1e-6)
+    tenth_B = np.sort(cosines_BN, axis=1)[:, -10]
+    assert (scores_BK >= tenth_B[:, None] - 1e-6).mean() >= GOAL.recall - 0.02
+    assert len(funnel.search(fresh[0], k=20, where="parity = 1")) == 20
+    assert ids(funnel.prove(fresh[0])[0]) == ids(table.refresh().search(fresh[0]))
