@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +135,7 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
 def _read(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield small batches. A plain scan would hold several whole pages at once, and a page may have 80 MB."""
     chosen = [f for f in dataset.get_fragments() if part.fragments is None or f.fragment_id in part.fragments]
-    settings = {"columns": ["id", part.column], "batch_size": rows, "batch_readahead": 1, "fragment_readahead": 1}
+    settings: dict[str, Any] = {"columns": ["id", part.column], "batch_size": rows, "batch_readahead": 1, "fragment_readahead": 1}
     for fragment in chosen:
         if part.where is not None:
             yield from dataset.scanner(fragments=[fragment], filter=part.where, **settings).to_batches()
@@ -169,8 +170,8 @@ def chunk_rows(width: int, queries: int, dims: Sequence[int], k: int, memory_byt
 def free_at_once(memory_bytes: int) -> None:
     """Have this process hand large arrays back to the system as they are freed, if the budget is small.
 
-    glibc keeps them in its heaps else, where they add up to some 30 MB. Costs a tenth of the speed; lasts as long as the
-    process, so this is for workers.
+    glibc keeps them in its heaps else, where they add up to some 30 MB. It lasts as long as the process and costs page
+    faults, so it is for workers, and not for large budgets.
     """
     if memory_bytes < _SMALL_BUDGET_BYTES and hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
