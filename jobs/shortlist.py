@@ -104,7 +104,7 @@ def run(config: ShortlistConfig) -> Summary:
         pool = replace(plan_pool(config.cluster), in_flight=1, feeders=0)
         record = RunRecord(table, "shortlist", config)
         try:
-            with ActorPool(partial(_Caller, pool.threads), pool) as actors, _bars() as bars:
+            with ActorPool(partial(Caller, pool.threads), pool) as actors, _bars() as bars:
                 _Run(config, actors, pool, bars, record, summary).run(table, dims)
         except BaseException as error:
             record.end(
@@ -115,19 +115,22 @@ def run(config: ShortlistConfig) -> Summary:
     return summary
 
 
-class _Caller:
+class Caller:
     """A worker that does whatever piece of work it is handed."""
 
     def __init__(self, threads: int) -> None:
+        """Take so many threads for arithmetic."""
         torch.set_num_threads(threads)
         self._done = 0
 
     def run(self, call: Call) -> Any:
+        """Do it and return what it returns."""
         result = call()
         self._done += 1
         return result
 
     def progress(self) -> dict[str, int]:
+        """Return how many pieces are done."""
         return {"done": self._done}
 
 

@@ -296,10 +296,12 @@ class _Product:
 
     def __init__(self, queries: int, device: torch.device, precision: str) -> None:
         self.dtype = getattr(torch, precision) if precision != "auto" else _quicker_dtype(device)
-        self._buffer = torch.empty(BLOCK_ROWS, queries, dtype=self.dtype, device=device)
+        self._buffer = torch.empty(0, queries, dtype=self.dtype, device=device)
 
     def __call__(self, cut_BM: torch.Tensor, rough_MQ: torch.Tensor) -> torch.Tensor:
         """Return (B, Q) in the product's dtype; valid until the next call."""
+        if len(cut_BM) > len(self._buffer):
+            self._buffer = torch.empty(len(cut_BM), *self._buffer.shape[1:], dtype=self.dtype, device=cut_BM.device)
         return torch.mm(cut_BM.to(self.dtype), rough_MQ, out=self._buffer[: len(cut_BM)])
 
 

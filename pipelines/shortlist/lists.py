@@ -24,7 +24,7 @@ from lance import LanceDataset
 from pipelines.shortlist.exact import Best, ExactSearch, merge_best
 from pipelines.shortlist.pieces import PIECE, Pieces
 from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists, plan_lists
-from pipelines.shortlist.scan import Slice, chunk_rows, read_chunks
+from pipelines.shortlist.scan import Slice, chunk_rows, free_at_once, read_chunks
 from pipelines.storage import lance_options
 from pipelines.tables import VectorTable, to_numpy
 from schemas.columns import VECTOR, ShortlistSpec, shortlist_schema, shortlist_spec
@@ -64,6 +64,7 @@ def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: Se
     Raises:
         ConfigError: The memory budget is too small for the queries.
     """
+    free_at_once(lists_of(config).memory_bytes)
     queries = VectorTable.open(spec.queries, spec.queries_version, config.storage).dataset
     vectors = VectorTable.open(spec.vectors, spec.vectors_version, config.storage).dataset
     asking = queries.take(list(task.queries), columns=["id", VECTOR])

@@ -8,10 +8,13 @@ Shapes: Q queries, N rows of a chunk, D width of the column that is read.
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +24,22 @@ from lance import LanceDataset
 from pipelines.shortlist.agreement import Agreement, agreement
 from pipelines.shortlist.exact import BLOCK_ROWS, Best, ExactSearch
 from pipelines.shortlist.prefixes import plan_prefixes
+from pipelines.streams import Ahead
 from pipelines.tables import VectorTable, to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.config import ExactConfig
 from schemas.errors import ConfigError
 
-# What importing torch, Lance and Arrow takes before any work, and a little for what they allocate as they go.
-_LIBRARY_BYTES = 400 << 20
-_LEAST_CHUNK_ROWS = 1024
+# What a Ray worker holds once torch, Lance and Arrow are imported, and what Lance's first scan adds to that.
+_LIBRARY_BYTES = 440 << 20
+_SCAN_BYTES = 56 << 20
+_SMALL_BUDGET_BYTES = 1 << 30
+_LEAST_CHUNK_ROWS = 256
 _MOST_CHUNK_ROWS = 1 << 16
 _MOST_QUERIES = 4096
 _READ_ROWS = 2048
+_LIBC = ctypes.CDLL(None)
+_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -106,19 +114,10 @@ def column_for(table: VectorTable, dims: Sequence[int]) -> str:
 
 def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple[pa.Array, npt.NDArray[np.float16]]]:
     """Yield ids and vectors, so many rows at a time; a chunk's vectors are valid until the next is asked for."""
-    scanner = dataset.scanner(
-        columns=["id", part.column],
-        filter=part.where,
-        fragments=[f for f in dataset.get_fragments() if part.fragments is None or f.fragment_id in part.fragments],
-        batch_size=min(rows, _READ_ROWS),
-        batch_readahead=4,
-        fragment_readahead=1,
-        io_buffer_size=16 << 20,
-    )
     vectors_ND = np.empty((rows, dataset.schema.field(part.column).type.list_size), np.float16)
     ids: list[pa.Array] = []
     filled = 0
-    for batch in scanner.to_batches():
+    for batch in Ahead(_read(dataset, part, min(rows, _READ_ROWS)), depth=1, name="read vectors"):
         taken = 0
         while taken < batch.num_rows:
             piece = batch.slice(taken, rows - filled)
@@ -133,23 +132,49 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
         yield pa.concat_arrays(ids), vectors_ND[:filled]
 
 
+def _read(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield small batches. A plain scan would hold several whole pages at once, and a page may have 80 MB."""
+    chosen = [f for f in dataset.get_fragments() if part.fragments is None or f.fragment_id in part.fragments]
+    settings: dict[str, Any] = {"columns": ["id", part.column], "batch_size": rows, "batch_readahead": 1, "fragment_readahead": 1}
+    for fragment in chosen:
+        if part.where is not None:
+            yield from dataset.scanner(fragments=[fragment], filter=part.where, **settings).to_batches()
+            continue
+        for start in range(0, fragment.count_rows(), rows):
+            scanner = dataset.scanner(fragments=[fragment], offset=start, limit=rows, **settings)
+            yield from scanner.to_batches()
+
+
 def chunk_rows(width: int, queries: int, dims: Sequence[int], k: int, memory_bytes: int) -> int:
     """Return how many rows a chunk may have for this process to stay within the budget.
 
     Raises:
         ConfigError: The budget does not hold even a small chunk.
     """
-    held = max(_resident_bytes(), _LIBRARY_BYTES // 2) + _query_bytes(width, dims, k) * queries
-    held += BLOCK_ROWS * width * 14 + (64 << 20)
+    held = _resident_bytes() + _SCAN_BYTES + _query_bytes(width, dims, k) * queries
     row_bytes = 4 * width + 8 * max(dims) + 128
-    rows = (memory_bytes - held) // row_bytes
+    block_row_bytes = 14 * width
+    free = memory_bytes - held
+    rows = (free - BLOCK_ROWS * block_row_bytes) // row_bytes
+    if rows < BLOCK_ROWS:
+        rows = min(BLOCK_ROWS, free // (row_bytes + block_row_bytes))
     if rows < _LEAST_CHUNK_ROWS:
-        least = (held + _LEAST_CHUNK_ROWS * row_bytes) >> 20
+        least = ((held + _LEAST_CHUNK_ROWS * (row_bytes + block_row_bytes)) >> 20) + 1
         raise ConfigError(
             f"memory_bytes = {memory_bytes} does not hold {queries} queries at dims {tuple(dims)} with k = {k}; "
-            f"allowed: {(least + 1) << 20} or more; or ask for fewer dims or a smaller k"
+            f"allowed: {least << 20} or more; or ask for fewer dims or a smaller k"
         )
-    return int(min(rows, _MOST_CHUNK_ROWS) // BLOCK_ROWS * BLOCK_ROWS or rows)
+    return int(min(rows, _MOST_CHUNK_ROWS))
+
+
+def free_at_once(memory_bytes: int) -> None:
+    """Have this process hand large arrays back to the system as they are freed, if the budget is small.
+
+    glibc keeps them in its heaps else, where they add up to some 30 MB. It lasts as long as the process and costs page
+    faults, so it is for workers, and not for large budgets.
+    """
+    if memory_bytes < _SMALL_BUDGET_BYTES and hasattr(_LIBC, "mallopt"):
+        _LIBC.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
 
 
 def query_block(width: int, dims: Sequence[int], k: int, memory_bytes: int) -> int:
@@ -157,11 +182,13 @@ def query_block(width: int, dims: Sequence[int], k: int, memory_bytes: int) -> i
 
     More queries at once make better use of every row that is read; more than that gain nothing.
     """
-    third = (memory_bytes - _LIBRARY_BYTES) // 3
+    third = (memory_bytes - _LIBRARY_BYTES - _SCAN_BYTES) // 3
     return max(64, min(_MOST_QUERIES, third // _query_bytes(width, dims, k)))
 
 
+@cache
 def _resident_bytes() -> int:
+    """Bytes that the process held before its first search; what a search frees, the next one takes again."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 

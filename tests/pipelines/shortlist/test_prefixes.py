@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import lance
 import numpy as np
 import pytest
 
@@ -129,3 +130,13 @@ def test_dims_outside_the_ladder_are_refused(make_table, ladder, dim, error):
 def test_the_full_width_needs_no_prefix(make_table):
     with pytest.raises(DimNotInLadder, match="8, 16"):
         add_prefixes(make_table(vectors(5, 1)), [32])
+
+
+def test_scanning_a_prefix_reads_little_more_than_the_prefix(make_table):
+    rows, width = 40_000, 256
+    table = add_prefixes(make_table(vectors(rows, 1, width=width), ladder=(16, width)), [16])
+    dataset = lance.dataset(table.uri)
+    dataset.io_stats_incremental()
+    for _ in dataset.to_batches(columns=["vector_16"]):
+        pass
+    assert 0.9 < dataset.io_stats_incremental().read_bytes / (rows * 16 * 2) < 1.1
