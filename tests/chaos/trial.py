@@ -146,6 +146,8 @@ class _Trial:
                     codes.append(driver.run(run.argv, self.said))
                 if codes[-1] == 0:
                     break
+        if "Traceback (most recent call last)" in self.said.read_text(errors="replace"):
+            return codes, "a run ended with a traceback instead of an error"
         return codes, self._wrong()
 
     @contextlib.contextmanager
