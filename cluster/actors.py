@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from cluster.session import Pool
 from schemas.errors import LakeError, RunError
@@ -29,7 +29,8 @@ I_contra = TypeVar("I_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 _PARTS_AHEAD = 2
-_START_RETRIES = 3
+_MOST_STARTS = 5
+_PAUSE_S = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -77,22 +78,26 @@ class _Seat:
     """One actor and what it works on.
 
     Attributes:
-        starting: The call that makes the worker, or None once it is made.
-        tasks: Calls in flight, each with its item and whether it must stay alone.
+        asked: The call that waits for the process, or makes the worker, if one is on its way.
+        is_there: The process answers; the next call makes the worker.
+        is_up: The worker is made.
         is_lost: The worker cannot be made.
-        asked: The call that asks for counters, if one is on its way.
+        failed_starts: How often it could not since it was last up.
+        ask_at: When to ask again.
+        tasks: Items in flight by their calls, each with whether it must stay alone.
+        watched: The call that asks for counters, if one is on its way.
     """
 
     actor: Any
-    starting: Any
-    tasks: dict[Any, tuple[Any, bool]] = field(default_factory=dict)
-    is_lost: bool = False
-    counters: dict[str, int] = field(default_factory=dict)
     asked: Any = None
-
-    @property
-    def is_up(self) -> bool:
-        return self.starting is None and not self.is_lost
+    is_there: bool = False
+    is_up: bool = False
+    is_lost: bool = False
+    failed_starts: int = 0
+    ask_at: float = 0.0
+    tasks: dict[Any, tuple[Any, bool]] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    watched: Any = None
 
 
 class ActorPool(Generic[I, R]):
@@ -124,8 +129,7 @@ class ActorPool(Generic[I, R]):
         }
         actor_class = ray.remote(**options)(_Actor)
         self._in_flight = pool.in_flight
-        actors = [actor_class.remote(make_worker) for _ in range(pool.actors)]
-        self._seats = [_Seat(actor, actor.start.remote()) for actor in actors]
+        self._seats = [_Seat(actor_class.remote(make_worker)) for _ in range(pool.actors)]
         feeding: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": pool.in_flight}
         feeder_class = ray.remote(**feeding)(_FeederActor)
         self._feeders = [feeder_class.remote(make_feeder) for _ in range(pool.feeders if make_feeder else 0)]
@@ -161,17 +165,21 @@ class ActorPool(Generic[I, R]):
         """
         self._todo.extend(items)
         while True:
+            self._wake()
             self._hand_out()
             at_work = {ref: seat for seat in self._seats for ref in seat.tasks}
             if not at_work and not self._todo and not self._alone:
                 return
-            starting = {seat.starting: seat for seat in self._seats if seat.starting is not None}
-            ready = ray.wait([*at_work, *starting], num_returns=1, timeout=tick_s)[0]
+            waking = {seat.asked: seat for seat in self._seats if seat.asked is not None}
+            pending = [*at_work, *waking]
+            if not pending:
+                time.sleep(tick_s)
+            ready = ray.wait(pending, num_returns=1, timeout=tick_s)[0] if pending else []
             if not ready:
                 yield None
             for ref in ready:
-                if ref in starting:
-                    self._welcome(starting[ref])
+                if ref in waking:
+                    self._welcome(waking[ref])
                 else:
                     yield self._collect(at_work[ref], ref)
 
@@ -186,12 +194,12 @@ class ActorPool(Generic[I, R]):
         """Return the sum of all workers' counters, a moment old; never waits."""
         total = Counter(self._past)
         for seat in self._seats:
-            if seat.asked is not None and ray.wait([seat.asked], timeout=0)[0]:
+            if seat.watched is not None and ray.wait([seat.watched], timeout=0)[0]:
                 with contextlib.suppress(RayError):
-                    seat.counters = ray.get(seat.asked)
-                seat.asked = None
-            if seat.asked is None and seat.is_up:
-                seat.asked = seat.actor.progress.remote()
+                    seat.counters = ray.get(seat.watched)
+                seat.watched = None
+            if seat.watched is None and seat.is_up:
+                seat.watched = seat.actor.progress.remote()
             total.update(seat.counters)
         return dict(total)
 
@@ -223,31 +231,53 @@ class ActorPool(Generic[I, R]):
             is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
             return Outcome(item, error=cause, died=is_feeder_gone, was_alone=alone)
         except RayError as error:
-            self._start_again(seat)
+            self._mourn(seat)
             return Outcome(item, error=error, died=True, was_alone=alone)
 
-    def _start_again(self, seat: _Seat) -> None:
-        """Wait for the actor that Ray starts in place of a dead one; give it nothing until its worker is made."""
+    def _mourn(self, seat: _Seat) -> None:
+        """Keep what a dead actor had counted; wait for the one that Ray starts in its place."""
         if seat.is_up:
             self._past.update(seat.counters)
-            seat.counters, seat.asked = {}, None
-            seat.starting = seat.actor.start.remote()
+            seat.counters, seat.watched = {}, None
+            seat.is_up = seat.is_there = False
+
+    def _wake(self) -> None:
+        """Ask actors that are not up: first whether the process is there, which may take long, then for a worker."""
+        now = time.monotonic()
+        for seat in self._seats:
+            if seat.asked is None and not seat.is_up and not seat.is_lost and now >= seat.ask_at:
+                seat.asked = seat.actor.start.remote() if seat.is_there else seat.actor.is_there.remote()
 
     def _welcome(self, seat: _Seat) -> None:
-        ref, seat.starting = seat.starting, None
+        """Take the answer of an actor that was asked by `_wake`."""
+        ref, seat.asked = seat.asked, None
         try:
-            made_at = ray.get(ref)
+            answer = ray.get(ref)
         except RayError as error:
-            seat.is_lost = True
-            cause = (isinstance(error, RayTaskError) and error.cause) or error
-            if isinstance(cause, LakeError):
-                raise cause from None
-            reason = f"{type(cause).__name__}: {cause}"
-            if all(other.is_lost for other in self._seats):
-                raise RunError(f"no actor can start; the last one's reason: {reason}") from error
-            _LOG.warning("an actor cannot start, the others go on: %s", reason)
-        else:
-            self._up_at = min(made_at, self._up_at or made_at)
+            self._excuse(seat, error)
+            return
+        if not seat.is_there:
+            seat.is_there = True
+            return
+        seat.is_up, seat.failed_starts = True, 0
+        self._up_at = min(answer, self._up_at or answer)
+
+    def _excuse(self, seat: _Seat, error: RayError) -> None:
+        """Ask again later; not if the actor is gone for good, or has failed to make its worker too often."""
+        seat.failed_starts += seat.is_there
+        seat.ask_at = time.monotonic() + _PAUSE_S
+        cause = (isinstance(error, RayTaskError) and error.cause) or error
+        if isinstance(cause, LakeError):
+            raise cause from None
+        seat.is_there = seat.is_there and isinstance(error, RayTaskError)
+        is_gone = not isinstance(error, RayTaskError | ActorUnavailableError)
+        if not is_gone and seat.failed_starts < _MOST_STARTS:
+            return
+        seat.is_lost = True
+        reason = f"{type(cause).__name__}: {cause}"
+        if all(other.is_lost for other in self._seats):
+            raise RunError(f"no actor can start; the last one's reason: {reason}") from error
+        _LOG.warning("an actor cannot start, the others go on: %s", reason)
 
 
 class _Actor:
@@ -257,7 +287,9 @@ class _Actor:
         self._worker: Any = None
         self._made_at = 0.0
 
-    @ray.method(max_task_retries=_START_RETRIES, retry_exceptions=True)
+    def is_there(self) -> bool:
+        return True
+
     def start(self) -> float:
         with self._lock:
             if self._worker is None:

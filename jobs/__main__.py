@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.main(args))
     except LakeError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _say_error(str(error))
         return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command resumes", highlight=False)
@@ -51,6 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has closed it; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A disk, a store or a cluster that refuses. Lance ends its messages with the line of its source.
+        reason = re.sub(r", [^ ]+\.rs:\d+:\d+", "", str(error))
+        _say_error(f"{reason or type(error).__name__}; when that is mended, the same command goes on from here")
+        return 1
+
+
+def _say_error(text: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

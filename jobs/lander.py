@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from pipelines.commits import patiently
 from pipelines.embed import too_many_rejects
 from pipelines.tables import Landing, VectorTable
 from schemas.config import EmbedConfig
@@ -13,7 +14,6 @@ from schemas.errors import RunError
 from schemas.records import DAMAGE, LeaseResult, Reject, Shard
 
 _FEWEST_SEEN, _FEWEST_REJECTED = 1_000, 20
-_TRIES = 5
 
 
 class Lander:
@@ -107,16 +107,12 @@ class Lander:
     def _land(self, batch: Sequence[LeaseResult]) -> Landing:
         began = time.monotonic()
         try:
-            for attempt in range(_TRIES):
-                try:
-                    return self._table.land(batch, self._run, replace=self._replace)
-                except OSError as error:
-                    # Whether a commit that failed was carried out or not, trying again is safe: the ledger decides.
-                    last = error
-                    time.sleep(2**attempt)
+            # Whether a commit that failed was carried out or not, trying again is safe: the ledger decides.
+            return patiently(self._table.uri, lambda: self._table.land(batch, self._run, replace=self._replace))
+        except OSError as error:
             raise RunError(
-                f"{self._table.uri} took no commit in {_TRIES} tries: {last}; when the store is well again, run "
+                f"{self._table.uri} takes no commit: {error}; when the store is well again, run "
                 "the same command: shards that have not landed are done again"
-            )
+            ) from error
         finally:
             self.commit_s += time.monotonic() - began

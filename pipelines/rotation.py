@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.commits import patiently
 from pipelines.storage import lance_options, sibling
 from schemas.columns import Ladder
 from schemas.config import StorageConfig
@@ -129,7 +130,7 @@ def save_rotation(rotation: Rotation, table_uri: str, storage: StorageConfig = S
         }
     )
     uri = sibling(table_uri, f"rotation-{rotation.fingerprint}")
-    lance.write_dataset(rows, uri, mode="overwrite", storage_options=lance_options(storage))
+    patiently(uri, lambda: lance.write_dataset(rows, uri, mode="overwrite", storage_options=lance_options(storage)))
 
 
 def load_rotation(fingerprint: str, table_uri: str, storage: StorageConfig = StorageConfig()) -> Rotation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
+from pipelines.commits import patiently
 from pipelines.tables import VectorTable
 from schemas.columns import RUNS
 
@@ -32,9 +34,10 @@ class RunRecord:
         self._write("running", {})
 
     def beat(self) -> None:
-        """Say that the run lives, once a minute at most."""
+        """Say that the run lives, once a minute at most; where the store fails, a minute later."""
         if (dt.datetime.now(dt.UTC) - self._seen_at).total_seconds() >= BEAT_S:
-            self._write("running", {})
+            with contextlib.suppress(OSError):
+                self._write("running", {})
 
     def end(self, state: str, summary: dict[str, Any]) -> None:
         """Write how the run ended: `complete`, `incomplete`, `stopped` or `failed`."""
@@ -51,10 +54,13 @@ class RunRecord:
             "config": self._config,
             "summary": json.dumps(summary),
         }
-        journal = self._table.companion("runs")
-        journal.merge_insert("run").when_matched_update_all().when_not_matched_insert_all().execute(
-            pa.Table.from_pylist([row], schema=RUNS)
-        )
+        rows = pa.Table.from_pylist([row], schema=RUNS)
+
+        def upsert() -> None:
+            journal = self._table.companion("runs")
+            journal.merge_insert("run").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+        patiently(self._table.uri, upsert)
 
 
 def living_runs(table: VectorTable) -> list[str]:

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from lance import LanceDataset
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
-from pipelines.commits import compare_and_swap, create_dataset, ledger, open_dataset
+from pipelines.commits import compare_and_swap, create_dataset, ledger, open_dataset, patiently
 from pipelines.encoders import encode_query
 from pipelines.matryoshka import cut, unit
 from pipelines.rotation import Rotation, load_rotation
@@ -96,8 +96,8 @@ class VectorTable:
         uri = absolute(uri)
         for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS), ("runs", RUNS)):
             with contextlib.suppress(TableExists):
-                create_dataset(sibling(uri, suffix), companion, storage)
-        dataset = create_dataset(uri, table_schema(space, kept), storage)
+                patiently(uri, partial(create_dataset, sibling(uri, suffix), companion, storage))
+        dataset = patiently(uri, partial(create_dataset, uri, table_schema(space, kept), storage))
         return cls(uri, dataset, storage)
 
     def check_space(self, space: Space) -> None:
@@ -202,13 +202,13 @@ class VectorTable:
             claims = self._claim(dataset, results, replace)
             landed = [count for result in claims.fresh for count in result.counts]
             if landed:
-                self._record(claims.fresh, claims.stale, run)
                 fragments = [FragmentMetadata.from_json(text) for r in claims.fresh for text in r.fragments]
-                if fragments or claims.stale:
-                    try:
+                try:
+                    self._record(claims.fresh, claims.stale, run)
+                    if fragments or claims.stale:
                         dataset = compare_and_swap(dataset, fragments, claims.stale, run, lance_options(self.storage))
-                    except CommitConflictError:
-                        continue
+                except CommitConflictError:
+                    continue
             self.dataset = dataset
             return Landing(
                 shards=len(landed),

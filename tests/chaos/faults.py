@@ -17,6 +17,7 @@ from tests.chaos.stage import Stage
 from tests.drivers import ROOT
 
 _RUN_S = 6.0  # about how long a run takes: what is random in time is spread over this
+_WORK_S = 2.5  # about how long from the first sign of an actor to its last lease
 
 
 @dataclass
@@ -48,7 +49,7 @@ def kill_driver(run: Run) -> list[int]:
     """The driver is killed."""
     with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
         code = pool.submit(driver.run, run.argv, run.said)
-        _wait_for_the_moment(run, code)
+        _wait_for_the_moment(run, code, run.stage.head_pid)
         kill(driver.pid)
         return [code.result()]
 
@@ -58,7 +59,7 @@ def kill_actors(run: Run) -> list[int]:
     with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
         code = pool.submit(driver.run, run.argv, run.said)
         for _ in range(run.dice.randint(1, 3)):
-            _wait_for_the_moment(run, code)
+            _wait_for_the_moment(run, code, run.stage.head_pid)
             actors = actors_below(run.stage.head_pid)
             if actors and not code.done():
                 kill(run.dice.choice(actors))
@@ -70,7 +71,7 @@ def kill_node(run: Run) -> list[int]:
     node = run.stage.second_node()
     with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
         code = pool.submit(driver.run, run.argv, run.said)
-        _wait_for_the_moment(run, code)
+        _wait_for_the_moment(run, code, run.stage.head_pid)
         for raylet in raylets_below(node):
             kill(raylet)
         end_tree(node)
@@ -84,7 +85,7 @@ def two_drivers(run: Run) -> list[int]:
         time.sleep(run.dice.choice((0.0, 0.1, 0.5, 2.0)))
         codes.append(pool.submit(second.run, run.argv, run.said))
         if run.dice.random() < 0.5:
-            _wait_for_the_moment(run, codes[0])
+            _wait_for_the_moment(run, codes[0], run.stage.head_pid)
             kill(run.dice.choice((first, second)).pid)
         return [code.result() for code in codes]
 
@@ -93,7 +94,7 @@ def stop_driver(run: Run) -> list[int]:
     """The driver is asked to stop, once or twice, by SIGINT or SIGTERM."""
     with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
         code = pool.submit(driver.run, run.argv, run.said)
-        _wait_for_the_moment(run, code)
+        _wait_for_the_moment(run, code, run.stage.head_pid)
         for _ in range(run.dice.randint(1, 2)):
             if not code.done():
                 kill(driver.pid, run.dice.choice((signal.SIGINT, signal.SIGTERM)))
@@ -116,7 +117,7 @@ def kill_local_cluster(run: Run) -> list[int]:
     with ThreadPoolExecutor(1) as pool:
         code = pool.submit(driver.wait)
         try:
-            _wait_for_the_moment(run, code)
+            _wait_for_the_moment(run, code, driver.pid)
             if not code.done():
                 parts = [pid for pid in descendants(driver.pid) if _is_part(pid)]
                 if parts:
@@ -132,20 +133,23 @@ def _is_part(pid: int) -> bool:
     return any(name in command(pid) for name in ("/raylet/raylet ", "/gcs/gcs_server "))
 
 
-def _wait_for_the_moment(run: Run, code: Future[int]) -> None:
-    """Wait until a random moment of the run: of its time, or of its progress and a little more."""
-    if run.dice.random() < 0.4:
-        until = time.monotonic() + run.dice.uniform(0, _RUN_S)
-        while time.monotonic() < until and not code.done():
-            time.sleep(0.01)
-        return
-    share = run.dice.random()
-    deadline = time.monotonic() + 60
-    while run.landed() < share and not code.done() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(run.dice.uniform(0, 0.05))
+def _wait_for_the_moment(run: Run, code: Future[int], ray_pid: int) -> None:
+    """Wait until a random moment: of the run's whole time, of its actors' first seconds, or of its progress."""
+    kind = run.dice.choice(("time", "actors", "actors", "progress", "progress"))
+    share = run.dice.uniform(0, 0.9)
+    deadline = time.monotonic() + (run.dice.uniform(0, _RUN_S) if kind == "time" else 60)
+    while not code.done() and time.monotonic() < deadline:
+        if kind == "progress" and run.landed() > share:
+            time.sleep(run.dice.uniform(0, 0.02))
+            return
+        if kind == "actors" and actors_below(ray_pid):
+            time.sleep(run.dice.uniform(0, _WORK_S))
+            return
+        time.sleep(0.005)
 
 
+# Exit codes that a run may end with. Where the store fails, it may give up for the time being.
+_COMPLETE, _STOPPED, _NOT_COMPLETE, _KILLED = 0, 130, 1, -signal.SIGKILL
 FAULTS: dict[str, Callable[[Run], list[int]]] = {
     "undisturbed": undisturbed,
     "kill_driver": kill_driver,
@@ -155,6 +159,16 @@ FAULTS: dict[str, Callable[[Run], list[int]]] = {
     "stop_driver": stop_driver,
     "kill_local_cluster": kill_local_cluster,
     "bad_network": undisturbed,  # the network is what disturbs it
+}
+ALLOWED: dict[str, tuple[int, ...]] = {
+    "undisturbed": (_COMPLETE,),
+    "kill_driver": (_COMPLETE, _KILLED),
+    "kill_actors": (_COMPLETE,),
+    "kill_node": (_COMPLETE,),
+    "two_drivers": (_COMPLETE, _KILLED),
+    "stop_driver": (_COMPLETE, _STOPPED),
+    "kill_local_cluster": (_COMPLETE, _KILLED, _NOT_COMPLETE),
+    "bad_network": (_COMPLETE, _NOT_COMPLETE),
 }
 # Of a hundred trials, how many meet each fault.
 SHARES = {

@@ -1,4 +1,4 @@
-"""One trial: a small corpus, perhaps a table of its past; a fault; runs until the job says it is complete; the check."""
+"""One trial: a small corpus, perhaps a table of its past; a fault; runs until the job is complete; the check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.storage import lance_options
 from pipelines.tables import VectorTable
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
-from tests.chaos.faults import FAULTS, Run
+from tests.chaos.faults import ALLOWED, FAULTS, Run
 from tests.chaos.stage import Stage, put
 from tests.corpus import Corpus, contents, differing, lines, settings, texts, truth, write_config
 from tests.fault_proxy import FaultProxy, Faults
@@ -52,7 +52,9 @@ class Verdict:
     def __str__(self) -> str:
         codes = " ".join(map(str, self.codes))
         outcome = f"WRONG: {self.wrong}" if self.wrong else "exact"
-        return f"seed {self.seed:>6}  {self.fault:<18}  {self.seconds:5.1f} s  {self.rows:>4} rows  exit {codes}  {outcome}"
+        return (
+            f"seed {self.seed:>6}  {self.fault:<18} {self.seconds:5.1f} s  {self.rows:>3} rows  exit {codes}  {outcome}"
+        )
 
 
 @dataclass
@@ -146,6 +148,10 @@ class _Trial:
                     codes.append(driver.run(run.argv, self.said))
                 if codes[-1] == 0:
                     break
+        if unexpected := set(codes) - set(ALLOWED[self.fault]):
+            return codes, f"a run ended with code {unexpected.pop()}"
+        if "Traceback (most recent call last)" in self.said.read_text(errors="replace"):
+            return codes, "a run ended with a traceback instead of an error"
         return codes, self._wrong()
 
     @contextlib.contextmanager

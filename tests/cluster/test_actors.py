@@ -56,8 +56,18 @@ def test_no_items_is_no_work() -> None:
     assert work(Counting, [], pool_of()) == []
 
 
-def test_all_actors_work_and_so_many_items_at_once_in_each_and_no_more() -> None:
-    assert len({outcome.result for outcome in work(Named, range(30), pool_of(actors=2))}) == 2
+def test_all_actors_work_though_one_comes_later() -> None:
+    processes = set()
+    with ActorPool[int, int](Named, pool_of(actors=2)) as actors:
+        for outcome in actors.run(range(2_000)):
+            if outcome is not None:
+                processes.add(outcome.result)
+            if len(processes) == 2:
+                actors.drop_waiting()
+    assert len(processes) == 2
+
+
+def test_so_many_items_are_at_work_at_once_and_no_more() -> None:
     for in_flight in (1, 3):
         most = [outcome.result or 0 for outcome in work(Crowded, range(12), pool_of(in_flight=in_flight))]
         assert max(most) == in_flight
