@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import TimeoutError as PoolTimeout
-from multiprocessing.pool import ThreadPool
+from multiprocessing.pool import AsyncResult, ThreadPool
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,7 @@ from schemas.errors import InputError, TooManyRejects
 from schemas.records import Lease, LeaseResult, Reject, Shard, ShardCount, StageSeconds
 
 _AHEAD = 2
+_PARTS_BEGUN = 1
 _WINDOWS_ALIVE = _AHEAD + 2  # waiting, being filled, being encoded
 _PREPARE_ROWS = {"text": 1024, "image": 64, "vector": 1024}
 _FEWEST_JUDGED = 10_000
@@ -76,6 +77,18 @@ class Window:
     prepare_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a block that threads are preparing."""
+
+    shard: Shard
+    rows: pa.RecordBatch
+    rejects: Sequence[Reject]
+    values: Sequence[Raw]
+    begun: list[AsyncResult[list[Prepared | BadSample]]]
+    read_s: float
+
+
 class Feeder:
     """The CPU half: reads, decodes, tokenises. Needs no weights, so it can run on other machines than the encoder."""
 
@@ -98,25 +111,50 @@ class Feeder:
 
     def feed(self, lease: Lease) -> Iterator[Window]:
         """Yield the samples of a lease, prepared, in windows of bounded bytes that reach across its shards."""
-        config, window = self._config, Window()
-        for shard in lease.shards:
-            blocks = Ahead(read_blocks(shard, config.input, config.limits, config.storage, self._kept), _AHEAD, "read")
-            for block in blocks:
-                window.rejects.extend(block.rejects)
-                for start in range(0, block.rows.num_rows, self._prepare_rows):
-                    began = time.perf_counter()
-                    self._add(window, shard, block.rows.slice(start, self._prepare_rows))
-                    window.prepare_s += time.perf_counter() - began
-                    if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
-                        yield window
-                        window = Window()
-            window.read_s += blocks.waited_s
+        window = Window()
+        for part in self._begun(lease):
+            began = time.perf_counter()
+            self._add(window, part)
+            window.read_s += part.read_s
+            window.prepare_s += time.perf_counter() - began
+            if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
+                yield window
+                window = Window()
         yield window
 
-    def _add(self, window: Window, shard: Shard, rows: pa.RecordBatch) -> None:
-        """Prepare rows of a block into a window; what cannot be prepared becomes a Reject."""
+    def _begun(self, lease: Lease) -> Iterator[_Part]:
+        """Yield the parts of a lease while the threads prepare the one after."""
+        waiting: deque[_Part] = deque()
+        for part in self._parts(lease):
+            waiting.append(part)
+            if len(waiting) > _PARTS_BEGUN:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _parts(self, lease: Lease) -> Iterator[_Part]:
+        config = self._config
+        for shard in lease.shards:
+            blocks = Ahead(read_blocks(shard, config.input, config.limits, config.storage, self._kept), _AHEAD, "read")
+            waited_s = 0.0
+            for block in blocks:
+                rejects = block.rejects
+                for start in range(0, max(1, block.rows.num_rows), self._prepare_rows):
+                    rows = block.rows.slice(start, self._prepare_rows)
+                    values = _values(rows.column("input"))
+                    yield _Part(shard, rows, rejects, values, self._begin(values), blocks.waited_s - waited_s)
+                    rejects, waited_s = (), blocks.waited_s
+
+    def _begin(self, values: Sequence[Raw]) -> list[AsyncResult[list[Prepared | BadSample]]]:
+        step = max(1, -(-len(values) // self._threads))
+        chunks = [values[start : start + step] for start in range(0, len(values), step)]
+        return [self._pool.apply_async(self._preparer.prepare, (chunk,)) for chunk in chunks]
+
+    def _add(self, window: Window, part: _Part) -> None:
+        """Take a part into a window; what could not be prepared becomes a Reject."""
+        shard, rows = part.shard, part.rows
+        window.rejects.extend(part.rejects)
         good = np.zeros(rows.num_rows, bool)
-        for place, prepared in enumerate(self._prepare(_values(rows.column("input")))):
+        for place, prepared in enumerate(self._prepared(part)):
             if isinstance(prepared, BadSample):
                 position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
                 window.rejects.append(Reject(shard.id, position, key, prepared.reason, str(prepared)))
@@ -131,16 +169,13 @@ class Feeder:
         window.rows.append(rows)
         window.nbytes += rows.nbytes
 
-    def _prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
-        """Prepare on all threads; where that takes too long, one by one, to find the sample that hangs."""
-        step = -(-len(values) // self._threads)
-        chunks = [values[start : start + step] for start in range(0, len(values), step)]
-        waiting = [self._pool.apply_async(self._preparer.prepare, (chunk,)) for chunk in chunks]
+    def _prepared(self, part: _Part) -> list[Prepared | BadSample]:
+        """Wait for a part; where that takes too long, prepare one by one, to find the sample that hangs."""
         try:
-            return [one for chunk in waiting for one in chunk.get(self._config.limits.sample_timeout_s)]
+            return [one for chunk in part.begun for one in chunk.get(self._config.limits.sample_timeout_s)]
         except PoolTimeout:
             self._leave_pool()
-            return [self._prepare_alone(value) for value in values]
+            return [self._prepare_alone(value) for value in part.values]
 
     def _prepare_alone(self, value: Raw) -> Prepared | BadSample:
         timeout_s = self._config.limits.sample_timeout_s

@@ -135,7 +135,12 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
 def _read(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield small batches. A plain scan would hold several whole pages at once, and a page may have 80 MB."""
     chosen = [f for f in dataset.get_fragments() if part.fragments is None or f.fragment_id in part.fragments]
-    settings: dict[str, Any] = {"columns": ["id", part.column], "batch_size": rows, "batch_readahead": 1, "fragment_readahead": 1}
+    settings: dict[str, Any] = {
+        "columns": ["id", part.column],
+        "batch_size": rows,
+        "batch_readahead": 1,
+        "fragment_readahead": 1,
+    }
     for fragment in chosen:
         if part.where is not None:
             yield from dataset.scanner(fragments=[fragment], filter=part.where, **settings).to_batches()
