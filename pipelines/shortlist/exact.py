@@ -40,6 +40,7 @@ from schemas.config import ExactConfig
 
 _GROUP = 16
 BLOCK_ROWS = 2048
+_CUT_ROWS = 256
 _NOTED_PER_KEPT = 4
 
 
@@ -110,7 +111,7 @@ class ExactSearch:
                 rough_BQ = self._product(cut(block_BD, dim), state.rough_MQ)
                 rough_BQ[own] = -torch.inf
                 state.select(rough_BQ, start, is_last=start + len(block_BD) == len(ids))
-                if state.is_full:
+                if state.is_full():
                     state.settle(ids, vectors)
         for state in self._dims.values():
             state.settle(ids, vectors)
@@ -165,25 +166,34 @@ class _Dim:
         keys = (at_Q[at_C] << 32) | (at_G[at_C] * group + at_I + start)
         self.hits.append((keys, opened_CI[at_C, at_I].view(rough_BQ.dtype)))
 
-    @property
     def is_full(self) -> bool:
-        """Whether so many rows are noted that they should be settled before the chunk ends, to bound memory."""
-        return sum(len(keys) for keys, _ in self.hits) > _NOTED_PER_KEPT * self.best.scores_QK.size
+        """Say whether so many rows are noted, even after a look at the bound, that they must be settled to save memory."""
+        most = _NOTED_PER_KEPT * self.best.scores_QK.size
+        if sum(len(keys) for keys, _ in self.hits) <= most:
+            return False
+        if self.pool is not None:
+            self._raise_bound()
+        return len(self._drop_low()[0]) > most // 2
 
     def settle(self, ids: pa.Array, vectors_ND: torch.Tensor) -> None:
         """Score the noted rows of a chunk exactly and merge them with the best so far."""
         if not self.hits:
             return
-        keys, rough = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
+        sorted_keys = np.sort(self._drop_low()[0].cpu().numpy())
         self.hits = []
-        keys = keys[rough >= self._floor(rough.dtype)[keys >> 32]]
-        sorted_keys = np.sort(keys.cpu().numpy())
         queries, rows = sorted_keys >> 32, sorted_keys & 0xFFFFFFFF
         self.best = merge_best(self.best, queries, rows, self._score(queries, rows, vectors_ND), ids)
         worst_Q = torch.from_numpy(self.best.scores_QK.min(axis=1)).to(self.bound_Q.device)
         self.bound_Q = torch.maximum(self.bound_Q, worst_Q)
         if torch.isfinite(worst_Q).all():
             self.pool = None
+
+    def _drop_low(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forget noted rows that the bound has passed since; return the keys and rough scores of the others."""
+        keys, rough = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
+        stays = rough >= self._floor(rough.dtype)[keys >> 32]
+        self.hits = [(keys[stays], rough[stays])]
+        return self.hits[0]
 
     def _floor(self, dtype: torch.dtype) -> torch.Tensor:
         """Least rough score of a row whose exact score reaches the bound; above the -inf of rows that are left out."""
@@ -205,7 +215,11 @@ class _Dim:
         is_wanted = np.zeros(len(vectors_ND), bool)
         is_wanted[rows] = True
         columns = (np.cumsum(is_wanted) - 1)[rows]
-        wanted_UM = cut(vectors_ND[torch.from_numpy(is_wanted)].to(self.exact_QM.device).float(), self.dim)
+        wanted = torch.from_numpy(np.flatnonzero(is_wanted))
+        wanted_UM = torch.empty(len(wanted), self.dim, device=self.exact_QM.device)
+        for start in range(0, len(wanted), _CUT_ROWS):  # so few at once that they stay in the cache
+            some_BD = vectors_ND[wanted[start : start + _CUT_ROWS]].to(self.exact_QM.device).float()
+            wanted_UM[start : start + _CUT_ROWS] = cut(some_BD, self.dim)
         ends = np.cumsum(np.bincount(queries, minlength=len(self.exact_QM)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
