@@ -147,10 +147,10 @@ class Encode:
 
 
 def run_ceiling(shards: Path, encoder: str, out: Path) -> dict[str, float]:
-    """Prepare and encode preloaded inputs, one batch running ahead; the best of several threads and batch sizes."""
+    """Prepare and encode preloaded inputs in order of length; the best of several threads and batch sizes."""
     import torch
 
-    inputs, encode = read_all(shards, encoder), Encode(encoder)
+    inputs, encode = sorted(read_all(shards, encoder), key=len), Encode(encoder)
     best = float("inf")
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)

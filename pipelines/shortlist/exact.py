@@ -167,7 +167,7 @@ class _Dim:
         self.hits.append((keys, opened_CI[at_C, at_I].view(rough_BQ.dtype)))
 
     def is_full(self) -> bool:
-        """Say whether so many rows are noted, even after a look at the bound, that they must be settled to save memory."""
+        """Say whether so many rows are noted, even after a look at the bound, that memory asks to settle them."""
         most = _NOTED_PER_KEPT * self.best.scores_QK.size
         if sum(len(keys) for keys, _ in self.hits) <= most:
             return False
