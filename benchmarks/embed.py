@@ -195,7 +195,7 @@ def _ray_data(shards: Path, encoder: str, write: Callable[[Any], None]) -> dict[
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     is_image = encoder == "efficientnet-lite0"
-    data = ray.data.read_webdataset(str(shards)) if is_image else ray.data.read_parquet(str(shards))
+    data = ray.data.read_webdataset(str(shards), decoder=None) if is_image else ray.data.read_parquet(str(shards))
     data = data.map_batches(
         Encode,
         fn_constructor_args=(encoder,),
