@@ -167,7 +167,7 @@ class _Dim:
         self.hits.append((keys, opened_CI[at_C, at_I].view(rough_BQ.dtype)))
 
     def is_full(self) -> bool:
-        """Say whether so many rows are noted, even after a look at the bound, that memory asks to settle them."""
+        """Drop noted rows that fell below the bound; say whether so many are left that memory asks to settle them."""
         most = _NOTED_PER_KEPT * self.best.scores_QK.size
         if sum(len(keys) for keys, _ in self.hits) <= most:
             return False
@@ -313,7 +313,9 @@ class _Product:
         self._buffer = torch.empty(0, queries, dtype=self.dtype, device=device)
 
     def __call__(self, cut_BM: torch.Tensor, rough_MQ: torch.Tensor) -> torch.Tensor:
-        """Return (B, Q) in the product's dtype; valid until the next call."""
+        """Return (B, Q), valid until the next call, in the product's dtype; in float32 on a GPU."""
+        if cut_BM.is_cuda and self.dtype == torch.bfloat16:  # else partial sums may be rounded, which no bound covers
+            return torch.mm(cut_BM.to(self.dtype), rough_MQ, out_dtype=torch.float32)
         if len(cut_BM) > len(self._buffer):
             self._buffer = torch.empty(len(cut_BM), *self._buffer.shape[1:], dtype=self.dtype, device=cut_BM.device)
         return torch.mm(cut_BM.to(self.dtype), rough_MQ, out=self._buffer[: len(cut_BM)])

@@ -52,6 +52,7 @@ def write(uri: Path, rows: int, blocks: int) -> VectorTable:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("local_ray")
 def test_a_2_gib_table_is_searched_within_512_mib(tmp_path):
     table = write(tmp_path / "t.lance", BLOCK, BLOCKS)
