@@ -12,7 +12,7 @@ PACKAGES := schemas pipelines cluster jobs
 SOURCES := $(shell find $(PACKAGES) tests -name '*.py' 2>/dev/null) pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help venv demo test test-slow test-all bench lint check format lock clean
+.PHONY: help venv demo test test-slow test-all chaos bench lint check format lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ test: .venv/dev ## Run the tests, but not the slow ones (minutes)
 
 test-slow: .venv/dev ## Run the slow tests
 	$(PYTEST) -m slow
+
+TRIALS ?= 200
+SEED ?= 0
+chaos: .venv/dev ## Kill, stall and race real runs in TRIALS=200 seeded ways; after each, compare every row
+	$(BIN)/python -m tests.chaos --trials $(TRIALS) --seed $(SEED)
 
 test-all: .venv/dev ## Run every test
 	$(PYTEST)

@@ -274,7 +274,7 @@ class ActorPool(Generic[I, R]):
         if not is_gone and seat.failed_starts < _MOST_STARTS:
             return
         seat.is_lost = True
-        reason = f"{type(cause).__name__}: {cause}"
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         if all(other.is_lost for other in self._seats):
             raise RunError(f"no actor can start; the last one's reason: {reason}") from error
         _LOG.warning("an actor cannot start, the others go on: %s", reason)

@@ -11,8 +11,8 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     """Declare where S3 is, for verbs without a config file."""
     group = parser.add_argument_group("storage", "for tables on S3; credentials come from the boto3 chain")
     group.add_argument("--endpoint", help="URL of an S3-compatible store")
-    group.add_argument("--region")
-    group.add_argument("--profile")
+    group.add_argument("--region", help="region of the bucket")
+    group.add_argument("--profile", help="profile of the shared AWS config")
 
 
 def storage_of(args: argparse.Namespace) -> StorageConfig:

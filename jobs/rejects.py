@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from rich.console import Console
 
 from jobs.options import add_storage, storage_of
 from pipelines.tables import VectorTable
+
+_WIDE = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print counts by reason, then the rejects."""
-    console = Console()
+    # Without a terminal, a row is a line, however long.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
     rejects = VectorTable.open(args.table, storage=storage_of(args)).companion("rejects").to_table()
     counts = rejects.group_by("reason").aggregate([("shard", "count")]).sort_by([("shard_count", "descending")])
     console.print(f"{rejects.num_rows} rejects in {args.table}", highlight=False)

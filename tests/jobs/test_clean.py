@@ -1,0 +1,98 @@
+"""`jobs clean` removes what a killed run left, and nothing that a living one has written."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from pipelines.runs import ALIVE_FOR, RunRecord
+from pipelines.tables import VectorTable
+from pipelines.upkeep import delete_files
+from schemas.config import LimitsConfig
+from tests.pipelines.landing import KEPT, SPACE, a_shard, changed, contents, embed, expected, land, new_table
+from tests.s3 import S3Server
+
+
+@pytest.fixture
+def littered(tmp_path: Path) -> VectorTable:
+    """A table with what a run wrote before it was killed, long ago, and with many small fragments."""
+    table = new_table(tmp_path)
+    for name in "abcd":
+        land(table, a_shard(name))
+    land(table, changed(a_shard("a")))
+    embed(table, a_shard("never landed"))
+    then = time.time() - ALIVE_FOR.total_seconds() - 60
+    for path in Path(table.uri).rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+    return table.refresh()
+
+
+HELD = expected(changed(a_shard("a")), *(a_shard(name) for name in "bcd"))
+
+
+def data_files(table: VectorTable) -> int:
+    return len(list((Path(table.uri) / "data").iterdir()))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_what_a_killed_run_left_is_removed(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
+    before = data_files(littered)
+    assert main(["clean", littered.uri, "--dry-run"]) == 0
+    assert "1 orphans" in said(capsys)
+    assert data_files(littered) == before
+    assert main(["clean", littered.uri]) == 0
+    assert "1 orphans" in said(capsys)
+    assert data_files(littered) == before - 1
+    assert contents(littered) == HELD
+    assert main(["clean", littered.uri]) == 0
+    assert "0 orphans" in said(capsys)
+
+
+def test_what_a_living_run_has_written_stays(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
+    record = RunRecord(littered, "embed", LimitsConfig())
+    before = data_files(littered)
+    assert main(["clean", littered.uri]) == 0
+    words = said(capsys)
+    assert f"run {record.run} is at work: its files stay" in words
+    assert "0 orphans" in words
+    assert data_files(littered) == before
+
+
+def test_compaction_and_old_versions(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", littered.uri, "--compact", "--older-than", "0"]) == 0
+    assert "1 fragments after compaction" in said(capsys)
+    table = littered.refresh()
+    assert contents(table) == HELD
+    assert len(table.dataset.versions()) == 1
+    assert data_files(table) == 1
+
+
+def test_a_table_that_is_not_there_is_said_to_be_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", str(tmp_path / "none.lance")]) == 2
+    assert "no table at" in capsys.readouterr().err
+
+
+def test_a_table_on_s3_is_cleaned_too(bucket: str, s3_server: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = s3_server.storage
+    table = VectorTable.create(f"s3://{bucket}/t.lance", SPACE, KEPT, storage)
+    land(table, a_shard("a"))
+    embed(table, a_shard("never landed"))
+    options = ["--endpoint", storage.endpoint or "", "--region", storage.region or ""]
+    assert main(["clean", table.uri, *options]) == 0
+    assert "1 files are too young" in said(capsys)
+    client = s3_server.client()
+    listed = client.list_objects_v2(Bucket=bucket, Prefix="t.lance/data/")
+    assert listed["KeyCount"] == 2
+    needed = {data.path for fragment in table.refresh().dataset.get_fragments() for data in fragment.data_files()}
+    orphans = [key for each in listed["Contents"] if (key := each["Key"].rpartition("/")[2]) not in needed]
+    delete_files(table, [f"data/{key}" for key in orphans])
+    assert client.list_objects_v2(Bucket=bucket, Prefix="t.lance/data/")["KeyCount"] == 1
+    assert contents(table) == expected(a_shard("a"))

@@ -1,0 +1,40 @@
+"""`jobs rejects` counts and shows what could not be embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from tests.pipelines.landing import a_shard, land, new_table
+
+
+def test_rejects_are_counted_by_reason_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table(tmp_path)
+    land(table, a_shard("a"), rejects=3)
+    land(table, a_shard("b" * 100), rejects=2)
+    assert main(["rejects", table.uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"5 rejects in {table.uri}"
+    assert lines[1].split() == ["5", "empty_text"]
+    shown = [line for line in lines if "nothing but white space" in line]
+    assert len(shown) == 5
+    assert sum("b" * 100 in line for line in shown) == 2  # nothing is cut off where no terminal sets a width
+
+
+def test_few_are_shown_where_few_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table(tmp_path)
+    land(table, a_shard("a"), rejects=5)
+    assert main(["rejects", table.uri, "--limit", "2"]) == 0
+    words = capsys.readouterr().out
+    assert words.count("nothing but white space") == 2
+    assert main(["rejects", table.uri, "--reason", "timeout"]) == 0
+    words = capsys.readouterr().out
+    assert "5 rejects" in words
+    assert "nothing but white space" not in words
+
+
+def test_a_table_without_rejects_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rejects", new_table(tmp_path).uri]) == 0
+    assert "0 rejects" in capsys.readouterr().out

@@ -1,0 +1,78 @@
+"""A ladder knows where vectors may be cut; a schema carries its space; a fingerprint changes when the vectors do."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.columns import Ladder, Space, prefix_column, space_of, table_schema, vector_field
+from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
+
+SPACE = Space(encoder="m", revision="1", ladder=Ladder(dims=(64, 128, 256)))
+
+
+@given(st.integers(1, 300))
+def test_only_rungs_are_allowed(dim: int) -> None:
+    if dim in (64, 128, 256):
+        assert SPACE.ladder.check(dim) == dim
+    else:
+        with pytest.raises(DimNotInLadder, match=f"dim {dim} is not in the ladder of t; allowed: 64, 128, 256"):
+            SPACE.ladder.check(dim, "t")
+
+
+@given(st.integers(1, 300))
+def test_a_ladder_may_allow_every_dim_from_one_on(dim: int) -> None:
+    ladder = Ladder(dims=(64, 256), any_from=32)
+    if 32 <= dim <= 256:
+        assert ladder.check(dim) == dim
+    else:
+        with pytest.raises(DimNotInLadder, match="every dim from 32"):
+            ladder.check(dim)
+
+
+def test_one_rung_means_not_matryoshka_and_the_remedy_is_named() -> None:
+    ladder = Ladder(dims=(384,))
+    assert ladder.check(384) == ladder.width == 384
+    with pytest.raises(NotMatryoshka, match=r"t is not Matryoshka-trained.*rotation\.kind=pca.*jobs rotate"):
+        ladder.check(64, "t")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder": "n"},
+        {"revision": "2"},
+        {"weights": "x"},
+        {"prompts": {"query": "q: "}},
+        {"pooling": "cls"},
+        {"steps": ("layer_norm", "l2")},
+        {"max_length": 12},
+        {"dtype": "bfloat16"},
+        {"rotation": "r"},
+        {"ladder": Ladder(dims=(64, 256))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_changes_the_vectors_changes_the_fingerprint(change: dict[str, object]) -> None:
+    assert SPACE.model_copy(update=change).fingerprint != SPACE.fingerprint
+
+
+def test_where_the_files_are_does_not_change_the_fingerprint() -> None:
+    assert SPACE.model_copy(update={"path": "/elsewhere"}).fingerprint == SPACE.fingerprint
+    assert len(SPACE.fingerprint) == 16
+
+
+def test_a_schema_says_its_space() -> None:
+    schema = table_schema(SPACE, pa.schema([pa.field("n", pa.int32())]))
+    assert schema.names == ["id", "shard", "n", "vector"]
+    assert schema.field("vector").type == pa.list_(pa.float16(), 256)
+    assert space_of(schema, "t") == SPACE
+    with pytest.raises(TableError, match="t does not say what space"):
+        space_of(schema.remove_metadata(), "t")
+
+
+def test_vector_columns_are_named_by_their_dim_and_laid_out_to_scan_fast() -> None:
+    assert prefix_column(64) == "vector_64"
+    assert vector_field(64, "vector_64").metadata == {b"lance-encoding:structural-encoding": b"miniblock"}

@@ -1,0 +1,98 @@
+"""A config is checked whole, and its refusals name what is wrong and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.config import EmbedConfig, InputConfig, ShortlistConfig, load_config
+from schemas.errors import ConfigError
+
+BASE: dict[str, Any] = {"shards": "x/*.tar", "table": "t.lance", "input": {"text": "txt"}, "encoder": {"name": "m"}}
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> EmbedConfig:
+    (tmp_path / "c.toml").write_text(text)
+    return load_config(EmbedConfig, tmp_path / "c.toml", overrides)
+
+
+TOML = 'shards = "x/*.tar"\ntable = "t.lance"\n[input]\ntext = "txt"\n[encoder]\nname = "m"\n'
+
+
+def test_a_file_and_overrides_make_a_config(tmp_path: Path) -> None:
+    config = load(tmp_path, TOML, "encoder.batch=64", "cluster.actors=2", "shards=['a', 'b']", "table=s3://b/t.lance")
+    assert config.shards == ("a", "b")
+    assert (config.encoder.batch, config.cluster.actors, config.table) == (64, 2, "s3://b/t.lance")
+    assert config.limits.max_tries == 3
+    assert config.input.modality == "text"
+
+
+def test_one_pattern_is_a_list_of_one(tmp_path: Path) -> None:
+    assert load(tmp_path, TOML).shards == ("x/*.tar",)
+
+
+def test_without_a_file_the_overrides_are_all_there_is() -> None:
+    config = load_config(EmbedConfig, None, ["shards=a.tar", "table=t", "input.image=png", "encoder.name=m"])
+    assert (config.shards, config.input.modality) == (("a.tar",), "image")
+
+
+def test_nothing_changes_after_loading(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load(tmp_path, TOML).encoder.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("encoder.bacth=3", r"encoder\.bacth.*did you mean 'batch'\?"),
+        ("limit.max_tries=3", r"limit.*did you mean 'limits'\?"),
+        ("zzz=1", "zzz"),
+        ("limits.max_reject_fraction=2", r"limits\.max_reject_fraction.*less than or equal to 1"),
+        ("limits.max_tries=0", r"limits\.max_tries.*greater than or equal to 1"),
+        ("encoder.dtype=float8", r"encoder\.dtype"),
+        ("input.image=png", "exactly one of"),
+        ("input.keep=['shard']", "the table has those already"),
+        ("input.keep=['vector_64']", "the table has those already"),
+        ("encoder", "write key=value"),
+        ("=3", "write key=value"),
+        ("table.name=x", "table"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, TOML, override)
+
+
+def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, TOML, "encoder.bacth=3", "limits.max_tries=0")
+    assert "bacth" in str(error.value)
+    assert "max_tries" in str(error.value)
+
+
+def test_a_file_that_is_missing_or_not_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no config file at .*jobs/configs/"):
+        load_config(EmbedConfig, tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load(tmp_path, "shards = [")
+    (tmp_path / "c.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load_config(EmbedConfig, tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("field", ["text", "image", "vector"])
+def test_the_named_field_says_the_modality(field: str) -> None:
+    assert InputConfig.model_validate({field: "x"}).modality == field
+    with pytest.raises(ValidationError):
+        InputConfig()
+
+
+def test_every_example_config_loads() -> None:
+    examples = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.toml"))
+    assert len(examples) >= 4
+    for example in examples:
+        model = EmbedConfig if "\nshards" in example.read_text() else ShortlistConfig
+        assert load_config(model, example).table.endswith(".lance")
