@@ -33,6 +33,7 @@ from schemas.errors import SpaceMismatch, TableExists
 from schemas.records import LeaseResult, Shard
 
 MAX_ROWS_PER_FRAGMENT = 1 << 20
+_PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,15 @@ class VectorTable:
         query_M = cut(self.encode_query(query), dims)
         wanted = list(columns) if columns is not None else ["id", *self.kept.names]
         column = VECTOR if dims == width else prefix_column(dims)
-        if column in self.dataset.schema.names:
-            nearest = {"column": column, "q": query_M, "k": k, "metric": "cosine", "refine_factor": 1}
+        if self._has_everywhere(column):
+            nearest = {
+                "column": column,
+                "q": query_M,
+                "k": k,
+                "metric": "cosine",
+                "refine_factor": 1,
+                "minimum_nprobes": _PROBES,
+            }
             best = self._fetch([*wanted, column, "_distance"], nearest=nearest, filter=where, prefilter=True)
             best = best.append_column("score", _scores(best[column], query_M))
         else:
@@ -280,6 +288,14 @@ class VectorTable:
                 "score", pa.array([score_of[r] for r in best["_rowid"].to_pylist()], pa.float32())
             )
         return best.sort_by([("score", "descending"), ("id", "ascending")]).select([*wanted, "score"])
+
+    def _has_everywhere(self, column: str) -> bool:
+        """Say whether every fragment holds a column; one that landed while a prefix was being added may lack it."""
+        ids = {field.name(): field.id() for field in self.dataset.lance_schema.fields()}
+        if column not in ids:
+            return False
+        fragments = self.dataset.get_fragments()
+        return all(any(ids[column] in file.fields for file in fragment.data_files()) for fragment in fragments)
 
     def _fetch(self, columns: Sequence[str], **query: Any) -> pa.Table:
         """Scan for columns, `id` among them."""
