@@ -18,9 +18,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing import TimeoutError as PoolTimeout
-from multiprocessing.pool import AsyncResult, ThreadPool
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +36,7 @@ from pipelines.encoders import (
     load_preparer,
     plan_batches,
 )
+from pipelines.hands import Begun, Hands
 from pipelines.rotation import Rotation, fit_pca
 from pipelines.shards import read_blocks
 from pipelines.streams import Ahead
@@ -84,8 +84,7 @@ class _Part:
     shard: Shard
     rows: pa.RecordBatch
     rejects: Sequence[Reject]
-    values: Sequence[Raw]
-    begun: list[AsyncResult[list[Prepared | BadSample]]]
+    begun: Begun
     read_s: float
 
 
@@ -107,31 +106,31 @@ class Feeder:
         self._preparer = load_preparer(config.encoder, config.limits)
         self._window_units = BatchBudget.of(config.encoder, modality).window_units
         self._window_bytes = config.limits.buffer_bytes // _WINDOWS_ALIVE
-        self._pool = ThreadPool(self._threads)
 
     def feed(self, lease: Lease) -> Iterator[Window]:
         """Yield the samples of a lease, prepared, in windows of bounded bytes that reach across its shards."""
         window = Window()
-        for part in self._begun(lease):
-            began = time.perf_counter()
-            self._add(window, part)
-            window.read_s += part.read_s
-            window.prepare_s += time.perf_counter() - began
-            if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
-                yield window
-                window = Window()
+        with closing(Hands(self._preparer, self._threads, self._config.limits.sample_timeout_s)) as hands:
+            for part in self._begun(lease, hands):
+                began = time.perf_counter()
+                self._add(window, part, hands)
+                window.read_s += part.read_s
+                window.prepare_s += time.perf_counter() - began
+                if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
+                    yield window
+                    window = Window()
         yield window
 
-    def _begun(self, lease: Lease) -> Iterator[_Part]:
+    def _begun(self, lease: Lease, hands: Hands) -> Iterator[_Part]:
         """Yield the parts of a lease while the threads prepare the one after."""
         waiting: deque[_Part] = deque()
-        for part in self._parts(lease):
+        for part in self._parts(lease, hands):
             waiting.append(part)
             if len(waiting) > _PARTS_BEGUN:
                 yield waiting.popleft()
         yield from waiting
 
-    def _parts(self, lease: Lease) -> Iterator[_Part]:
+    def _parts(self, lease: Lease, hands: Hands) -> Iterator[_Part]:
         config = self._config
         for shard in lease.shards:
             blocks = Ahead(read_blocks(shard, config.input, config.limits, config.storage, self._kept), _AHEAD, "read")
@@ -140,21 +139,16 @@ class Feeder:
                 rejects = block.rejects
                 for start in range(0, max(1, block.rows.num_rows), self._prepare_rows):
                     rows = block.rows.slice(start, self._prepare_rows)
-                    values = _values(rows.column("input"))
-                    yield _Part(shard, rows, rejects, values, self._begin(values), blocks.waited_s - waited_s)
+                    begun = hands.begin(_values(rows.column("input")))
+                    yield _Part(shard, rows, rejects, begun, blocks.waited_s - waited_s)
                     rejects, waited_s = (), blocks.waited_s
 
-    def _begin(self, values: Sequence[Raw]) -> list[AsyncResult[list[Prepared | BadSample]]]:
-        step = max(1, -(-len(values) // self._threads))
-        chunks = [values[start : start + step] for start in range(0, len(values), step)]
-        return [self._pool.apply_async(self._preparer.prepare, (chunk,)) for chunk in chunks]
-
-    def _add(self, window: Window, part: _Part) -> None:
+    def _add(self, window: Window, part: _Part, hands: Hands) -> None:
         """Take a part into a window; what could not be prepared becomes a Reject."""
         shard, rows = part.shard, part.rows
         window.rejects.extend(part.rejects)
         good = np.zeros(rows.num_rows, bool)
-        for place, prepared in enumerate(self._prepared(part)):
+        for place, prepared in enumerate(hands.finish(part.begun)):
             if isinstance(prepared, BadSample):
                 position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
                 window.rejects.append(Reject(shard.id, position, key, prepared.reason, str(prepared)))
@@ -168,30 +162,6 @@ class Feeder:
         )
         window.rows.append(rows)
         window.nbytes += rows.nbytes
-
-    def _prepared(self, part: _Part) -> list[Prepared | BadSample]:
-        """Wait for a part; where that takes too long, prepare one by one, to find the sample that hangs."""
-        try:
-            return [one for chunk in part.begun for one in chunk.get(self._config.limits.sample_timeout_s)]
-        except PoolTimeout:
-            self._leave_pool()
-            return [self._prepare_alone(value) for value in part.values]
-
-    def _prepare_alone(self, value: Raw) -> Prepared | BadSample:
-        timeout_s = self._config.limits.sample_timeout_s
-        try:
-            return self._pool.apply_async(self._preparer.prepare, ([value],)).get(timeout_s)[0]
-        except PoolTimeout:
-            self._leave_pool()
-            return BadSample("timeout", f"decoding took longer than limits.sample_timeout_s = {timeout_s}")
-
-    def _leave_pool(self) -> None:
-        """Take new threads: that of a hung decoder cannot be ended, only left behind."""
-        self._pool.close()
-        self._pool = ThreadPool(self._threads)
-
-    def __del__(self) -> None:
-        self._pool.close()
 
 
 def _values(inputs: pa.Array) -> Sequence[Raw]:

@@ -327,8 +327,16 @@ def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
-def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sample(tmp_path: Path) -> None:
-    limits = {"lease_bytes": 1, "commit_age_s": 0.2, "sample_timeout_s": 1.0, "max_reject_fraction": 1.0}
+def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sample(
+    tmp_path: Path, local_ray: None, said: Say
+) -> None:
+    limits = {
+        "max_tries": 2,
+        "lease_bytes": 1,
+        "commit_age_s": 0.2,
+        "sample_timeout_s": 1.0,
+        "max_reject_fraction": 1.0,
+    }
     folder, corpus, config = lake_of(tmp_path, shards=6, rows=8, limits=limits)
     poison = write_shard(folder / "src" / "s002b.jsonl", {"p-0": "river", "p-1": "cyanide"})
     slow = write_shard(folder / "src" / "s003b.jsonl", {"h-0": "glass", "h-1": "hang", "h-2": "stone"})
@@ -343,9 +351,9 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sam
     assert (reject["key"], reject["reason"]) == ("h-1", "timeout")
     # Once the cause is mended, only that shard is left to do.
     corpus[poison] = {"p-0": "river", "p-1": "cyanide"}
-    ended = run_job(["embed", config], tmp_path)
-    assert ended.code == 0, ended.err
-    assert "2 rows from 1 shards" in " ".join(ended.out.split())
+    said()
+    assert embed(config) == 0
+    assert "2 rows from 1 shards" in said()
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
@@ -363,7 +371,7 @@ def messages(driver: Driver) -> str:
     return " ".join(json.loads(line).get("message", "") for line in driver.said().splitlines())
 
 
-def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path) -> None:
+def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path, local_ray: None) -> None:
     folder, corpus, config = lake_of(tmp_path, shards=400, rows=3)
     with Driver(["embed", config, "--log", "json"], tmp_path) as driver:
         wait_until(lambda: landed(folder) > 0)
@@ -380,12 +388,11 @@ def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path) -> None:
     assert run["state"] == "stopped"
     assert summary["is_stopped"]
     assert summary["rows"] == len(there)
-    again = run_job(["embed", config], tmp_path)
-    assert again.code == 0, again.err
+    assert embed(config) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
-def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
+def test_ctrl_c_twice_stops_now(tmp_path: Path, local_ray: None) -> None:
     folder, corpus, config = lake_of(tmp_path, shards=5, rows=3)
     uri = write_shard(folder / "src" / "s001b.jsonl", {"h-0": "hang for an hour"})
     misbehaving = {"PYTHONPATH": str(ROOT / "tests" / "misbehaving")}
@@ -400,8 +407,7 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     assert "Traceback" not in ended.err
     assert runs(folder)[0]["state"] == "failed"
     corpus[uri] = {"h-0": "hang for an hour"}
-    again = run_job(["embed", config], tmp_path)
-    assert again.code == 0, again.err
+    assert embed(config) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
