@@ -135,7 +135,9 @@ class Judge:
             if judged.cost == math.inf:
                 return None
             ranks_QT = self._ranks(trial, self._vouching)
-            keep = self._least_keep(trial, partial(self._surely, ranks_QT))
+            # What compares the full vectors needs no statistics, and few queries would allow none.
+            vouches = self._likely if trial.is_exact else self._surely
+            keep = self._least_keep(trial, partial(vouches, ranks_QT))
             if keep is None:
                 continue
             plan = trial.plan.keeping(keep)
