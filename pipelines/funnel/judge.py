@@ -105,9 +105,10 @@ class Judge:
         return [judged.plan for judged in sorted(reaching, key=lambda judged: judged.cost)]
 
     def is_hopeless(self, plan: Plan) -> bool:
-        """Whether a plan reads many more codes than one that is good enough with few candidates."""
+        """Whether a plan reads many more codes than one that is good enough with few; the exact one never is."""
         best = next(iter(self.leaders), None)
-        if best is None or best.stages[0].keep > 50 * self._goal.k:
+        is_exact = plan.stages[0].dims == plan.stages[-1].dims and plan.stages[0].precision == "float16"
+        if best is None or is_exact or best.stages[0].keep > 50 * self._goal.k:
             return False
         return plan.stages[0].bytes_per_vector >= best.stages[0].bytes_per_vector + 32
 
@@ -135,9 +136,7 @@ class Judge:
             if judged.cost == math.inf:
                 return None
             ranks_QT = self._ranks(trial, self._vouching)
-            # What compares the full vectors needs no statistics, and few queries would allow none.
-            vouches = self._likely if trial.is_exact else self._surely
-            keep = self._least_keep(trial, partial(vouches, ranks_QT))
+            keep = self._least_keep(trial, partial(self._surely, ranks_QT))
             if keep is None:
                 continue
             plan = trial.plan.keeping(keep)
