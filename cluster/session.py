@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +58,11 @@ def connect() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lance warns of every fork; those here run another program at once.
         warnings.filterwarnings("ignore", message="lance is not fork-safe")
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         _init()
+        # Ray has a handler of its own, which would end the process without a word.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:

@@ -131,16 +131,20 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         table = plan.table or _create_table(config, make_plan(config, has_gpu=has_gpu()), pool, screen)
         record = RunRecord(table, "embed", config)
         embedding = _Embedding(config, table, plan, record, screen, replace=retry_rejects)
-        try:
-            with Stop() as stop:
+        with Stop() as stop:
+            try:
                 embedding.run(pool, stop, began)
-        except BaseException as error:
-            record.end(
-                "incomplete" if isinstance(error, RunError) else "failed", embedding.final() | {"error": str(error)}
-            )
-            raise
-        record.end("stopped" if embedding.summary.is_stopped else "complete", embedding.final())
+            except BaseException as error:
+                record.end(_state_of(error), embedding.final() | {"error": str(error)})
+                raise
+            record.end("stopped" if embedding.summary.is_stopped else "complete", embedding.final())
     return embedding.summary
+
+
+def _state_of(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return "incomplete" if isinstance(error, RunError) else "failed"
 
 
 class _Embedding:

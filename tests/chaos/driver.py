@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import jobs.embed
@@ -15,6 +16,7 @@ from jobs.__main__ import main
 
 def serve() -> None:
     """Take requests from stdin, `{"argv": […], "said": path}`; answer each with its exit code on stdout."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `python -m jobs` does
     answers = os.fdopen(os.dup(1), "w")
     assert jobs.embed
     print("ready", file=answers, flush=True)

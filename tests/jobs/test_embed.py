@@ -405,7 +405,7 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path, local_ray: None) -> None:
     assert ended.code == 130, ended.err
     assert "the same command resumes" in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
-    assert runs(folder)[0]["state"] == "failed"
+    assert runs(folder)[0]["state"] == "stopped"
     corpus[uri] = {"h-0": "hang for an hour"}
     assert embed(config) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
