@@ -78,14 +78,18 @@ def test_ray_job_submit_runs_the_same_command(tmp_path: Path, bare_cluster: dict
     config = write_config(tmp_path / "config.toml", settings(tmp_path / "src", tmp_path / "t.lance"))
 
     def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "-m", "jobs", "embed", *arguments]
+        command = ["ray", "job", "submit", "--working-dir", ".", "--", *arguments]
         return subprocess.run(command, env=bare_cluster, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
-    first = submit(str(config))
+    # A cluster takes jobs some time after it says that it has started: "No available agent …, please try again later".
+    wait_until(lambda: submit("true").returncode == 0)
+    embed = ("python", "-m", "jobs", "embed")
+
+    first = submit(*embed, str(config))
     assert first.returncode == 0, first.stdout + first.stderr
     assert "60 rows from 3 shards" in " ".join(first.stdout.split())
     assert differing(contents(tmp_path / "t.lance"), truth(corpus)) == []
-    refused = submit(str(config), "--set", "encoder.name=wordlama")
+    refused = submit(*embed, str(config), "--set", "encoder.name=wordlama")
     assert refused.returncode == 1
     assert "did you mean 'wordllama'?" in refused.stdout
 
