@@ -45,7 +45,7 @@ SAMPLES = {"wordllama": 1_000_000, "all-MiniLM-L6-v2": 20_000, "efficientnet-lit
 SYSTEMS = ("ceiling", "lake", "ray-data", "lance-ray", "loop")
 SHARDS = 20
 BATCH = {"wordllama": 1024, "all-MiniLM-L6-v2": 64, "efficientnet-lite0": 32}
-CEILING_BATCHES = {"wordllama": (256, 1024), "all-MiniLM-L6-v2": (64,), "efficientnet-lite0": (32,)}
+CEILING_BATCHES = {"wordllama": (256, 1024, 4096), "all-MiniLM-L6-v2": (64,), "efficientnet-lite0": (32,)}
 PIXELS = 256
 
 

@@ -37,7 +37,6 @@ from pipelines.encoders import (
     encoder_spec,
     load_encoder,
     load_preparer,
-    plan_batches,
 )
 from pipelines.encoders.batching import padding_waste
 from pipelines.encoders.efficientnet import EfficientNetEncoder
@@ -70,9 +69,9 @@ def encode_all(
 
     def flush() -> None:
         nonlocal real, padded, window
-        lengths = np.array([preparer.unit_count(one) for one in window], np.int64)
+        lengths = preparer.units(window)
         out: dict[int, Floats] = {}
-        for batch in (batches := plan_batches(lengths, budget.units, budget.rows)):
+        for batch in (batches := budget.plan(lengths)):
             encoded = encode_safely(encoder, [window[i] for i in batch], lengths[batch], budget)
             out |= dict(zip(batch[encoded.good].tolist(), encoded.vectors_BD, strict=True))
         rows.extend(out[i] for i in range(len(window)))
@@ -84,7 +83,7 @@ def encode_all(
     for start in range(0, len(values), _STREAMED_ROWS):
         prepared = [p for p in preparer.prepare(values[start : start + _STREAMED_ROWS]) if not isinstance(p, BadSample)]
         window += prepared
-        units += sum(map(preparer.unit_count, prepared))
+        units += int(preparer.units(prepared).sum())
         if units >= budget.window_units:
             flush()
             units = 0

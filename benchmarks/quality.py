@@ -36,7 +36,6 @@ from pipelines.encoders import (
     encoder_spec,
     load_encoder,
     load_preparer,
-    plan_batches,
 )
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, neighbours
 from pipelines.rotation import fit_pca
@@ -60,9 +59,9 @@ def embed(name: str, values: Sequence[Raw], side: Side = "document", rows_at_onc
     parts = []
     for start in range(0, len(values), rows_at_once):
         prepared = [p for p in preparer.prepare(values[start : start + rows_at_once]) if not isinstance(p, BadSample)]
-        units = np.array([preparer.unit_count(one) for one in prepared], np.int64)
+        units = preparer.units(prepared)
         x_ND: Floats | None = None
-        for batch in plan_batches(units, budget.units, budget.rows):
+        for batch in budget.plan(units):
             vectors_BD = encode_safely(encoder, [prepared[i] for i in batch], units[batch], budget).vectors_BD
             x_ND = np.empty((len(prepared), vectors_BD.shape[1]), np.float32) if x_ND is None else x_ND
             x_ND[batch] = vectors_BD

@@ -31,10 +31,12 @@ from pipelines.encoders import (
     BatchBudget,
     Prepared,
     Raw,
+    TokenLists,
     encode_safely,
+    joined,
     load_encoder,
     load_preparer,
-    plan_batches,
+    picked,
 )
 from pipelines.hands import Begun, Hands
 from pipelines.rotation import Rotation, fit_pca
@@ -60,8 +62,9 @@ class Window:
 
     Attributes:
         rows: `id, shard, position, <kept>` of the N samples.
-        prepared: Their inputs, ready for the encoder.
-        units: What each costs: tokens, or 1 for an image.
+        parts: Their inputs, ready for the encoder.
+        costs: What each costs: tokens, or 1 for an image; one int64 array a part.
+        units: What all of them cost.
         rejects: Samples of the same stretch that fell out before the encoder.
         nbytes: Size of all of it.
         read_s: Seconds that the feeder waited for the reader.
@@ -69,8 +72,9 @@ class Window:
     """
 
     rows: list[pa.RecordBatch] = field(default_factory=list)
-    prepared: list[Prepared] = field(default_factory=list)
-    units: list[int] = field(default_factory=list)
+    parts: list[Sequence[Prepared]] = field(default_factory=list)
+    costs: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    units: int = 0
     rejects: list[Reject] = field(default_factory=list)
     nbytes: int = 0
     read_s: float = 0.0
@@ -116,7 +120,7 @@ class Feeder:
                 self._add(window, part, hands)
                 window.read_s += part.read_s
                 window.prepare_s += time.perf_counter() - began
-                if sum(window.units) >= self._window_units or window.nbytes >= self._window_bytes:
+                if window.units >= self._window_units or window.nbytes >= self._window_bytes:
                     yield window
                     window = Window()
         yield window
@@ -147,21 +151,31 @@ class Feeder:
         """Take a part into a window; what could not be prepared becomes a Reject."""
         shard, rows = part.shard, part.rows
         window.rejects.extend(part.rejects)
-        good = np.zeros(rows.num_rows, bool)
-        for place, prepared in enumerate(hands.finish(part.begun)):
-            if isinstance(prepared, BadSample):
-                position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
-                window.rejects.append(Reject(shard.id, position, key, prepared.reason, str(prepared)))
-                continue
-            good[place] = True
-            window.prepared.append(prepared)
-            window.units.append(self._preparer.unit_count(prepared))
-            window.nbytes += prepared.nbytes
-        rows = (
-            rows.filter(pa.array(good)).drop_columns("input").append_column("shard", pa.array([shard.id] * good.sum()))
-        )
-        window.rows.append(rows)
-        window.nbytes += rows.nbytes
+        prepared, bad = _parted(hands.finish(part.begun))
+        for place, why in bad.items():
+            position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
+            window.rejects.append(Reject(shard.id, position, key, why.reason, str(why)))
+        rows = rows.drop_columns("input")
+        if bad:
+            rows = rows.take(np.delete(np.arange(rows.num_rows), list(bad)))
+        costs = self._preparer.units(prepared)
+        window.parts.append(prepared)
+        window.costs.append(costs)
+        window.units += int(costs.sum())
+        window.rows.append(rows.append_column("shard", pa.array(np.full(rows.num_rows, shard.id))))
+        window.nbytes += rows.nbytes + _nbytes(prepared)
+
+
+def _parted(prepared: Sequence[Prepared | BadSample]) -> tuple[Sequence[Prepared], dict[int, BadSample]]:
+    """Part what was prepared from what could not be, each of those by its place."""
+    if isinstance(prepared, TokenLists):
+        return prepared, {}
+    bad = {place: one for place, one in enumerate(prepared) if isinstance(one, BadSample)}
+    return [one for one in prepared if not isinstance(one, BadSample)], bad
+
+
+def _nbytes(prepared: Sequence[Prepared]) -> int:
+    return prepared.nbytes if isinstance(prepared, TokenLists) else sum(one.nbytes for one in prepared)
 
 
 def _values(inputs: pa.Array) -> Sequence[Raw]:
@@ -190,14 +204,15 @@ class WindowEncoder:
         Returns:
             (N, D) float32 unit rows in the window's order; which of the N are good; and why the others are not.
         """
-        units = np.asarray(window.units, np.int64)
+        prepared, units = joined(window.parts), np.concatenate([np.empty(0, np.int64), *window.costs])
         good = np.zeros(len(units), bool)
         bad: dict[int, BadSample] = {}
         vectors_ND = np.empty((len(units), 0), np.float32)
-        for batch in plan_batches(units, self._budget.units, self._budget.rows):
+        for batch in self._budget.plan(units):
+            chosen = picked(prepared, batch)
             with self._lock:
                 began = time.perf_counter()
-                encoded = encode_safely(self._encoder, [window.prepared[i] for i in batch], units[batch], self._budget)
+                encoded = encode_safely(self._encoder, chosen, units[batch], self._budget)
                 self.busy_s += time.perf_counter() - began
             if not vectors_ND.size:
                 vectors_ND = np.zeros((len(units), encoded.vectors_BD.shape[1]), np.float32)
@@ -258,13 +273,13 @@ class Embedder:
             seconds.encode += time.perf_counter() - began
             seconds.read += window.read_s
             seconds.prepare += window.prepare_s
-            rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if window.units else None
+            rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if len(good) else None
             lease_run.add(window, rows, good, bad)
             self._check_rejects(lease_run)
             for name, amount in (
                 ("rows", good.sum()),
                 ("rejects", len(window.rejects) + len(bad)),
-                ("units", sum(window.units)),
+                ("units", window.units),
             ):
                 self._done[name] += int(amount)
             if rows is None or not good.any():
@@ -302,7 +317,7 @@ class _LeaseRun:
         bad: dict[int, BadSample],
     ) -> None:
         self.rejects += window.rejects
-        self.units += sum(window.units)
+        self.units += window.units
         if rows is None:
             return
         shards = rows.column("shard").to_numpy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multiprocessing import TimeoutError as PoolTimeout
 from multiprocessing.pool import AsyncResult, ThreadPool
 
-from pipelines.encoders import BadSample, Prepared, Preparer, Raw
+from pipelines.encoders import BadSample, Prepared, Preparer, Raw, joined
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Begun:
 
     values: Sequence[Raw]
     pool: ThreadPool
-    chunks: list[AsyncResult[list[Prepared | BadSample]]]
+    chunks: list[AsyncResult[Sequence[Prepared | BadSample]]]
 
 
 class Hands:
@@ -39,12 +39,12 @@ class Hands:
         chunks = [values[start : start + step] for start in range(0, len(values), step)]
         return Begun(values, self._pool, [self._pool.apply_async(self._preparer.prepare, (c,)) for c in chunks])
 
-    def finish(self, begun: Begun) -> list[Prepared | BadSample]:
+    def finish(self, begun: Begun) -> Sequence[Prepared | BadSample]:
         """Wait for samples; where that takes too long, prepare them one by one, to find the one that hangs."""
         if begun.pool is not self._pool:  # it may stand in line behind the sample that hangs
             begun = self.begin(begun.values)
         try:
-            return [one for chunk in begun.chunks for one in chunk.get(self._timeout_s)]
+            return joined([chunk.get(self._timeout_s) for chunk in begun.chunks])
         except PoolTimeout:
             self._leave_pool()
             return [self._finish_alone(value) for value in begun.values]

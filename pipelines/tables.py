@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from lance import LanceDataset
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
@@ -396,7 +397,7 @@ def to_numpy(vectors: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:
 
 def to_arrow(x_BD: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
     """Turn (B, D) floats into a column of half-precision vectors."""
-    half = np.ascontiguousarray(x_BD, np.float16)
+    half = torch.from_numpy(np.ascontiguousarray(x_BD)).half().numpy()  # many times faster than numpy
     return pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), half.shape[1])
 
 

@@ -7,7 +7,7 @@ GPU. `Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 t
 
 from __future__ import annotations
 
-from pipelines.encoders.batching import BatchBudget, encode_safely, plan_batches
+from pipelines.encoders.batching import BatchBudget, encode_safely
 from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
@@ -20,6 +20,7 @@ from pipelines.encoders.registry import (
     spec_of,
 )
 from pipelines.encoders.spec import EncoderSpec, licence_notice
+from pipelines.encoders.tokens import TokenLists, joined, picked
 
 __all__ = [
     "REGISTRY",
@@ -30,14 +31,16 @@ __all__ = [
     "Prepared",
     "Preparer",
     "Raw",
+    "TokenLists",
     "encode_query",
     "encode_safely",
     "encoder_spec",
+    "joined",
     "licence_notice",
     "load_encoder",
     "load_preparer",
     "make_space",
-    "plan_batches",
+    "picked",
     "resolve",
     "spec_of",
 ]

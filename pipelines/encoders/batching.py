@@ -31,6 +31,8 @@ _AUTO_UNITS = {
     ("text", "cuda"): (16_384, 262_144),
     ("image", "cpu"): (16, 32),
     ("image", "cuda"): (128, 2_048),
+    ("ragged", "cpu"): (65_536, 65_536),
+    ("ragged", "cuda"): (262_144, 262_144),
     ("vector", "cpu"): (4_096, 4_096),
     ("vector", "cuda"): (4_096, 4_096),
 }
@@ -93,12 +95,14 @@ class BatchBudget:
         rows: Inputs a batch may have.
         ceiling: Units it may grow to; equal to `units` where the size is fixed.
         window_batches: Batches' worth of input that is sorted together.
+        pads: Whether the encoder pads the inputs of a batch to one length.
     """
 
     units: int
     rows: int
     ceiling: int
     window_batches: int = _WINDOW_BATCHES
+    pads: bool = True
     _best_rate: float = 0.0
     _full_batches: int = 0
 
@@ -117,15 +121,29 @@ class BatchBudget:
         """
         spec = resolve(config)
         modality = modality or spec.modalities[0]
-        window = _WINDOW_BATCHES if modality == "text" else 1
+        pads = not spec.is_ragged
+        window = _WINDOW_BATCHES if modality == "text" and pads else 1
         if isinstance(config.batch, int):
             longest = (spec.max_length or 1) if modality == "text" else 1
             units = config.batch * longest
             # Few texts are as long as they may be: a window of so many full ones would be far too large.
             window = max(1, window * min(longest, _TYPICAL_TOKENS) // longest)
-            return cls(units=units, rows=config.batch, ceiling=units, window_batches=window)
-        start, ceiling = _AUTO_UNITS[modality, pick_device(config).type]
-        return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window)
+            return cls(units=units, rows=config.batch, ceiling=units, window_batches=window, pads=pads)
+        start, ceiling = _AUTO_UNITS[modality if pads else "ragged", pick_device(config).type]
+        return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window, pads=pads)
+
+    def plan(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Group the N inputs of a window into batches: by length where they are padded, else as they come.
+
+        Returns:
+            Positions in `lengths`, one int64 array a batch; together they are a permutation of 0…N-1.
+        """
+        if self.pads:
+            return plan_batches(lengths, self.units, self.rows)
+        filled = (np.cumsum(lengths) - lengths) // self.units
+        firsts = np.flatnonzero(np.diff(filled, prepend=-1))
+        runs = [run for run in np.split(np.arange(len(lengths)), firsts) if len(run)]
+        return [part for run in runs for part in np.array_split(run, -(-len(run) // self.rows))]
 
     def went_well(self, units: int, seconds: float) -> None:
         """Take note of an encoded batch; after two full ones, double if the last doubling brought 5 % or more."""
@@ -172,7 +190,7 @@ def encode_safely(
     Args:
         encoder: Any family.
         prepared: B outputs of the matching Preparer.
-        units: (B,) their costs (`Preparer.unit_count`).
+        units: (B,) their costs (`Preparer.units`).
         budget: Updated in place.
 
     Raises:
@@ -196,9 +214,11 @@ def encode_safely(
             continue
         norms = np.linalg.norm(result, axis=1)
         usable = np.isfinite(norms) & (norms > 0)
-        parts.append(result[usable])
+        parts.append(result if usable.all() else result[usable])
         good.append(start + np.flatnonzero(usable))
         bad |= {start + int(row): _unusable(float(norms[row])) for row in np.flatnonzero(~usable)}
+    if len(parts) == 1:
+        return Encoded(parts[0], good[0], bad)
     width = max((part.shape[1] for part in parts), default=0)
     vectors = np.concatenate([part for part in parts if len(part)] or [np.empty((0, width), np.float32)])
     return Encoded(vectors, np.concatenate([np.empty(0, np.int64), *good]), bad)

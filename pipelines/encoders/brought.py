@@ -50,9 +50,9 @@ class VectorPreparer:
         """
         return [self._check(value) for value in values]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """One vector."""
-        return 1
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """One each."""
+        return np.ones(len(prepared), np.int64)
 
     def _check(self, value: Raw) -> Prepared | BadSample:
         if isinstance(value, str | bytes):

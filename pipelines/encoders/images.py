@@ -62,9 +62,9 @@ class ImagePreparer:
         """Decode images to uint8 RGB (height, width, 3)."""
         return [self._prepare(cast(bytes, value)) for value in values]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """One image."""
-        return 1
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """One each."""
+        return np.ones(len(prepared), np.int64)
 
     def _prepare(self, data: bytes) -> Prepared | BadSample:
         try:

@@ -22,16 +22,16 @@ class JointPreparer:
         """Keep one preparer per modality."""
         self._towers = towers
 
-    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Prepare values of one modality, or of several mixed."""
         kinds = [modality_of(value) for value in values]
         if len(set(kinds)) == 1:
             return self._tower(kinds[0]).prepare(values)
         return [self._tower(kind).prepare([value])[0] for kind, value in zip(kinds, values, strict=True)]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """What its tower says."""
-        return self._tower(modality_prepared(prepared)).unit_count(prepared)
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """What the tower of their modality says."""
+        return self._tower(modality_prepared(prepared[0])).units(prepared) if len(prepared) else np.empty(0, np.int64)
 
     def _tower(self, kind: Modality) -> Preparer:
         return tower(self._towers, kind)

@@ -26,6 +26,7 @@ PACKAGED = (
         revision="0.4.0.post1",
         pooling="mean",
         max_length=1024,
+        is_ragged=True,
         dtypes=("float32",),
     ),
     EncoderSpec(

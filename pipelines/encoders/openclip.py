@@ -20,6 +20,7 @@ from pipelines.encoders.joint import JointPreparer
 from pipelines.encoders.pooling import finish
 from pipelines.encoders.protocol import BadSample, Prepared, Raw, modality_prepared
 from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.tokens import token_counts
 from schemas.config import EncoderConfig, LimitsConfig
 
 
@@ -40,9 +41,9 @@ class OpenClipTextPreparer:
             for row, text in zip(ids_BL, texts, strict=True)
         ]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """Tokens of one text, padding included: the model computes it as well."""
-        return len(prepared)
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Tokens of each text, padding included: the model computes it as well."""
+        return token_counts(prepared)
 
 
 class OpenClipEncoder:

@@ -29,12 +29,12 @@ class BadSample(Exception):
 class Preparer(Protocol):
     """The CPU half of an encoder. Safe to call from several threads."""
 
-    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Turn raw inputs into arrays; a bad one comes back as a BadSample in its place, the others are unharmed."""
         ...
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """What an input costs: its tokens (text), or 1 (image, vector)."""
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """What each of B inputs of one modality costs, (B,): its tokens (text), or 1 (image, vector)."""
         ...
 
 

@@ -37,6 +37,7 @@ class EncoderSpec:
         pooling: How token or patch vectors become one; `model`: by the model's own modules.
         steps: What is done to the pooled vector, in order, before it is stored.
         max_length: Tokens after which a text is cut.
+        is_ragged: Texts of any lengths make one batch, without padding.
         pads_to_max: Texts are always padded to `max_length`, as in training.
         pixels: Side of the square an image is brought to, where the model's own preprocessor file does not say.
         dtypes: Arithmetic it may run in, the most exact first.
@@ -59,6 +60,7 @@ class EncoderSpec:
     pooling: Pooling = "model"
     steps: tuple[Step, ...] = ("l2",)
     max_length: int | None = None
+    is_ragged: bool = False
     pads_to_max: bool = False
     pixels: int | None = None
     dtypes: tuple[str, ...] = _ANY_FLOAT

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from pipelines.encoders.device import to_device
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.tokens import TokenLists, flattened, token_counts
 from schemas.config import EncoderConfig
 
 # Rayon shares one pool between threads; the fork warning that this silences cannot apply, since nothing here forks.
@@ -46,18 +47,18 @@ class TextPreparer:
                 pad = tokenizer.pad_token
                 self._fast.enable_padding(length=self._limit, pad_id=tokenizer.pad_token_id, pad_token=pad)
 
-    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
         texts = [cast(str, value) for value in values]
-        ids = self._tokenise([self._prompt + text for text in texts])
-        return [
-            np.asarray(row, np.int32) if text.strip() else BadSample("empty_text", "nothing but white space")
-            for row, text in zip(ids, texts, strict=True)
-        ]
+        ids = TokenLists.of(self._tokenise([self._prompt + text for text in texts]))
+        if all(map(str.strip, texts)):
+            return ids
+        blank = BadSample("empty_text", "nothing but white space")
+        return [row if text.strip() else blank for row, text in zip(ids, texts, strict=True)]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """Tokens of one text."""
-        return len(prepared)
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Tokens of each text."""
+        return token_counts(prepared)
 
     def _tokenise(self, texts: list[str]) -> list[list[int]]:
         if self._fast is not None:
@@ -73,10 +74,10 @@ def pad(prepared: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
 
     What the padding id is makes no difference: the mask hides it.
     """
-    lengths_B = np.fromiter(map(len, prepared), np.int64, len(prepared))
+    ids_T, lengths_B = flattened(prepared)
     mask_BL = np.arange(lengths_B.max()) < lengths_B[:, None]
     ids_BL = np.zeros(mask_BL.shape, np.int64)
-    ids_BL[mask_BL] = np.concatenate(cast("list[npt.NDArray[np.int32]]", prepared))
+    ids_BL[mask_BL] = ids_T
     return {
         "input_ids": to_device(torch.from_numpy(ids_BL), device),
         "attention_mask": to_device(torch.from_numpy(mask_BL.astype(np.int64)), device),

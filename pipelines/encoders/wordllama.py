@@ -18,6 +18,8 @@ from pipelines.encoders.device import pick_device
 from pipelines.encoders.files import local_path
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.tokens import flattened, token_counts
+from pipelines.encoders.word_tokens import WordTokenizer
 from pipelines.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import DependencyMissing
@@ -40,25 +42,21 @@ class WordLlamaPreparer:
         """Read the tokeniser that the package carries."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         path = _package(config) / "tokenizers" / "l2_supercat_tokenizer_config.json"
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(spec.max_length or 1024)
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        self._words = WordTokenizer(tokenizer, spec.max_length or 1024)
         self._prompt = spec.prompts.get(config.side, "")
 
-    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
-        texts = [self._prompt + cast(str, value) for value in values]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [
-            np.asarray(e.ids, np.int32)
-            if len(e.ids)
-            else BadSample("empty_text", "no tokens are left after tokenising")
-            for e in encodings
-        ]
+        ids = self._words.encode([self._prompt + cast(str, value) for value in values])
+        if ids.lengths.all():
+            return ids
+        return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        """Tokens of one text."""
-        return len(prepared)
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Tokens of each text."""
+        return token_counts(prepared)
 
 
 class WordLlamaEncoder:
@@ -73,10 +71,9 @@ class WordLlamaEncoder:
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B token lists to (B, 256) float32 unit rows."""
-        lengths = np.fromiter(map(len, prepared), np.int64, len(prepared))
-        offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths)[:-1])))
-        ids = torch.from_numpy(np.concatenate(prepared).astype(np.int32, copy=False))
-        pooled = self._bag(ids.to(self._device), offsets.to(self._device, torch.int32))
+        ids_T, lengths_B = flattened(prepared)
+        starts = torch.from_numpy(np.cumsum(lengths_B, dtype=np.int32) - lengths_B.astype(np.int32))
+        pooled = self._bag(torch.from_numpy(ids_T).to(self._device), starts.to(self._device))
         return cast(npt.NDArray[np.float32], unit(pooled).cpu().numpy())
 
 

@@ -59,6 +59,7 @@ def run_cluster(folder: Path) -> Iterator[dict[str, str]]:
     bare |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     dashboard = free_port()
     options = ["--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    options += ["--dashboard-agent-listen-port", str(free_port())]  # the default is taken by any other cluster here
     options += ["--ray-client-server-port", str(free_port()), "--temp-dir", str(folder / "ray"), "--num-cpus", "2"]
     with (folder / "head.log").open("wb") as log:
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", *options]

@@ -98,7 +98,7 @@ class Odd:
         self._encoder = load_encoder(config.encoder)
         self._marked: dict[bytes, str] = {}
 
-    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         prepared = self._preparer.prepare(values)
         for value, one in zip(values, prepared, strict=True):
             if "hang" in str(value):
@@ -107,8 +107,8 @@ class Odd:
                 self._marked[one.tobytes()] = str(value)
         return prepared
 
-    def unit_count(self, prepared: Prepared) -> int:
-        return self._preparer.unit_count(prepared)
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        return self._preparer.units(prepared)
 
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         said = [self._marked[one.tobytes()] for one in prepared]
@@ -181,7 +181,7 @@ def test_windows_are_bounded_by_bytes(tmp_path: Path) -> None:
     write_shard(tmp_path / "src" / "a.jsonl", {f"a-{i}": "river " * 500 for i in range(2_000)})
     config = config_for(tmp_path / "src", tmp_path / "t.lance", limits={"buffer_bytes": 1 << 20})
     windows = list(Feeder(config, pa.schema([pa.field("n", pa.string())]), threads=1).feed(lease_of(config)))
-    assert sum(len(window.prepared) for window in windows) == 2_000
+    assert sum(len(part) for window in windows for part in window.parts) == 2_000
     assert len(windows) >= 2
     one_call = 1024 * 500 * 4 * 2  # rows prepared at once, tokens of each with room to spare, bytes of a token
     assert max(window.nbytes for window in windows) <= (1 << 20) // 4 + one_call

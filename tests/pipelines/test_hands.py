@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipelines.encoders import BadSample, Prepared, Raw
@@ -25,8 +26,8 @@ class Hanging:
             self.let_go.wait(60)
         return [BadSample("bad", "is bad") if value == "bad" else np.array([len(str(value))]) for value in values]
 
-    def unit_count(self, prepared: Prepared) -> int:
-        return 1
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        return np.ones(len(prepared), np.int64)
 
 
 @pytest.fixture

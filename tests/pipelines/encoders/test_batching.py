@@ -151,3 +151,12 @@ def test_a_number_for_batch_is_rows_and_is_kept() -> None:
     plan = BatchBudget.of(EncoderConfig(name="wordllama", batch=8))
     assert (plan.rows, plan.units) == (8, 8 * 1024)
     assert plan.ceiling == plan.units
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200), st.integers(1, 20))
+def test_what_needs_no_padding_is_batched_as_it_comes(lengths: list[int], units: int, rows: int) -> None:
+    batches = BatchBudget(units=units, rows=rows, ceiling=units, pads=False).plan(np.array(lengths, np.int64))
+    assert [int(place) for batch in batches for place in batch] == list(range(len(lengths)))
+    assert all(0 < len(batch) <= rows for batch in batches)
+    # Only the last text of a batch may reach past the budget.
+    assert all(sum(lengths[place] for place in batch[:-1]) < units for batch in batches)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipelines.encoders import BadSample, Encoder, Prepared, load_encoder, load_preparer, resolve
-from pipelines.encoders.batching import BatchBudget, encode_safely, plan_batches
+from pipelines.encoders.batching import BatchBudget, encode_safely
 from pipelines.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 
@@ -83,7 +83,7 @@ def test_a_row_depends_on_its_own_text_only(name: str, texts: list[str], data: s
     lengths = [len(p) for p in prepared]
     budget = BatchBudget(units=64, rows=3, ceiling=64)
     planned = np.zeros_like(alone)
-    for batch in plan_batches(lengths, budget.units, budget.rows):
+    for batch in budget.plan(np.asarray(lengths)):
         some = encode_safely(encoder, [prepared[i] for i in batch], np.asarray(lengths)[batch], budget)
         planned[batch[some.good]] = some.vectors_BD
     np.testing.assert_allclose(planned, alone, atol=1e-5)

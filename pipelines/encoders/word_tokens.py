@@ -1,0 +1,84 @@
+"""Tokenising each distinct word once, for tokenisers that never join two words into one token.
+
+SentencePiece-like BPE of the Llama family treats a whole text as one word, so that its own cache never hits, and spends
+most of the time of a fast encoder. But as long as no token has a space after its first other character, merges never
+cross from one word to the next: the ids of a text are those of its words, one after the other.
+
+Shapes: B texts, W words of all of them together.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer
+
+from pipelines.encoders.tokens import TokenLists
+
+_SPACE = "▁"
+_MOST_IDS = 1 << 21  # of known words; past that they are forgotten
+
+
+class WordTokenizer:
+    """Gives the ids that `tokenizer.encode_batch_fast(texts, add_special_tokens=False)` gives. Safe in threads."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        """Check the rule.
+
+        Args:
+            tokenizer: BPE whose normaliser puts a space before each text, and writes spaces as `▁`.
+            max_length: Ids after which a text is cut.
+
+        Raises:
+            ValueError: A token of it joins two words.
+        """
+        described = json.loads(tokenizer.to_str())
+        if crossing := [token for token in described["model"]["vocab"] if _SPACE in token.lstrip(_SPACE)]:
+            raise ValueError(f"the token {crossing[0]!r} joins two words, so that words cannot be tokenised alone")
+        self._tokenizer, self._max_length = tokenizer, max_length
+        tokenizer.enable_truncation(max_length)
+        # A text with any of these is tokenised as it stands: runs of spaces are tokens of their own, and so are these.
+        self._whole = [f"  |^ | $|{_SPACE}", *(token["content"] for token in described["added_tokens"])]
+        self._lock = threading.Lock()
+        self._place_of: dict[str, int] = {}
+        self._known = TokenLists.of([])
+
+    def encode(self, texts: Sequence[str]) -> TokenLists:
+        """Return the ids of B texts, without special tokens."""
+        array = pa.array(texts, pa.large_string())
+        is_whole = pc.match_substring_regex(array, self._whole[0])
+        for content in self._whole[1:]:
+            is_whole = pc.or_(is_whole, pc.match_substring(array, content))
+        words = pc.split_pattern(array, " ")
+        if pc.any(is_whole).as_py():
+            wholes = pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), array)
+            words = pc.if_else(is_whole, wholes, words)
+        return self._of_words(words)
+
+    def _of_words(self, words: pa.ListArray) -> TokenLists:
+        """Look words up, and lay the ids of each text's words behind one another."""
+        distinct = words.flatten().dictionary_encode()
+        with self._lock:
+            places = self._places(distinct.dictionary.to_pylist())
+            known = self._known
+        ids_W = known.take(places[distinct.indices.to_numpy()])
+        offsets = words.offsets.to_numpy()
+        ids = TokenLists(ids_W.flat, ids_W.starts[offsets - offsets[0]])
+        return ids.cut_to(self._max_length)
+
+    def _places(self, words: list[str]) -> npt.NDArray[np.int64]:
+        """Return where words are known, after tokenising those that are not."""
+        if len(self._known.flat) > _MOST_IDS:
+            self._place_of, self._known = {}, TokenLists.of([])
+        new = [word for word in words if word not in self._place_of]
+        if new:
+            encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+            self._place_of |= {word: len(self._known) + i for i, word in enumerate(new)}
+            self._known = TokenLists.joined([self._known, TokenLists.of([e.ids for e in encodings])])
+        return np.fromiter(map(self._place_of.__getitem__, words), np.int64, len(words))
