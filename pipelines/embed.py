@@ -51,7 +51,7 @@ from schemas.records import Lease, LeaseResult, Reject, Shard, ShardCount, Stage
 _AHEAD = 2
 _PARTS_BEGUN = 1
 _WINDOWS_ALIVE = _AHEAD + 2  # waiting, being filled, being encoded
-_PREPARE_ROWS = {"text": 1024, "image": 64, "vector": 1024}
+_PREPARE_ROWS = {"text": 4096, "image": 64, "vector": 1024}
 _FEWEST_JUDGED = 10_000
 _FIT_SHARDS = 32
 

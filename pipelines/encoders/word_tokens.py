@@ -10,6 +10,7 @@ Shapes: B texts, W words of all of them together.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Sequence
 
@@ -43,18 +44,17 @@ class WordTokenizer:
             raise ValueError(f"the token {crossing[0]!r} joins two words, so that words cannot be tokenised alone")
         self._tokenizer, self._max_length = tokenizer, max_length
         tokenizer.enable_truncation(max_length)
-        # A text with any of these is tokenised as it stands: runs of spaces are tokens of their own, and so are these.
-        self._whole = [f"  |^ | $|{_SPACE}", *(token["content"] for token in described["added_tokens"])]
+        # A text with any of these is tokenised as it stands: runs of spaces may be one token, and so are these.
+        added = [re.escape(token["content"]) for token in described["added_tokens"]]
+        self._whole = "|".join(["  ", "^ ", " $", _SPACE, *added])
         self._lock = threading.Lock()
-        self._place_of: dict[str, int] = {}
+        self._place_of = _Places()
         self._known = TokenLists.of([])
 
     def encode(self, texts: Sequence[str]) -> TokenLists:
         """Return the ids of B texts, without special tokens."""
         array = pa.array(texts, pa.large_string())
-        is_whole = pc.match_substring_regex(array, self._whole[0])
-        for content in self._whole[1:]:
-            is_whole = pc.or_(is_whole, pc.match_substring(array, content))
+        is_whole = pc.match_substring_regex(array, self._whole)
         words = pc.split_pattern(array, " ")
         if pc.any(is_whole).as_py():
             wholes = pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), array)
@@ -75,10 +75,18 @@ class WordTokenizer:
     def _places(self, words: list[str]) -> npt.NDArray[np.int64]:
         """Return where words are known, after tokenising those that are not."""
         if len(self._known.flat) > _MOST_IDS:
-            self._place_of, self._known = {}, TokenLists.of([])
-        new = [word for word in words if word not in self._place_of]
+            self._place_of, self._known = _Places(), TokenLists.of([])
+        places = np.fromiter(map(self._place_of.__getitem__, words), np.int64, len(words))
+        new = [words[at] for at in np.flatnonzero(places >= len(self._known))]
         if new:
             encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
-            self._place_of |= {word: len(self._known) + i for i, word in enumerate(new)}
             self._known = TokenLists.joined([self._known, TokenLists.of([e.ids for e in encodings])])
-        return np.fromiter(map(self._place_of.__getitem__, words), np.int64, len(words))
+        return places
+
+
+class _Places(dict[str, int]):
+    """Gives each new key the next number."""
+
+    def __missing__(self, key: str) -> int:
+        place = self[key] = len(self)
+        return place

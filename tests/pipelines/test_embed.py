@@ -183,7 +183,7 @@ def test_windows_are_bounded_by_bytes(tmp_path: Path) -> None:
     windows = list(Feeder(config, pa.schema([pa.field("n", pa.string())]), threads=1).feed(lease_of(config)))
     assert sum(len(part) for window in windows for part in window.parts) == 2_000
     assert len(windows) >= 2
-    one_call = 1024 * 500 * 4 * 2  # rows prepared at once, tokens of each with room to spare, bytes of a token
+    one_call = 4096 * 500 * 4 * 2  # rows prepared at once, tokens of each with room to spare, bytes of a token
     assert max(window.nbytes for window in windows) <= (1 << 20) // 4 + one_call
 
 
