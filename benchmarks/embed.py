@@ -9,7 +9,8 @@ Systems: `ceiling` prepares and encodes preloaded inputs, with nothing read or w
 All of them run the same weights; `lake`, `ray-data` and `lance-ray` run the very same encoder classes.
 
 Each system runs in processes of its own. `rows/s` is the steady state: from the moment the encoder is loaded to the
-last committed row. Peak memory is the largest sum of the processes' proportional set sizes.
+last committed row. Peak memory is the largest sum of the processes' proportional set sizes; `store MB` is what was
+put into Ray's object store, all in all.
 """
 
 from __future__ import annotations
@@ -166,14 +167,17 @@ def run_ceiling(shards: Path, encoder: str, out: Path) -> dict[str, float]:
 
 def run_lake(shards: Path, encoder: str, out: Path) -> dict[str, float]:
     """Run `jobs embed`."""
+    from cluster.session import connect
     from jobs import embed
 
     field = {"image": "jpg"} if encoder == "efficientnet-lite0" else {"text": "text", "id": "id"}
     config = EmbedConfig.model_validate(
         {"shards": str(shards), "table": str(out / "lake.lance"), "input": field, "encoder": {"name": encoder}}
     )
-    summary = embed.run(config)
-    return {"rows": summary.rows, "seconds": summary.seconds, "start_s": summary.start_s}
+    with connect():
+        summary = embed.run(config)
+        stored = _store_bytes()
+    return {"rows": summary.rows, "seconds": summary.seconds, "start_s": summary.start_s, "store_bytes": stored}
 
 
 def run_ray_data(shards: Path, encoder: str, out: Path) -> dict[str, float]:
@@ -207,7 +211,17 @@ def _ray_data(shards: Path, encoder: str, write: Callable[[Any], None]) -> dict[
     started = time.perf_counter()
     write(data)
     seconds = time.perf_counter() - started
-    return {"rows": len(read_all(shards, encoder)), "seconds": seconds, "start_s": started - began}
+    rows = len(read_all(shards, encoder))
+    return {"rows": rows, "seconds": seconds, "start_s": started - began, "store_bytes": _store_bytes()}
+
+
+def _store_bytes() -> int:
+    """Return the bytes put into this machine's object store since it started."""
+    import ray
+    from ray._private import internal_api
+
+    state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+    return int(internal_api.get_memory_info_reply(state).store_stats.cumulative_created_bytes)
 
 
 def run_loop(shards: Path, encoder: str, out: Path) -> dict[str, float]:
@@ -359,7 +373,9 @@ def main() -> None:
 
 
 def _print(results: list[dict[str, Any]]) -> None:
-    table = Table("encoder", "system", "rows/s", "of ceiling", "start s", "whole run s", "peak MB", box=None)
+    table = Table(
+        "encoder", "system", "rows/s", "of ceiling", "start s", "whole run s", "peak MB", "store MB", box=None
+    )
     ceilings = {r["encoder"]: r["rows"] / r["seconds"] for r in results if r["system"] == "ceiling" and "rows" in r}
     for r in results:
         if "error" in r:
@@ -375,6 +391,7 @@ def _print(results: list[dict[str, Any]]) -> None:
             f"{r.get('start_s', 0):.1f}",
             f"{r['wall_s']:.1f}",
             f"{r['peak_bytes'] / 1e6:,.0f}",
+            f"{r['store_bytes'] / 1e6:,.1f}" if "store_bytes" in r else "",
         )
     Console(width=140).print(table)
 
