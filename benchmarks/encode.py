@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("text", "image"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    console = Console()
+    console = Console(width=160)
     if args.only != "image":
         console.print(text_table(args.texts, args.rounds))
     if args.only != "text":

@@ -157,7 +157,7 @@ def main() -> None:
         text_rows(grid)
     if args.only != "text":
         image_rows(grid, args.images, args.queries)
-    Console().print(grid)
+    Console(width=160).print(grid)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     faiss.omp_set_num_threads(os.cpu_count() or 1)
-    console = Console()
+    console = Console(width=160)
     real_ND = wordllama_vectors([text for _, text in texts()])
     real_ND = real_ND[np.random.default_rng(0).permutation(len(real_ND))[: args.rows + args.queries]]
     drawn_ND = spectrum_vectors(args.rows + args.queries, 768, real_ND)
