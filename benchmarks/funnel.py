@@ -8,7 +8,8 @@
 
 Every system runs in a process of its own, on the same vectors and as many threads. Recall@10 is against the exact
 float32 search, ties counted as found. `single` is the median of one query at a time, `batched` all queries in one
-call. Queries are vectors that no system has in its table. Results and pictures go to <out>, lake/bench by default.
+call. Queries are vectors that no system has in its table. Results and pictures go to <out>, lake/bench by default;
+what has figures there already is not measured again.
 """
 
 from __future__ import annotations
@@ -63,9 +64,8 @@ def main() -> int:
         (args.out / "growth.json").write_text(json.dumps(grown, indent=1))
         print(growth_table(grown))
         return 0
-    results = [run_apart(system, args, args.rows) for system in chosen_systems(args)]
     name = f"{args.data}-{args.rows}"
-    (args.out / f"results-{name}.json").write_text(json.dumps(results, indent=1))
+    results = [measured_once(system, args, args.out / f"results-{name}") for system in chosen_systems(args)]
     draw(results, args.out / f"frontier-{name}.png")
     print(summary(results))
     return 0
@@ -78,6 +78,19 @@ def chosen_systems(args: argparse.Namespace) -> list[str]:
     every = [*EXACT, FUNNEL, *(name for name in PEERS if name not in EXACT)]
     skipped = SLOW_TO_BUILD if args.rows > 400_000 and not args.slow else ()
     return [name for name in (args.systems or every) if name in (args.systems or ()) or name not in skipped]
+
+
+def measured_once(system: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure a system, unless `folder` has its figures from an earlier run: one that was interrupted goes on."""
+    path = folder / f"{system}.json"
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        return kept
+    result = run_apart(system, args, args.rows)
+    if "failed" not in result:
+        folder.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result, indent=1))
+    return result
 
 
 def run_apart(system: str, args: argparse.Namespace, rows: int) -> dict[str, Any]:
