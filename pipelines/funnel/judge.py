@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from pipelines.funnel.chain import Floats, Index, Positions
 from pipelines.funnel.plan import CardRow, Plan, RecallCard, recall_interval
 from pipelines.funnel.truth import Truth
@@ -30,6 +32,8 @@ _STEP = 1.12
 _FEWEST_QUERIES, _MOST_QUERIES = 1_000, 16_000
 _MOST_CHOOSING = 500
 _TIMED_QUERIES = 64
+_MARGINS = 100
+_WORTH_A_MARGIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Judge:
             shown = [n for n in _SHOWN_KEEPS if self._goal.k <= n <= trial.plan.stages[0].keep and n != keep]
             rows = [chosen, *(self._row(trial.plan.keeping(n), ranks_QT, (None, None)) for n in shown)]
             rows += [other.row for other in self._heard if other is not judged]
-            rows.sort(key=lambda row: (row.dims, row.bytes_per_vector, row.probes, row.keep))
+            rows.sort(key=_order)
             card = RecallCard(
                 k=self._goal.k,
                 queries=len(ranks_QT),
@@ -157,6 +161,50 @@ class Judge:
             )
             return replace(trial, plan=plan), card
         return None
+
+    def with_margin(
+        self, trial: Trial, card: RecallCard, scored: Callable[[Plan, Floats, slice], tuple[Floats, Positions]]
+    ) -> tuple[Trial, RecallCard]:
+        """Let easy queries stop early, if the others vouch that this looks at fewer candidates on the average.
+
+        Args:
+            trial: What the verdict chose.
+            card: Its card.
+            scored: Finds cosines and ids (Q, K), best first, as `trial.candidates` finds the ids.
+
+        Returns:
+            The trial with twice the candidates and the narrowest margin that reaches the target, and its card; what
+            was given where no margin looks at fewer.
+        """
+        k, asked = self._goal.k, self._vouching
+        plan = trial.plan.keeping(min(2 * trial.plan.stages[0].keep, MOST_CANDIDATES))
+        scores_QK, found_QK = scored(plan, self._queries_QD[asked], asked)
+        ranks_QT = self._truth.ranks(found_QK, asked)
+        below_QK = scores_QK[:, k - 1 : k] - scores_QK
+        for margin in np.quantile(below_QK[np.isfinite(below_QK)], np.arange(1, _MARGINS) / _MARGINS):
+            looked_Q = np.maximum(k, (below_QK <= margin).sum(axis=1))
+            if looked_Q.mean() > _WORTH_A_MARGIN * card.best.looked_at:
+                break
+            recall, low, high = recall_interval(self._truth.recall(ranks_QT, looked_Q))
+            if low < self._goal.recall:
+                continue
+            plan = plan.model_copy(update={"margin": float(margin)})
+            alone, batched = self._time(trial, plan)
+            row = card.best.model_copy(
+                update={
+                    "keep": plan.stages[0].keep,
+                    "margin": plan.margin,
+                    "looked_at": float(looked_Q.mean()),
+                    "recall": recall,
+                    "low": low,
+                    "high": high,
+                    "us_per_query": alone,
+                    "us_per_query_batched": batched,
+                }
+            )
+            rows = sorted([*card.rows, row], key=_order)
+            return replace(trial, plan=plan), card.model_copy(update={"rows": tuple(rows), "chosen": rows.index(row)})
+        return trial, card
 
     def _likely(self, ranks_QT: Positions, keep: int) -> float:
         return float(self._truth.recall(ranks_QT, keep).mean())
@@ -185,6 +233,7 @@ class Judge:
             precision=first.precision,
             keep=first.keep,
             probes=plan.probes,
+            looked_at=first.keep,
             recall=recall,
             low=low,
             high=high,
@@ -202,6 +251,10 @@ class Judge:
         asked_QD = self._queries_QD[self._choosing]
         alone = statistics.median(once(query_D[None]) for query_D in asked_QD[:_TIMED_QUERIES])
         return alone, min(once(asked_QD) for _ in range(2))
+
+
+def _order(row: CardRow) -> tuple[float, ...]:
+    return row.dims, row.bytes_per_vector, row.probes, row.keep, row.looked_at
 
 
 def _steps(least: int, most: int) -> Sequence[int]:

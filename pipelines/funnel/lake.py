@@ -62,11 +62,13 @@ class LakeIndex:
             where: SQL; only rows that satisfy it are searched.
         """
         plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
+        if keep is not None:
+            plan = plan.model_copy(update={"margin": None})
         dataset = self.dataset
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(query_BD), k), -1, np.int64)
         for row, query_D in enumerate(query_BD):
-            rows = candidates(dataset, plan, query_D, where)
+            rows = near_enough(plan, k, *candidates(dataset, plan, query_D, where))
             for stage in plan.stages[1:]:
                 last = stage is plan.stages[-1]
                 scores, rows = rank(dataset, stage, query_D, rows, k if last else max(k, stage.keep))
@@ -84,7 +86,7 @@ class LakeIndex:
             if reports:
                 _, rows = rank(dataset, stage, query_D, rows, stage.keep)
             else:
-                rows = candidates(dataset, plan, query_D, where)
+                rows = near_enough(plan, plan.k, *candidates(dataset, plan, query_D, where))
             seconds, asked = time.perf_counter() - started, dataset.io_stats_incremental()
             reports.append(
                 StageReport(
@@ -101,8 +103,8 @@ class LakeIndex:
         return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
 
-def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> Positions:
-    """Return the row ids that the first stage finds, through its column's index where it has one."""
+def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:
+    """Return cosines and row ids that the first stage finds, best first, through its column's index if it has one."""
     first = plan.stages[0]
     column = column_of(dataset, first.dims)
     nearest: dict[str, Any] = {"column": column, "q": cut(query_D, first.dims), "k": first.keep, "metric": "cosine"}
@@ -111,7 +113,16 @@ def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | 
     if plan.probes:
         nearest |= {"minimum_nprobes": plan.probes, "refine_factor": 1}
     scanner = dataset.scanner(columns=["_distance"], with_row_id=True, nearest=nearest, filter=where, prefilter=True)
-    return row_ids(scanner.to_table())
+    found = scanner.to_table()
+    return 1 - found["_distance"].to_numpy(), row_ids(found)
+
+
+def near_enough(plan: Plan, k: int, scores_K: Floats, rows_K: Positions) -> Positions:
+    """Leave out the candidates that the plan's margin puts too far below the k-th best."""
+    if plan.margin is None or len(rows_K) <= k:
+        return rows_K
+    looked_at = int((scores_K >= scores_K[k - 1] - plan.margin).sum())
+    return rows_K[:looked_at]
 
 
 def rank(

@@ -60,6 +60,8 @@ class Plan(_Record):
         home: `memory`: codes and vectors are in RAM; `lake`: the table's own columns and indexes are read.
         lists: Partitions of the first stage's index; 0 compares every code.
         probes: Partitions that a query looks into.
+        margin: Candidates whose cosine at the first stage is more than this below the k-th best are not looked at
+            again, so that easy queries stop early; None looks at all. In the lake, where each candidate is a read.
         k: Results that the recall was measured for.
         recall: Target that the plan was tuned to.
         codebook: Name of the table's companion that holds the trained codebook, where there is one.
@@ -69,6 +71,7 @@ class Plan(_Record):
     home: Home = "memory"
     lists: int = Field(0, ge=0)
     probes: int = Field(0, ge=0)
+    margin: float | None = Field(None, ge=0)
     k: int = Field(10, ge=1)
     recall: float = Field(0.95, gt=0, le=1)
     codebook: str = ""
@@ -81,6 +84,8 @@ class Plan(_Record):
                     f"stages must grow in dims and shrink in candidates; {narrow.dims} dims keeping {narrow.keep} "
                     f"cannot follow {wide.dims} dims keeping {wide.keep}"
                 )
+        if self.margin is not None and self.home != "lake":
+            raise ValueError("only a plan in the lake has a margin: in memory a candidate costs too little to ask")
         return self
 
     @property
@@ -128,6 +133,8 @@ class CardRow(_Record):
         precision: Its precision.
         keep: Candidates that it hands on.
         probes: Partitions looked into; 0 is all.
+        margin: Cosine below the k-th best at which candidates are left out; None leaves none out.
+        looked_at: Candidates that a query's later stages look at, on the average.
         recall: Share of the exact top k among the results, over the held-out queries.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
@@ -140,6 +147,8 @@ class CardRow(_Record):
     precision: Precision
     keep: int
     probes: int
+    margin: float | None = None
+    looked_at: float
     recall: float
     low: float
     high: float
@@ -188,12 +197,13 @@ class RecallCard(_Record):
         """Lay the card out as a table for people; the plan's row is starred."""
         said = f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; exact: "
         said += f"{self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches"
-        head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'probes':>6} {'recall':>7} {'95 % interval':>15}"
-        head += f" {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
+        head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'of them':>7} {'probes':>6}"
+        head += f" {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
+        star = {self.chosen: "*"}
         lines = [
-            f"{'*' if i == self.chosen else ' '} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.probes or 'all':>6}"
-            f" {r.recall:>7.4f}  {r.low:>.4f}-{r.high:.4f} {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8}"
-            f" {r.bytes_per_vector:>6}"
+            f"{star.get(i, ' ')} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.looked_at:>7,.0f}"
+            f" {r.probes or 'all':>6} {r.recall:>7.4f}  {r.low:>.4f}-{r.high:.4f}"
+            f" {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8} {r.bytes_per_vector:>6}"
             for i, r in enumerate(self.rows)
         ]
         return "\n".join([said, head, *lines])

@@ -48,9 +48,14 @@ class Truth:
             ranks_QT[query, :count] = np.array([place.get(identity, missing) for identity in ids_T[:count].tolist()])
         return ranks_QT
 
-    def recall(self, ranks_QT: npt.NDArray[np.int64], keep: int) -> npt.NDArray[np.float64]:
-        """Recall of each query (Q,) if the first `keep` candidates are ranked exactly; ties count as found."""
-        found_Q: npt.NDArray[np.int64] = (ranks_QT < keep).sum(axis=1)
+    def recall(self, ranks_QT: npt.NDArray[np.int64], keep: int | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Recall of each query (Q,) if its first `keep` candidates are ranked exactly; ties count as found.
+
+        Args:
+            ranks_QT: Places of the true neighbours.
+            keep: One number, or one for each query (Q,).
+        """
+        found_Q: npt.NDArray[np.int64] = (ranks_QT < np.reshape(keep, (-1, 1))).sum(axis=1)
         return np.minimum(found_Q, self.k) / self.k
 
 

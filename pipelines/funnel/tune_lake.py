@@ -7,6 +7,7 @@ of the table that may not find themselves, unless queries are given. Shapes: Q q
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 from lance import LanceDataset
@@ -65,7 +66,8 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
             f"candidates (the best reached {judge.most():.4f}); run: python -m jobs shortlist CONFIG with more dims, "
             "lower --recall, or hold out more rows"
         )
-    return TunedFunnel(plan=best[0].plan, card=best[1])
+    trial, card = judge.with_margin(*best, partial(_scored, dataset, own_Q))
+    return TunedFunnel(plan=trial.plan, card=card)
 
 
 def _draw(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
@@ -79,15 +81,24 @@ def _draw(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
 
 
 def _trial(dataset: LanceDataset, plan: Plan, own_Q: Positions | None) -> Trial:
-    def find(queries_QD: Floats, which: slice) -> Positions:
-        found_QK = np.full((len(queries_QD), plan.stages[0].keep), -1, np.int64)
-        for row, query_D in enumerate(queries_QD):
-            found = candidates(dataset, plan, query_D, None)
-            others = found if own_Q is None else found[found != own_Q[which][row]]
-            found_QK[row, : len(others)] = others
-        return found_QK
+    return Trial(
+        plan,
+        lambda queries_QD, which: _scored(dataset, own_Q, plan, queries_QD, which)[1],
+        lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).find(queries_QD, narrowed.k),
+    )
 
-    return Trial(plan, find, lambda narrowed, queries_QD: LakeIndex(dataset, narrowed).find(queries_QD, narrowed.k))
+
+def _scored(
+    dataset: LanceDataset, own_Q: Positions | None, plan: Plan, queries_QD: Floats, which: slice
+) -> tuple[Floats, Positions]:
+    """Return cosines and row ids (Q, K) of the first stage, best first, without the queries' own rows."""
+    scores_QK = np.full((len(queries_QD), plan.stages[0].keep), -np.inf, np.float32)
+    found_QK = np.full(scores_QK.shape, -1, np.int64)
+    for row, query_D in enumerate(queries_QD):
+        scores, found = candidates(dataset, plan, query_D, None)
+        others = np.ones(len(found), bool) if own_Q is None else found != own_Q[which][row]
+        found_QK[row, : others.sum()], scores_QK[row, : others.sum()] = found[others], scores[others]
+    return scores_QK, found_QK
 
 
 def _probes(dataset: LanceDataset, column: str) -> list[int]:

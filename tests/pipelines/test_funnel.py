@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipelines.funnel import Funnel, Goal
+from pipelines.funnel import Funnel, Goal, Plan
 from pipelines.matryoshka import cut, unit
 from pipelines.tables import VectorTable, to_arrow
 from schemas.columns import Ladder, Space, prefix_column, vector_field
@@ -211,6 +211,22 @@ def test_the_proof_is_the_exact_answer(table: VectorTable) -> None:
     assert dict(proven.touched)[WIDTH] < 1
     with pytest.raises(TableError, match="resident=True"):
         Funnel.open(table, resident=False).prove(query())
+
+
+def test_in_the_lake_easy_queries_look_at_fewer_candidates(table: VectorTable) -> None:
+    funnel = Funnel.open(table, resident=False)
+    best = funnel.card.best
+    assert funnel.plan.margin == best.margin
+    assert best.margin is not None
+    assert best.low >= GOAL.recall
+    looked_at = [funnel.explain(query(seed)).stages[1].compared for seed in range(40)]
+    assert min(looked_at) < max(looked_at) <= funnel.plan.stages[0].keep
+    assert np.mean(looked_at) == pytest.approx(best.looked_at, rel=0.3)
+    whole = [row for row in funnel.card if row.margin is None and row.low >= GOAL.recall]
+    assert best.looked_at < min(row.looked_at for row in whole)
+    assert funnel.search(query(), recall=whole[0].low - 1e-9).num_rows == 10
+    with pytest.raises(ValueError, match="only a plan in the lake has a margin"):
+        Plan(stages=funnel.plan.stages, margin=0.1)
 
 
 def test_the_lake_tunes_how_much_of_an_index_to_probe(table: VectorTable) -> None:
