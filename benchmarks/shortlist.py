@@ -97,7 +97,7 @@ def exact_table(name: str, table: VectorTable, x_ND: Halves, q_QD: Singles, k: i
     for precision in ("float32", "bfloat16"):
         systems[f"product, {precision}"] = partial(product, x_ND, q_QD, getattr(torch, precision))
         systems[f"shortlist, {precision}"] = partial(shortlist, x_ND, ids, q_QD, (width,), k, precision)
-    systems["shortlist, from its table"] = partial(search_table, table, q_QD, (width,), k)
+    systems["shortlist, from its table"] = partial(search_table, table, q_QD, (width,), k, memory_bytes=4 << 30)
     systems["faiss"] = partial(index.search, q_QD, k)
     systems["lance"] = partial(lance_nearest, table, q_QD, k)
     seconds = take_turns(systems, rounds)

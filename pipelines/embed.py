@@ -284,11 +284,13 @@ class Embedder:
                 self._done[name] += int(amount)
             if rows is None or not good.any():
                 continue
+            if not good.all():
+                rows, vectors_ND = rows.filter(pa.array(good)), vectors_ND[good]
             if rotation is not None:
                 vectors_ND = rotation.apply(vectors_ND)
-            columns = [rows.column(name).filter(pa.array(good)) for name in names]
+            columns = [rows.column(name) for name in names]
             fields = [schema.field(name) for name in [*names, VECTOR]]
-            yield pa.RecordBatch.from_arrays([*columns, to_arrow(vectors_ND[good])], schema=pa.schema(fields))
+            yield pa.RecordBatch.from_arrays([*columns, to_arrow(vectors_ND)], schema=pa.schema(fields))
 
     def _check_rejects(self, lease_run: _LeaseRun) -> None:
         share = len(lease_run.rejects) / max(1, lease_run.seen)
@@ -321,7 +323,7 @@ class _LeaseRun:
         if rows is None:
             return
         shards = rows.column("shard").to_numpy()
-        self.rows.update(Counter(shards[good].tolist()))
+        self.rows.update(dict(zip(*map(np.ndarray.tolist, np.unique(shards[good], return_counts=True)), strict=True)))
         for place, why in bad.items():
             position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
             self.rejects.append(Reject(int(shards[place]), position, key, why.reason, str(why)))
