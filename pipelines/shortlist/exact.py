@@ -149,18 +149,19 @@ class _Dim:
         group = 1
         while group < _GROUP and rows % (2 * group) == 0 and rows >= 2 * group * self.k:
             group *= 2
-        values_BQ = _ordered(rough_BQ)
+        grouped_GIQ = _ordered(rough_BQ).view(-1, group, queries)
+        maxima_GQ = grouped_GIQ.amax(1)
         self.blocks += 1
         if self.pool is not None:
-            self.pool.append(values_BQ.view(-1, group, queries).amax(1).view(rough_BQ.dtype))
+            self.pool.append(maxima_GQ.view(rough_BQ.dtype))
             if is_last or self.blocks & (self.blocks - 1) == 0:
                 self._raise_bound()
         floor_Q = self._floor(rough_BQ.dtype)
         if floor_Q.min() < 0:
-            values_BQ = rough_BQ
-        floor_Q = floor_Q.view(values_BQ.dtype)
-        grouped_GIQ = values_BQ.view(-1, group, queries)
-        at_G, at_Q = _passing(grouped_GIQ.amax(1), floor_Q)
+            grouped_GIQ = rough_BQ.view(-1, group, queries)
+            maxima_GQ = grouped_GIQ.amax(1)
+        floor_Q = floor_Q.view(grouped_GIQ.dtype)
+        at_G, at_Q = _passing(maxima_GQ, floor_Q)
         opened_CI = grouped_GIQ[at_G, :, at_Q]
         at_C, at_I = (opened_CI >= floor_Q[at_Q, None]).nonzero(as_tuple=True)
         keys = (at_Q[at_C] << 32) | (at_G[at_C] * group + at_I + start)
