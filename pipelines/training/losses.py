@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class LinearHeads(nn.Module):
     def forward(self, x_BD: Tensor) -> list[Tensor]:
         """Return the (B, C) logits of each dim, ascending."""
         if self.tied:
-            (head,) = self.heads
+            head = cast(nn.Linear, self.heads[0])
             return [product + head.bias for product in partial_products(x_BD, head.weight, self.dims)]
         return [head(x_BD[:, :dim]) for head, dim in zip(self.heads, self.dims, strict=True)]
 
@@ -228,7 +228,7 @@ def partial_products(x_BD: Tensor, w_CD: Tensor, dims: Sequence[int]) -> Iterato
 
 
 def partial_cosines(x_BD: Tensor, y_CD: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the (B, C) cosines of the rows' prefixes at every dim; an all-zero prefix is at 0 to everything and learns nothing."""
+    """Yield the (B, C) cosines of the rows' prefixes at every dim; an all-zero prefix is at 0, and learns nothing."""
     norms = zip(_inverse_norms(x_BD, dims), _inverse_norms(y_CD, dims), strict=True)
     for product_BC, (x_B, y_C) in zip(partial_products(x_BD, y_CD, dims), norms, strict=True):
         yield product_BC * x_B[:, None] * y_C

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed
@@ -23,7 +23,9 @@ def gather_rows(*tensors: Tensor) -> list[Tensor]:
 
     Gradients flow back to the worker that each row is from, summed over workers.
     """
-    return [_GatherRows.apply(x) if world_size() > 1 else x for x in tensors]
+    if world_size() == 1:
+        return list(tensors)
+    return [cast(Tensor, _GatherRows.apply(x)) for x in tensors]  # type: ignore[no-untyped-call]
 
 
 def total_over_ranks(value: Tensor | float, device: torch.device) -> Tensor:

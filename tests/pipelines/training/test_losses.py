@@ -194,5 +194,5 @@ def test_the_temperature_is_learnt_and_bounded() -> None:
 
 @pytest.mark.parametrize(("dims", "weights"), [((4, 2), None), ((), None), ((0, 2), None), ((2, 4), (1.0,))])
 def test_dims_and_weights_that_mean_nothing_are_refused(dims: tuple[int, ...], weights: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="dims|weights"):
+    with pytest.raises(ValueError, match=r"dims|weights"):
         Nested(dims, functional.mse_loss, weights)
