@@ -79,6 +79,7 @@ class DataConfig(Block):
         group: Of a head: column whose equal rows are held out together, or not at all. Default: the row itself.
         held_out: Of a head: the fraction held out.
         samples: Samples that make an epoch; None counts them first, by reading the shards once.
+        classes: Where labels are the numbers 0, 1, …: how many; None collects them while counting.
         shuffle_rows: Samples of a worker among which the next is drawn.
         augment: Crop and flip the training images at random.
     """
@@ -93,6 +94,7 @@ class DataConfig(Block):
     group: str | None = None
     held_out: float = Field(0.1, ge=0, lt=1)
     samples: int | None = Field(None, ge=1)
+    classes: int | None = Field(None, ge=2)
     shuffle_rows: int = Field(10_000, ge=1)
     augment: bool = True
 
