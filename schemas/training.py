@@ -76,8 +76,10 @@ class DataConfig(Block):
         caption: Field with the words that belong to an image.
         table: Of a head: the table whose vectors, whole and frozen, it learns from.
         caption_encoder: Of a head from pairs: the frozen encoder of the captions.
-        group: Of a head: column whose equal rows are held out together, or not at all. Default: the row itself.
+        group: Of a head: column whose equal rows are held out together, or not at all. Default: each row by itself.
+        group_without: Words that make no difference there: `man cook` and `woman cook` are one group without the first.
         held_out: Of a head: the fraction held out.
+        noise: Of a head: length of the random vector added to each unit vector, anew each time it is learnt from.
         samples: Samples that make an epoch; None counts them first, by reading the shards once.
         classes: Where labels are the numbers 0, 1, …: how many; None collects them while counting.
         shuffle_rows: Samples of a worker among which the next is drawn.
@@ -92,7 +94,9 @@ class DataConfig(Block):
     table: str | None = None
     caption_encoder: str = "wordllama"
     group: str | None = None
+    group_without: tuple[str, ...] = ()
     held_out: float = Field(0.1, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0)
     samples: int | None = Field(None, ge=1)
     classes: int | None = Field(None, ge=2)
     shuffle_rows: int = Field(10_000, ge=1)
@@ -168,7 +172,14 @@ class RunConfig(Block):
         return self
 
 
-class TrainConfig(Block):
+class Recipe(Block):
+    """What the loop is told: how weights move, and for how long."""
+
+    optimiser: OptimiserConfig = OptimiserConfig()
+    run: RunConfig = RunConfig()
+
+
+class TrainConfig(Recipe):
     """Settings of `python -m jobs train`.
 
     Attributes:
@@ -181,8 +192,6 @@ class TrainConfig(Block):
     model: ModelConfig = ModelConfig()
     data: DataConfig
     loss: LossConfig
-    optimiser: OptimiserConfig = OptimiserConfig()
-    run: RunConfig = RunConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()
 

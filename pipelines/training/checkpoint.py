@@ -38,14 +38,20 @@ def read_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: It is of another run.
     """
-    if not (folder / FILE).exists():
-        return None
-    state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    if state["identity"] != identity:
+    state = load_checkpoint(folder)
+    if state is not None and state["identity"] != identity:
         raise ConfigError(
             f"{folder / FILE} is of a run with other settings ({_differing(state['identity'], identity)}); "
             "go on with those, or give another folder"
         )
+    return state
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return the checkpoint of a folder, whatever run it is of, or None."""
+    if not (folder / FILE).exists():
+        return None
+    state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
     return state
 
 

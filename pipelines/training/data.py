@@ -45,6 +45,10 @@ class Draws:
         """Return (own rows, *shape) uniform numbers in 0…1."""
         return torch.rand((self._rows, *shape), generator=self._generator)[self._own]
 
+    def randn(self, *shape: int) -> Tensor:
+        """Return (own rows, *shape) normal numbers."""
+        return torch.randn((self._rows, *shape), generator=self._generator)[self._own]
+
 
 Augment = Callable[[Batch, Draws], Batch]
 
@@ -141,5 +145,16 @@ def mask_tokens(mask_id: int, vocabulary: int, special: int, share: float = 0.15
         others_BL = special + (what * (vocabulary - special)).long()
         hidden_BL = torch.where(how < 0.8, mask_id, torch.where(how < 0.9, others_BL, ids_BL))
         return torch.where(is_chosen, hidden_BL, ids_BL), mask_BL, torch.where(is_chosen, ids_BL, IGNORED)
+
+    return augment
+
+
+def add_noise(length: float) -> Augment:
+    """Return an augmentation of unit vectors, (B, D) float: a random one of some length is added to each."""
+
+    def augment(batch: Batch, draws: Draws) -> Batch:
+        return tuple(
+            x + draws.randn(x.shape[1]) * (length / x.shape[1] ** 0.5) if x.is_floating_point() else x for x in batch
+        )
 
     return augment

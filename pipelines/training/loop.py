@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,10 @@ from pipelines.training.ranks import rank, total_over_ranks, world_size
 from pipelines.training.schedule import lr_factor, make_optimiser
 from pipelines.training.tasks import Task
 from schemas.errors import ConfigError, RunError
-from schemas.training import OptimiserConfig, RunConfig
+from schemas.training import Recipe, RunConfig
 
 _SHOWN_EVERY_S = 0.25
+_SHOWN_EVERY_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class History:
 def fit(
     task: Task,
     data: Data,
-    optimiser: OptimiserConfig,
-    run: RunConfig,
+    recipe: Recipe,
     *,
     valid: Data | None = None,
     folder: Path | None = None,
@@ -107,8 +107,7 @@ def fit(
     Args:
         task: Model and loss; ends on the run's device, in evaluation mode.
         data: What it learns from.
-        optimiser: How weights move.
-        run: How long, on what.
+        recipe: How weights move, for how long, on what; a whole `TrainConfig` is one.
         valid: Data held out, measured after every epoch.
         folder: Where the checkpoint and the curves go, and where a run goes on from; None keeps nothing.
         watch: Told how it goes.
@@ -121,9 +120,9 @@ def fit(
         RunError: The loss is no longer a number.
 
     Example:
-        >>> history = fit(ImageClassifier(model, loss, 10), Arrays((images, labels)), optimiser, run)  # doctest: +SKIP
+        >>> history = fit(ImageClassifier(model, loss, 10), Arrays((images, labels)), Recipe())  # doctest: +SKIP
     """
-    return _Fit(task, data, optimiser, run, folder, watch).run(valid)
+    return _Fit(task, data, recipe, folder, watch).run(valid)
 
 
 def device_of(run: RunConfig) -> torch.device:
@@ -156,18 +155,17 @@ def dtype_of(run: RunConfig, device: torch.device) -> torch.dtype:
 class _Fit:
     """One call of `fit`."""
 
-    def __init__(
-        self, task: Task, data: Data, optimiser: OptimiserConfig, run: RunConfig, folder: Path | None, watch: Watch
-    ) -> None:
-        self._data, self._settings, self._run, self._folder, self._watch = data, optimiser, run, folder, watch
-        self._device = device_of(run)
-        self._dtype = dtype_of(run, self._device)
+    def __init__(self, task: Task, data: Data, recipe: Recipe, folder: Path | None, watch: Watch) -> None:
+        self._data, self._recipe, self._folder, self._watch = data, recipe, folder, watch
+        self._settings, self._run = recipe.optimiser, recipe.run
+        self._device = device_of(self._run)
+        self._dtype = dtype_of(self._run, self._device)
         self._task = task
         self._module = cast(nn.Module, task).to(self._device)
-        self._optimiser = make_optimiser(self._module, optimiser)
+        self._optimiser = make_optimiser(self._module, self._settings)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype == torch.float16)
-        self._per_epoch = data.steps(run.batch)
-        self._steps = self._per_epoch * run.epochs
+        self._per_epoch = data.steps(self._run.batch)
+        self._steps = self._per_epoch * self._run.epochs
         self._history = History()
         self._step = 0
         self._sums = torch.zeros(1 + len(task.dims), device=self._device)
@@ -198,7 +196,7 @@ class _Fit:
             is_due = bool(every and self._step % every == 0) and not is_last
             if is_due:
                 self._save()
-            if (is_due or pace.is_due() or self._step == self._steps) and not is_last:
+            if (is_due or pace.is_due(self._step) or self._step == self._steps) and not is_last:
                 self._tell(pace, saved=is_due)
                 if self._history.is_stopped:
                     self._save()
@@ -289,10 +287,15 @@ class _Fit:
         write_checkpoint(self._folder, state)
 
     def _identity(self) -> str:
-        """What a run that goes on must agree on with the one before: not the device, nor how often it saves."""
-        free = {"device", "tensorboard", "checkpoint_steps", "workers"}
-        said = {**self._settings.model_dump(), **self._run.model_dump(exclude=free), "steps": self._steps}
-        return "\n".join(f"{name}={value}" for name, value in sorted(said.items()))
+        """What a run that goes on must agree on with the one before: not where it runs, nor how often it saves."""
+        free: dict[str, Any] = {
+            "out": True,
+            "storage": True,
+            "run": {"device", "tensorboard", "checkpoint_steps", "workers"},
+        }
+        said = {**self._recipe.model_dump(exclude=free), "steps": self._steps, "dims": self._task.dims}
+        blocks = ((name, block if isinstance(block, dict) else {"": block}) for name, block in said.items())
+        return "\n".join(f"{name}.{key}={value}" for name, block in blocks for key, value in block.items())
 
     def _distributed(self) -> nn.Module:
         if world_size() == 1:
@@ -322,10 +325,9 @@ class _Pace:
         self._batch, self._began, self._shown = batch, time.monotonic(), 0.0
         self._first: int | None = None
 
-    def is_due(self) -> bool:
-        # Workers must agree on it, and their clocks do not.
-        if world_size() > 1:
-            return False
+    def is_due(self, step: int) -> bool:
+        if world_size() > 1:  # they must agree on it, and their clocks do not
+            return step % _SHOWN_EVERY_STEPS == 0
         now = time.monotonic()
         if now - self._shown < _SHOWN_EVERY_S:
             return False

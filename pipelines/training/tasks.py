@@ -7,7 +7,7 @@ Shapes: B rows, H, W, C of pixels, L tokens, D features, G dims.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +31,17 @@ class Task(Protocol):
         metric: What `judge` measures.
     """
 
-    dims: tuple[int, ...]
     metric: str
 
-    def __call__(self, *batch: Tensor) -> Losses:
-        """Return the losses of a batch."""
+    @property
+    def dims(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the `Losses` of a batch."""
         ...
 
-    def judge(self, *batch: Tensor) -> tuple[Tensor, int]:
-        """Return how many answers are right at each dim, (G,), and of how many."""
+    def judge(self, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
+        """Return how many answers of a batch are right at each dim, (G,), and of how many."""
         ...
 
 
