@@ -15,7 +15,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.session import has_gpu
@@ -23,8 +22,8 @@ from schemas.errors import RunError
 
 Report = dict[str, Any]
 Tell = Callable[[Report, Path | None], bool]
-"""How a worker says how it goes: a report, and the checkpoint that it has just written, if it has. Every worker calls it
-equally often; it returns whether the run is to stop."""
+"""How a worker says how it goes: a report, and the checkpoint that it has just written, if it has. Every worker calls
+it equally often; it returns whether the run is to stop."""
 Work = Callable[[Path, Tell], None]
 """What each worker does: given a folder of its own, which holds the last checkpoint if there is one."""
 
@@ -68,7 +67,7 @@ def train_together(work: Work, workers: int, folder: Path, show: Callable[[Repor
     Raises:
         RunError: A worker failed, and so did all retries.
     """
-    board = ray.remote(Board).options(num_cpus=0).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
     trainer = _trainer(work, workers, folder, board, retries)
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(_outcome(trainer)), name="ray-train", daemon=True)
@@ -76,7 +75,8 @@ def train_together(work: Work, workers: int, folder: Path, show: Callable[[Repor
     is_stopping = False
     while thread.is_alive():
         thread.join(_POLL_S)
-        for report in ray.get(board.take.remote(is_stopping)):
+        reports: list[Report] = ray.get(board.take.remote(is_stopping))
+        for report in reports:
             is_stopping = show(report) or is_stopping
     ray.kill(board)
     (outcome,) = ended
@@ -86,7 +86,7 @@ def train_together(work: Work, workers: int, folder: Path, show: Callable[[Repor
         outcome.checkpoint.to_directory(str(folder))
 
 
-def _trainer(work: Work, workers: int, folder: Path, board: ActorHandle[Board], retries: int) -> TorchTrainer:
+def _trainer(work: Work, workers: int, folder: Path, board: Any, retries: int) -> TorchTrainer:
     gpu = has_gpu()
     each = {} if gpu else {"CPU": _cpus(workers)}
     return TorchTrainer(

@@ -24,10 +24,12 @@ from rich.table import Table
 
 from cluster.session import connect
 from jobs.stopping import Stop
+from pipelines.tables import VectorTable
 from pipelines.training.checkpoint import FILE
 from pipelines.training.frozen import read_frozen
 from pipelines.training.loop import Epoch
 from pipelines.training.loop import Progress as Reached
+from pipelines.training.project import project
 from pipelines.training.samples import Survey, survey
 from pipelines.training.saved import ModelFile, make_task, save_checkpointed
 from pipelines.training.train_head import Trained, train_head
@@ -72,8 +74,12 @@ def run(config: TrainConfig, console: Console, *, log: str = "screen") -> bool:
     if config.is_head:
         with _Screen(console, log) as screen, Stop() as stop:
             trained = train_head(config, lambda reached: screen.show(reached) or stop.asked)
-        print_head(trained, console)
-        return trained.history.is_stopped
+        if not trained.is_stopped:
+            print_head(trained, console)
+            if config.into and config.data.table:
+                rows = project(VectorTable.open(config.data.table, storage=config.storage), trained.path, config.into)
+                console.print(f"{config.into}: {rows:,} rows through the head")
+        return trained.is_stopped
     known = survey(config)
     console.print(f"{known.samples:,} samples" + (f", {len(known.classes)} classes" if known.classes else ""))
     is_stopped = _train_together(config, known, console, log) if config.run.workers > 1 else None

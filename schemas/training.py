@@ -185,10 +185,12 @@ class TrainConfig(Recipe):
     Attributes:
         kind: What is trained on what.
         out: Folder for the checkpoint, the curves, and in the end the trained encoder.
+        into: Of a head: table that gets the vectors of `data.table` through the head; nothing is encoded again for it.
     """
 
     kind: Kind
     out: str
+    into: str | None = None
     model: ModelConfig = ModelConfig()
     data: DataConfig
     loss: LossConfig
@@ -228,6 +230,8 @@ class TrainConfig(Recipe):
             raise ValueError(
                 f"run.accumulate is for kind=classify; kind={self.kind} compares the rows of a whole batch"
             )
+        if self.into and not self.is_head:
+            raise ValueError(f"into is for a head; after kind={self.kind} the data is embedded by `jobs embed`")
         if self.is_head and self.run.workers > 1:
             raise ValueError("a head is trained by one worker; its vectors are few enough")
         return self

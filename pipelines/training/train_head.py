@@ -8,11 +8,12 @@ Shapes: N rows, T width of the frozen vectors, D width of the head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import torch
 from torch import Tensor
 
@@ -23,12 +24,13 @@ from pipelines.rotation import fit_pca
 from pipelines.training.data import Arrays, add_noise
 from pipelines.training.frozen import Floats, Frozen, read_frozen
 from pipelines.training.heads import LabelHead, PairHead, SimilarityHead, Stack
-from pipelines.training.loop import History, Watch, fit
+from pipelines.training.loop import Watch, fit
 from schemas.config import EncoderConfig
 from schemas.records import Modality
 from schemas.training import TrainConfig
 
 _K = 10
+_MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,19 @@ class Trained:
 
     Attributes:
         path: Its folder: `encoder.path` of `jobs embed`.
-        history: How the training went.
         measure: What `by_dim` is.
         by_dim: On the rows held out, at each dim of the ladder; empty where fewer than a dozen are.
         before: The same by the prefixes of the frozen vectors, as they lie in the table; empty for pairs.
         held_out: Rows held out.
+        is_stopped: It was asked to stop before its end, and there is no head yet.
     """
 
     path: Path
-    history: History
     measure: str = ""
     by_dim: dict[int, float] = field(default_factory=dict)
     before: dict[int, float] = field(default_factory=dict)
     held_out: int = 0
+    is_stopped: bool = False
 
 
 def train_head(config: TrainConfig, watch: Watch = lambda progress: False) -> Trained:
@@ -68,9 +70,24 @@ def train_head(config: TrainConfig, watch: Watch = lambda progress: False) -> Tr
     valid = Arrays(_columns(frozen, frozen.is_held_out_N), shuffle=False) if frozen.is_held_out_N.any() else None
     history = fit(task, learnt, config, valid=valid, folder=Path(config.out), watch=watch)
     path = Path(config.out) / "encoder"
+    if history.is_stopped:
+        return Trained(path, is_stopped=True)
     task.cpu()
     _save(config, frozen, task, path)
-    return _judged(Trained(path, history), config.loss.dims, frozen, task)
+    trained = _judged(Trained(path), config.loss.dims, frozen, task)
+    (Path(config.out) / _MEASURED).write_bytes(
+        orjson.dumps(asdict(trained), default=str, option=orjson.OPT_NON_STR_KEYS)
+    )
+    return trained
+
+
+def read_trained(out: Path) -> Trained | None:
+    """Return the head that was trained into a folder, with its measurements, or None."""
+    if not (out / _MEASURED).exists():
+        return None
+    said = orjson.loads((out / _MEASURED).read_bytes())
+    by_dim, before = ({int(dim): share for dim, share in said[name].items()} for name in ("by_dim", "before"))
+    return Trained(out / "encoder", said["measure"], by_dim, before, said["held_out"])
 
 
 def _make_task(config: TrainConfig, frozen: Frozen) -> LabelHead | PairHead | SimilarityHead:
