@@ -29,7 +29,7 @@ from schemas.columns import VECTOR, prefix_column
 NEWS_QUESTIONS = ("the band's new album tops the charts", "viruses spreading through e-mail")
 GLOSS_QUESTIONS = ("fear of spiders", "a person who repairs shoes")
 EMOJI_QUESTIONS = ("1f34e", "1f697", "1f40e", "1f327-fe0f")
-PICTURE_QUESTIONS = ("a red heart", "something sweet to eat", "travelling by sea", "wild animals")
+PICTURE_QUESTIONS = ("a red heart", "wild animals", "fruit and vegetables", "musical instruments")
 _GALLERY_DIMS = (8, 64, 1280)
 _WORDS_DIMS = (16, 256)
 _GALLERY_HITS = 8
