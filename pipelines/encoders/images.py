@@ -22,7 +22,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Decoders run in many threads, where warnings cannot be silenced one call at a time; what is wrong enough is an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # Named one by one: left to itself, Pillow also tries formats that start other programs, as EPS does.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 # An image longer than this many times its short side loses its ends, which no crop shows, before it is scaled.
 _MAX_PROPORTION = 8
 # A JPEG is decoded at the smallest eighth that leaves this much for the resampling filter to work with.

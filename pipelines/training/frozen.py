@@ -20,6 +20,7 @@ from pipelines.tables import VectorTable, to_numpy
 from schemas.columns import VECTOR
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError, nearest
+from schemas.records import Modality
 from schemas.training import TrainConfig
 
 Floats = npt.NDArray[np.float32]
@@ -51,7 +52,7 @@ def read_frozen(config: TrainConfig) -> Frozen:
     Raises:
         TableNotFound: There is no such table.
         FieldNotFound: It has no such column.
-        ConfigError: A caption's encoder cannot serve.
+        ConfigError: The captions' encoder cannot serve, or the table holds texts itself.
     """
     data = config.data
     table = VectorTable.open(data.table or "", storage=config.storage)
@@ -64,6 +65,8 @@ def read_frozen(config: TrainConfig) -> Frozen:
                 "input.keep of `jobs embed` puts fields beside the vectors"
             )
     rows = table.dataset.to_table(columns=["id", *dict.fromkeys(wanted), VECTOR])
+    if config.kind == "head-from-pairs" and modality_of(table) == "text":
+        raise ConfigError(f"{table.uri} holds texts, and so do its captions: a joint space has one tower of texts")
     captions = [str(words) for words in rows[data.caption].to_pylist()] if data.caption else None
     labels = None
     if config.kind == "head-from-labels":
@@ -78,6 +81,11 @@ def read_frozen(config: TrainConfig) -> Frozen:
         encode_captions(data.caption_encoder, captions) if captions and config.kind == "head-from-pairs" else None,
         held_out(keys, data.held_out, config.run.seed),
     )
+
+
+def modality_of(table: VectorTable) -> Modality:
+    """Return what a table's encoder embedded: of a joint one, the first that it names."""
+    return resolve(EncoderConfig(name=table.space.encoder, path=table.space.path)).modalities[0]
 
 
 def held_out(keys: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:

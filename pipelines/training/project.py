@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipelines.encoders import make_space, resolve
+from pipelines.encoders import make_space
 from pipelines.encoders.head import Layer, apply_layers, read_head, read_layers, tower_of
 from pipelines.tables import VectorTable, to_arrow, to_numpy
+from pipelines.training.frozen import modality_of
 from schemas.columns import VECTOR, table_schema
 from schemas.config import EncoderConfig
 from schemas.errors import SpaceMismatch, TableNotFound
@@ -41,8 +42,7 @@ def project(source: VectorTable, head: Path, uri: str) -> int:
         SpaceMismatch: The head was trained on another encoder, or the other table is of another space.
     """
     own = EncoderConfig(name=source.space.encoder, path=source.space.path)
-    modality = resolve(own).modalities[0]
-    towers = read_head(head).towers
+    modality, towers = modality_of(source), read_head(head).towers
     if modality not in towers or towers[modality].space != tower_of(own).space:
         raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
     table = _open_or_create(source, head, uri)

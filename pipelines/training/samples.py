@@ -62,9 +62,7 @@ def survey(config: TrainConfig) -> Survey:
     if config.data.input is None:
         files = list_folder(config.data.train)
         return Survey(len(files), tuple(sorted({sample.extra for sample in files})))
-    tokenizer = ""
-    if config.model.text:
-        tokenizer = _tokenizer(config)
+    tokenizer = "" if config.kind == "classify" else _tokenizer(config)
     if config.data.samples and (config.kind != "classify" or config.data.classes):
         return Survey(config.data.samples, tuple(map(str, range(config.data.classes or 0))), tokenizer)
     samples, classes = 0, set[str]()

@@ -17,16 +17,14 @@ import orjson
 import torch
 from torch import Tensor
 
-from pipelines.encoders import resolve
 from pipelines.encoders.head import HeadFile, save_head, tower_of
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, neighbours
 from pipelines.rotation import fit_pca
 from pipelines.training.data import Arrays, add_noise
-from pipelines.training.frozen import Floats, Frozen, read_frozen
+from pipelines.training.frozen import Floats, Frozen, modality_of, read_frozen
 from pipelines.training.heads import LabelHead, PairHead, SimilarityHead, Stack
 from pipelines.training.loop import Watch, fit
 from schemas.config import EncoderConfig
-from schemas.records import Modality
 from schemas.training import TrainConfig
 
 _K = 10
@@ -118,8 +116,7 @@ def _columns(frozen: Frozen, chosen_N: npt.NDArray[np.bool_]) -> tuple[Tensor, .
 
 def _save(config: TrainConfig, frozen: Frozen, task: LabelHead | PairHead | SimilarityHead, path: Path) -> None:
     space = frozen.table.space
-    own = EncoderConfig(name=space.encoder, path=space.path)
-    modality: Modality = resolve(own).modalities[0]
+    own, modality = EncoderConfig(name=space.encoder, path=space.path), modality_of(frozen.table)
     towers, layers = {modality: tower_of(own)}, {}
     if isinstance(task, PairHead):
         words = EncoderConfig(name=config.data.caption_encoder)

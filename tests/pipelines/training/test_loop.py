@@ -39,7 +39,9 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 
 @pytest.mark.parametrize("optimiser", [ADAM, OptimiserConfig(lr=0.1, schedule="step", milestones=(2,))])
 @pytest.mark.parametrize("stop_at", [2, 3, 7])
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, optimiser: OptimiserConfig, stop_at: int) -> None:
+def test_an_interrupted_run_ends_with_the_same_weights(
+    tmp_path: Path, optimiser: OptimiserConfig, stop_at: int
+) -> None:
     undisturbed, broken = perceptron(), perceptron()
     whole = train(undisturbed, recipe(optimiser))
     every_step = recipe(optimiser, checkpoint_steps=1)  # each save looks whether to stop
