@@ -164,7 +164,7 @@ def _transformers() -> Any:
         import transformers
     except ModuleNotFoundError:
         raise DependencyMissing(
-            "training a whole model needs transformers; run: pip install 'matryoshka-lake[transformers]' "
+            "training a whole model needs transformers; run: pip install 'matryoshka-lake[train]' "
             "(a head on a frozen encoder needs nothing more)"
         ) from None
     return transformers

@@ -7,6 +7,7 @@ Shapes: B rows, H, W, C of pixels, L tokens, D features, G dims.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -177,7 +178,7 @@ def logits_by_dim(model: ImageClassifier, images: npt.NDArray[np.uint8], batch: 
     return np.concatenate([chunk.numpy() for chunk in chunks], axis=1)
 
 
-def _parts(model: nn.Module, images: npt.NDArray[np.uint8], batch: int) -> list[Tensor]:
+def _parts(model: nn.Module, images: npt.NDArray[np.uint8], batch: int) -> Iterator[Tensor]:
     device = next(model.parameters()).device
-    pixels_NHWC = torch.from_numpy(images if images.ndim == 4 else images[..., None])
-    return [part.to(device) for part in torch.split(pixels_NHWC, batch)]
+    pixels_NHWC = images if images.ndim == 4 else images[..., None]
+    return (torch.tensor(pixels_NHWC[at : at + batch], device=device) for at in range(0, len(images), batch))
