@@ -83,9 +83,9 @@ def test_a_trained_model_embeds_and_is_searched_at_its_dims(
     config = tmp_path / "train.toml"
     config.write_text(
         f'kind = "classify"\nout = "{tmp_path}/run"\n'
-        '[model]\nimage = "resnet-small"\npixels = 32\n'
+        '[model]\nimage = "vit-small"\npixels = 28\n'
         f'[data]\ntrain = "{sources}/tars/*.tar"\ninput = {{ image = "png" }}\nlabel = "cls"\n'
-        "[loss]\ndims = [4, 16, 256]\n[optimiser]\nlr = 0.05\n"
+        "[loss]\ndims = [4, 16, 128]\n[optimiser]\nlr = 0.01\n"
     )
     assert main(["train", str(config), *(word for line in QUICK for word in ("--set", line)), "--log", "json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -98,12 +98,12 @@ def test_a_trained_model_embeds_and_is_searched_at_its_dims(
     )
     assert main(["embed", str(embed)]) == 0
     table = VectorTable.open(f"{tmp_path}/t.lance")
-    assert table.space.ladder.dims == (4, 16, 256)
+    assert table.space.ladder.dims == (4, 16, 128)
     assert table.dataset.count_rows() == 24
     asked = tmp_path / "asked.png"
     asked.write_bytes(picture("red", 0))  # the first of the first shard
     capsys.readouterr()
-    for dims in ("4", "16", "256"):
+    for dims in ("4", "16", "128"):
         assert main(["search", table.uri, str(asked), "--k", "1", "--dims", dims, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["score"] > 0.99
