@@ -2,10 +2,11 @@
 
     shards    pictures, articles and definitions become tars and Parquet files
     embed     `jobs embed`'s own code turns each corpus into a table
+    train     a Matryoshka head, on pictures and their names, so that words find pictures
     funnel    a prefix column with its index, a funnel tuned to a recall, and its recall card
     report    every prefix measured, questions asked, one page written
 
-Owns the order of these four and what is said about them. Each does only what is not there yet: a second run does none.
+Owns the order of these five and what is said about them. Each does only what is not there yet: a second run does none.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ from pipelines.funnel import Funnel
 from pipelines.report import write_report
 from pipelines.shortlist import add_prefixes, index_prefix
 from pipelines.tables import VectorTable
+from pipelines.training.project import project
+from pipelines.training.train_head import Trained, read_trained, train_head
 from schemas.config import DemoConfig, EmbedConfig, load_config
 from schemas.errors import RunError
+from schemas.training import TrainConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 TABLES = ("emoji", "news", "glosses")
+PICTURES = "pictures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(config: DemoConfig, console: Console) -> Path:
-    """Do what is not there yet of the four steps, and say what to try next.
+    """Do what is not there yet of the five steps, and say what to try next.
 
     Returns:
         The report.
@@ -60,22 +65,24 @@ def run(config: DemoConfig, console: Console) -> Path:
     began = time.monotonic()
     folder = Path(config.folder)
     report = folder / "report.html"
-    console.print("[bold]1/4  shards[/]")
+    console.print("[bold]1/5  shards[/]")
     corpora = list_corpora(config.limit)
     written = _write_shards(corpora, folder / "shards", console)
     console.print(f"     {written} new, in {folder / 'shards'}")
-    console.print("[bold]2/4  embed[/]")
+    console.print("[bold]2/5  embed[/]")
     rows = _embed(folder, console)
-    if not rows and report.exists():
+    console.print("[bold]3/5  train[/]")
+    trained, is_news = _train(folder, console)
+    if not rows and not is_news and report.exists():
         console.print(f"nothing to do: every shard is embedded and measured; to start over, remove {folder}")
     else:
-        console.print("[bold]3/4  shortlist and funnel[/]")
+        console.print("[bold]4/5  shortlist and funnel[/]")
         asked = pq.read_table(folder / "shards" / "questions", columns=["gloss"])["gloss"].to_pylist()
         funnel = _build_funnel(config, folder, asked, console)
-        console.print("[bold]4/4  report[/]")
+        console.print("[bold]5/5  report[/]")
         with _waiting("measuring every prefix, asking questions", console):
-            tables = {name: VectorTable.open(str(folder / f"{name}.lance")) for name in TABLES}
-            write_report(build_report(tables, funnel, asked), report)
+            tables = {name: VectorTable.open(str(folder / f"{name}.lance")) for name in (*TABLES, PICTURES)}
+            write_report(build_report(tables, funnel, asked, trained), report)
         console.print(f"[bold green]done[/] in {time.monotonic() - began:.0f} s")
     _say_what_next(folder, report, console)
     return report
@@ -109,6 +116,30 @@ def _embed(folder: Path, console: Console) -> int:
     return rows
 
 
+def _train(folder: Path, console: Console) -> tuple[Trained, bool]:
+    """Train the head that brings words and pictures into one space, and bring the pictures there.
+
+    Returns:
+        The head, and whether there was anything to do.
+    """
+    config = load_config(TrainConfig, CONFIGS / "train" / "head-from-pairs.toml")
+    data = config.data.model_copy(update={"table": str(folder / "emoji.lance")})
+    config = config.model_copy(update={"data": data, "out": str(folder / "head")})
+    began = time.monotonic()
+    trained, is_new = read_trained(folder / "head"), False
+    if trained is None:
+        with _waiting("training a head on pictures and their names", console):
+            trained, is_new = train_head(config), True
+        by_dim = ", ".join(f"{share:.2f} at {dim}" for dim, share in trained.by_dim.items())
+        console.print(
+            f"     {time.monotonic() - began:.1f} s; {trained.measure} of {trained.held_out} held out: {by_dim}"
+        )
+    pictures = str(folder / f"{PICTURES}.lance")
+    rows = project(VectorTable.open(str(folder / "emoji.lance")), trained.path, pictures)
+    console.print(f"     {PICTURES}: {f'{rows:,} rows' if rows else 'all there'}")
+    return trained, is_new or rows > 0
+
+
 def _build_funnel(config: DemoConfig, folder: Path, asked: Sequence[str], console: Console) -> Funnel:
     """Give the definitions a shortlist and a funnel, and print the recall card."""
     table = VectorTable.open(str(folder / "glosses.lance"))
@@ -127,7 +158,7 @@ def _say_what_next(folder: Path, report: Path, console: Console) -> None:
     for command in (
         f'python -m jobs search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
         f'python -m jobs search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
-        "python -m jobs embed jobs/configs/emoji.toml --dry-run",
+        f'python -m jobs search {folder / "pictures.lance"} "a red heart" --columns name category',
     ):
         console.print(f"  [cyan]{command}[/]", soft_wrap=True)
 

@@ -110,7 +110,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A question that is a picture, and the pictures that answer it: one row per number of dims."""
+    """A question, a picture or words, and the pictures that answer it: one row per number of dims."""
 
     question: Hit
     rows: Sequence[tuple[str, Sequence[Hit]]]

@@ -143,10 +143,22 @@ class HeadEncoder:
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode a batch to (B, D) float32 unit rows."""
-        x_BD = torch.from_numpy(self._frozen.encode(prepared)).to(self._device)
-        for i, layer in enumerate(self._layers):
-            x_BD = functional.linear(functional.gelu(x_BD) if i else x_BD, layer.weight, layer.bias)
-        return finish(x_BD, ("l2",))
+        return apply_layers(torch.from_numpy(self._frozen.encode(prepared)).to(self._device), self._layers)
+
+
+@torch.inference_mode()
+def apply_layers(x_BD: torch.Tensor, layers: Sequence[Layer]) -> npt.NDArray[np.float32]:
+    """Bring the frozen encoder's output through a head's layers: (B, D) float32 unit rows."""
+    for i, layer in enumerate(layers):
+        x_BD = functional.linear(functional.gelu(x_BD) if i else x_BD, layer.weight, layer.bias)
+    return finish(x_BD, ("l2",))
+
+
+def read_layers(folder: Path, modality: Modality) -> list[Layer]:
+    """Read the layers of a modality."""
+    tensors = load_file(folder / _TENSORS)
+    count = sum(name.startswith(f"{modality}.") and name.endswith(".weight") for name in tensors)
+    return [Layer(tensors[f"{modality}.{i}.weight"], tensors.get(f"{modality}.{i}.bias")) for i in range(count)]
 
 
 def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
@@ -164,7 +176,7 @@ def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> Encoder:
         EncoderError: A frozen encoder is not the one that the head was trained on.
     """
     folder = local_path(config.path or "")
-    tensors, device = load_file(folder / _TENSORS), pick_device(config)
+    device = pick_device(config)
 
     def load(modality: Modality, tower: Tower) -> Encoder:
         under = _config(tower, config)
@@ -172,9 +184,7 @@ def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> Encoder:
             raise EncoderError(
                 f"{folder} was trained on another {tower.name} than the one here: its space is not the same"
             )
-        count = sum(name.startswith(f"{modality}.") and name.endswith(".weight") for name in tensors)
-        layers = [Layer(tensors[f"{modality}.{i}.weight"], tensors.get(f"{modality}.{i}.bias")) for i in range(count)]
-        return HeadEncoder(registry.load_encoder(under), layers, device)
+        return HeadEncoder(registry.load_encoder(under), read_layers(folder, modality), device)
 
     towers = read_head(folder).towers
     return JointEncoder({modality: partial(load, modality, tower) for modality, tower in towers.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,7 +22,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Decoders run in many threads, where warnings cannot be silenced one call at a time; what is wrong enough is an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # Named one by one: left to itself, Pillow also tries formats that start other programs, as EPS does.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 # An image longer than this many times its short side loses its ends, which no crop shows, before it is scaled.
 _MAX_PROPORTION = 8
 # A JPEG is decoded at the smallest eighth that leaves this much for the resampling filter to work with.
@@ -90,20 +90,52 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
         BadSample: Not an image, cut off, corrupt, or too large.
     """
     try:
-        file = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = file.size
-        if width * height > max_pixels:
-            raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
-        wanted = _DRAFT_MARGIN * (rule.short or max(rule.crop))
-        file.draft("RGB", (wanted, wanted))
-        file.load()
-        return np.asarray(_scale_and_crop(_to_rgb(_upright(file)), rule), np.uint8)
+        return np.asarray(_scale_and_crop(_open(data, rule.short or max(rule.crop), max_pixels), rule), np.uint8)
     except BadSample:
         raise
-    except UnidentifiedImageError:
-        raise BadSample("bad_image", f"not an image: starts with {data[:8]!r}") from None
     except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
         raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
+
+
+def decode_box(
+    data: bytes, box: Callable[[int, int], tuple[int, int, int, int]], pixels: int, max_pixels: int
+) -> npt.NDArray[np.uint8]:
+    """Decode an image, turn it upright, and scale a box of it to a square: training's crops.
+
+    Args:
+        data: As in `decode`.
+        box: From width and height to left, top, right and bottom.
+        pixels: Side of the square.
+        max_pixels: Larger images are refused before they are decoded.
+
+    Returns:
+        (pixels, pixels, 3) uint8 RGB.
+
+    Raises:
+        BadSample: Not an image, cut off, corrupt, or too large.
+    """
+    try:
+        image = _open(data, pixels, max_pixels)
+        square = image.resize((pixels, pixels), Image.Resampling.BILINEAR, box=box(*image.size))
+        return np.asarray(square, np.uint8)
+    except BadSample:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
+        raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
+
+
+def _open(data: bytes, short: int, max_pixels: int) -> Image.Image:
+    """Decode to upright RGB; a JPEG at a scale that leaves its sides `_DRAFT_MARGIN` times `short` or more."""
+    try:
+        file = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise BadSample("bad_image", f"not an image: starts with {data[:8]!r}") from None
+    width, height = file.size
+    if width * height > max_pixels:
+        raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
+    file.draft("RGB", (_DRAFT_MARGIN * short, _DRAFT_MARGIN * short))
+    file.load()
+    return _to_rgb(_upright(file))
 
 
 def normalise(prepared: Sequence[Prepared], rule: ImageRule, device: torch.device) -> torch.Tensor:

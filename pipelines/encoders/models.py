@@ -308,6 +308,7 @@ BROUGHT = (
 DESCRIBED = (
     EncoderSpec("brought", "brought", ("vector",), (), "its maker's", dtypes=("float32",)),
     EncoderSpec("matryoshka-head", "head", (), (), "its towers'", dtypes=("float32",)),
+    EncoderSpec("matryoshka-model", "trained", (), (), "its maker's", dtypes=("float32", "bfloat16")),
 )
 
 MODELS = (*PACKAGED, *TEXT, *IMAGE, *JOINT, *BROUGHT, *DESCRIBED)

@@ -11,7 +11,17 @@ from schemas.errors import ConfigError
 from schemas.records import Modality, Side
 
 Family = Literal[
-    "brought", "clip", "efficientnet", "head", "openclip", "sentence", "timm", "transformer", "vision", "wordllama"
+    "brought",
+    "clip",
+    "efficientnet",
+    "head",
+    "openclip",
+    "sentence",
+    "timm",
+    "trained",
+    "transformer",
+    "vision",
+    "wordllama",
 ]
 Prompts = Mapping[Side, str]
 Pooling = Literal["mean", "cls", "last", "model"]

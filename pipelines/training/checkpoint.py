@@ -1,0 +1,60 @@
+"""Checkpoints: all that a run needs to go on exactly, in one file that is there whole or not at all.
+
+Order, augmentation and dropout are functions of seed and step, so a step count stands for all of them; besides it a
+checkpoint holds the weights, the optimiser, and what was measured so far.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import ConfigError
+
+FILE = "checkpoint.pt"
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Put a checkpoint in place of the last one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{FILE}.unfinished"
+    with unfinished.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / FILE)
+
+
+def read_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Return the checkpoint of a folder, or None.
+
+    Args:
+        folder: Where a run writes.
+        identity: What the run must agree with the checkpoint on.
+
+    Raises:
+        ConfigError: It is of another run.
+    """
+    state = load_checkpoint(folder)
+    if state is not None and state["identity"] != identity:
+        raise ConfigError(
+            f"{folder / FILE} is of a run with other settings ({_differing(state['identity'], identity)}); "
+            "go on with those, or give another folder"
+        )
+    return state
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return the checkpoint of a folder, whatever run it is of, or None."""
+    if not (folder / FILE).exists():
+        return None
+    state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    return state
+
+
+def _differing(theirs: str, ours: str) -> str:
+    pairs = zip(theirs.split("\n"), ours.split("\n"), strict=False)
+    return "; ".join(f"there {a}, here {b}" for a, b in pairs if a != b) or "more or fewer of them"

@@ -1,0 +1,117 @@
+"""Heads on a frozen encoder, as tasks: from labels, from pairs, or from nothing but the frozen vectors.
+
+Owns the layers and what they learn from; where the frozen vectors come from is in `pipelines.training.frozen`.
+
+Shapes: B rows, T width of the frozen vectors, D width of the head, G dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipelines.encoders.head import Layer
+from pipelines.rotation import Rotation
+from pipelines.training.losses import ClassLoss, Losses, PairLoss, SimilarityLoss, partial_cosines
+from pipelines.training.tasks import judge_pairs
+from schemas.training import LossConfig
+
+
+class Stack(nn.Module):
+    """Linear layers with GELU between them: what `head.safetensors` holds for one modality."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        """Make the layers, from the frozen width to the head's."""
+        super().__init__()
+        self.linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self._registered = nn.ModuleList(self.linears)
+
+    def forward(self, x_BT: Tensor) -> Tensor:
+        """Return (B, D) vectors, not normalised."""
+        x = x_BT
+        for number, linear in enumerate(self.linears):
+            x = linear(functional.gelu(x) if number else x)
+        return x
+
+    def layers(self, rotation: Rotation | None = None) -> list[Layer]:
+        """Return the layers for `save_head`; the rotation that the table's vectors went through goes into the first."""
+        layers = [Layer(linear.weight.detach(), linear.bias.detach()) for linear in self.linears]
+        if rotation is not None:
+            turned = layers[0].weight.cpu() @ torch.tensor(rotation.matrix_DD)
+            layers[0] = Layer(turned, layers[0].bias)
+        return layers
+
+
+class LabelHead(nn.Module):
+    """A head from labels: cross-entropy of nested logits on top of it, which are not kept."""
+
+    metric = "top-1"
+
+    def __init__(self, stack: Stack, loss: LossConfig, classes: int) -> None:
+        """Put the heads onto the stack."""
+        super().__init__()
+        self.dims, self.stack = loss.dims, stack
+        self.loss = ClassLoss(loss.dims, classes, tied=loss.tied, weights=loss.weights, smoothing=loss.smoothing)
+
+    def forward(self, x_BT: Tensor, labels_B: Tensor) -> Losses:
+        """Return the losses of frozen vectors and their classes."""
+        losses: Losses = self.loss(self.stack(x_BT), labels_B)
+        return losses
+
+    def judge(self, x_BT: Tensor, labels_B: Tensor) -> tuple[Tensor, int]:
+        """Count the rows whose class scores highest, at each dim."""
+        logits = self.loss.heads(self.stack(x_BT))
+        return torch.stack([(one.argmax(1) == labels_B).sum() for one in logits]), len(labels_B)
+
+
+class PairHead(nn.Module):
+    """Two heads from pairs: each side's frozen vectors into one space."""
+
+    metric = "top-1 in the batch"
+
+    def __init__(self, left: Stack, right: Stack, loss: LossConfig) -> None:
+        """Keep both stacks."""
+        super().__init__()
+        self.dims, self.left, self.right = loss.dims, left, right
+        self.loss = PairLoss(loss.dims, weights=loss.weights, temperature=loss.temperature or 0.07)
+
+    def forward(self, left_BT: Tensor, right_BT: Tensor) -> Losses:
+        """Return the losses of pairs of frozen vectors."""
+        losses: Losses = self.loss(self.left(left_BT), self.right(right_BT))
+        return losses
+
+    def judge(self, left_BT: Tensor, right_BT: Tensor) -> tuple[Tensor, int]:
+        """Count the right rows whose own left row is the nearest of the batch, at each dim."""
+        return judge_pairs(self.left(left_BT), self.right(right_BT), self.dims)
+
+
+class SimilarityHead(nn.Module):
+    """A head from nothing: what is near by the whole frozen vectors is to be near by every prefix."""
+
+    metric = "same nearest in the batch"
+
+    def __init__(self, stack: Stack, loss: LossConfig) -> None:
+        """Keep the stack."""
+        super().__init__()
+        self.dims, self.stack = loss.dims, stack
+        self.loss = SimilarityLoss(loss.dims, weights=loss.weights, temperature=loss.temperature or 0.05)
+
+    def forward(self, x_BT: Tensor) -> Losses:
+        """Return the losses of frozen vectors."""
+        losses: Losses = self.loss(self.stack(x_BT), x_BT)
+        return losses
+
+    def judge(self, x_BT: Tensor) -> tuple[Tensor, int]:
+        """Count the rows whose nearest other row of the batch is the same by prefix as by the whole, at each dim."""
+        wanted_B = next(_nearest_others(x_BT, (x_BT.shape[1],)))
+        found = _nearest_others(self.stack(x_BT), self.dims)
+        return torch.stack([(one == wanted_B).sum() for one in found]), len(x_BT)
+
+
+def _nearest_others(x_BD: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
+    for cosines_BB in partial_cosines(x_BD, x_BD, dims):
+        yield cosines_BB.fill_diagonal_(-torch.inf).argmax(1)

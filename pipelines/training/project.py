@@ -1,0 +1,91 @@
+"""A table through a head: what its vectors become, without reading, decoding or encoding a sample again.
+
+The result is the table that `jobs embed` would make of the same shards with the head as its encoder, up to the rounding
+of the stored halves, and has the same ledger: either of the two goes on where the other stopped.
+
+Shapes: B rows, D width of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipelines.encoders import make_space
+from pipelines.encoders.head import Layer, apply_layers, read_head, read_layers, tower_of
+from pipelines.tables import VectorTable, to_arrow, to_numpy
+from pipelines.training.frozen import modality_of
+from schemas.columns import VECTOR, table_schema
+from schemas.config import EncoderConfig
+from schemas.errors import SpaceMismatch, TableNotFound
+from schemas.records import LeaseResult, Shard, ShardCount
+
+_ROWS_AT_ONCE = 4096
+
+
+def project(source: VectorTable, head: Path, uri: str) -> int:
+    """Bring what a table holds through a head into another table, which is made if it is not there.
+
+    Args:
+        source: A table of the encoder that the head was trained on, rotated or not.
+        head: The head's folder.
+        uri: Where the result goes; shards that it holds already are left alone.
+
+    Returns:
+        Rows added.
+
+    Raises:
+        SpaceMismatch: The head was trained on another encoder, or the other table is of another space.
+    """
+    own = EncoderConfig(name=source.space.encoder, path=source.space.path)
+    modality, towers = modality_of(source), read_head(head).towers
+    if modality not in towers or towers[modality].space != tower_of(own).space:
+        raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
+    table = _open_or_create(source, head, uri)
+    todo = _shards(source, table.done_shards())
+    if not todo:
+        return 0
+    layers = read_layers(head, modality)
+    if source.rotation is not None:  # the table's vectors are turned, the encoder's are not
+        back = torch.from_numpy(np.ascontiguousarray(source.rotation.matrix_DD.T))
+        layers = [Layer(layers[0].weight @ back, layers[0].bias), *layers[1:]]
+    fragments = table.write_fragments(_batches(source, table, [count.shard for count in todo], layers))
+    rows = sum(count.rows for count in todo)
+    return table.land([LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
+
+
+def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
+    space = make_space(EncoderConfig(name="matryoshka-head", path=str(head)))
+    try:
+        table = VectorTable.open(uri, storage=source.storage)
+    except TableNotFound:
+        return VectorTable.create(uri, space, source.kept, source.storage)
+    table.check_space(space)
+    return table
+
+
+def _shards(source: VectorTable, done: set[int]) -> list[ShardCount]:
+    held = source.done_shards()
+    records = source.companion("shards").to_table(columns=["shard", "uri", "size", "etag", "rows"]).to_pylist()
+    # The layout of its file matters to nobody who does not open it.
+    return [
+        ShardCount(Shard(record["uri"], record["size"], record["etag"], "webdataset"), record["rows"], 0)
+        for record in records
+        if record["shard"] in held - done
+    ]
+
+
+def _batches(
+    source: VectorTable, table: VectorTable, shards: Sequence[Shard], layers: Sequence[Layer]
+) -> Iterator[pa.RecordBatch]:
+    wanted = f"shard IN ({', '.join(str(shard.id) for shard in shards)})"
+    schema = table_schema(table.space, table.kept)
+    names = ["id", "shard", *table.kept.names]
+    scanner = source.dataset.scanner(columns=[*names, VECTOR], filter=wanted, batch_size=_ROWS_AT_ONCE)
+    for batch in scanner.to_batches():
+        vectors_BD = apply_layers(torch.from_numpy(to_numpy(batch[VECTOR]).astype(np.float32)), layers)
+        yield pa.RecordBatch.from_arrays([*(batch[name] for name in names), to_arrow(vectors_BD)], schema=schema)

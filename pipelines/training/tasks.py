@@ -1,0 +1,184 @@
+"""Tasks: a model and its nested loss as one module, so that a step is one call whatever is trained.
+
+A task takes a batch, a tuple of tensors, and returns its losses; `judge` counts the right answers at each dim instead.
+
+Shapes: B rows, H, W, C of pixels, L tokens, D features, G dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pipelines.training.losses import ClassLoss, Losses, PairLoss, TokenLoss, partial_cosines
+from pipelines.training.models import ImageTower, TextTower
+from schemas.errors import ConfigError
+from schemas.training import LossConfig, ModelConfig
+
+IGNORED = -100
+"""Target of a token that was not masked."""
+
+
+class Task(Protocol):
+    """What the loop runs: an `nn.Module` with these.
+
+    Attributes:
+        dims: The ladder.
+        metric: What `judge` measures.
+    """
+
+    metric: str
+
+    @property
+    def dims(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the `Losses` of a batch."""
+        ...
+
+    def judge(self, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
+        """Return how many answers of a batch are right at each dim, (G,), and of how many."""
+        ...
+
+
+class ImageClassifier(nn.Module):
+    """Pixels to classes, at every dim. With one dim it is a fixed-feature model of that width."""
+
+    metric = "top-1"
+
+    def __init__(self, model: ModelConfig, loss: LossConfig, classes: int) -> None:
+        """Make the backbone and the heads.
+
+        Raises:
+            ConfigError: The ladder is longer than the backbone is wide.
+            DependencyMissing: transformers is not installed.
+        """
+        super().__init__()
+        self.tower = ImageTower(model)
+        self.dims = check_ladder(loss, self.tower.width)
+        self.loss = ClassLoss(self.dims, classes, tied=loss.tied, weights=loss.weights, smoothing=loss.smoothing)
+
+    def forward(self, pixels_BHWC: Tensor, labels_B: Tensor) -> Losses:
+        """Return the losses of uint8 images and their int64 classes."""
+        losses: Losses = self.loss(self.tower(pixels_BHWC), labels_B)
+        return losses
+
+    def judge(self, pixels_BHWC: Tensor, labels_B: Tensor) -> tuple[Tensor, int]:
+        """Count the images whose class scores highest, at each dim."""
+        logits = self.loss.heads(self.tower(pixels_BHWC))
+        return torch.stack([(one.argmax(1) == labels_B).sum() for one in logits]), len(labels_B)
+
+
+class TwoTower(nn.Module):
+    """Images and texts into one space by nested InfoNCE: ALIGN's recipe."""
+
+    metric = "top-1 in the batch"
+
+    def __init__(self, model: ModelConfig, loss: LossConfig, vocabulary: int) -> None:
+        """Make both towers.
+
+        Raises:
+            ConfigError: The ladder is longer than the towers are wide.
+            DependencyMissing: transformers is not installed.
+        """
+        super().__init__()
+        self.image, self.text = ImageTower(model), TextTower(model, vocabulary)
+        self.dims = check_ladder(loss, self.image.width)
+        self.loss = PairLoss(self.dims, weights=loss.weights, temperature=loss.temperature or 0.07)
+
+    def forward(self, pixels_BHWC: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> Losses:
+        """Return the losses of images and the texts that belong to them."""
+        losses: Losses = self.loss(self.image(pixels_BHWC), self.text(ids_BL, mask_BL))
+        return losses
+
+    def judge(self, pixels_BHWC: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, int]:
+        """Count the texts whose own image is the nearest of the batch, at each dim."""
+        return judge_pairs(self.image(pixels_BHWC), self.text(ids_BL, mask_BL), self.dims)
+
+
+class MaskedLanguage(nn.Module):
+    """Masked tokens from prefixes of the hidden state."""
+
+    metric = "masked tokens found"
+
+    def __init__(self, model: ModelConfig, loss: LossConfig, vocabulary: int) -> None:
+        """Make the transformer.
+
+        Raises:
+            ConfigError: The ladder is longer than the transformer is wide.
+            DependencyMissing: transformers is not installed.
+        """
+        super().__init__()
+        if model.width:
+            raise ConfigError("model.width: of a masked language model the hidden state itself is nested; leave it out")
+        self.text = TextTower(model, vocabulary)
+        self.dims = check_ladder(loss, self.text.width)
+        self.loss = TokenLoss(self.dims, vocabulary, weights=loss.weights)
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor, targets_BL: Tensor) -> Losses:
+        """Return the losses of masked ids; targets are the tokens behind the masks, `IGNORED` elsewhere."""
+        is_asked_BL = targets_BL != IGNORED
+        hidden_ND = self.text.hidden(ids_BL, mask_BL)[is_asked_BL]
+        losses: Losses = self.loss(hidden_ND, self.text.embedding, targets_BL[is_asked_BL])
+        return losses
+
+    def judge(self, ids_BL: Tensor, mask_BL: Tensor, targets_BL: Tensor) -> tuple[Tensor, int]:
+        """Count the masked tokens that score highest, at each dim."""
+        is_asked_BL = targets_BL != IGNORED
+        hidden_ND, wanted_N = self.text.hidden(ids_BL, mask_BL)[is_asked_BL], targets_BL[is_asked_BL]
+        right = [(one.argmax(1) == wanted_N).sum() for one in self.loss.logits(hidden_ND, self.text.embedding)]
+        return torch.stack(right), len(wanted_N)
+
+
+def judge_pairs(left_BD: Tensor, right_BD: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Count the right rows whose own left row is the nearest of the batch, at each dim."""
+    own_B = torch.arange(len(left_BD), device=left_BD.device)
+    cosines = partial_cosines(right_BD, left_BD, dims)
+    return torch.stack([(one.argmax(1) == own_B).sum() for one in cosines]), len(own_B)
+
+
+def check_ladder(loss: LossConfig, width: int) -> tuple[int, ...]:
+    """Return the dims of a loss over features of a width.
+
+    Raises:
+        ConfigError: They go beyond it.
+    """
+    if loss.dims[-1] > width:
+        raise ConfigError(
+            f"loss.dims ends at {loss.dims[-1]}, but the model gives {width} features; end it there or before, "
+            "or set model.width"
+        )
+    return loss.dims
+
+
+@torch.inference_mode()
+def features(model: ImageClassifier, images: npt.NDArray[np.uint8], batch: int = 512) -> npt.NDArray[np.float32]:
+    """Return the features of images up to the ladder's end, (N, D) float32, not normalised.
+
+    Args:
+        model: Trained; it is put into evaluation mode.
+        images: (N, H, W) or (N, H, W, C) uint8.
+        batch: Images at once.
+    """
+    model.eval()
+    chunks = (model.tower(part)[:, : model.dims[-1]].float().cpu() for part in _parts(model, images, batch))
+    return np.concatenate([chunk.numpy() for chunk in chunks])
+
+
+@torch.inference_mode()
+def logits_by_dim(model: ImageClassifier, images: npt.NDArray[np.uint8], batch: int = 512) -> npt.NDArray[np.float32]:
+    """Return the logits of images at every dim, (G, N, classes) float32."""
+    model.eval()
+    chunks = (torch.stack(model.loss.heads(model.tower(part))).float().cpu() for part in _parts(model, images, batch))
+    return np.concatenate([chunk.numpy() for chunk in chunks], axis=1)
+
+
+def _parts(model: nn.Module, images: npt.NDArray[np.uint8], batch: int) -> Iterator[Tensor]:
+    device = next(model.parameters()).device
+    pixels_NHWC = images if images.ndim == 4 else images[..., None]
+    return (torch.tensor(pixels_NHWC[at : at + batch], device=device) for at in range(0, len(images), batch))
