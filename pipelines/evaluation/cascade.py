@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.evaluation.intervals import Interval, interval, resample
+
 Floats = npt.NDArray[np.float64]
 Thresholds = npt.NDArray[np.float64]
 
@@ -76,6 +78,25 @@ class Outcome:
     right_Q: npt.NDArray[np.bool_]
     dims_Q: npt.NDArray[np.int64]
     cumulative_Q: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting, judged on queries that it was not learnt on.
+
+    Attributes:
+        thresholds: One per stage but the last; infinite where a stage is passed over.
+        accuracy: Share of right answers.
+        above_full: That minus the accuracy of the last stage alone, on the same queries.
+        dims: Expected dims, features of earlier stages read once.
+        cumulative: Expected dims, every stage's counted anew.
+    """
+
+    thresholds: tuple[float, ...]
+    accuracy: Interval
+    above_full: Interval
+    dims: Interval
+    cumulative: Interval
 
 
 def run_cascade(stages: Stages, thresholds: Thresholds) -> Outcome:
@@ -145,3 +166,19 @@ def cheapest_as_good(holdout: Stages, settings: Sequence[Thresholds]) -> Thresho
     target = holdout.accuracy(-1)
     good = [one for one in settings if run_cascade(holdout, one).right_Q.mean() >= target]
     return min(good, key=lambda one: float(run_cascade(holdout, one).dims_Q.mean()))
+
+
+def judge(test: Stages, settings: Sequence[Thresholds], draws: int = 1000, confidence: float = 0.95) -> list[Point]:
+    """Return what each setting does on queries that it was not learnt on, with bootstrap intervals over them."""
+    full_Q = test.right_GQ[-1].astype(np.float64)
+    points = []
+    for one in settings:
+        outcome = run_cascade(test, one)
+        right_Q = outcome.right_Q.astype(np.float64)
+        scores_MQ = np.stack([right_Q, right_Q - full_Q, outcome.dims_Q, outcome.cumulative_Q])
+        accuracy, above, dims, cumulative = (
+            interval(float(scores_Q.mean()), means_B, confidence)
+            for scores_Q, means_B in zip(scores_MQ, resample(scores_MQ, draws), strict=True)
+        )
+        points.append(Point(tuple(one.tolist()), accuracy, above, dims, cumulative))
+    return points

@@ -9,7 +9,7 @@ Shapes: N database rows, Q queries, K neighbours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,10 @@ class Truth(Protocol):
         """Score the nearest rows of each query, best first: (Q,) per metric."""
         ...
 
+    def of_queries(self, places: Rows) -> Truth:
+        """Return what is right for some of the queries, ascending."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -56,6 +60,10 @@ class Labels:
     def depth(self) -> int:
         """How many neighbours `score` needs."""
         return max(self.k, *self.recall_ks, 1)
+
+    def of_queries(self, places: Rows) -> Labels:
+        """Return what is right for some of the queries, ascending."""
+        return replace(self, queries_Q=self.queries_Q[places])
 
     def right(self, found_QK: Rows) -> Right:
         """Say which neighbours are of the query's class."""
@@ -143,6 +151,19 @@ class Judgements:
     def depth(self) -> int:
         """How many neighbours `score` needs: one more than are judged, where a query may find itself."""
         return max(self.k, *self.recall_ks, 1) + bool((self.own_Q != NOTHING).any())
+
+    def of_queries(self, places: Rows) -> Judgements:
+        """Return what is right for some of the queries, ascending."""
+        queries_J, rows_J = np.divmod(self.keys_J, self.rows)
+        is_kept_J = np.isin(queries_J, places)
+        return replace(
+            self,
+            keys_J=np.searchsorted(places, queries_J[is_kept_J]) * self.rows + rows_J[is_kept_J],
+            gains_J=self.gains_J[is_kept_J],
+            ideal_QK=self.ideal_QK[places],
+            relevant_Q=self.relevant_Q[places],
+            own_Q=self.own_Q[places],
+        )
 
     def gains(self, found_QK: Rows) -> Scores:
         """Return what each neighbour is worth to its query."""
