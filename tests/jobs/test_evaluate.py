@@ -1,15 +1,19 @@
-"""`jobs evaluate`: tables, an image folder and a BEIR folder go in as they are; numbers, intervals and a page come out."""
+"""`jobs evaluate`: tables, image folders and BEIR folders go in as they are; numbers and a page come out."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.metrics import ndcg_score
@@ -25,6 +29,15 @@ from schemas.records import LeaseResult, Shard, ShardCount
 
 DIMS, CLASSES = (4, 8, 16), 4
 ACTORS = "[cluster]\nactors = 1\ncpus_per_actor = 0.5\ndecode_threads = 1\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Hundreds of tiny fits: on a busy machine, threads that wait for each other would take minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def write_table(
@@ -109,9 +122,25 @@ keeps = [60, 30, 10]
 """
 
 
-def test_tables_are_measured_side_by_side(lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluate(tmp_path, systems(lake) + ALL)
-    by_key = values(found)
+@dataclass
+class Done:
+    """What one run of everything found, showed and said."""
+
+    found: dict[str, Any]
+    page: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def done(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder, said = tmp_path_factory.mktemp("all"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        found = evaluate(folder, systems(lake) + ALL)
+    return Done(found, (folder / "out" / "report.html").read_text(), " ".join(said.getvalue().split()))
+
+
+def test_tables_are_measured_side_by_side(done: Done) -> None:
+    found, by_key = done.found, values(done.found)
     names = {name for name, _, _ in by_key}
     assert names == {"MRL", "FF", "MRL truncated", "MRL pca", "MRL random-columns"}
     assert {dim for name, dim, _ in by_key if name == "MRL"} == {4, 6, 8, 12, 16}
@@ -127,7 +156,6 @@ def test_tables_are_measured_side_by_side(lake: Path, tmp_path: Path, capsys: py
     for row in found["rows"]:
         assert row["value"]["low"] <= row["value"]["mean"] <= row["value"]["high"]
         assert (row["above"] is None) == (row["system"] == "MRL")
-    said = capsys.readouterr().out
     for words in (
         "mAP@10",
         "MRL pca",
@@ -135,12 +163,11 @@ def test_tables_are_measured_side_by_side(lake: Path, tmp_path: Path, capsys: py
         "Adaptive classification reaches",
         "times fewer FLOPs",
     ):
-        assert words in said
+        assert words in done.said
 
 
-def test_the_page_shows_plots_cascade_and_retrieval(lake: Path, tmp_path: Path) -> None:
-    found = evaluate(tmp_path, systems(lake) + ALL)
-    adaptive, searches = found["adaptive"], found["searches"]
+def test_the_page_shows_plots_cascade_and_retrieval(done: Done) -> None:
+    adaptive, searches = done.found["adaptive"], done.found["searches"]
     assert adaptive["held_out"] + adaptive["queries"] == 200
     best = adaptive["points"][adaptive["chosen"]]
     assert 4 <= best["dims"]["mean"] <= 16
@@ -149,7 +176,6 @@ def test_the_page_shows_plots_cascade_and_retrieval(lake: Path, tmp_path: Path) 
     assert full["above_full"]["mAP@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert full["mflops"] == pytest.approx(600 * 16 / 1e6)
     assert {one["setting"]["kind"] for one in searches} == {"single shot", "adaptive", "funnel"}
-    page = (tmp_path / "out" / "report.html").read_text()
     for words in (
         "linear by dims",
         "Adaptive classification",
@@ -157,8 +183,8 @@ def test_the_page_shows_plots_cascade_and_retrieval(lake: Path, tmp_path: Path) 
         "With fewer examples",
         "expected dims",
     ):
-        assert words in page
-    assert page.count("<svg") == 4 + 1 + 2
+        assert words in done.page
+    assert done.page.count("<svg") == 4 + 1 + 2
 
 
 def test_one_table_asks_with_rows_held_out_of_it(lake: Path, tmp_path: Path) -> None:
