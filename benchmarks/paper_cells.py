@@ -20,10 +20,12 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.data import fashion_mnist
+from benchmarks.train import KINDS, Stepper
+from benchmarks.train import parse as training_options
 from pipelines.training.data import Arrays, shift_and_flip
 from pipelines.training.loop import fit
 from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
-from schemas.training import LossConfig, ModelConfig, OptimiserConfig, RunConfig
+from schemas.training import LossConfig, ModelConfig, OptimiserConfig, Recipe, RunConfig
 
 CLASSES = 10
 
@@ -175,22 +177,11 @@ def is_trained(cell: Cell, folder: Path) -> bool:
 def step_ratio(architecture: Architecture, rounds: int = 30) -> tuple[float, float]:
     """Return how many times as long a step of MRL takes as one of FF at full width, and the same of MRL-E.
 
-    Steps of the three take turns, so that whatever else the machine does befalls them alike; medians are compared.
+    Steps of the three take turns, as in `benchmarks.train`; medians are compared.
     """
-    pixels, labels = _tensors("train", 256)
-    tasks = []
-    for kind in ("FF", "MRL", "MRL-E"):
-        dims = (architecture.width,) if kind == "FF" else architecture.dims
-        cell = Cell(architecture, kind, dims, 0, 256)
-        tasks.append(ImageClassifier(cell.model, cell.loss, CLASSES).train())
-    times = np.zeros((rounds, len(tasks)))
-    for turn in range(-3, rounds):
-        for place, task in enumerate(tasks):
-            began = time.perf_counter()
-            task(pixels, labels).total.backward()
-            task.zero_grad()
-            if turn >= 0:
-                times[turn, place] = time.perf_counter() - began
+    args = training_options(["--backbone", architecture.backbone, "--dims", *map(str, architecture.dims)])
+    steppers = [Stepper(kind, args) for kind in KINDS]
+    times = np.array([[stepper.step() for stepper in steppers] for _ in range(rounds + 3)])[3:]
     fixed, nested, tied = np.median(times, axis=0)
     return float(nested / fixed), float(tied / fixed)
 
