@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-
-from benchmarks.data import fashion_mnist
 from benchmarks.train import KINDS, Stepper
 from benchmarks.train import parse as training_options
+
+from benchmarks.data import fashion_mnist
 from pipelines.training.data import Arrays, shift_and_flip
 from pipelines.training.loop import fit
 from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
@@ -191,12 +191,8 @@ def _train(cell: Cell) -> dict[str, npt.NDArray[np.generic]]:
     model = ImageClassifier(cell.model, cell.loss, CLASSES)
     pixels, labels = _tensors("train", cell.images)
     began = time.perf_counter()
-    fit(
-        model,
-        Arrays((pixels, labels), seed=cell.seed, augment=shift_and_flip(1)),
-        cell.architecture.optimiser,
-        cell.run,
-    )
+    data = Arrays((pixels, labels), seed=cell.seed, augment=shift_and_flip(1))
+    fit(model, data, Recipe(optimiser=cell.architecture.optimiser, run=cell.run))
     seconds = time.perf_counter() - began
     test, _ = fashion_mnist("t10k")
     return {
