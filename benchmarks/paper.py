@@ -38,6 +38,7 @@ from schemas.errors import InputError
 IMAGES, SMALL_IMAGES = 60_000, 12_000
 _SHOWN = ("MRL", "MRL-E", "FF", "truncated FF", "SVD of FF", "random dims of FF")
 _BASELINES = _SHOWN[3:]
+_COLOUR = {"holds": "green", "holds on average": "yellow", "does not hold": "red", "measured": "cyan"}
 
 
 def train_all(cells: Sequence[Cell], folder: Path, console: Console) -> None:
@@ -151,11 +152,12 @@ def _print(
                 values = by_dim(some, metric, system)
                 grid.add_row(system, *(f"{100 * np.mean(values[d]):.2f}" if d in values else "" for d in one.dims))
             console.print(grid)
-    grid = Table("", "claim", "paper", "here", "", title="the paper's claims on Fashion-MNIST, intervals over seeds")
     for name, ones in claims.items():
+        console.print(f"[bold]{name}[/]: the paper's claims on Fashion-MNIST, intervals over seeds")
         for claim in ones:
-            grid.add_row(name, claim.text, claim.paper, claim.here, claim.verdict)
-    console.print(grid)
+            console.print(
+                f"  [{_COLOUR[claim.verdict]}]{claim.verdict:>16}[/]  {claim.text}: {claim.here}; paper: {claim.paper}"
+            )
 
 
 def _section(architecture: Architecture, runs: Sequence[dict[str, Any]]) -> Section:
