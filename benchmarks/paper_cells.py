@@ -139,7 +139,7 @@ def architectures(*, small: bool) -> tuple[Architecture, ...]:
         )
     return (
         Architecture("ResNet", "resnet-small", (8, 16, 32, 64, 128, 256), (8, 16, 32, 64, 128, 256), 3, sgd),
-        Architecture("ViT", "vit-small", (8, 16, 32, 64, 128), (8, 16, 32, 64, 128), 4, adamw),
+        Architecture("ViT", "vit-small", (8, 16, 32, 64, 128), (8, 16, 32, 64, 128), 8, adamw),
     )
 
 
