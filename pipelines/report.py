@@ -18,7 +18,7 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
 
 _COLOURS = ("#0f766e", "#d9480f", "#4c51bf", "#a16207", "#6b7280", "#be185d", "#0369a1", "#65a30d")
 _INK, _FAINT = "#1f2937", "#d6d3cd"
@@ -88,7 +88,7 @@ class Plot:
         caption: What it means.
         curves: What was measured.
         axis: What the axis counts.
-        base: Of the logarithm: 2 names the places of the points, 10 powers of ten.
+        base: Of the logarithm: 2 names whole numbers that points stand at, 10 names round numbers.
         floor: Where the shares' axis starts; None fits it to the points.
     """
 
@@ -199,17 +199,24 @@ def _draw(plot: Plot) -> str:
             if curve.bounds is not None:
                 axes.fill_between(curve.dims, *curve.bounds, color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log", base=plot.base)
+        axes.xaxis.set_minor_locator(NullLocator())
         if plot.base == 2:
             named = _named({dim for curve in plot.curves for dim in curve.dims})
             axes.set_xticks(named, [f"{dim:g}" for dim in named])
-            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlabel(plot.axis)
         if plot.floor is not None:
             axes.set_ylim(plot.floor, 1.04)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        axes.legend(frameon=False, loc="lower right", fontsize=12 if len(plot.curves) < 6 else 9)
+        axes.legend(
+            frameon=False,
+            loc="best" if plot.floor is None else "lower right",
+            fontsize=12 if len(plot.curves) < 6 else 9,
+        )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue()
@@ -217,9 +224,9 @@ def _draw(plot: Plot) -> str:
 
 
 def _named(places: Set[float]) -> list[float]:
-    """Return the places to name, ascending: the last always, one that stands too close to the next named one never."""
+    """Return the whole places to name, ascending: the last always, one too close to the next named never."""
     named: list[float] = []
-    for place in sorted(places, reverse=True):
+    for place in sorted((place for place in places if place == int(place)), reverse=True):
         if not named or place * 1.5 < named[-1]:
             named.append(place)
     return named[::-1]
