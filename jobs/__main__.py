@@ -21,6 +21,7 @@ VERBS = {
     "funnel": "tune a funnel to a recall at the least measured cost, with its recall card",
     "shortlist": "add prefix columns and their indexes; list the exact nearest of every query at every dim",
     "train": "train a Matryoshka model on shards, or a Matryoshka head on the vectors of a table; resumes by itself",
+    "evaluate": "measure tables or encoders dim by dim, beside baselines, with intervals and a report",
     "search": "search a table by words, by an image, or by lines from stdin",
     "encoders": "list the encoders with their Matryoshka rules, or describe one",
     "rotate": "give a table of a non-Matryoshka encoder prefixes that mean something, without encoding again",

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
 
-_COLOURS = ("#0f766e", "#d9480f", "#4c51bf", "#a16207", "#6b7280")
+_COLOURS = ("#0f766e", "#d9480f", "#4c51bf", "#a16207", "#6b7280", "#be185d", "#0369a1", "#65a30d")
 _INK, _FAINT = "#1f2937", "#d6d3cd"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
@@ -60,21 +60,44 @@ class Grid:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measured share for each dim."""
+    """A measured share for each dim, or for each of whatever the plot's axis counts.
+
+    Attributes:
+        label: What the legend says.
+        dims: Where on the axis.
+        shares: What was measured there.
+        is_dashed: Whether it is there for comparison.
+        bounds: Lower and upper ends of each share's interval, drawn as a band.
+        has_line: Whether neighbouring points belong together.
+    """
 
     label: str
-    dims: Sequence[int]
+    dims: Sequence[float]
     shares: Sequence[float]
     is_dashed: bool = False
+    bounds: tuple[Sequence[float], Sequence[float]] | None = None
+    has_line: bool = True
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Shares by dims, on a logarithmic axis of dims."""
+    """Shares by dims, or by anything else above 0, on a logarithmic axis.
+
+    Attributes:
+        title: What is seen.
+        caption: What it means.
+        curves: What was measured.
+        axis: What the axis counts.
+        base: Of the logarithm: 2 names whole numbers that points stand at, 10 names round numbers.
+        floor: Where the shares' axis starts; None fits it to the points.
+    """
 
     title: str
     caption: str
     curves: Sequence[Curve]
+    axis: str = "dims"
+    base: Literal[2, 10] = 2
+    floor: float | None = 0.0
     kind: str = field(default="plot", init=False)
 
     @property
@@ -161,29 +184,49 @@ def _draw(plot: Plot) -> str:
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         for place, curve in enumerate(plot.curves):
+            colour = _COLOURS[place % len(_COLOURS)]
             axes.plot(
                 curve.dims,
                 curve.shares,
-                "o--" if curve.is_dashed else "o-",
-                color=_COLOURS[place % len(_COLOURS)],
+                marker="o",
+                linestyle="" if not curve.has_line else "--" if curve.is_dashed else "-",
+                color=colour,
                 label=curve.label,
                 linewidth=2.2,
                 markersize=6.5,
                 markeredgecolor="white",
             )
-        dims = sorted({dim for curve in plot.curves for dim in curve.dims})
-        axes.set_xscale("log", base=2)
-        # The full width is always named; a power of two that stands too close to it is not.
-        named = [dim for dim in dims if dim == dims[-1] or dim * 1.5 < dims[-1]]
-        axes.set_xticks(named, [str(dim) for dim in named])
+            if curve.bounds is not None:
+                axes.fill_between(curve.dims, *curve.bounds, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xscale("log", base=plot.base)
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("dims")
-        axes.set_ylim(0, 1.04)
+        if plot.base == 2:
+            named = _named({dim for curve in plot.curves for dim in curve.dims})
+            axes.set_xticks(named, [f"{dim:g}" for dim in named])
+        else:
+            axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.set_xlabel(plot.axis)
+        if plot.floor is not None:
+            axes.set_ylim(plot.floor, 1.04)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(
+            frameon=False,
+            loc="best" if plot.floor is None else "lower right",
+            fontsize=12 if len(plot.curves) < 6 else 9,
+        )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue()
     return drawn[drawn.index("<svg") :]
+
+
+def _named(places: Set[float]) -> list[float]:
+    """Return the whole places to name, ascending: the last always, one too close to the next named never."""
+    named: list[float] = []
+    for place in sorted((place for place in places if place == int(place)), reverse=True):
+        if not named or place * 1.5 < named[-1]:
+            named.append(place)
+    return named[::-1]

@@ -18,7 +18,7 @@ from pipelines.matryoshka import cut
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.int64]
 
-_QUERIES_AT_ONCE = 256
+_QUERIES_AT_ONCE, _SCORES_AT_ONCE = 256, 1 << 27
 
 
 def neighbours(database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, skip_self: bool = False) -> Rows:
@@ -31,14 +31,16 @@ def neighbours(database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, ski
         k: Neighbours wanted; at most N.
         skip_self: Query q is database row q and is not its own neighbour.
     """
-    database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim)
-    queries_QM = cut(torch.from_numpy(np.asarray(queries_QD, np.float32)), dim)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim).to(device)
+    queries_QM = cut(torch.from_numpy(np.asarray(queries_QD, np.float32)), dim).to(device)
+    at_once = max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // len(database_NM)))
     found = []
-    for start in range(0, len(queries_QM), _QUERIES_AT_ONCE):
-        scores = queries_QM[start : start + _QUERIES_AT_ONCE] @ database_NM.T
+    for start in range(0, len(queries_QM), at_once):
+        scores = queries_QM[start : start + at_once] @ database_NM.T
         if skip_self:
             scores.diagonal(start).fill_(-torch.inf)
-        found.append(scores.topk(k).indices)
+        found.append(scores.topk(k).indices.cpu())
     return torch.cat(found).numpy()
 
 

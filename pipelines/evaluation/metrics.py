@@ -1,0 +1,216 @@
+"""What makes a neighbour right, and one score per query: top-1, mAP, recall, nDCG.
+
+Owns the metrics; owns no search, no interval and no file. Every score is kept query by query, so that intervals can be
+drawn and systems compared on the same queries.
+
+Shapes: N database rows, Q queries, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+Right = npt.NDArray[np.bool_]
+
+NOTHING = -1
+"""Where a search found fewer than K: no row."""
+
+
+class Truth(Protocol):
+    """What is right for each query."""
+
+    @property
+    def depth(self) -> int:
+        """How many neighbours `score` needs."""
+        ...
+
+    def score(self, found_QK: Rows) -> dict[str, Scores]:
+        """Score the nearest rows of each query, best first: (Q,) per metric."""
+        ...
+
+    def of_queries(self, places: Rows) -> Truth:
+        """Return what is right for some of the queries, ascending."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A neighbour is right when it is of the query's class.
+
+    Attributes:
+        database_N: Class of each database row, int64.
+        queries_Q: Class of each query.
+        k: Neighbours that mAP looks at.
+        recall_ks: Neighbours among which recall wants one of the class.
+    """
+
+    database_N: Rows
+    queries_Q: Rows
+    k: int = 10
+    recall_ks: Sequence[int] = ()
+
+    @property
+    def depth(self) -> int:
+        """How many neighbours `score` needs."""
+        return max(self.k, *self.recall_ks, 1)
+
+    def of_queries(self, places: Rows) -> Labels:
+        """Return what is right for some of the queries, ascending."""
+        return replace(self, queries_Q=self.queries_Q[places])
+
+    def right(self, found_QK: Rows) -> Right:
+        """Say which neighbours are of the query's class."""
+        right_QK: Right = (self.database_N[found_QK] == self.queries_Q[:, None]) & (found_QK != NOTHING)
+        return right_QK
+
+    def score(self, found_QK: Rows) -> dict[str, Scores]:
+        """Return `1-NN`, `mAP@k` and `recall@K` of each query."""
+        right_QK = self.right(found_QK)
+        scores: dict[str, Scores] = {
+            "1-NN": right_QK[:, 0].astype(np.float64),
+            f"mAP@{self.k}": average_precision(right_QK, self.k),
+        }
+        for k in self.recall_ks:
+            scores[f"recall@{k}"] = np.asarray(right_QK[:, :k].any(axis=1), np.float64)
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
+class Judgements:
+    """A neighbour is as right as people judged it for this very query.
+
+    Attributes:
+        keys_J: Judged pairs as query * N + row, ascending; documents that the database lacks are not among them.
+        gains_J: What each is worth, above 0.
+        ideal_QK: Gains of each query's best K documents, descending, 0 where there are fewer.
+        relevant_Q: Documents of each query that are worth something, in the database or not.
+        own_Q: Database row with the query's own id, which is no answer; `NOTHING` where there is none.
+        rows: N.
+        k: Neighbours that nDCG looks at.
+        recall_ks: Neighbours that recall looks at.
+    """
+
+    keys_J: Rows
+    gains_J: Scores
+    ideal_QK: Scores
+    relevant_Q: Rows
+    own_Q: Rows
+    rows: int
+    k: int = 10
+    recall_ks: Sequence[int] = (100,)
+
+    @classmethod
+    def of(
+        cls,
+        judged: Mapping[str, Mapping[str, int]],
+        queries: Sequence[str],
+        database: Sequence[str],
+        k: int = 10,
+        recall_ks: Sequence[int] = (100,),
+    ) -> Judgements:
+        """Line judgements up with rows.
+
+        Args:
+            judged: Query id to document id to gain; each query has one above 0.
+            queries: Ids of the queries, in their order.
+            database: Ids of the documents, in the order of their rows.
+            k: Neighbours that nDCG looks at.
+            recall_ks: Neighbours that recall looks at.
+        """
+        row_of = {name: row for row, name in enumerate(database)}
+        worth = [{doc: gain for doc, gain in judged[query].items() if gain > 0} for query in queries]
+        pairs = sorted(
+            (q * len(database) + row_of[doc], gain)
+            for q, gains in enumerate(worth)
+            for doc, gain in gains.items()
+            if doc in row_of
+        )
+        ideal_QK = np.zeros((len(queries), k))
+        for q, gains in enumerate(worth):
+            best = sorted(gains.values(), reverse=True)[:k]
+            ideal_QK[q, : len(best)] = best
+        return cls(
+            keys_J=np.array([key for key, _ in pairs], np.int64),
+            gains_J=np.array([gain for _, gain in pairs], np.float64),
+            ideal_QK=ideal_QK,
+            relevant_Q=np.array([len(gains) for gains in worth], np.int64),
+            own_Q=np.array([row_of.get(query, NOTHING) for query in queries], np.int64),
+            rows=len(database),
+            k=k,
+            recall_ks=recall_ks,
+        )
+
+    @property
+    def depth(self) -> int:
+        """How many neighbours `score` needs: one more than are judged, where a query may find itself."""
+        return max(self.k, *self.recall_ks, 1) + bool((self.own_Q != NOTHING).any())
+
+    def of_queries(self, places: Rows) -> Judgements:
+        """Return what is right for some of the queries, ascending."""
+        queries_J, rows_J = np.divmod(self.keys_J, self.rows)
+        is_kept_J = np.isin(queries_J, places)
+        return replace(
+            self,
+            keys_J=np.searchsorted(places, queries_J[is_kept_J]) * self.rows + rows_J[is_kept_J],
+            gains_J=self.gains_J[is_kept_J],
+            ideal_QK=self.ideal_QK[places],
+            relevant_Q=self.relevant_Q[places],
+            own_Q=self.own_Q[places],
+        )
+
+    def gains(self, found_QK: Rows) -> Scores:
+        """Return what each neighbour is worth to its query."""
+        if not len(self.keys_J):
+            return np.zeros(found_QK.shape)
+        keys_QK = np.arange(len(found_QK))[:, None] * self.rows + found_QK
+        places_QK = np.searchsorted(self.keys_J, keys_QK).clip(max=len(self.keys_J) - 1)
+        is_judged = (self.keys_J[places_QK] == keys_QK) & (found_QK != NOTHING)
+        return np.where(is_judged, self.gains_J[places_QK], 0.0)
+
+    def score(self, found_QK: Rows) -> dict[str, Scores]:
+        """Return `nDCG@k` and `recall@K` of each query; a document with the query's own id is passed over."""
+        gains_QK = self.gains(_without(found_QK, self.own_Q))
+        scores = {f"nDCG@{self.k}": ndcg(gains_QK, self.ideal_QK, self.k)}
+        for k in self.recall_ks:
+            scores[f"recall@{k}"] = np.count_nonzero(gains_QK[:, :k], axis=1) / self.relevant_Q
+        return scores
+
+
+def average_precision(right_QK: Right, k: int) -> Scores:
+    """Return the precision at each right neighbour among the first k, summed, divided by k: (Q,).
+
+    Source: Kusupati et al. 2022 (arXiv 2205.13147), section 4.3: mAP@k divides by k, whatever there was to find. The
+    paper fetches 2048 neighbours; the first k decide.
+    """
+    right_QK = right_QK[:, :k]
+    precision_QK = np.cumsum(right_QK, axis=1) / np.arange(1, right_QK.shape[1] + 1)
+    total: Scores = (precision_QK * right_QK).sum(axis=1) / k
+    return total
+
+
+def ndcg(gains_QK: Scores, ideal_QK: Scores, k: int) -> Scores:
+    """Return the discounted gain of the first k as a share of the ideal one: (Q,), 0 to 1.
+
+    Source: Järvelin and Kekäläinen 2002, with linear gains and a discount of log2(rank + 1), as trec_eval and BEIR do.
+    """
+    found_Q, best_Q = (_discounted(x_QK[:, :k]) for x_QK in (gains_QK, ideal_QK))
+    return np.divide(found_Q, best_Q, out=np.zeros_like(found_Q), where=best_Q > 0)
+
+
+def _discounted(gains_QK: Scores) -> Scores:
+    total: Scores = gains_QK @ (1 / np.log2(np.arange(2, gains_QK.shape[1] + 2)))
+    return total
+
+
+def _without(found_QK: Rows, own_Q: Rows) -> Rows:
+    """Move each query's own row behind the others, where `gains` cannot see it."""
+    is_own_QK = (found_QK == own_Q[:, None]) & (found_QK != NOTHING)
+    order_QK = np.argsort(is_own_QK, axis=1, kind="stable")
+    return np.take_along_axis(np.where(is_own_QK, NOTHING, found_QK), order_QK, axis=1)

@@ -1,0 +1,391 @@
+"""`jobs evaluate`: tables, image folders and BEIR folders go in as they are; numbers and a page come out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.metrics import ndcg_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from jobs.__main__ import main
+from pipelines.encoders import load_encoder, load_preparer
+from pipelines.matryoshka import cut, unit
+from pipelines.tables import VectorTable, to_arrow, to_numpy
+from schemas.columns import Ladder, Space
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.records import LeaseResult, Shard, ShardCount
+
+DIMS, CLASSES = (4, 8, 16), 4
+ACTORS = "[cluster]\nactors = 1\ncpus_per_actor = 0.5\ndecode_threads = 1\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Hundreds of tiny fits: on a busy machine, threads that wait for each other would take minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_table(
+    path: Path, x_ND: np.ndarray, labels_N: np.ndarray, *, dims: tuple[int, ...] = DIMS, encoder: str = "wordllama"
+) -> None:
+    """Land labelled vectors, in an order that is not that of their ids."""
+    space = Space(encoder=encoder, revision="test", ladder=Ladder(dims=dims))
+    table = VectorTable.create(str(path), space, pa.schema([pa.field("label", pa.string())]))
+    shard, order = Shard("/made.jsonl", 1, "1", "jsonl"), np.random.default_rng(len(x_ND)).permutation(len(x_ND))
+    batch = pa.RecordBatch.from_arrays(
+        [
+            pa.array([f"{row:05d}" for row in order]),
+            pa.array(np.full(len(x_ND), shard.id)),
+            pa.array([f"class {labels_N[row]}" for row in order]),
+            to_arrow(x_ND[order]),
+        ],
+        names=["id", "shard", "label", "vector"],
+    )
+    fragments = table.write_fragments([batch])
+    table.land([LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
+
+
+def clouds(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points around four centres, whose first dims carry most."""
+    labels_N = np.arange(rows) % CLASSES
+    centres = np.random.default_rng(0).standard_normal((CLASSES, 16)) * np.geomspace(1, 0.2, 16)
+    noise = np.random.default_rng(seed).standard_normal((rows, 16)) * 0.55
+    return unit((centres[labels_N] + noise).astype(np.float32)), labels_N
+
+
+def evaluate(folder: Path, toml: str, *overrides: str) -> dict[str, Any]:
+    """Run the command and return metrics.json."""
+    config = folder / "evaluate.toml"
+    config.write_text(f'folder = "{folder / "out"}"\n{toml}')
+    assert main(["evaluate", str(config), *(word for one in overrides for word in ("--set", one))]) == 0
+    found: dict[str, Any] = json.loads((folder / "out" / "metrics.json").read_text())
+    return found
+
+
+def values(found: Mapping[str, Any], part: str = "rows") -> dict[tuple[str, int, str], float]:
+    return {(row["system"], row["dim"], row["metric"]): row["value"]["mean"] for row in found[part]}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One nested system, and one with tables of its own per dim, of the same rows."""
+    folder = tmp_path_factory.mktemp("tables")
+    for name, rows, seed in (("train", 600, 1), ("val", 200, 2)):
+        x_ND, labels_N = clouds(rows, seed)
+        write_table(folder / f"mrl-{name}.lance", x_ND, labels_N)
+        for dim in (4, 8):
+            write_table(folder / f"ff-{dim}-{name}.lance", cut(x_ND[:, ::-1], dim), labels_N, dims=(dim,))
+    return folder
+
+
+def systems(lake: Path) -> str:
+    return f"""
+[[systems]]
+name = "MRL"
+database = "{lake}/mrl-train.lance"
+queries = "{lake}/mrl-val.lance"
+[[systems]]
+name = "FF"
+database = "{lake}/ff-{{dim}}-train.lance"
+queries = "{lake}/ff-{{dim}}-val.lance"
+dims = [4, 8]
+"""
+
+
+ALL = """
+[measure]
+draws = 100
+shots = [2]
+imbalance = 30
+repeats = 2
+recall = [3]
+[cascade]
+held_out = 0.3
+[retrieval]
+keep = 50
+keeps = [60, 30, 10]
+"""
+
+
+@dataclass
+class Done:
+    """What one run of everything found, showed and said."""
+
+    found: dict[str, Any]
+    page: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def done(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder, said = tmp_path_factory.mktemp("all"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        found = evaluate(folder, systems(lake) + ALL)
+    return Done(found, (folder / "out" / "report.html").read_text(), " ".join(said.getvalue().split()))
+
+
+def test_tables_are_measured_side_by_side(done: Done) -> None:
+    found, by_key = done.found, values(done.found)
+    names = {name for name, _, _ in by_key}
+    assert names == {"MRL", "FF", "MRL truncated", "MRL pca", "MRL random-columns"}
+    assert {dim for name, dim, _ in by_key if name == "MRL"} == {4, 6, 8, 12, 16}
+    assert {dim for name, dim, _ in by_key if name == "FF"} == {4, 8}
+    (train, labels_N), (val, labels_Q) = clouds(600, 1), clouds(200, 2)
+    for dim in (4, 6, 16):
+        theirs = KNeighborsClassifier(1, metric="cosine").fit(train[:, :dim], labels_N).score(val[:, :dim], labels_Q)
+        assert by_key[("MRL", dim, "1-NN")] == pytest.approx(theirs, abs=0.011)  # tables hold half precision
+    metrics = {metric for _, _, metric in by_key}
+    assert metrics >= {"linear", "1-NN", "mAP@10", "recall@3", "1-NN, 2-shot", "linear, long tail", "1-NN, tail"}
+    is_made_for = {row["dim"]: row["is_made_for"] for row in found["rows"] if row["system"] == "MRL"}
+    assert is_made_for == {4: True, 6: False, 8: True, 12: False, 16: True}
+    for row in found["rows"]:
+        assert row["value"]["low"] <= row["value"]["mean"] <= row["value"]["high"]
+        assert (row["above"] is None) == (row["system"] == "MRL")
+    for words in (
+        "mAP@10",
+        "MRL pca",
+        "200 queries over 600 rows",
+        "Adaptive classification reaches",
+        "times fewer FLOPs",
+    ):
+        assert words in done.said
+
+
+def test_the_page_shows_plots_cascade_and_retrieval(done: Done) -> None:
+    adaptive, searches = done.found["adaptive"], done.found["searches"]
+    assert adaptive["held_out"] + adaptive["queries"] == 200
+    best = adaptive["points"][adaptive["chosen"]]
+    assert 4 <= best["dims"]["mean"] <= 16
+    assert best["dims"]["mean"] <= best["cumulative"]["mean"]
+    full = next(one for one in searches if one["setting"]["dims"] == [16])
+    assert full["above_full"]["mAP@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert full["mflops"] == pytest.approx(600 * 16 / 1e6)
+    assert {one["setting"]["kind"] for one in searches} == {"single shot", "adaptive", "funnel"}
+    for words in (
+        "linear by dims",
+        "Adaptive classification",
+        "mAP@10 by MFLOPs",
+        "With fewer examples",
+        "expected dims",
+    ):
+        assert words in done.page
+    assert done.page.count("<svg") == 4 + 1 + 2
+
+
+def test_one_table_asks_with_rows_held_out_of_it(lake: Path, tmp_path: Path) -> None:
+    toml = f'baselines = []\n[data]\nheld_out = 0.25\n[[systems]]\nname = "x"\ndatabase = "{lake}/mrl-train.lance"\n'
+    found = evaluate(tmp_path, toml, "measure.draws=20", "measure.linear=false")
+    assert found["queries"] + found["rows_searched"] == 600
+    assert 0.15 < found["queries"] / 600 < 0.35
+    assert values(found)[("x", 16, "1-NN")] > 0.6
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, stripes and blobs, as an ImageFolder."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 10)):
+        for label in ("blob", "stripe"):
+            for number in range(count):
+                pixels = rng.integers(0, 60, (40, 40, 3))
+                at = rng.integers(0, 20)
+                pixels[(slice(at, at + 15), slice(at, at + 15)) if label == "blob" else slice(at % 4, None, 4)] += 180
+                path = root / part / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return root
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_image_folder_is_embedded_measured_and_corrupted(pictures: Path, tmp_path: Path) -> None:
+    toml = f"""
+baselines = ["pca"]
+[data]
+images = "{pictures}"
+[[systems]]
+name = "rotated"
+encoder = {{ name = "efficientnet-lite0" }}
+rotation = {{ kind = "pca" }}
+dims = [2, 8, 1280]
+[measure]
+draws = 50
+recall = []
+[robustness]
+kinds = ["gaussian-noise", "jpeg"]
+severities = [1]
+pictures = 10
+pixels = 40
+{ACTORS}"""
+    found = evaluate(tmp_path, toml)
+    assert (found["queries"], found["rows_searched"]) == (20, 16)
+    by_key = values(found)
+    assert by_key[("rotated", 8, "1-NN")] > 0.8
+    assert by_key[("rotated", 1280, "1-NN")] == pytest.approx(by_key[("rotated pca", 1280, "1-NN")], abs=0.051)
+    tables = sorted((tmp_path / "out" / "tables").glob("*/*.lance"))
+    database, queries = (
+        next(
+            VectorTable.open(str(path)) for path in tables if path.name.startswith(f"{part}-") and "." not in path.stem
+        )
+        for part in ("database", "queries")
+    )
+    assert database.space.rotation is not None
+    assert queries.space.rotation is None
+    corrupted = {metric.partition(", ")[2] for _, _, metric in values(found, "corrupted")}
+    assert corrupted == {"clean/0", "gaussian-noise/1", "jpeg/1", "corrupted"}
+    assert "Under corruptions" in (tmp_path / "out" / "report.html").read_text()
+    written = [path.stat().st_mtime_ns for path in tables]
+    assert values(evaluate(tmp_path, toml)) == by_key
+    assert [path.stat().st_mtime_ns for path in tables] == written, "a second run embeds nothing"
+
+
+TOPICS = {
+    "sea": "harbour sailor anchor tide lighthouse vessel",
+    "sky": "cloud thunder eagle aeroplane sunset star",
+    "food": "bread cheese soup recipe kitchen butter",
+}
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny test set in BEIR layout; one query is a document of its own, one judged document is not in the corpus."""
+    root, rng = tmp_path_factory.mktemp("beir"), np.random.default_rng(0)
+    documents = [
+        {"_id": f"{topic}{n}", "title": topic, "text": " ".join(rng.choice(words.split(), 4)), "metadata": {}}
+        for topic, words in TOPICS.items()
+        for n in range(8)
+    ]
+    queries = [{"_id": f"q-{topic}", "text": words} for topic, words in TOPICS.items()]
+    queries += [{"_id": "sea0", "text": f"{documents[0]['text']}"}, {"_id": "unjudged", "text": "nothing"}]
+    judged = [(f"q-{topic}", f"{topic}{n}", 1 + n % 3) for topic in TOPICS for n in range(8)]
+    judged += [("sea0", "sea1", 1), ("sea0", "gone", 1), ("sea0", "sky1", 0)]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (root / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (root / "qrels").mkdir()
+    lines = ["query-id\tcorpus-id\tscore", *(f"{q}\t{d}\t{gain}" for q, d, gain in judged)]
+    (root / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_beir_folder_gives_ndcg_and_recall_by_dim(beir: Path, tmp_path: Path) -> None:
+    toml = f"""
+baselines = ["truncation"]
+[data]
+beir = "{beir}"
+[[systems]]
+name = "wordllama"
+encoder = {{ name = "wordllama" }}
+[measure]
+draws = 50
+recall = [5]
+[retrieval]
+keep = 12
+keeps = [16, 12]
+{ACTORS}"""
+    found = evaluate(tmp_path, toml)
+    assert (found["queries"], found["rows_searched"]) == (4, 24)
+    documents = [json.loads(line) for line in (beir / "corpus.jsonl").read_text().splitlines()]
+    texts = [f"{one['title']} {one['text']}" for one in documents]
+    config = EncoderConfig(name="wordllama", device="cpu")
+    preparer, encoder = load_preparer(config, LimitsConfig()), load_encoder(config)
+    x_ND = encoder.encode(preparer.prepare(texts))  # type: ignore[arg-type]
+    q_QD = encoder.encode(preparer.prepare(list(TOPICS.values())))  # type: ignore[arg-type]
+    gains = np.array([[1 + n % 3 if t == u else 0 for u in range(3) for n in range(8)] for t in range(3)])
+    by_topic = ndcg_score(gains, cut(q_QD, 64) @ cut(x_ND, 64).T, k=10)
+    own = values(found)[("wordllama", 64, "nDCG@10")] * 4 - by_topic * 3  # what is left for the query `sea0`
+    assert 0 <= own <= 1 / (1 + 1 / np.log2(3)) + 0.02
+    assert {metric for _, _, metric in values(found)} == {"nDCG@10", "recall@5"}
+    assert found["adaptive"] is None
+    assert "nDCG@10 by MFLOPs" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path, tmp_path: Path) -> None:
+    from jobs.evaluate_tables import rotation_between
+    from pipelines.rotate_table import rotate_here
+
+    x_ND, labels_N = clouds(300, 5)
+    for name, part in (("train", slice(None, 200)), ("val", slice(200, None))):
+        write_table(tmp_path / f"{name}.lance", x_ND[part], labels_N[part], dims=(16,), encoder="all-MiniLM-L6-v2")
+    turned = rotate_here(VectorTable.open(str(tmp_path / "train.lance")))
+    queries = VectorTable.open(str(tmp_path / "val.lance"))
+    rotation = rotation_between(turned, queries)
+    assert rotation is not None
+    axes = PCA().fit(to_numpy(VectorTable.open(turned.uri, version=2).dataset.to_table()["vector"]).astype(np.float64))
+    np.testing.assert_allclose(np.abs(rotation.matrix_DD[:3]), np.abs(axes.components_[:3]), atol=1e-2)
+    toml = f'[[systems]]\nname = "x"\ndatabase = "{turned.uri}"\nqueries = "{queries.uri}"\nbaselines = []\n'
+    found = evaluate(tmp_path, f"baselines = []\n{toml.replace('baselines = []', '')}", "measure.draws=20")
+    assert values(found)[("x", 16, "1-NN")] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("", "'systems' is missing"),
+        ('[[systems]]\nname = "x"\n', "give `database` (a table), or `encoder`"),
+        ('[[systems]]\nname = "x"\nencoder = { name = "wordllama" }\n', "set data.images or data.beir"),
+        ('[[systems]]\nname = "x"\ndatabase = "a-{dim}.lance"\n', "{dim} in an address needs `dims`"),
+        ('[data]\nimages = "a"\nbeir = "b"\n[[systems]]\nname = "x"\ndatabase = "a"\n', "not both"),
+        ('[[systems]]\nname = "x"\ndatabase = "nowhere.lance"\n', "nowhere.lance"),
+        (
+            '[data]\nlabel = "lable"\n[[systems]]\nname = "x"\ndatabase = "LAKE/mrl-train.lance"\n',
+            "did you mean 'label'?",
+        ),
+        (
+            '[[systems]]\nname = "x"\ndatabase = "LAKE/mrl-train.lance"\nqueries = "LAKE/ff-4-val.lance"\n',
+            "holds vectors of space",
+        ),
+        (
+            '[[systems]]\nname = "x"\ndatabase = "LAKE/mrl-train.lance"\ndims = [4, 99]\n',
+            "dim 99 is beyond its 16 dims",
+        ),
+        ('[data]\nbeir = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "wordllama" }\n', "has no corpus.jsonl"),
+        (
+            '[data]\nimages = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "efficientnet-lite0" }\n',
+            "is no folder",
+        ),
+        ('[robustness]\nkinds = ["fog"]\n[[systems]]\nname = "x"\ndatabase = "a"\n', "robustness.kinds"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_the_reason(
+    toml: str, said: str, lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "bad.toml"
+    config.write_text(f'folder = "{tmp_path}/out"\n{toml.replace("LAKE", str(lake))}')
+    assert main(["evaluate", str(config)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_systems_of_other_samples_are_not_compared(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x_ND, labels_N = clouds(200, 2)
+    write_table(tmp_path / "few.lance", x_ND[:80], labels_N[:80])
+    config = tmp_path / "bad.toml"
+    second = f'[[systems]]\nname = "few"\ndatabase = "{lake}/mrl-train.lance"\nqueries = "{tmp_path}/few.lance"\n'
+    config.write_text(f'folder = "{tmp_path}/out"\n{systems(lake)}{second}')
+    assert main(["evaluate", str(config)]) == 2
+    assert "of 200 queries only 80 are in every system's tables" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tables", "images", "beir", "models"])
+def test_the_configs_that_are_shipped_are_valid(name: str) -> None:
+    from schemas.config import load_config
+    from schemas.evaluation import EvaluateConfig
+
+    root = Path(__file__).parents[2] / "jobs" / "configs" / "evaluate"
+    assert load_config(EvaluateConfig, root / f"{name}.toml").systems
