@@ -102,8 +102,9 @@ def test_from_nothing_a_linear_head_starts_as_the_rotation_and_an_mlp_is_trained
     corpus: VectorTable, tmp_path: Path
 ) -> None:
     trained = train_head(config_for("head-from-nothing", corpus, tmp_path / "linear", loss={"dims": [8, 64, 128]}))
-    assert trained.by_dim[128] > 0.8
-    assert trained.by_dim[8] > trained.before[8]
+    assert trained.beside == "a PCA rotation"
+    assert trained.by_dim[128] > 0.7
+    assert trained.by_dim[8] == pytest.approx(trained.before[8], abs=0.1)
     mlp = train_head(config_for("head-from-nothing", corpus, tmp_path / "mlp", model={"hidden": [32]}))
     assert mlp.by_dim[16] > 0.2
     assert len(read_head(mlp.path).dims) == 3
