@@ -92,9 +92,9 @@ def run(config: TrainConfig, console: Console, *, log: str = "screen") -> bool:
 
 
 def print_head(trained: Trained, console: Console) -> None:
-    """Show what a head finds on the rows held out, and what the frozen prefixes find."""
+    """Show what a head finds on the rows held out, and beside it what needs no training."""
     if trained.by_dim:
-        grid = Table("dims", trained.measure, *(["before"] if trained.before else []))
+        grid = Table("dims", trained.measure, *([trained.beside] if trained.before else []))
         for dim, share in trained.by_dim.items():
             before = [f"{trained.before[dim]:.3f}"] if dim in trained.before else [""] * bool(trained.before)
             grid.add_row(str(dim), f"{share:.3f}", *before)

@@ -10,6 +10,7 @@ depends on anything but the config, the seed and the step, so a run that was int
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -191,24 +192,21 @@ class _Fit:
         for batch in self._data.batches(epoch, first, self._run.batch):
             self._sums += self._take_step(model, batch)
             self._step += 1
-            is_last = self._step % self._per_epoch == 0
+            if self._step % self._per_epoch == 0:
+                break
             every = self._run.checkpoint_steps
-            is_due = bool(every and self._step % every == 0) and not is_last
+            is_due = bool(every and self._step % every == 0)
             if is_due:
                 self._save()
-            if (is_due or pace.is_due(self._step) or self._step == self._steps) and not is_last:
+            if is_due or pace.is_due(self._step):
                 self._tell(pace, saved=is_due)
-                if self._history.is_stopped:
-                    self._save()
-                    return
+            if self._history.is_stopped:
+                self._save()
+                self._tell(pace, saved=True)
+                return
         seconds = time.monotonic() - began
         samples = (self._step - done_before) * self._run.batch
-        means = (total_over_ranks(self._sums, self._device) / (self._per_epoch * world_size())).tolist()
-        if not all(map(_is_number, means)):
-            raise RunError(
-                f"the loss is {means[0]} after epoch {epoch + 1}; the last checkpoint is of the epoch before; "
-                "lower optimiser.lr, set optimiser.clip_norm, or run.precision=float32"
-            )
+        means = self._means()
         right = {} if valid is None else self._measure(valid)
         done = Epoch(
             epoch + 1, means[0], dict(zip(self._task.dims, means[1:], strict=True)), right, seconds, samples / seconds
@@ -218,6 +216,21 @@ class _Fit:
         curves.write(self._step, done, self._task.metric, self._optimiser.param_groups[0]["lr"])
         self._save()
         self._tell(pace, epoch=done, saved=True)
+
+    def _means(self) -> list[float]:
+        """Return the mean loss of the epoch's steps so far, and its parts by dim, over all workers.
+
+        Raises:
+            RunError: It is no number: nothing after it is worth keeping.
+        """
+        steps = self._step % self._per_epoch or self._per_epoch
+        means: list[float] = (total_over_ranks(self._sums, self._device) / (steps * world_size())).tolist()
+        if not all(map(math.isfinite, means)):
+            raise RunError(
+                f"the loss is {means[0]} in epoch {len(self._history.epochs) + 1}; nothing of that is kept; "
+                "lower optimiser.lr, set optimiser.clip_norm, or run.precision=float32"
+            )
+        return means
 
     def _take_step(self, model: nn.Module, batch: Batch) -> Tensor:
         """Move the weights once; return the loss and its parts by dim, still on the device."""
@@ -255,10 +268,10 @@ class _Fit:
 
     def _tell(self, pace: _Pace, *, epoch: Epoch | None = None, saved: bool = False) -> None:
         """Show where the run is, and hear whether it is to stop: every worker at the same step, or none."""
-        looked = self._step % self._per_epoch or self._per_epoch
-        loss = epoch.loss if epoch else float(self._sums[0]) / looked
+        loss = epoch.loss if epoch else self._means()[0]
         asked = self._watch(Progress(self._step, self._steps, loss, pace.per_second(self._step), epoch, saved))
-        self._history.is_stopped = bool(total_over_ranks(float(asked), self._device)) and self._step < self._steps
+        asked = bool(total_over_ranks(float(asked), self._device))
+        self._history.is_stopped = self._history.is_stopped or (asked and self._step < self._steps)
 
     def _restore(self) -> None:
         state = read_checkpoint(self._folder, self._identity()) if self._folder else None
@@ -272,6 +285,8 @@ class _Fit:
         self._history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
 
     def _save(self) -> None:
+        if self._sums.any():  # at the end of an epoch its sums have been taken already
+            self._means()
         sums = total_over_ranks(self._sums, self._device) / world_size()
         if self._folder is None or rank() != 0:
             return
@@ -339,7 +354,3 @@ class _Pace:
             self._first, self._began = step, time.monotonic()
             return 0.0
         return (step - self._first) * self._batch / max(1e-9, time.monotonic() - self._began)
-
-
-def _is_number(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

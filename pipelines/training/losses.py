@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.training.ranks import gather_rows, total_over_ranks, world_size
+from pipelines.training.ranks import gather_rows, rank, total_over_ranks, world_size
 
 Base = Callable[..., Tensor]
 """A loss at one dim: its output, then the targets, to a scalar."""
@@ -153,14 +153,14 @@ class PairLoss(nn.Module):
         """Return the loss of B pairs; row b of the one side belongs to row b of the other."""
         dims, rows = self.nested.dims, len(left_BD)
         scale = self.log_scale.exp().clamp(max=_LARGEST_SCALE)
-        all_left, all_right, first = *gather_rows(left_BD, right_BD), 0
         if world_size() == 1:
-            both = ((scale * c, scale * c.T) for c in partial_cosines(left_BD, right_BD, dims))
+            both = ((scale * cosines, scale * cosines.T) for cosines in partial_cosines(left_BD, right_BD, dims))
         else:
-            first = torch.distributed.get_rank() * rows
+            all_left, all_right = gather_rows(left_BD, right_BD)
             forth, back = partial_cosines(left_BD, all_right, dims), partial_cosines(right_BD, all_left, dims)
             both = ((scale * a, scale * b) for a, b in zip(forth, back, strict=True))
-        nested: Losses = self.nested(both, torch.arange(first, first + rows, device=left_BD.device))
+        own_B = rank() * rows + torch.arange(rows, device=left_BD.device)
+        nested: Losses = self.nested(both, own_B)
         return nested
 
 

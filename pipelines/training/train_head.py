@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipelines.encoders.head import HeadFile, save_head, tower_of
-from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, neighbours
+from pipelines.evaluation import hits_by_dim, neighbours
 from pipelines.rotation import fit_pca
 from pipelines.training.data import Arrays, add_noise
 from pipelines.training.frozen import Floats, Frozen, modality_of, read_frozen
@@ -39,7 +39,8 @@ class Trained:
         path: Its folder: `encoder.path` of `jobs embed`.
         measure: What `by_dim` is.
         by_dim: On the rows held out, at each dim of the ladder; empty where fewer than a dozen are.
-        before: The same by the prefixes of the frozen vectors, as they lie in the table; empty for pairs.
+        beside: What `before` is of.
+        before: The same for what needs no training; empty for pairs.
         held_out: Rows held out.
         is_stopped: It was asked to stop before its end, and there is no head yet.
     """
@@ -47,6 +48,7 @@ class Trained:
     path: Path
     measure: str = ""
     by_dim: dict[int, float] = field(default_factory=dict)
+    beside: str = ""
     before: dict[int, float] = field(default_factory=dict)
     held_out: int = 0
     is_stopped: bool = False
@@ -85,7 +87,7 @@ def read_trained(out: Path) -> Trained | None:
         return None
     said = orjson.loads((out / _MEASURED).read_bytes())
     by_dim, before = ({int(dim): share for dim, share in said[name].items()} for name in ("by_dim", "before"))
-    return Trained(out / "encoder", said["measure"], by_dim, before, said["held_out"])
+    return Trained(out / "encoder", said["measure"], by_dim, said["beside"], before, said["held_out"])
 
 
 def _make_task(config: TrainConfig, frozen: Frozen) -> LabelHead | PairHead | SimilarityHead:
@@ -97,15 +99,22 @@ def _make_task(config: TrainConfig, frozen: Frozen) -> LabelHead | PairHead | Si
     if frozen.labels_N is not None:
         return LabelHead(stack, loss, int(frozen.labels_N.max()) + 1)
     if not hidden and loss.dims[-1] <= width:
-        _start_as_pca(stack, frozen.vectors_NT[~frozen.is_held_out_N])
+        _start_as(stack, _plain_axes(frozen))
     return SimilarityHead(stack, loss)
 
 
+def _plain_axes(frozen: Frozen) -> Floats:
+    """Return the rotation, rows by falling variance, that needs no training: the table's own, or PCA's."""
+    if frozen.table.rotation is not None:
+        return np.eye(frozen.vectors_NT.shape[1], dtype=np.float32)
+    return fit_pca([frozen.vectors_NT[~frozen.is_held_out_N]]).matrix_DD
+
+
 @torch.no_grad()
-def _start_as_pca(stack: Stack, vectors_NT: Floats) -> None:
-    """Let a linear head begin as the rotation that keeps most: training can only better it."""
+def _start_as(stack: Stack, axes_TT: Floats) -> None:
+    """Let a linear head begin as the first rows of a rotation."""
     linear = stack.linears[0]
-    linear.weight.copy_(torch.from_numpy(fit_pca([vectors_NT]).matrix_DD)[: len(linear.weight)])
+    linear.weight.copy_(torch.tensor(axes_TT[: len(linear.weight)]))
     linear.bias.zero_()
 
 
@@ -139,21 +148,22 @@ def _judged(
     own = tuple(dim for dim in dims if dim <= whole_NT.shape[1])
     after: Sequence[float]
     before: Sequence[float] = ()
+    beside = "prefixes of the table's vectors"
     if isinstance(task, PairHead):
         assert frozen.captions_NT is not None
         head_ND = task.left(torch.from_numpy(whole_NT)).numpy()
         asked_ND = task.right(torch.from_numpy(frozen.captions_NT[held_N])).numpy()
         after, measure = hits_by_dim(head_ND, asked_ND, np.arange(len(asked_ND)), dims, _K), f"words → row, R@{_K}"
     elif isinstance(task, LabelHead):
-        assert frozen.labels_N is not None
-        head_ND, names_N = task.stack(torch.from_numpy(whole_NT)).numpy(), frozen.labels_N[held_N].astype(str)
-        after, measure = label_accuracy_by_dim(head_ND, names_N, dims), "class of the nearest other row"
-        before = label_accuracy_by_dim(whole_NT, names_N, own)
+        measure = "class of the nearest row learnt from"
+        head_ND = task.stack(torch.from_numpy(frozen.vectors_NT)).numpy()
+        after, before = _same_class(head_ND, frozen, dims), _same_class(frozen.vectors_NT, frozen, own)
     else:
-        head_ND, measure = task.stack(torch.from_numpy(whole_NT)).numpy(), f"recall@{_K} of the whole vectors"
-        after, before = (_recall(x_ND, whole_NT, d) for x_ND, d in ((head_ND, dims), (whole_NT, own)))
-    by_dim, beside = (dict(zip(d, shares, strict=False)) for d, shares in ((dims, after), (own, before)))
-    return replace(trained, measure=measure, by_dim=by_dim, before=beside, held_out=len(whole_NT))
+        measure, beside = f"recall@{_K} of the whole vectors", "a PCA rotation"
+        head_ND, turned_ND = task.stack(torch.from_numpy(whole_NT)).numpy(), whole_NT @ _plain_axes(frozen).T
+        after, before = (_recall(x_ND, whole_NT, d) for x_ND, d in ((head_ND, dims), (turned_ND, own)))
+    by_dim, plain = (dict(zip(d, shares, strict=False)) for d, shares in ((dims, after), (own, before)))
+    return replace(trained, measure=measure, by_dim=by_dim, beside=beside, before=plain, held_out=len(whole_NT))
 
 
 def _recall(x_ND: Floats, whole_NT: Floats, dims: Sequence[int]) -> list[float]:
@@ -161,3 +171,12 @@ def _recall(x_ND: Floats, whole_NT: Floats, dims: Sequence[int]) -> list[float]:
     truth_NK = neighbours(whole_NT, whole_NT, whole_NT.shape[1], _K, skip_self=True)
     found = (neighbours(x_ND, x_ND, dim, _K, skip_self=True) for dim in dims)
     return [float((one_NK[:, :, None] == truth_NK[:, None, :]).any(1).mean()) for one_NK in found]
+
+
+def _same_class(x_ND: Floats, frozen: Frozen, dims: Sequence[int]) -> list[float]:
+    """Return, for each dim, how often the nearest row learnt from is of a held-out row's class: 1-NN."""
+    assert frozen.labels_N is not None
+    held_N = frozen.is_held_out_N
+    learnt_N, wanted_Q = frozen.labels_N[~held_N], frozen.labels_N[held_N]
+    found = (neighbours(x_ND[~held_N], x_ND[held_N], dim, 1)[:, 0] for dim in dims)
+    return [float((learnt_N[one_Q] == wanted_Q).mean()) for one_Q in found]

@@ -183,6 +183,7 @@ def test_a_killed_and_an_interrupted_run_end_as_an_undisturbed_one(sources: Path
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray Train imports Ray Data, which warns of its own settings
 def test_two_ray_workers_give_the_model_of_one_and_resume(
     local_ray: None, sources: Path, tmp_path: Path, empty: str
 ) -> None:

@@ -61,7 +61,8 @@ def make_table(uri: Path, config: EncoderConfig, rows: Sequence[tuple[Any, str, 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
     words = texts("t", 240, 0).values()
-    rows = [(text, text.split()[0], text) for text in words]
+    # A class that words decide and likeness does not: which of two of them comes more often.
+    rows = [(text, "night" if text.count("owl") > text.count("garden") else "day", text) for text in words]
     return make_table(tmp_path_factory.mktemp("corpus") / "t.lance", WORDS, rows)
 
 
@@ -102,8 +103,9 @@ def test_from_nothing_a_linear_head_starts_as_the_rotation_and_an_mlp_is_trained
     corpus: VectorTable, tmp_path: Path
 ) -> None:
     trained = train_head(config_for("head-from-nothing", corpus, tmp_path / "linear", loss={"dims": [8, 64, 128]}))
-    assert trained.by_dim[128] > 0.8
-    assert trained.by_dim[8] > trained.before[8]
+    assert trained.beside == "a PCA rotation"
+    assert trained.by_dim[128] > 0.7
+    assert trained.by_dim[8] == pytest.approx(trained.before[8], abs=0.1)
     mlp = train_head(config_for("head-from-nothing", corpus, tmp_path / "mlp", model={"hidden": [32]}))
     assert mlp.by_dim[16] > 0.2
     assert len(read_head(mlp.path).dims) == 3

@@ -111,9 +111,10 @@ def test_a_batch_in_parts_gives_the_same_step() -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_a_loss_that_is_no_number_ends_the_run() -> None:
-    with pytest.raises(RunError, match="loss is nan after epoch 1"):
-        train(perceptron(), recipe(OptimiserConfig(lr=1e30, schedule="constant")))
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"loss is (nan|inf) in epoch 1"):
+        train(perceptron(), recipe(OptimiserConfig(lr=1e30, schedule="constant"), checkpoint_steps=2), tmp_path)
+    assert not (tmp_path / FILE).exists()
 
 
 def test_curves_are_written_for_every_dim(tmp_path: Path) -> None:
