@@ -74,16 +74,18 @@ class _Evaluation:
         self._systems: list[System] = []
 
     def run(self) -> Results:
+        asked = self._config.systems
         adaptive, searches = None, []
+        whole = next((one for one in asked if one.is_fixed), asked[0])
         for system, sides in self._bench.systems():
-            is_first = not self._systems
             self._by_dim(system)
-            if sides is None:
-                continue
-            if is_first:
-                for kind in self._config.baselines:
-                    self._by_dim(make_baseline(kind, system.name, sides, self._baseline_dims(system), self._asked.seed))
+            if system.name == asked[0].name:
                 adaptive, searches = self._cascade(system), self._search(system, sides)
+            if system.name == whole.name:
+                for kind in self._config.baselines:
+                    if kind != "truncation" or whole.is_fixed or len(system.dims) == 1:
+                        dims = self._baseline_dims(system)
+                        self._by_dim(make_baseline(kind, system.name, sides, dims, self._asked.seed))
             if system.name in self._bench.corrupted:
                 self._by_corruption(system, sides)
         reference, draws, confidence = self._systems[0].name, self._asked.draws, self._asked.confidence
@@ -170,10 +172,9 @@ class _Evaluation:
         total = len(sides[1])
         places = np.arange(0, total, -(-total // asked.queries))
         some, truth = (sides[0], sides[1][places]), self._truth.of_queries(places)
-        found = []
-        for setting in settings_for(dims, asked.keep, asked.keeps, self._asked.k):
-            with self._waiting(f"{setting.kind}: {setting}"):
-                found.append(retrieve(some, truth, setting))
+        settings = settings_for(dims, asked.keep, asked.keeps, self._asked.k)
+        with self._waiting(f"{system.name}: {len(settings)} ways to search, {len(places):,} queries"):
+            found = [retrieve(some, truth, setting) for setting in settings]
         full = next(one for one in found if one.setting.dims == (dims[-1],))
         return [self._compared(one, full) for one in found]
 

@@ -86,12 +86,13 @@ class Bench:
     corrupted: Mapping[str, VectorTable]
     notes: Sequence[str]
 
-    def systems(self) -> Iterator[tuple[System, Sides | None]]:
-        """Yield each system, with its whole vectors where all its dims share them; read when it is asked for."""
+    def systems(self) -> Iterator[tuple[System, Sides]]:
+        """Yield each system with its whole vectors, those of its largest dim; read when it is asked for."""
         for asked in self.config.systems:
             pairs = self.pairs[asked.name]
             if asked.is_fixed:
-                yield fixed(asked.name, {dim: partial(_read, self.samples, pair) for dim, pair in pairs.items()}), None
+                by_dim = {dim: partial(_read, self.samples, pair) for dim, pair in pairs.items()}
+                yield fixed(asked.name, by_dim), by_dim[max(by_dim)]()
             else:
                 sides = _read(self.samples, pairs[_ALL_DIMS])
                 yield self._nested(asked, sides, pairs[_ALL_DIMS].database.space), sides

@@ -165,7 +165,8 @@ class EvaluateConfig(Block):
         folder: Where metrics.json and report.html go, and the shards and tables of encoders.
         data: What is right.
         systems: Side by side; the others are compared with the first.
-        baselines: Made of the first system's whole vectors.
+        baselines: Made of whole vectors: those of the first system with tables of its own per dim, at its largest, as
+            in the paper; where there is none, of the first system. One that can be cut is its own truncation.
         measure: What is measured at every dim.
         robustness: Corrupted pictures; only with `data.images`, and of systems with an encoder.
         cascade: Adaptive classification; only with labels.
@@ -199,6 +200,11 @@ class EvaluateConfig(Block):
                 raise ValueError(f"system {system.name!r}: judgements need a table of queries; set `queries`")
         if self.robustness is not None and not (self.data.images and self.systems[0].encoder):
             raise ValueError("[robustness] corrupts pictures: it needs data.images and a first system with an encoder")
+        if self.systems[0].is_fixed and (self.cascade or self.retrieval):
+            raise ValueError(
+                f"[cascade] and [retrieval] cut the vectors of the first system, and {names[0]!r} has others at each "
+                "dim; put one first that can be cut"
+            )
         if self.cascade is not None and self.data.beir:
             raise ValueError("[cascade] classifies: it needs labels, not judgements")
         return self

@@ -142,7 +142,7 @@ def done(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
 def test_tables_are_measured_side_by_side(done: Done) -> None:
     found, by_key = done.found, values(done.found)
     names = {name for name, _, _ in by_key}
-    assert names == {"MRL", "FF", "MRL truncated", "MRL pca", "MRL random-columns"}
+    assert names == {"MRL", "FF", "FF truncated", "FF pca", "FF random-columns"}
     assert {dim for name, dim, _ in by_key if name == "MRL"} == {4, 6, 8, 12, 16}
     assert {dim for name, dim, _ in by_key if name == "FF"} == {4, 8}
     (train, labels_N), (val, labels_Q) = clouds(600, 1), clouds(200, 2)
@@ -158,7 +158,7 @@ def test_tables_are_measured_side_by_side(done: Done) -> None:
         assert (row["above"] is None) == (row["system"] == "MRL")
     for words in (
         "mAP@10",
-        "MRL pca",
+        "FF pca",
         "200 queries over 600 rows",
         "Adaptive classification reaches",
         "times fewer FLOPs",
@@ -358,6 +358,7 @@ def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path
             '[data]\nimages = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "efficientnet-lite0" }\n',
             "is no folder",
         ),
+        ('[[systems]]\nname = "x"\ndatabase = "{dim}"\ndims = [8]\n[cascade]\n', "put one first that can be cut"),
         ('[robustness]\nkinds = ["fog"]\n[[systems]]\nname = "x"\ndatabase = "a"\n', "robustness.kinds"),
     ],
 )

@@ -101,3 +101,12 @@ def test_labels_give_nearest_neighbour_accuracy_precision_and_recall() -> None:
     np.testing.assert_allclose(scores["mAP@2"], [0.5, 0])
     np.testing.assert_allclose(scores["recall@1"], [1, 0])
     np.testing.assert_allclose(scores["recall@3"], [1, 1])
+
+
+def test_the_truth_of_some_queries_is_theirs(judgements: Judgements) -> None:
+    found = np.array([[0, 1, 3, 2], [2, 0, 1, 3]])
+    alone = judgements.of_queries(np.array([1])).score(found[1:])
+    for metric, scores in judgements.score(found).items():
+        np.testing.assert_allclose(alone[metric], scores[1:])
+    labels = Labels(np.array([0, 0, 1, 1]), np.array([0, 1]), k=2)
+    np.testing.assert_array_equal(labels.of_queries(np.array([1])).queries_Q, [1])
