@@ -164,7 +164,7 @@ def _print(
 ) -> None:
     for one, some in runs.items():
         for metric in ("linear", "1-NN", f"mAP@{K}"):
-            grid = Table("", *map(str, one.dims), title=f"{one.name}: {metric}, %, mean over {len(some)} seeds")
+            grid = Table("", *map(str, one.dims), title=f"{one.name}: {metric}, %, mean over seeds: {len(some)}")
             for system in _SHOWN:
                 values = by_dim(some, metric, system)
                 grid.add_row(system, *(f"{100 * np.mean(values[d]):.2f}" if d in values else "" for d in one.dims))

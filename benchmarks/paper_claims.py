@@ -1,7 +1,8 @@
 """The paper's claims, each with its number there, its number here, and whether it holds.
 
 Owns the bounds; measures nothing. A claim is a margin that must not be below its bound; it holds when the whole
-interval over seeds is at or above it, holds on average when only the mean is, and else does not hold.
+interval over seeds is at or above it, holds on average when only the mean is (of one seed nothing more can be said),
+and else does not hold.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ class Claim:
 
 
 def over_seeds(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the mean of a few runs with Student's interval; of a single run, the value alone."""
+    """Return the mean of a few runs with Student's interval; of a single run, the value with bounds that are NaN."""
     runs = np.asarray(values, np.float64)
     mean = float(runs.mean())
     if len(runs) < 2:
-        return Interval(mean, mean, mean)
+        return Interval(mean, np.nan, np.nan)
     half = float(stats.t.ppf(0.5 + confidence / 2, len(runs) - 1) * runs.std(ddof=1) / np.sqrt(len(runs)))
     return Interval(mean, mean - half, mean + half)
 
@@ -167,8 +168,10 @@ def _verdict(margin: Interval, bound: float, *, is_ceiling: bool = False) -> str
 
 
 def _points(margin: Interval) -> str:
-    return f"{margin.mean:+.2f} points ({margin.low:+.2f} to {margin.high:+.2f})"
+    return f"{margin.mean:+.2f} points" + (
+        "" if np.isnan(margin.low) else f" ({margin.low:+.2f} to {margin.high:+.2f})"
+    )
 
 
 def _times(factor: Interval) -> str:
-    return f"{factor.mean:.1f} times ({factor.low:.1f} to {factor.high:.1f})"
+    return f"{factor.mean:.1f} times" + ("" if np.isnan(factor.low) else f" ({factor.low:.1f} to {factor.high:.1f})")
