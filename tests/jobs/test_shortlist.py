@@ -153,7 +153,8 @@ def test_a_killed_job_resumes_and_its_lists_are_whole(tmp_path):
 
     killed, resumed = VectorTable.open(str(uri)).companion("runs").to_table().to_pylist()
     assert (killed["state"], resumed["state"]) == ("running", "complete")
-    assert json.loads(resumed["summary"])["searches"] == 6 - len(done)
+    # What the killed job's workers finished after the count is not done again either.
+    assert json.loads(resumed["summary"])["searches"] <= 6 - len(done)
     lists = open_lists(str(tmp_path / "t.shortlist.lance"), StorageConfig())
     assert lists is not None
     assert lists.count_rows() == 300 * 2 * 3
