@@ -323,7 +323,8 @@ class _LeaseRun:
         if rows is None:
             return
         shards = rows.column("shard").to_numpy()
-        self.rows.update(dict(zip(*map(np.ndarray.tolist, np.unique(shards[good], return_counts=True)), strict=True)))
+        ids, counts = np.unique(shards[good], return_counts=True)
+        self.rows.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         for place, why in bad.items():
             position, key = rows.column("position")[place].as_py(), rows.column("id")[place].as_py()
             self.rejects.append(Reject(int(shards[place]), position, key, why.reason, str(why)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -89,12 +90,8 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
     Raises:
         BadSample: Not an image, cut off, corrupt, or too large.
     """
-    try:
+    with _bad_image():
         return np.asarray(_scale_and_crop(_open(data, rule.short or max(rule.crop), max_pixels), rule), np.uint8)
-    except BadSample:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
-        raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
 
 
 def decode_box(
@@ -114,10 +111,17 @@ def decode_box(
     Raises:
         BadSample: Not an image, cut off, corrupt, or too large.
     """
-    try:
+    with _bad_image():
         image = _open(data, pixels, max_pixels)
         square = image.resize((pixels, pixels), Image.Resampling.BILINEAR, box=box(*image.size))
         return np.asarray(square, np.uint8)
+
+
+@contextmanager
+def _bad_image() -> Iterator[None]:
+    """Turn whatever decoding raises into a BadSample."""
+    try:
+        yield
     except BadSample:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to

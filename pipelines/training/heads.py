@@ -17,7 +17,7 @@ from torch.nn import functional
 from pipelines.encoders.head import Layer
 from pipelines.rotation import Rotation
 from pipelines.training.losses import ClassLoss, Losses, PairLoss, SimilarityLoss, partial_cosines
-from pipelines.training.tasks import judge_pairs
+from pipelines.training.tasks import count_right, judge_pairs
 from schemas.training import LossConfig
 
 
@@ -64,8 +64,7 @@ class LabelHead(nn.Module):
 
     def judge(self, x_BT: Tensor, labels_B: Tensor) -> tuple[Tensor, int]:
         """Count the rows whose class scores highest, at each dim."""
-        logits = self.loss.heads(self.stack(x_BT))
-        return torch.stack([(one.argmax(1) == labels_B).sum() for one in logits]), len(labels_B)
+        return count_right(self.loss.heads(self.stack(x_BT)), labels_B)
 
 
 class PairHead(nn.Module):

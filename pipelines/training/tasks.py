@@ -7,7 +7,7 @@ Shapes: B rows, H, W, C of pixels, L tokens, D features, G dims.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,8 +70,7 @@ class ImageClassifier(nn.Module):
 
     def judge(self, pixels_BHWC: Tensor, labels_B: Tensor) -> tuple[Tensor, int]:
         """Count the images whose class scores highest, at each dim."""
-        logits = self.loss.heads(self.tower(pixels_BHWC))
-        return torch.stack([(one.argmax(1) == labels_B).sum() for one in logits]), len(labels_B)
+        return count_right(self.loss.heads(self.tower(pixels_BHWC)), labels_B)
 
 
 class TwoTower(nn.Module):
@@ -131,15 +130,23 @@ class MaskedLanguage(nn.Module):
         """Count the masked tokens that score highest, at each dim."""
         is_asked_BL = targets_BL != IGNORED
         hidden_ND, wanted_N = self.text.hidden(ids_BL, mask_BL)[is_asked_BL], targets_BL[is_asked_BL]
-        right = [(one.argmax(1) == wanted_N).sum() for one in self.loss.logits(hidden_ND, self.text.embedding)]
-        return torch.stack(right), len(wanted_N)
+        return count_right(self.loss.logits(hidden_ND, self.text.embedding), wanted_N)
+
+
+def count_right(scores_G: Iterable[Tensor], wanted_B: Tensor) -> tuple[Tensor, int]:
+    """Count the rows whose wanted column scores highest, at each dim: (G,), and of how many.
+
+    Args:
+        scores_G: Scores (B, C) of each dim.
+        wanted_B: int64 columns.
+    """
+    return torch.stack([(scores_BC.argmax(1) == wanted_B).sum() for scores_BC in scores_G]), len(wanted_B)
 
 
 def judge_pairs(left_BD: Tensor, right_BD: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, int]:
     """Count the right rows whose own left row is the nearest of the batch, at each dim."""
     own_B = torch.arange(len(left_BD), device=left_BD.device)
-    cosines = partial_cosines(right_BD, left_BD, dims)
-    return torch.stack([(one.argmax(1) == own_B).sum() for one in cosines]), len(own_B)
+    return count_right(partial_cosines(right_BD, left_BD, dims), own_B)
 
 
 def check_ladder(loss: LossConfig, width: int) -> tuple[int, ...]:
