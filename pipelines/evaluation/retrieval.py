@@ -17,7 +17,7 @@ import numpy as np
 from pipelines.evaluation.costs import mflops
 from pipelines.evaluation.metrics import Rows, Scores, Truth
 from pipelines.evaluation.systems import Floats, Sides
-from pipelines.funnel.chain import join, make_stages, make_store, one_thread, search_chain, train_rows
+from pipelines.funnel.chain import levels, make_stages, make_store, one_thread, search_chain, train_rows
 from pipelines.funnel.plan import funnel_retrieval
 from pipelines.matryoshka import cut
 
@@ -104,10 +104,11 @@ def retrieve(sides: Sides, truth: Truth, setting: Setting) -> Retrieved:
             times = [_timed(lambda: store.search(queries_QD, k)) for _ in range(_TIMED_ROUNDS)]
         else:
             plan = funnel_retrieval(setting.dims, [min(keep, rows) for keep in setting.keeps])
-            index = join([*make_stages(plan, database_ND[: train_rows(plan)]), store])
+            index = levels([*make_stages(plan, database_ND[: train_rows(plan)]), store])[-1]
             index.train(database_ND[:1])
             index.add(database_ND)
-            times = [_timed(lambda: search_chain(index, plan, queries_QD, k)) for _ in range(_TIMED_ROUNDS)]
+            keeps = [*(stage.keep for stage in plan.stages[:-1]), k]
+            times = [_timed(lambda: search_chain(index, plan, queries_QD, keeps)) for _ in range(_TIMED_ROUNDS)]
     found_QK: Rows = times[0][1]
     seconds = min(seconds for seconds, _ in times)
     cost = mflops(rows, setting.dims, setting.keeps)

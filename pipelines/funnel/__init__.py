@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from pipelines.funnel.judge import Goal
-from pipelines.funnel.plan import CardRow, FunnelStage, Plan, RecallCard, adaptive_retrieval, funnel_retrieval
-from pipelines.funnel.search import Funnel
+from pipelines.funnel.plan import CardRow, FunnelStage, Home, Plan, RecallCard, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel.search import RESIDENT, Funnel
 
 __all__ = [
+    "RESIDENT",
     "CardRow",
     "Funnel",
     "FunnelStage",
     "Goal",
+    "Home",
     "Plan",
     "RecallCard",
     "adaptive_retrieval",

@@ -1,4 +1,4 @@
-"""A plan as one FAISS index: codes of a prefix, refined stage by stage up to the full vectors.
+"""A plan as FAISS indexes: codes of a prefix, refined stage by stage up to the full vectors.
 
 Owns how a plan becomes a FAISS index, how it is searched, and where its trained part is kept. Owns no table and no
 row ids: it deals in positions, in the order in which vectors were added.
@@ -36,7 +36,7 @@ Index: TypeAlias = Any
 
 # FAISS fits 16 centroids to 4,096 rows at most, and wants 39 rows for each of its partitions.
 _TRAIN_ROWS, _TRAIN_ROWS_PER_LIST = 4_096, 40
-_SPECS = {"int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
+_SPECS = {"bit1": "RaBitQfs", "int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
 
 
 def make_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
@@ -62,12 +62,12 @@ def train_rows(plan: Plan) -> int:
     return max(_TRAIN_ROWS, _TRAIN_ROWS_PER_LIST * plan.lists)
 
 
-def join(stages: Sequence[Index]) -> Index:
-    """Chain stages, all empty or all holding the same vectors, into one index."""
-    index, *later = stages
-    for store in later:
-        index = faiss.IndexRefine(index, store)
-    return index
+def levels(stages: Sequence[Index]) -> list[Index]:
+    """Chain stages, all empty or all holding the same vectors: level n searches the first n + 1 of them."""
+    chained = [stages[0]]
+    for store in stages[1:]:
+        chained.append(faiss.IndexRefine(chained[-1], store))
+    return chained
 
 
 def duplicate(index: Index) -> Index:
@@ -80,23 +80,22 @@ def make_store(width: int) -> Index:
     return faiss.index_factory(width, _SPECS["float16"], faiss.METRIC_INNER_PRODUCT)
 
 
-def search_chain(index: Index, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
-    """Return the k best of each query with the last stage's scores; position -1 where there are fewer.
+def search_chain(index: Index, plan: Plan, query_BD: Floats, keeps: Sequence[int]) -> tuple[Floats, Positions]:
+    """Return what a level finds for each query, best first, with its last stage's scores; position -1 pads.
 
     Safe to call from several threads while nobody adds.
+
+    Args:
+        index: A level of `levels`.
+        plan: Whose stages they are.
+        query_BD: float32 unit rows at full width.
+        keeps: What each of its stages keeps.
     """
-    keeps = [*(stage.keep for stage in plan.stages[:-1]), k]
     params = _first_parameters(plan)
     for given, kept in pairwise(keeps):
         factor = (max(given, kept) + 0.5) / kept  # FAISS rounds the product down
         params = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=params)
-    scores, positions = index.search(query_BD, k, params=params)
-    return scores, positions
-
-
-def search_first(index: Index, plan: Plan, query_BD: Floats) -> tuple[Floats, Positions]:
-    """Return scores and positions (B, keep) that the first stage alone finds; position -1 where there are fewer."""
-    scores, positions = first_stage(index).search(query_BD, plan.stages[0].keep, params=_first_parameters(plan))
+    scores, positions = index.search(query_BD, keeps[-1], params=params)
     return scores, positions
 
 
@@ -120,18 +119,18 @@ def _first_parameters(plan: Plan) -> Any:
     return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=plan.probes))
 
 
-def first_stage(index: Index) -> Index:
-    """Return the innermost index of a chain."""
-    while isinstance(index, faiss.IndexRefine):
-        index = faiss.downcast_index(index.base_index)
-    return index
+def code_bytes(stage: Index) -> int:
+    """Bytes that a stage holds of one vector."""
+    if isinstance(stage, faiss.IndexPreTransform):
+        stage = faiss.downcast_index(stage.index)
+    own_ids = 8 if isinstance(stage, faiss.IndexIVF) else 0
+    return int(stage.code_size) + own_ids
 
 
-def full_vectors(index: Index) -> npt.NDArray[np.float16]:
-    """View the full vectors (N, D) that the last stage holds, without copying; valid while the index lives."""
-    store = faiss.downcast_index(index.refine_index)
+def full_vectors(store: Index) -> npt.NDArray[np.float16]:
+    """View the vectors (N, D) of a `make_store`, without copying; valid while it lives."""
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
-    return raw.view(np.float16).reshape(index.ntotal, index.d)
+    return raw.view(np.float16).reshape(store.ntotal, store.d)
 
 
 def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig) -> str:

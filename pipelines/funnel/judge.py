@@ -1,8 +1,8 @@
-"""Judging plans: how many candidates a first stage needs for a recall target, and what that costs.
+"""Judging plans: how many candidates a plan needs for a recall target, and what that costs.
 
 Owns the choice and the recall card's numbers; owns no search. A quarter of the queries chooses the plan; the others
 then say how many candidates it takes for the interval to lie above the target, and are what the card reports. Because
-the last stage is exact, what a first stage finds is known for every number of candidates from one long list of them.
+the last stage is exact, what a plan finds is known for every number of candidates from one long list of them.
 
 Shapes: Q queries, D full width, K candidates, T true neighbours.
 """
@@ -45,6 +45,7 @@ class Goal:
         k: Results per query.
         objective: `latency` is one query at a time, `throughput` many in one call.
         queries: Rows to hold out, at most a fifth of the table; None is as many as the interval needs.
+        bytes_per_vector: Bytes of RAM that a vector may take; None sets no limit.
         seed: Of the draw of held-out rows.
     """
 
@@ -52,7 +53,12 @@ class Goal:
     k: int = 10
     objective: Objective = "latency"
     queries: int | None = None
+    bytes_per_vector: int | None = None
     seed: int = 0
+
+    def allows(self, plan: Plan) -> bool:
+        """Whether a plan takes no more RAM than a vector may."""
+        return self.bytes_per_vector is None or plan.home == "lake" or plan.bytes_per_vector <= self.bytes_per_vector
 
     def queries_of(self, rows: int) -> int:
         """Return how many of a table's rows to hold out.
@@ -71,17 +77,32 @@ class Trial:
 
     Attributes:
         plan: With as many candidates as will be looked at.
-        candidates: The ids that its first stage finds for queries (Q, D): (Q, K), best first.
+        candidates: The ids that its stages but the last find for queries (Q, D): (Q, K), best first.
         search: The whole search, to be timed.
         empty: Its trained empty stages, in memory.
-        is_exact: Whether the first stage compares the full vectors.
     """
 
     plan: Plan
     candidates: Callable[[Floats, slice], Positions]
     search: Callable[[Plan, Floats], object]
     empty: tuple[Index, ...] = ()
-    is_exact: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a card says of the table.
+
+    Attributes:
+        rows: Vectors searched.
+        version: Version of the table.
+        exact_us: Microseconds of an exact query, alone.
+        exact_batched_us: In a batch.
+    """
+
+    rows: int
+    version: int
+    exact_us: float
+    exact_batched_us: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +132,7 @@ class Judge:
     def is_hopeless(self, plan: Plan) -> bool:
         """Whether a plan reads many more codes than one that is good enough with few; the exact one never is."""
         best = next(iter(self.leaders), None)
-        is_exact = plan.stages[0].dims == plan.stages[-1].dims and plan.stages[0].precision == "float16"
-        if best is None or is_exact or best.stages[0].keep > 50 * self._goal.k:
+        if best is None or plan.is_exact or best.candidates > 50 * self._goal.k:
             return False
         return plan.stages[0].bytes_per_vector >= best.stages[0].bytes_per_vector + 32
 
@@ -125,42 +145,41 @@ class Judge:
         cost = row.us_per_query if self._goal.objective == "latency" else row.us_per_query_batched
         self._heard.append(_Judged(trial, plan, row, math.inf if cost is None else cost))
 
-    def verdict(
-        self, rows_in_table: int, version: int, exact_us: tuple[float, float]
-    ) -> tuple[Trial, RecallCard] | None:
-        """Return the cheapest plan that the other queries vouch for, with its card; None if there is none.
-
-        Args:
-            rows_in_table: For the card.
-            version: For the card.
-            exact_us: Microseconds of an exact query, alone and in a batch.
-        """
+    def verdict(self, measured: Measured) -> tuple[Trial, RecallCard] | None:
+        """Return the cheapest plan that the other queries vouch for, with its card; None if there is none."""
         for judged in sorted(self._heard, key=lambda judged: judged.cost):
             trial = judged.trial
             if judged.cost == math.inf:
                 return None
             ranks_QT = self._ranks(trial, self._vouching)
             keep = self._least_keep(trial, partial(self._surely, ranks_QT))
-            if keep is None:
-                continue
-            plan = trial.plan.keeping(keep)
-            chosen = self._row(plan, ranks_QT, self._time(trial, plan))
-            shown = [n for n in _SHOWN_KEEPS if self._goal.k <= n <= trial.plan.stages[0].keep and n != keep]
-            rows = [chosen, *(self._row(trial.plan.keeping(n), ranks_QT, (None, None)) for n in shown)]
-            rows += [other.row for other in self._heard if other is not judged]
-            rows.sort(key=_order)
-            card = RecallCard(
-                k=self._goal.k,
-                queries=len(ranks_QT),
-                rows_in_table=rows_in_table,
-                version=version,
-                exact_us_per_query=exact_us[0],
-                exact_us_per_query_batched=exact_us[1],
-                chosen=rows.index(chosen),
-                rows=tuple(rows),
-            )
-            return replace(trial, plan=plan), card
+            if keep is not None:
+                others = [other.row for other in self._heard if other is not judged]
+                return self._vouch(trial, trial.plan.keeping(keep), ranks_QT, others, measured)
         return None
+
+    def card_of(self, trial: Trial, measured: Measured) -> tuple[Trial, RecallCard]:
+        """Return the card of a plan that somebody else chose."""
+        return self._vouch(trial, trial.plan, self._ranks(trial, self._vouching), [], measured)
+
+    def _vouch(
+        self, trial: Trial, plan: Plan, ranks_QT: Positions, others: Sequence[CardRow], measured: Measured
+    ) -> tuple[Trial, RecallCard]:
+        chosen, most = self._row(plan, ranks_QT, self._time(trial, plan)), trial.plan.candidates
+        shown = [n for n in _SHOWN_KEEPS if self._goal.k <= n <= most and n != plan.candidates]
+        rows = [chosen, *(self._row(trial.plan.keeping(n), ranks_QT, (None, None)) for n in shown), *others]
+        rows.sort(key=_order)
+        card = RecallCard(
+            k=self._goal.k,
+            queries=len(ranks_QT),
+            rows_in_table=measured.rows,
+            version=measured.version,
+            exact_us_per_query=measured.exact_us,
+            exact_us_per_query_batched=measured.exact_batched_us,
+            chosen=rows.index(chosen),
+            rows=tuple(rows),
+        )
+        return replace(trial, plan=plan), card
 
     def with_margin(
         self, trial: Trial, card: RecallCard, scored: Callable[[Plan, Floats, slice], tuple[Floats, Positions]]
@@ -177,7 +196,7 @@ class Judge:
             was given where no margin looks at fewer.
         """
         k, asked = self._goal.k, self._vouching
-        plan = trial.plan.keeping(min(2 * trial.plan.stages[0].keep, MOST_CANDIDATES))
+        plan = trial.plan.keeping(min(2 * trial.plan.candidates, MOST_CANDIDATES))
         scores_QK, found_QK = scored(plan, self._queries_QD[asked], asked)
         ranks_QT = self._truth.ranks(found_QK, asked)
         below_QK = scores_QK[:, k - 1 : k] - scores_QK
@@ -192,7 +211,7 @@ class Judge:
             alone, batched = self._time(trial, plan)
             row = card.best.model_copy(
                 update={
-                    "keep": plan.stages[0].keep,
+                    "keep": plan.candidates,
                     "margin": plan.margin,
                     "looked_at": float(looked_Q.mean()),
                     "recall": recall,
@@ -220,20 +239,20 @@ class Judge:
         return self._truth.ranks(trial.candidates(self._queries_QD[queries], queries), queries)
 
     def _least_keep(self, trial: Trial, recall_at: Callable[[int], float]) -> int | None:
-        if trial.is_exact:
+        if trial.plan.is_exact:
             return self._goal.k
-        most = trial.plan.stages[0].keep
+        most = trial.plan.candidates
         return next((keep for keep in _steps(self._goal.k, most) if recall_at(keep) >= self._goal.recall), None)
 
     def _row(self, plan: Plan, ranks_QT: Positions, us: tuple[float | None, float | None]) -> CardRow:
         first = plan.stages[0]
-        recall, low, high = recall_interval(self._truth.recall(ranks_QT, first.keep))
+        recall, low, high = recall_interval(self._truth.recall(ranks_QT, plan.candidates))
         return CardRow(
             dims=first.dims,
             precision=first.precision,
-            keep=first.keep,
+            keep=plan.candidates,
             probes=plan.probes,
-            looked_at=first.keep,
+            looked_at=plan.candidates,
             recall=recall,
             low=low,
             high=high,

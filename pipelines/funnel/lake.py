@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
@@ -48,6 +49,11 @@ class LakeIndex:
         """Version of the table that a search sees."""
         return int(self.dataset.version)
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of RAM that a vector takes."""
+        return 0
+
     def refresh(self, dataset: LanceDataset) -> None:
         """Read from another version of the table."""
         self.dataset = dataset
@@ -58,10 +64,10 @@ class LakeIndex:
         Args:
             query_BD: float32 unit rows at full width.
             k: Results per query.
-            keep: Candidates of the first stage, instead of the plan's.
+            keep: Candidates of the last stage, instead of the plan's.
             where: SQL; only rows that satisfy it are searched.
         """
-        plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
+        plan = self.plan.keeping(max(keep or self.plan.candidates, k))
         if keep is not None:
             plan = plan.model_copy(update={"margin": None})
         dataset = self.dataset
@@ -135,6 +141,15 @@ def rank(
     scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
     best = np.argsort(-scores, kind="stable")[:keep]
     return scores[best], row_ids(found)[best]
+
+
+def read_vectors(dataset: LanceDataset, rows_K: Positions) -> npt.NDArray[np.float16]:
+    """Read the full vectors (K, D) of rows by their ids, in the order asked for."""
+    listed = ", ".join(map(str, rows_K)) or "NULL"
+    found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
+    order = np.argsort(row_ids(found))
+    vectors_KD: npt.NDArray[np.float16] = to_numpy(found[VECTOR])
+    return vectors_KD[order[np.searchsorted(row_ids(found), rows_K, sorter=order)]]
 
 
 def row_ids(rows: pa.Table | pa.RecordBatch) -> Positions:

@@ -14,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Precision = Literal["pq4", "int8", "float16", "float32"]
-Home = Literal["memory", "lake"]
+Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
+Home = Literal["memory", "codes", "lake"]
+
+# RaBitQ keeps two float32 numbers beside each vector's bits.
+_BIT1_FACTORS = 8
 
 
 class _Record(BaseModel):
@@ -27,7 +30,8 @@ class FunnelStage(_Record):
 
     Attributes:
         dims: Width of the prefix that is compared.
-        precision: `pq4` is 4-bit product-quantised codes, `int8` one byte a dim, the others as they are called.
+        precision: `bit1` is one bit a dim (RaBitQ), `pq4` 4-bit product-quantised codes, `int8` one byte a dim, the
+            others as they are called.
         keep: Candidates that go on to the next stage; of the last stage, the results.
         codes: 4-bit codes a vector, for `pq4`.
     """
@@ -48,8 +52,11 @@ class FunnelStage(_Record):
     @property
     def bytes_per_vector(self) -> int:
         """Bytes of one vector at this stage."""
-        width = {"pq4": 0, "int8": 1, "float16": 2, "float32": 4}[self.precision]
-        return (self.codes + 1) // 2 if self.precision == "pq4" else width * self.dims
+        if self.precision == "pq4":
+            return (self.codes + 1) // 2
+        if self.precision == "bit1":
+            return (self.dims + 7) // 8 + _BIT1_FACTORS
+        return {"int8": 1, "float16": 2, "float32": 4}[self.precision] * self.dims
 
 
 class Plan(_Record):
@@ -57,7 +64,8 @@ class Plan(_Record):
 
     Attributes:
         stages: At least two: each one's dims are at least those before it, and each keeps no more than it was given.
-        home: `memory`: codes and vectors are in RAM; `lake`: the table's own columns and indexes are read.
+        home: `memory`: codes and vectors are in RAM; `codes`: all but the last stage is, and that reads its candidates'
+            vectors from the table; `lake`: the table's own columns and indexes are read.
         lists: Partitions of the first stage's index; 0 compares every code.
         probes: Partitions that a query looks into.
         margin: Candidates whose cosine at the first stage is more than this below the k-th best are not looked at
@@ -90,13 +98,32 @@ class Plan(_Record):
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of one vector over all stages."""
-        return sum(stage.bytes_per_vector for stage in self.stages)
+        """Bytes of one vector in RAM; of a plan in the lake, over all columns that it reads."""
+        stages = self.stages[:-1] if self.home == "codes" else self.stages
+        return sum(stage.bytes_per_vector for stage in stages)
 
-    def keeping(self, keep: int) -> Plan:
-        """Return the plan with another number of candidates after the first stage."""
-        stages = (self.stages[0].model_copy(update={"keep": max(keep, self.stages[1].keep)}), *self.stages[1:])
-        return self.model_copy(update={"stages": stages})
+    @property
+    def candidates(self) -> int:
+        """Vectors that the last stage ranks."""
+        return self.stages[-2].keep
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the first stage compares the full vectors as they are."""
+        first = self.stages[0]
+        is_whole = first.dims == self.stages[-1].dims and first.precision in ("float16", "float32")
+        return is_whole and len(self.stages) == 2 and not self.probes
+
+    def keeping(self, candidates: int) -> Plan:
+        """Return the plan with another number of candidates; the stages before keep as many or more."""
+        *before, _, last = self.stages
+        return self.with_keeps([*(max(stage.keep, candidates) for stage in before), max(candidates, last.keep)])
+
+    def with_keeps(self, keeps: Sequence[int]) -> Plan:
+        """Return the plan with other numbers kept by its stages but the last."""
+        *coarse, last = self.stages
+        kept = (stage.model_copy(update={"keep": keep}) for stage, keep in zip(coarse, keeps, strict=True))
+        return self.model_copy(update={"stages": (*kept, last)})
 
 
 def adaptive_retrieval(coarse: int, width: int, keep: int = 200, k: int = 10) -> Plan:
@@ -126,21 +153,21 @@ def funnel_retrieval(dims: Sequence[int], keeps: Sequence[int]) -> Plan:
 
 
 class CardRow(_Record):
-    """What one setting of the first stage finds and costs.
+    """What one setting finds and costs.
 
     Attributes:
         dims: Prefix width of the first stage.
         precision: Its precision.
-        keep: Candidates that it hands on.
+        keep: Candidates that the last stage is given.
         probes: Partitions looked into; 0 is all.
         margin: Cosine below the k-th best at which candidates are left out; None leaves none out.
-        looked_at: Candidates that a query's later stages look at, on the average.
+        looked_at: How many of these it looks at, on the average.
         recall: Share of the exact top k among the results, over the held-out queries.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
         us_per_query: Microseconds for one query at a time; None where it was not timed.
         us_per_query_batched: Microseconds a query, many in one call; None where it was not timed.
-        bytes_per_vector: Over all stages.
+        bytes_per_vector: In RAM; in the lake, over all columns that are read.
     """
 
     dims: int

@@ -1,4 +1,4 @@
-"""The first home of stage 0: codes and vectors in RAM, true to a version of the table.
+"""The first home of stage 0: its codes in RAM, true to a version of the table; the full vectors there as well, or read.
 
 Owns the match between positions in the FAISS index and rows of the table: rows deleted or rewritten since the codes
 were made are masked, rows added or rewritten since are compared exactly, and when there are many of either the codes
@@ -12,17 +12,18 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Index, Positions
-from pipelines.funnel.lake import Found, row_ids
+from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.lake import Found, read_vectors, row_ids
 from pipelines.funnel.plan import Explanation, Plan, StageReport
-from pipelines.funnel.slices import Slices
+from pipelines.funnel.rank import Halves, rank_each
+from pipelines.funnel.stages import Stages
 from pipelines.matryoshka import unit
 from pipelines.tables import to_numpy
 from schemas.columns import VECTOR
@@ -33,7 +34,13 @@ _SPARE = 8
 _REBUILD_FRACTION = 0.1
 _TAIL_ROWS = 10_000
 _REMEMBERED_FILTERS = 16
+_IDENTITY_BYTES = 16
+# Among the rows that a filter allows a query's best are spread unevenly.
+_UNEVEN = 1.2
 _UPDATED = "_row_last_updated_at_version"
+
+
+Fill = Callable[[Iterator[Halves], int], Stages]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +49,7 @@ class _Snapshot:
 
     Attributes:
         dataset: That version.
-        slices: Coded rows.
+        stages: Coded rows.
         row_ids_N: Their row ids.
         updated_N: Version in which each was last written.
         alive_N: Which of them are in the table as they were coded; None is all.
@@ -52,27 +59,33 @@ class _Snapshot:
     """
 
     dataset: LanceDataset
-    slices: Slices
+    stages: Stages
     row_ids_N: Positions
     updated_N: npt.NDArray[np.int64]
     alive_N: Mask | None
     tail_ids_T: Positions
-    tail_TD: npt.NDArray[np.float16]
+    tail_TD: Halves
     allowed: dict[str, tuple[Mask, Mask]] = field(default_factory=dict)
+
+    def vectors(self, positions_K: Positions) -> Halves:
+        """Return full vectors (K, D), from RAM or from the table."""
+        if self.stages.holds_vectors:
+            return self.stages.vectors(positions_K)
+        return read_vectors(self.dataset, self.row_ids_N[positions_K])
 
 
 class ResidentIndex:
     """A funnel's stages in RAM."""
 
-    def __init__(self, dataset: LanceDataset, plan: Plan, codebook: Sequence[Index]) -> None:
+    def __init__(self, dataset: LanceDataset, plan: Plan, fill: Fill) -> None:
         """Encode every row of the table.
 
         Args:
             dataset: Version to load.
             plan: Stages.
-            codebook: The plan's trained empty stages, without the last.
+            fill: Makes them of float16 unit rows (B, D), and of how many these are in all.
         """
-        self.plan, self._codebook = plan, codebook
+        self.plan, self._fill = plan, fill
         self._refreshing = threading.Lock()
         self._snapshot = self._load(dataset)
 
@@ -80,6 +93,11 @@ class ResidentIndex:
     def version(self) -> int:
         """Version of the table that a search sees."""
         return int(self._snapshot.dataset.version)
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of RAM that a vector takes, with its row id and the version it is of."""
+        return self._snapshot.stages.bytes_per_vector + _IDENTITY_BYTES
 
     @property
     def dataset(self) -> LanceDataset:
@@ -92,12 +110,12 @@ class ResidentIndex:
             if dataset.version != self.version:
                 self._snapshot = self._follow(self._snapshot, dataset)
 
-    def everything(self) -> tuple[LanceDataset, Positions, npt.NDArray[np.float16]]:
+    def everything(self) -> tuple[LanceDataset, Positions, Halves]:
         """Return the version that a search sees, with the row ids (N,) and full vectors (N, D) of all its rows."""
         now = self._snapshot
         alive = np.arange(len(now.row_ids_N)) if now.alive_N is None else np.flatnonzero(now.alive_N)
-        ids, vectors = now.row_ids_N[alive], now.slices.vectors(alive)
-        return now.dataset, np.concatenate([ids, now.tail_ids_T]), np.concatenate([vectors, now.tail_TD])
+        ids_N = np.concatenate([now.row_ids_N[alive], now.tail_ids_T])
+        return now.dataset, ids_N, np.concatenate([now.vectors(alive), now.tail_TD])
 
     def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found:
         """Return the k best rows of each query.
@@ -105,18 +123,19 @@ class ResidentIndex:
         Args:
             query_BD: float32 unit rows at full width.
             k: Results per query.
-            keep: Candidates of the first stage, instead of the plan's.
+            keep: Candidates of the last stage, instead of the plan's.
             where: SQL; only rows that satisfy it are searched.
         """
         now = self._snapshot
-        plan = self.plan.keeping(max(keep or self.plan.stages[0].keep, k))
-        tail_ids_T, tail_TD = now.tail_ids_T, now.tail_TD
-        if where is None:
-            scores_BK, positions_BK = self._through_chain(now, plan, query_BD, k)
-        else:
+        plan = self.plan.keeping(max(keep or self.plan.candidates, k))
+        tail_ids_T, tail_TD, allowed_N = now.tail_ids_T, now.tail_TD, now.alive_N
+        if where is not None:
             allowed_N, allowed_T = self._allowed(now, where)
             tail_ids_T, tail_TD = tail_ids_T[allowed_T], tail_TD[allowed_T]
-            scores_BK, positions_BK = self._each(now, plan, query_BD, k, allowed_N)
+        if where is None and now.stages.holds_vectors:
+            scores_BK, positions_BK = self._through_chain(now, plan, query_BD, k)
+        else:
+            scores_BK, positions_BK = self._among(now, plan, query_BD, k, allowed_N)
         rows_BK = np.where(positions_BK < 0, -1, now.row_ids_N[positions_BK])
         if len(tail_ids_T):
             tail_BT = query_BD @ unit(tail_TD.astype(np.float32)).T
@@ -126,66 +145,66 @@ class ResidentIndex:
         return Found(np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(rows_BK, order_BK, 1), now.dataset)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
-        """Search the first stage alone, then all; what the whole takes longer is shared out over the later stages."""
-        now, plan = self._snapshot, self.plan
-        first, rows = plan.stages[0], len(now.row_ids_N)
-        started = time.perf_counter()
-        now.slices.candidates(plan, query_D[None])
-        found = time.perf_counter()
-        self.find(query_D[None], plan.k, where=where)
-        done = time.perf_counter()
+        """Search the first stage, then the first two, and so on to the whole: each took what it added to the last."""
+        now, plan, rows = self._snapshot, self.plan, len(self._snapshot.row_ids_N)
         compared = rows * plan.probes // plan.lists if plan.lists else rows
-        seconds = [found - started, max(0.0, (done - found) - (found - started))]
-        given = [compared, *(stage.keep for stage in plan.stages[:-1])]
-        reports = [
-            StageReport(
-                dims=stage.dims,
-                precision=stage.precision,
-                compared=min(count, rows),
-                kept=min(stage.keep, rows),
-                bytes_read=min(count, rows) * stage.bytes_per_vector,
-                requests=0,
-                milliseconds=1e3 * (seconds[0] if stage is first else seconds[1] / (len(plan.stages) - 1)),
+        reports: list[StageReport] = []
+        passed = 0.0
+        for number, stage in enumerate(plan.stages):
+            now.dataset.io_stats_incremental()
+            started = time.perf_counter()
+            if number + 1 < len(plan.stages):
+                now.stages.candidates(plan, query_D[None], number + 1)
+            else:
+                self.find(query_D[None], plan.k, where=where)
+            seconds, asked = time.perf_counter() - started, now.dataset.io_stats_incremental()
+            reports.append(
+                StageReport(
+                    dims=stage.dims,
+                    precision=stage.precision,
+                    compared=min(compared, rows),
+                    kept=min(stage.keep, rows),
+                    bytes_read=asked.read_bytes or min(compared, rows) * stage.bytes_per_vector,
+                    requests=asked.read_iops,
+                    milliseconds=1e3 * max(0.0, seconds - passed),
+                )
             )
-            for count, stage in zip(given, plan.stages, strict=True)
-        ]
+            compared, passed = stage.keep, seconds
         width = plan.stages[-1].dims
         return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
 
     def _through_chain(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
+        """Search from the first stage to the last in RAM; again and wider for queries that dead rows leave too few."""
         spare = k + _SPARE
         if now.alive_N is None:
-            return now.slices.search(plan.keeping(max(plan.stages[0].keep, spare)), query_BD, spare)
+            return now.stages.search(plan.keeping(max(plan.candidates, spare)), query_BD, spare)
         alive = int(now.alive_N.sum())
         scale = len(now.alive_N) / max(1, alive)
-        wider = plan.keeping(math.ceil(max(plan.stages[0].keep, spare) * scale))
-        scores_BK, positions_BK = now.slices.search(wider, query_BD, math.ceil(spare * scale) + _SPARE)
+        wider = _wider(plan.keeping(max(plan.candidates, spare)), scale)
+        scores_BK, positions_BK = now.stages.search(wider, query_BD, math.ceil(spare * scale) + _SPARE)
         is_alive = now.alive_N[positions_BK] & (positions_BK >= 0)
         scores_BK, positions_BK = np.where(is_alive, scores_BK, -np.inf), np.where(is_alive, positions_BK, -1)
         short_B = is_alive.sum(axis=1) < min(k, alive)
         if short_B.any():
-            found = self._each(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
+            found = self._among(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
             scores_BK[short_B], positions_BK[short_B] = found
         return scores_BK, positions_BK
 
-    def _each(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int, allowed_N: Mask) -> tuple[Floats, Positions]:
+    def _among(
+        self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int, allowed_N: Mask | None
+    ) -> tuple[Floats, Positions]:
         """Return scores and positions (B, k) among the allowed ones, best first, padded with -inf and -1."""
-        scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
-        positions_BK = np.full((len(query_BD), k), -1, np.int64)
-        count = int(allowed_N.sum())
-        keep = math.ceil(plan.stages[0].keep * 1.2 * len(allowed_N) / max(1, count))
-        everything = np.flatnonzero(allowed_N) if 2 * keep >= count else None
-        for row, query_D in enumerate(query_BD):
-            among = everything
-            if among is None:
-                found = now.slices.candidates(plan.keeping(keep), query_D[None])[0]
-                among = found[(found >= 0) & allowed_N[found]]
-                if len(among) < min(k, count):
-                    among = np.flatnonzero(allowed_N)
-            scores = now.slices.scores(query_D, among)
-            best = np.argsort(-scores, kind="stable")[:k]
-            scores_BK[row, : len(best)], positions_BK[row, : len(best)] = scores[best], among[best]
-        return scores_BK, positions_BK
+        rows = len(now.row_ids_N)
+        count = rows if allowed_N is None else int(allowed_N.sum())
+        wider = plan if count == rows else _wider(plan, _UNEVEN * rows / max(1, count))
+        everything = np.ones(rows, np.bool_) if allowed_N is None else allowed_N
+        if 2 * wider.candidates >= count:
+            return rank_each(query_BD, [np.flatnonzero(everything)] * len(query_BD), now.vectors, k)
+        among_B = []
+        for found in now.stages.candidates(wider, query_BD):
+            among = found[(found >= 0) & everything[found]]
+            among_B.append(among if len(among) >= min(k, count) else np.flatnonzero(everything))
+        return rank_each(query_BD, among_B, now.vectors, k)
 
     def _allowed(self, now: _Snapshot, where: str) -> tuple[Mask, Mask]:
         """Return which coded rows and which newer rows satisfy `where`; what it found is remembered."""
@@ -202,16 +221,16 @@ class ResidentIndex:
     def _load(self, dataset: LanceDataset) -> _Snapshot:
         ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
 
-        def blocks() -> Iterator[npt.NDArray[np.float16]]:
+        def blocks() -> Iterator[Halves]:
             for batch in dataset.scanner(columns=["_rowid", _UPDATED, VECTOR]).to_batches():
                 ids.append(row_ids(batch))
                 updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
                 yield to_numpy(batch[VECTOR])
 
-        slices = Slices.build(self._codebook, blocks(), dataset.count_rows())
+        stages = self._fill(blocks(), dataset.count_rows())
         none_TD = np.empty((0, self.plan.stages[-1].dims), np.float16)
         ids_N = np.concatenate(ids)
-        return _Snapshot(dataset, slices, ids_N, np.concatenate(updated), None, np.empty(0, np.int64), none_TD)
+        return _Snapshot(dataset, stages, ids_N, np.concatenate(updated), None, np.empty(0, np.int64), none_TD)
 
     def _follow(self, old: _Snapshot, dataset: LanceDataset) -> _Snapshot:
         rows = dataset.scanner(columns=["_rowid", _UPDATED]).to_table()
@@ -234,3 +253,7 @@ class ResidentIndex:
         return replace(
             old, dataset=dataset, alive_N=mask, tail_ids_T=row_ids(tail), tail_TD=to_numpy(tail[VECTOR]), allowed={}
         )
+
+
+def _wider(plan: Plan, scale: float) -> Plan:
+    return plan.with_keeps([math.ceil(stage.keep * scale) for stage in plan.stages[:-1]])

@@ -1,26 +1,32 @@
 """Funnel: build one for a table, open it, search it, ask it to explain itself.
 
-Owns what a user sees. Stage 0 lives in RAM (`resident`) or in the lake (`lake`); both answer the same question, and
-what comes back carries true full-width cosines from either. Shapes: B queries, D full width.
+Owns what a user sees. Stage 0 lives in RAM (`resident`) or in the lake (`lake`), the full vectors of a resident one
+in RAM or in the table; all answer the same question, and what comes back carries true full-width cosines from each.
+Shapes: B queries, D full width.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol, cast, get_args
+from dataclasses import replace
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 from lance import LanceDataset
+from pydantic import ValidationError
 
 from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
 from pipelines.funnel.judge import Goal
-from pipelines.funnel.lake import Found, LakeIndex, row_ids
-from pipelines.funnel.plan import Explanation, Home, TunedFunnel
+from pipelines.funnel.lake import Found, LakeIndex, read_vectors, row_ids
+from pipelines.funnel.plan import Explanation, FunnelStage, Home, Plan, TunedFunnel
 from pipelines.funnel.proof import ProofIndex, Proven
-from pipelines.funnel.resident import ResidentIndex
+from pipelines.funnel.resident import Fill, ResidentIndex
+from pipelines.funnel.slices import Slices, empty_stores
+from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tune import tune_memory
 from pipelines.funnel.tune_lake import tune_lake
 from pipelines.tables import VectorTable, to_numpy
@@ -29,12 +35,19 @@ from schemas.config import StorageConfig
 from schemas.errors import ConfigError, TableError
 
 Query = str | bytes | npt.NDArray[np.floating]
+Resident = bool | Literal["codes"]
 _CONFIG_KEY = "lake:funnel:"
+# What `resident` says of a home.
+RESIDENT: dict[Home, Resident] = {"memory": True, "codes": "codes", "lake": False}
+_HOMES: dict[Resident, Home] = {said: home for home, said in RESIDENT.items()}
 
 
 class _Index(Protocol):
     @property
     def version(self) -> int: ...
+
+    @property
+    def bytes_per_vector(self) -> int: ...
 
     def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found: ...
 
@@ -65,9 +78,10 @@ class Funnel:
         recall: float = 0.95,
         k: int = 10,
         *,
-        resident: bool = True,
+        resident: Resident = True,
         queries: Sequence[Query] | None = None,
         goal: Goal | None = None,
+        stages: Sequence[FunnelStage] | None = None,
     ) -> Funnel:
         """Tune a funnel for a table and store its plan and recall card with it.
 
@@ -75,17 +89,26 @@ class Funnel:
             table: The table, or its address.
             recall: What the lower end of the 95 % interval of recall@k must reach.
             k: Results per query.
-            resident: Whether the first stage is in RAM or in the lake.
+            resident: True has codes and full vectors in RAM, "codes" only the codes, and reads the candidates' vectors
+                from the table; False reads all from the lake.
             queries: Queries to tune on; default are rows of the table.
             goal: Everything that can be said of the goal, instead of `recall` and `k`.
+            stages: Stages of your own, as of `funnel_retrieval(…).stages`: nothing is chosen, their recall is measured.
 
         Raises:
+            ConfigError: The stages do not fit the table.
             TableError: The table has too few rows, or the lake has no prefix column to search.
         """
         table = VectorTable.open(table) if isinstance(table, str) else table.refresh()
-        goal = goal or Goal(recall=recall, k=k)
+        goal, home = goal or Goal(recall=recall, k=k), _HOMES[resident]
+        plan = None if stages is None else _plan_of(stages, home, table)
+        if plan is not None:
+            goal = replace(goal, k=plan.k)
         asked = None if queries is None else np.stack([table.encode_query(query) for query in queries])
-        tuned = _tune_and_save(table, goal, asked) if resident else tune_lake(table.dataset, goal, asked)
+        if home == "lake":
+            tuned = tune_lake(table.dataset, goal, asked, plan)
+        else:
+            tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
         table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.model_dump_json()})
         return cls.open(table, resident=resident)
 
@@ -94,7 +117,8 @@ class Funnel:
         cls,
         table: VectorTable | str,
         *,
-        resident: bool = True,
+        resident: Resident = True,
+        device: str | None = None,
         follow: bool = True,
         storage: StorageConfig = StorageConfig(),
     ) -> Funnel:
@@ -102,26 +126,28 @@ class Funnel:
 
         Args:
             table: The table, or its address.
-            resident: Whether to take the one in RAM or the one in the lake.
+            resident: Which to take: True the one in RAM, "codes" the one with codes in RAM, False the one in the lake.
+            device: Torch device that holds and compares the resident stages, such as "cuda"; None has FAISS do it.
             follow: Whether each search looks for a newer version of the table first.
             storage: Where S3 is, if `table` is an address.
 
         Raises:
+            ConfigError: There is no such device.
             TableError: The table has no such funnel.
         """
         table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table
-        tuned = cls.stored(table, "memory" if resident else "lake")
+        table = table.refresh() if follow else table
+        tuned = cls.stored(table, _HOMES[resident])
         index: _Index
-        if resident:
-            codebook = load_codebook(tuned.plan.codebook, table.uri, table.storage)
-            index = ResidentIndex(table.dataset, tuned.plan, codebook)
-        else:
+        if resident is False:
             index = LakeIndex(table.dataset, tuned.plan)
+        else:
+            index = ResidentIndex(table.dataset, tuned.plan, _fill(table, tuned.plan, device))
         return cls(table, tuned, index, follow=follow)
 
     @staticmethod
     def homes(table: VectorTable) -> tuple[Home, ...]:
-        """Return the homes that the table has a funnel for."""
+        """Return the homes that the table has a funnel for, the one with most in RAM first."""
         config = table.dataset.config()
         return tuple(home for home in get_args(Home) if _CONFIG_KEY + home in config)
 
@@ -138,6 +164,11 @@ class Funnel:
                 f"{table.uri} has no funnel in {home}; run: python -m jobs funnel {table.uri} --home {home}"
             )
         return TunedFunnel.model_validate_json(written)
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of RAM that a vector of the table takes."""
+        return self._index.bytes_per_vector
 
     def refresh(self) -> None:
         """See the table as it is now."""
@@ -195,7 +226,7 @@ class Funnel:
         Raises:
             TableError: The funnel is not in memory.
         """
-        if not isinstance(self._index, ResidentIndex):
+        if not isinstance(self._index, ResidentIndex) or self.plan.home != "memory":
             raise TableError(f"the proof reads every prefix from memory; open {self.table.uri} with resident=True")
         if self._follow:
             self.refresh()
@@ -238,12 +269,60 @@ class Funnel:
         return min(reaching)
 
 
-def _tune_and_save(table: VectorTable, goal: Goal, query_QD: Floats | None) -> TunedFunnel:
-    blocks = [to_numpy(batch[VECTOR]) for batch in table.dataset.scanner(columns=[VECTOR]).to_batches()]
-    x_ND = np.concatenate(blocks) if blocks else np.empty((0, table.space.ladder.width), np.float16)
-    tuned, empty = tune_memory(x_ND, table.space.ladder.dims, goal, table.dataset.version, query_QD)
+def _tune_and_save(
+    table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | None, *, is_read: bool
+) -> TunedFunnel:
+    ids, blocks = [np.empty(0, np.int64)], [np.empty((0, table.space.ladder.width), np.float16)]
+    for batch in table.dataset.scanner(columns=["_rowid", VECTOR]).to_batches():
+        ids.append(row_ids(batch))
+        blocks.append(to_numpy(batch[VECTOR]))
+    dataset, ids_N = table.dataset, np.concatenate(ids)
+    vectors = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
+    tuned, empty = tune_memory(
+        np.concatenate(blocks), table.space.ladder.dims, goal, dataset.version, query_QD, vectors, plan
+    )
     name = save_codebook(empty, table.uri, table.storage)
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
+
+
+def _plan_of(stages: Sequence[FunnelStage], home: Home, table: VectorTable) -> Plan:
+    """Make a plan of somebody's stages.
+
+    Raises:
+        ConfigError: They do not narrow, or the last is not the table's own vectors.
+        DimError: The space may not be cut there.
+    """
+    try:
+        plan = Plan(stages=tuple(stages), home=home, k=stages[-1].keep)
+    except ValidationError as error:
+        raise ConfigError(f"stages: {error.errors()[0]['msg']}") from None
+    width, last = table.space.ladder.width, plan.stages[-1]
+    if (last.dims, last.precision) != (width, "float16"):
+        raise ConfigError(
+            f"stages: the last one ranks the table's own vectors, {width} dims float16; "
+            f"got {last.dims} dims {last.precision}"
+        )
+    for stage in plan.stages:
+        table.space.ladder.check(stage.dims, table.uri)
+        if home == "lake" and stage.precision != "float16":
+            raise ConfigError(f"stages: {table.uri} holds float16 columns; {stage.precision} needs a funnel in memory")
+    return plan
+
+
+def _fill(table: VectorTable, plan: Plan, device: str | None) -> Fill:
+    """Return what makes a plan's stages: torch on a device, or FAISS on the processor's cores."""
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+            raise ConfigError(
+                f"device {device!r}: {str(error).splitlines()[0]}; leave `device` out for FAISS"
+            ) from None
+        return lambda blocks, rows: TorchStages(plan, blocks, rows, device)
+    codebook, width = load_codebook(plan.codebook, table.uri, table.storage), plan.stages[-1].dims
+    return lambda blocks, rows: Slices.build(
+        codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None
+    )
 
 
 def _fetch(found: Found, wanted: list[str]) -> pa.Table:

@@ -21,13 +21,13 @@ from pipelines.funnel.chain import (
     Floats,
     Index,
     Positions,
+    code_bytes,
     duplicate,
     full_vectors,
-    join,
+    levels,
     make_store,
     one_thread,
     search_chain,
-    search_first,
 )
 from pipelines.funnel.plan import Plan
 
@@ -36,69 +36,91 @@ R = TypeVar("R")
 
 SLICE_ROWS = 16_384
 _MOST_SLICES = 8
+_SCALE_BYTES = 4
 # The best K of all are spread over the slices evenly up to chance, for which this leaves room.
 _UNEVEN = 1.25
 
 
 class Slices:
-    """Filled chains: slice s of S holds the vectors at positions s, s + S, s + 2S and so on."""
+    """Filled stages: slice s of S holds the vectors at positions s, s + S, s + 2S and so on.
 
-    def __init__(self, chains: Sequence[Index]) -> None:
-        """Search these chains as one."""
-        self._chains = tuple(chains)
-        self._vectors: list[Halves] = [full_vectors(chain) for chain in chains]
-        self._scale_N = np.empty(sum(map(len, self._vectors)), np.float32)
-        for number, vectors_ND in enumerate(self._vectors):
-            self._scale_N[number :: len(chains)] = _scales(vectors_ND)
+    Attributes:
+        bytes_per_vector: Bytes that a vector takes over all stages.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[Index]], stores: Sequence[Index] = ()) -> None:
+        """Search these slices as one.
+
+        Args:
+            stages: Each slice's stages but the last.
+            stores: Each slice's full vectors; none where they are not in RAM.
+        """
+        self._levels = [levels(mine) for mine in stages]
+        self._rows = sum(int(mine[0].ntotal) for mine in stages)
+        self.bytes_per_vector = sum(map(code_bytes, [*stages[0], *stores[:1]])) + (_SCALE_BYTES if stores else 0)
+        self._vectors: list[Halves] = [full_vectors(store) for store in stores]
+        if stores:
+            self._full = [levels([*mine, store])[-1] for mine, store in zip(stages, stores, strict=True)]
+            self._scale_N = np.empty(self._rows, np.float32)
+            for number, vectors_ND in enumerate(self._vectors):
+                self._scale_N[number :: len(stores)] = _scales(vectors_ND)
 
     @classmethod
-    def build(cls, empty: Sequence[Index], blocks: Iterable[Halves], rows: int, stores: Sequence[Index] = ()) -> Slices:
+    def build(
+        cls, empty: Sequence[Index], blocks: Iterable[Halves], rows: int, stores: Sequence[Index] | None = None
+    ) -> Slices:
         """Fill a slice per core, fewer where they would be small.
 
         Args:
             empty: One trained empty index per stage but the last.
             blocks: float16 unit rows (B, D).
             rows: How many they are in all.
-            stores: What `fill_stores` made of the same rows, to share; default is to fill new ones.
+            stores: Where each slice's full vectors are; filled unless they are already, as `fill_stores` does. None
+                holds none in RAM.
         """
-        count = slice_count(rows)
-        stages = [[duplicate(stage) for stage in empty] for _ in range(count)]
-        filled = list(stores) or [make_store(empty[0].d) for _ in range(count)]
-        growing = stages if stores else [[*mine, store] for mine, store in zip(stages, filled, strict=True)]
+        stages = [[duplicate(stage) for stage in empty] for _ in range(slice_count(rows))]
+        growing = stages
+        if stores and not any(store.ntotal for store in stores):
+            growing = [[*mine, store] for mine, store in zip(stages, stores, strict=True)]
         _deal(blocks, growing)
-        return cls([join([*mine, store]) for mine, store in zip(stages, filled, strict=True)])
+        return cls(stages, stores or ())
 
     def __len__(self) -> int:
         """Return the number of vectors."""
-        return len(self._scale_N)
+        return self._rows
+
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether the full vectors are in RAM."""
+        return bool(self._vectors)
 
     def search(self, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
         """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
         if not len(self):
             return np.empty((len(query_BD), 0), np.float32), np.empty((len(query_BD), 0), np.int64)
-        mine = plan.keeping(max(k, self._share(plan.stages[0].keep)))
+        keeps = [max(k, self._share(stage.keep)) for stage in plan.stages[:-1]]
         products_BK, positions_BK = self._merge(
-            lambda chain: search_chain(chain, mine, query_BD, min(k, chain.ntotal)), len(query_BD), k
+            lambda chain: search_chain(chain, plan, query_BD, [*keeps, min(k, chain.ntotal)]), self._full, query_BD, k
         )
         return np.where(positions_BK < 0, -np.inf, products_BK * self._scale_N[positions_BK]), positions_BK
 
-    def candidates(self, plan: Plan, query_BD: Floats) -> Positions:
-        """Return the (B, keep) positions that the first stage alone finds, best first; -1 where there are fewer."""
-        keep = plan.stages[0].keep
-        mine = plan.keeping(self._share(keep))
-        return self._merge(lambda chain: search_first(chain, mine, query_BD), len(query_BD), keep)[1]
+    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
+        """Return the positions (B, keep) that the first stages find, best first; -1 where there are fewer.
 
-    def scores(self, query_D: Floats, positions_K: Positions) -> Floats:
-        """Return true cosines (K,) of a unit query (D,) with vectors."""
-        parts = [np.empty(0, np.float32)]
-        for start in range(0, len(positions_K), SLICE_ROWS):
-            at = positions_K[start : start + SLICE_ROWS]
-            parts.append(self.vectors(at).astype(np.float32) @ query_D * self._scale_N[at])
-        return np.concatenate(parts)
+        Args:
+            plan: Whose stages.
+            query_BD: float32 unit rows at full width.
+            stages: How many; default is all but the last.
+        """
+        coarse = plan.stages[: stages or -1]
+        keeps = [self._share(stage.keep) for stage in coarse]
+        chains = [mine[len(coarse) - 1] for mine in self._levels]
+        found = self._merge(lambda chain: search_chain(chain, plan, query_BD, keeps), chains, query_BD, coarse[-1].keep)
+        return found[1]
 
     def vectors(self, positions_K: Positions) -> Halves:
         """Gather full vectors (K, D)."""
-        count = len(self._chains)
+        count = len(self._vectors)
         out_KD = np.empty((len(positions_K), self._vectors[0].shape[1]), np.float16)
         for number, vectors_ND in enumerate(self._vectors):
             mine_K = positions_K % count == number
@@ -106,13 +128,13 @@ class Slices:
         return out_KD
 
     def _share(self, keep: int) -> int:
-        count = len(self._chains)
+        count = len(self._levels)
         return keep if count == 1 else min(keep, math.ceil(keep / count * _UNEVEN) + count)
 
     def _merge(
-        self, search: Callable[[Index], tuple[Floats, Positions]], queries: int, keep: int
+        self, search: Callable[[Index], tuple[Floats, Positions]], chains: Sequence[Index], query_BD: Floats, keep: int
     ) -> tuple[Floats, Positions]:
-        found, count = _on_threads(search, self._chains, queries), len(self._chains)
+        found, count = _on_threads(search, chains, len(query_BD)), len(chains)
         if count == 1:
             return found[0]
         scores_BK = np.concatenate([scores for scores, _ in found], axis=1)
@@ -127,9 +149,14 @@ def slice_count(rows: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), _MOST_SLICES, rows // SLICE_ROWS))
 
 
+def empty_stores(rows: int, width: int) -> list[Index]:
+    """Make the last stage of every slice."""
+    return [make_store(width) for _ in range(slice_count(rows))]
+
+
 def fill_stores(blocks: Iterable[Halves], rows: int, width: int) -> list[Index]:
     """Fill the last stage of every slice, for many plans to share."""
-    stores = [make_store(width) for _ in range(slice_count(rows))]
+    stores = empty_stores(rows, width)
     _deal(blocks, [[store] for store in stores])
     return stores
 

@@ -13,7 +13,7 @@ import numpy as np
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions
-from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Trial, check_rows
+from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
 from pipelines.funnel.lake import LakeIndex, candidates, row_ids
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
 from pipelines.funnel.truth import exact_neighbours
@@ -25,19 +25,22 @@ from schemas.errors import TableError
 _MOST_QUERIES = 2_000
 
 
-def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None) -> TunedFunnel:
+def tune_lake(
+    dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None, plan: Plan | None = None
+) -> TunedFunnel:
     """Choose prefix column, probes and candidates for a funnel on the table's own columns and indexes.
 
     Args:
         dataset: The table.
         goal: What to tune for.
         query_QD: float32 unit rows to tune on; default are rows of the table, which do not find themselves.
+        plan: Stages to measure instead of choosing some.
 
     Raises:
         TableError: The table has too few rows, or no prefix column, or none that reaches the target.
     """
     dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
-    if not dims:
+    if not dims and plan is None:
         raise TableError(
             f"{dataset.uri} has no prefix column to search; "
             "run: python -m jobs shortlist CONFIG --set dims=[64], with this table in CONFIG"
@@ -51,15 +54,18 @@ def tune_lake(dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None)
     started = time.perf_counter()
     truth = exact_neighbours(((row_ids(b), np.array(to_numpy(b[VECTOR]))) for b in batches), query_QD, goal.k, own_Q)
     exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
-    judge = Judge(truth, query_QD, goal)
+    judge, measured = Judge(truth, query_QD, goal), Measured(rows, dataset.version, exact_us, exact_us)
+    if plan is not None:
+        trial, card = judge.card_of(_trial(dataset, plan, own_Q), measured)
+        return TunedFunnel(plan=trial.plan, card=card)
     width = dataset.schema.field(VECTOR).type.list_size
     last = FunnelStage(dims=width, precision="float16", keep=goal.k)
     for dim in dims:
         first = FunnelStage(dims=dim, precision="float16", keep=min(MOST_CANDIDATES, rows))
         for probes in _probes(dataset, prefix_column(dim)):
-            plan = Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.recall)
-            judge.hear(_trial(dataset, plan, own_Q))
-    best = judge.verdict(rows, dataset.version, (exact_us, exact_us))
+            tried = Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.recall)
+            judge.hear(_trial(dataset, tried, own_Q))
+    best = judge.verdict(measured)
     if best is None:
         raise TableError(
             f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MOST_CANDIDATES} "

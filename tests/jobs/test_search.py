@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import lance
@@ -98,3 +99,31 @@ def test_what_cannot_be_done_is_said(uri: str, capsys: pytest.CaptureFixture[str
     assert "jobs shortlist" in capsys.readouterr().err
     assert main(["search", uri, "x", "--dims", "100"]) == 2
     assert "not in the ladder" in capsys.readouterr().err
+
+
+def test_stages_of_ones_own_are_measured(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(uri, tmp_path / "t.lance")
+    address = str(tmp_path / "t.lance")
+    assert main(["funnel", address, "--home", "codes", "--stages", "64:80,256:int8:20,256:10"]) == 0
+    said = capsys.readouterr().out
+    assert "64 dims float16 keep 80 → 256 dims int8 keep 20 → 256 dims float16 keep 10, home: codes" in said
+    assert "recall@10" in said
+    assert main(["search", address, "a singer buys a song", "--k", "1", "--recall", "0.5", "--json"]) == 0
+    assert found(capsys)[0]["text"] == "a singer buys a song"
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ("64", "'64' is no stage"),
+        ("64:pq4:100,256:10", "is no stage"),
+        ("64:pq4x7:100,256:10", "divide the 64 dims"),
+        ("256:10", "at least 2"),
+        ("64:10,128:10", "256 dims float16"),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(
+    uri: str, stages: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["funnel", uri, "--stages", stages]) == 2
+    assert said in capsys.readouterr().err

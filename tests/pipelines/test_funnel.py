@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -12,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipelines.funnel import Funnel, Goal, Plan
+from pipelines.funnel import RESIDENT, Funnel, FunnelStage, Goal, Plan, adaptive_retrieval, funnel_retrieval
 from pipelines.matryoshka import cut, unit
 from pipelines.tables import VectorTable, to_arrow
 from schemas.columns import Ladder, Space, prefix_column, vector_field
-from schemas.errors import ConfigError, TableError
+from schemas.errors import ConfigError, LakeError, TableError
 
 WIDTH, ROWS = 64, 6_000
 SPACE = Space(encoder="brought", revision="1", ladder=Ladder(dims=(16, 32, 64)))
@@ -54,7 +56,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = lance.write_dataset(batch(x_ND, 0, made.dataset.schema), made.uri, mode="append")
     prefix = pa.table([to_arrow(cut(x_ND, 16))], schema=pa.schema([vector_field(16, prefix_column(16))]))
     dataset.add_columns(prefix.to_reader())
-    for resident in (True, False):
+    for resident in RESIDENT.values():
         Funnel.build(made.refresh(), resident=resident, goal=GOAL)
     return folder
 
@@ -66,9 +68,15 @@ def table(tuned: Path, tmp_path: Path) -> VectorTable:
     return VectorTable.open(str(tmp_path / "t.lance"))
 
 
-@pytest.fixture(params=[True, False], ids=["memory", "lake"])
-def funnel(table: VectorTable, request: pytest.FixtureRequest) -> Funnel:
-    return Funnel.open(table, resident=request.param)
+@pytest.fixture(params=["memory", "torch", "codes", "lake"])
+def how(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How to open a funnel."""
+    return {"device": "cpu"} if request.param == "torch" else {"resident": RESIDENT[request.param]}
+
+
+@pytest.fixture
+def funnel(table: VectorTable, how: dict[str, Any]) -> Funnel:
+    return Funnel.open(table, **how)
 
 
 @pytest.fixture(params=[1, 3], ids=["one slice", "three slices"])
@@ -144,8 +152,8 @@ def test_a_restored_version_is_seen_as_it_was(funnel: Funnel, table: VectorTable
     assert funnel.search(query(), k=10).equals(before)
 
 
-def test_plan_and_card_survive_in_the_table(funnel: Funnel, table: VectorTable) -> None:
-    again = Funnel.open(table.uri, resident=funnel.plan.home == "memory")
+def test_plan_and_card_survive_in_the_table(funnel: Funnel, table: VectorTable, how: dict[str, Any]) -> None:
+    again = Funnel.open(table.uri, **how)
     assert again.plan == funnel.plan
     assert again.card == funnel.card
     assert again.search(query(), k=5).equals(funnel.search(query(), k=5))
@@ -197,6 +205,79 @@ def test_explain_says_what_was_read(funnel: Funnel) -> None:
     assert told.exact_bytes == ROWS * WIDTH * 4
     assert 0 < sum(stage.bytes_read for stage in told.stages) < told.exact_bytes
     assert f"{told.exact_bytes:,}" in str(told)
+
+
+def test_codes_leave_the_vectors_in_the_table(table: VectorTable) -> None:
+    codes, whole = Funnel.open(table, resident="codes"), Funnel.open(table)
+    assert codes.bytes_per_vector < whole.bytes_per_vector
+    *coarse, last = codes.explain(query()).stages
+    assert sum(stage.requests for stage in coarse) == 0
+    assert last.requests > 0
+    assert last.bytes_read >= last.compared * WIDTH * 2
+    with pytest.raises(TableError, match="resident=True"):
+        codes.prove(query())
+
+
+def test_a_funnel_keeps_to_the_bytes_it_may_take(table: VectorTable) -> None:
+    funnel = Funnel.build(table, resident="codes", goal=replace(GOAL, recall=0.8, bytes_per_vector=16))
+    assert funnel.plan.bytes_per_vector <= 16
+    assert funnel.card.best.low >= 0.8
+    with pytest.raises(TableError, match="at most 4 bytes"):
+        Funnel.build(table, resident="codes", goal=replace(GOAL, recall=0.99, bytes_per_vector=4))
+
+
+@pytest.mark.parametrize(
+    ("stages", "resident"),
+    [
+        (adaptive_retrieval(16, WIDTH).stages, False),
+        (adaptive_retrieval(16, WIDTH).stages, True),
+        (funnel_retrieval([16, 32, 64], [200, 50, 10]).stages, True),
+        (funnel_retrieval([16, 32, 64], [200, 50, 10]).stages, "codes"),
+        (
+            (
+                FunnelStage(dims=WIDTH, precision="bit1", keep=300),
+                FunnelStage(dims=WIDTH, precision="int8", keep=20),
+                FunnelStage(dims=WIDTH, precision="float16", keep=10),
+            ),
+            "codes",
+        ),
+    ],
+)
+def test_stages_of_ones_own_are_measured_and_kept(
+    table: VectorTable, stages: tuple[FunnelStage, ...], resident: Any
+) -> None:
+    funnel = Funnel.build(table, resident=resident, stages=stages, goal=GOAL)
+    assert Funnel.open(table, resident=resident).plan.stages == stages
+    assert funnel.card.best.keep == stages[-2].keep
+    fresh = unit(vectors(200, seed=5).astype(np.float32))
+    exact = np.argsort(-(fresh @ unit(vectors(ROWS).astype(np.float32)).T), axis=1)[:, :10]
+    found = funnel.nearest(fresh, k=10)[1]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
+    assert recall == pytest.approx(funnel.card.best.recall, abs=0.03)
+    told = funnel.explain(query())
+    assert [(stage.dims, stage.kept) for stage in told.stages] == [(stage.dims, stage.keep) for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (funnel_retrieval([32, 64], [100, 10]).stages[:1], "at least 2"),
+        (funnel_retrieval([16, 32], [100, 10]).stages, "64 dims float16"),
+        (funnel_retrieval([24, 64], [100, 10]).stages, "not in the ladder"),
+        (
+            (FunnelStage(dims=16, precision="int8", keep=50), FunnelStage(dims=64, precision="float16", keep=10)),
+            "needs",
+        ),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(table: VectorTable, stages: tuple[FunnelStage, ...], said: str) -> None:
+    with pytest.raises(LakeError, match=said):
+        Funnel.build(table, resident=False, stages=stages)
+
+
+def test_a_device_that_is_not_there_is_refused(table: VectorTable) -> None:
+    with pytest.raises(ConfigError, match="device 'meta:7x'"):
+        Funnel.open(table, device="meta:7x")
 
 
 def test_the_proof_is_the_exact_answer(table: VectorTable) -> None:

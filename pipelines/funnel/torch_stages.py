@@ -1,0 +1,113 @@
+"""A funnel's stages on a torch device: half-precision prefixes, compared exactly by matrix products.
+
+What `slices` is for FAISS on the processor's cores, this is for a GPU, where a product of half-precision prefixes costs
+less than looking up codes: coded stages are held as the prefixes that they stand for, and find what those find.
+Immutable once built, so that any number of threads may search.
+
+Shapes: B queries, N vectors, D full width, M prefix width, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.plan import FunnelStage, Plan
+from pipelines.funnel.rank import Halves
+from pipelines.matryoshka import cut, unit
+
+# Bounds what one product of many queries takes: numbers, not bytes.
+_NUMBERS = 1 << 28
+
+
+class TorchStages:
+    """Prefixes of a plan's stages on one device."""
+
+    def __init__(self, plan: Plan, blocks: Iterable[Halves], rows: int, device: str) -> None:
+        """Move vectors to the device.
+
+        Args:
+            plan: Whose stages.
+            blocks: float16 unit rows (B, D).
+            rows: How many they are in all.
+            device: Name of a torch device.
+        """
+        self._device = torch.device(device)
+        width = plan.stages[-1].dims
+        held = {stage.dims for stage in plan.stages[:-1]} | ({width} if plan.home == "memory" else set())
+        self._prefixes = {
+            dims: torch.empty(rows, dims, dtype=torch.float16, device=self._device) for dims in sorted(held)
+        }
+        self._vectors = self._prefixes[width] if plan.home == "memory" else None
+        filled = 0
+        for block_BD in blocks:
+            here = slice(filled, filled + len(block_BD))
+            rows_BD = torch.tensor(block_BD, device=self._device)
+            for dims, prefix_NM in self._prefixes.items():
+                prefix_NM[here] = rows_BD if dims == width else cut(rows_BD, dims)
+            filled += len(block_BD)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+        return self._rows
+
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether the full vectors are on the device."""
+        return self._vectors is not None
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes that a vector takes over all stages."""
+        return sum(2 * dims for dims in self._prefixes)
+
+    def search(self, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
+        """Return true cosines and positions (B, ≤ k), best first."""
+        assert self._vectors is not None
+        scores, positions = [], []
+        for part_BD in self._parts(plan.stages, query_BD):
+            at_BK = self._narrow(plan.stages[:-1], part_BD)
+            x_BKD = unit(self._vectors[at_BK].float())
+            best = torch.bmm(x_BKD, part_BD[:, :, None]).squeeze(2).topk(min(k, at_BK.shape[1]))
+            scores.append(best.values.cpu().numpy())
+            positions.append(at_BK.gather(1, best.indices).cpu().numpy())
+        return np.concatenate(scores), np.concatenate(positions)
+
+    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
+        """Return the positions (B, ≤ keep) that the first stages find, best first.
+
+        Args:
+            plan: Whose stages.
+            query_BD: float32 unit rows at full width.
+            stages: How many; default is all but the last.
+        """
+        coarse = plan.stages[: stages or -1]
+        return np.concatenate([self._narrow(coarse, part).cpu().numpy() for part in self._parts(coarse, query_BD)])
+
+    def vectors(self, positions_K: Positions) -> Halves:
+        """Gather full vectors (K, D)."""
+        assert self._vectors is not None
+        gathered: Halves = self._vectors[torch.from_numpy(positions_K).to(self._device)].cpu().numpy()
+        return gathered
+
+    def _parts(self, stages: Sequence[FunnelStage], query_BD: Floats) -> Iterator[torch.Tensor]:
+        """Yield queries so few at once that what is made for them stays within bounds."""
+        gathered = [before.keep * stage.dims for before, stage in pairwise(stages)]
+        count = max(1, _NUMBERS // max([self._rows, 1, *gathered]))
+        for start in range(0, len(query_BD), count):
+            yield torch.from_numpy(query_BD[start : start + count]).to(self._device)
+
+    def _narrow(self, coarse: Sequence[FunnelStage], query_BD: torch.Tensor) -> torch.Tensor:
+        first, *later = coarse
+        scores_BN = cut(query_BD, first.dims).half() @ self._prefixes[first.dims].T
+        at_BK = scores_BN.topk(min(first.keep, self._rows)).indices
+        for stage in later:
+            x_BKM = self._prefixes[stage.dims][at_BK]
+            scores_BK = torch.bmm(x_BKM, cut(query_BD, stage.dims).half()[:, :, None]).squeeze(2)
+            at_BK = at_BK.gather(1, scores_BK.topk(min(stage.keep, at_BK.shape[1])).indices)
+        return at_BK
