@@ -3,7 +3,7 @@
     python -m benchmarks.funnel                                  # 300,000 real texts, every system: an hour
     python -m benchmarks.funnel --rows 50000 --queries 200       # the same, small
     python -m benchmarks.funnel --data spectrum --rows 1000000   # 1M x 768; graphs are left out unless --slow
-    python -m benchmarks.funnel --growth                         # the funnel at 100k, 300k and 500k texts
+    python -m benchmarks.funnel --growth 100000 300000 500000    # the funnel alone, as the table grows
     python -m benchmarks.funnel --s3                             # the lake's home on S3: requests, bytes
 
 Every system runs in a process of its own, on the same vectors and as many threads. Recall@10 is against the exact
@@ -28,12 +28,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frontier import FUNNEL, TARGETS, draw, growth_table, summary
+from benchmarks.frontier import CODES, FUNNEL, OURS, TARGETS, draw, growth_table, summary
 
 K = 10
 _SINGLE_QUERIES = 200
 _SETTING_S = 20.0
-_TUNE = "tune"
+_TUNE = "tune "
+_LARGE = 400_000
+_RESIDENT: dict[str, Any] = {FUNNEL: True, CODES: "codes"}
 _SWEEP = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2)
 
 
@@ -47,7 +49,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--systems", nargs="+", help="default: all")
     parser.add_argument("--slow", action="store_true", help="build graphs also over more than 400,000 vectors")
-    parser.add_argument("--growth", action="store_true", help="only the funnel, at several sizes")
+    parser.add_argument("--growth", type=int, nargs="+", metavar="ROWS", help="only the funnel, at these sizes")
     parser.add_argument("--s3", action="store_true", help="only the lake's home, against an S3 server")
     parser.add_argument("--out", type=Path, default=Path("lake/bench"))
     parser.add_argument("--one", metavar="SYSTEM", help=argparse.SUPPRESS)
@@ -60,12 +62,13 @@ def main() -> int:
         print(json.dumps(against_s3(args), indent=1))
         return 0
     if args.growth:
-        grown = [run_apart(FUNNEL, args, rows) for rows in (100_000, 300_000, 500_000)]
-        (args.out / "growth.json").write_text(json.dumps(grown, indent=1))
+        folders = {rows: args.out / f"results-{args.data}-{rows}" for rows in args.growth}
+        grown = [measured_once(FUNNEL, args, folder, rows) for rows, folder in folders.items()]
         print(growth_table(grown))
         return 0
     name = f"{args.data}-{args.rows}"
-    results = [measured_once(system, args, args.out / f"results-{name}") for system in chosen_systems(args)]
+    folder = args.out / f"results-{name}"
+    results = [measured_once(system, args, folder, args.rows) for system in chosen_systems(args)]
     draw(results, args.out / f"frontier-{name}.png")
     print(summary(results))
     return 0
@@ -75,18 +78,18 @@ def chosen_systems(args: argparse.Namespace) -> list[str]:
     """Return what to run, the exact searches and the funnel first."""
     from benchmarks.peers import EXACT, PEERS, SLOW_TO_BUILD
 
-    every = [*EXACT, FUNNEL, *(name for name in PEERS if name not in EXACT)]
-    skipped = SLOW_TO_BUILD if args.rows > 400_000 and not args.slow else ()
+    every = [*EXACT, *OURS, *(name for name in PEERS if name not in EXACT)]
+    skipped = SLOW_TO_BUILD if args.rows > _LARGE and not args.slow else ()
     return [name for name in (args.systems or every) if name in (args.systems or ()) or name not in skipped]
 
 
-def measured_once(system: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measured_once(system: str, args: argparse.Namespace, folder: Path, rows: int) -> dict[str, Any]:
     """Measure a system, unless `folder` has its figures from an earlier run: one that was interrupted goes on."""
     path = folder / f"{system}.json"
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text())
         return kept
-    result = run_apart(system, args, args.rows)
+    result = run_apart(system, args, rows)
     if "failed" not in result:
         folder.mkdir(exist_ok=True)
         path.write_text(json.dumps(result, indent=1))
@@ -160,10 +163,10 @@ def measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
-    if system == _TUNE:
-        return tune_funnel(args)
-    if system == FUNNEL:
-        return measure_funnel(args)
+    if system.startswith(_TUNE):
+        return tune_funnel(system.removeprefix(_TUNE), args)
+    if system in OURS:
+        return measure_funnel(system, args)
     from benchmarks.peers import PEERS, remove_leftovers
 
     folder = prepare(args, args.rows)
@@ -190,63 +193,69 @@ def measure(system: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def tune_funnel(args: argparse.Namespace) -> dict[str, Any]:
-    """Write the vectors as a table and tune a funnel for each target; return what it took, with every plan and card."""
+def tune_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Write the vectors as a table and tune a funnel for each target; return what it took, with every plan and card.
+
+    Large tables are tuned for one query at a time only; where vectors are read, to a bit a dim.
+    """
     import numpy as np
 
     from benchmarks.peers import folder_bytes
     from pipelines.funnel import Funnel, Goal
 
-    folder = prepare(args, args.rows) / "table"
+    half_ND = np.load(prepare(args, args.rows) / "vectors.npy")
+    folder = _table_folder(system, args)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    table = write_table(str(folder / "t.lance"), np.load(folder.parent / "vectors.npy"))
+    table = write_table(str(folder / "t.lance"), half_ND)
+    limit = half_ND.shape[1] // 8 if system == CODES else None
+    objectives: list[Any] = ["latency", "throughput"] if args.rows <= _LARGE and limit is None else ["latency"]
     tuned = []
     for target in TARGETS:
-        for objective in ("latency", "throughput"):
+        for objective in objectives:
+            goal = Goal(recall=target, objective=objective, bytes_per_vector=limit)
             started = time.perf_counter()
-            funnel = Funnel.build(table, goal=Goal(recall=target, objective=objective))
+            funnel = Funnel.build(table, resident=_RESIDENT[system], goal=goal)
             tune_s = time.perf_counter() - started
             print(f"{target} {objective}: {tune_s:.0f} s\n{funnel.card}", file=sys.stderr)
-            stored = Funnel.stored(funnel.table, "memory").model_dump_json()
+            stored = Funnel.stored(funnel.table, funnel.plan.home).model_dump_json()
             tuned.append({"goal": f"{target} {objective}", "tune_s": tune_s, "funnel": stored})
     return {"tuned": tuned, "disk_bytes": folder_bytes(folder)}
 
 
-def measure_funnel(args: argparse.Namespace) -> dict[str, Any]:
+def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     """Open each distinct funnel as a user would, and measure it at its own and at other numbers of candidates."""
     import numpy as np
 
-    from pipelines.funnel.chain import load_codebook
     from pipelines.funnel.plan import TunedFunnel
     from pipelines.funnel.resident import ResidentIndex
+    from pipelines.funnel.search import filler
     from pipelines.tables import VectorTable
 
-    made = _in_process(_TUNE, args, args.rows)
-    folder = prepare(args, args.rows)
-    query_QD = np.load(folder / "queries.npy")
-    table = VectorTable.open(str(folder / "table" / "t.lance"))
+    made = _in_process(_TUNE + system, args, args.rows)
+    query_QD = np.load(prepare(args, args.rows) / "queries.npy")
+    table = VectorTable.open(str(_table_folder(system, args) / "t.lance"))
     points, seen, ram, opened = [], set(), 0.0, 0.0
     for one in made["tuned"]:
         plan = TunedFunnel.model_validate_json(one["funnel"]).plan
-        first = plan.stages[0]
-        kind = (first.dims, first.precision, first.codes, plan.lists, plan.probes)
+        coarse = [f"{s.dims} {s.precision}" + (f"x{s.codes}" if s.codes else "") for s in plan.stages[:-1]]
+        kind = " → ".join(coarse) + (f", {plan.probes} of {plan.lists} lists" if plan.lists else "")
         before, started = _resident_bytes(), time.perf_counter()
-        index = ResidentIndex(table.dataset, plan, load_codebook(plan.codebook, table.uri, table.storage))
+        index = ResidentIndex(table.dataset, plan, filler(table, plan))
         if not seen:
             ram, opened = _resident_bytes() - before, time.perf_counter() - started
-        for keep in sorted({round(first.keep * share) for share in _SWEEP}):
+        for keep in sorted({round(plan.candidates * share) for share in _SWEEP}):
             if keep < K or (kind, keep) in seen:
                 continue
             seen.add((kind, keep))
-            point = _point(lambda q, n=keep, i=index: i.find(q, K, keep=n).rows_BK, query_QD, folder)
-            chosen = one["goal"] if keep == first.keep else ""
+            point = _point(lambda q, n=keep, i=index: i.find(q, K, keep=n).rows_BK, query_QD, prepare(args, args.rows))
+            chosen = one["goal"] if keep == plan.candidates else ""
             points.append(
-                {"setting": f"{kind} keep {keep}", "chosen_for": chosen, "codes": first.bytes_per_vector, **point}
+                {"setting": f"{kind}, keep {keep}", "chosen_for": chosen, "bytes": index.bytes_per_vector, **point}
             )
         del index
     return {
-        "system": FUNNEL,
+        "system": system,
         "rows": args.rows,
         "build_s": min(one["tune_s"] for one in made["tuned"]),
         "open_s": opened,
@@ -255,6 +264,10 @@ def measure_funnel(args: argparse.Namespace) -> dict[str, Any]:
         "tuned": made["tuned"],
         "points": points,
     }
+
+
+def _table_folder(system: str, args: argparse.Namespace) -> Path:
+    return prepare(args, args.rows) / ("codes" if system == CODES else "table")
 
 
 def write_table(uri: str, half_ND: Any, storage: Any = None) -> Any:

@@ -142,7 +142,7 @@ class Funnel:
         if resident is False:
             index = LakeIndex(table.dataset, tuned.plan)
         else:
-            index = ResidentIndex(table.dataset, tuned.plan, _fill(table, tuned.plan, device))
+            index = ResidentIndex(table.dataset, tuned.plan, filler(table, tuned.plan, device))
         return cls(table, tuned, index, follow=follow)
 
     @staticmethod
@@ -309,7 +309,7 @@ def _plan_of(stages: Sequence[FunnelStage], home: Home, table: VectorTable) -> P
     return plan
 
 
-def _fill(table: VectorTable, plan: Plan, device: str | None) -> Fill:
+def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
     """Return what makes a plan's stages: torch on a device, or FAISS on the processor's cores."""
     if device is not None:
         try:
