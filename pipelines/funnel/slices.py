@@ -29,6 +29,7 @@ from pipelines.funnel.chain import (
     one_thread,
     search_chain,
 )
+from pipelines.funnel.cores import useful_cores
 from pipelines.funnel.plan import Plan
 
 Halves = npt.NDArray[np.float16]
@@ -69,7 +70,7 @@ class Slices:
     def build(
         cls, empty: Sequence[Index], blocks: Iterable[Halves], rows: int, stores: Sequence[Index] | None = None
     ) -> Slices:
-        """Fill a slice per core, fewer where they would be small.
+        """Fill a slice per useful core, fewer where they would be small.
 
         Args:
             empty: One trained empty index per stage but the last.
@@ -146,7 +147,8 @@ class Slices:
 
 def slice_count(rows: int) -> int:
     """Return how many slices rows are dealt out to."""
-    return max(1, min(len(os.sched_getaffinity(0)), _MOST_SLICES, rows // SLICE_ROWS))
+    most = min(_MOST_SLICES, rows // SLICE_ROWS)
+    return min(most, useful_cores()) if most > 1 else 1
 
 
 def empty_stores(rows: int, width: int) -> list[Index]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.funnel import RESIDENT, Funnel, FunnelStage, Goal, Plan, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel.cores import useful_cores
 from pipelines.matryoshka import cut, unit
 from pipelines.tables import VectorTable, to_arrow
 from schemas.columns import Ladder, Space, prefix_column, vector_field
@@ -320,6 +322,15 @@ def test_the_lake_tunes_how_much_of_an_index_to_probe(table: VectorTable) -> Non
     found, exact = funnel.search(query(), k=10), table.search(query(), k=ROWS)
     true = dict(zip(ids(exact), exact["score"].to_pylist(), strict=True))
     assert found["score"].to_pylist() == pytest.approx([true[i] for i in ids(found)], abs=1e-6)
+
+
+def test_cores_are_useful_only_as_far_as_they_search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    useful_cores.cache_clear()
+    assert 1 <= useful_cores() <= len(os.sched_getaffinity(0))
+    useful_cores.cache_clear()
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert useful_cores() == 1
+    useful_cores.cache_clear()
 
 
 def test_slices_do_not_change_what_is_found(table: VectorTable, slices: int) -> None:
