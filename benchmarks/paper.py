@@ -86,13 +86,13 @@ def build_report(
     runs: Mapping[Architecture, Sequence[dict[str, Any]]], claims: Mapping[str, Sequence[Claim]]
 ) -> Report:
     """Compose the page: the claims, and the paper's plots."""
-    rows = [(name, one.text, one.paper, one.here, one.verdict) for name, ones in claims.items() for one in ones]
+    rows = [(name, one.text, one.here, one.paper, one.verdict) for name, ones in claims.items() for one in ones]
     sections = [
         Section(
             "The claims",
             "Each claim is a margin over seeds. It holds when the whole 95 % interval does, holds on average when only "
             "the mean does. The paper's numbers are of ImageNet-1K with a ResNet50; the ones here of Fashion-MNIST.",
-            [Grid(["", "claim", "paper", "here", ""], rows)],
+            [Grid(["", "claim", "here", "paper", "verdict"], rows, is_prose=True)],
         )
     ]
     sections += [_section(architecture, some) for architecture, some in runs.items()]

@@ -48,13 +48,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; `marked` is the row to look at. One with a `fold` shows that text, and its rows when that is clicked."""
+    """A table; `marked` is the row to look at. One with a `fold` shows that text, and its rows when that is clicked.
+
+    Numbers stand at the right and keep to one line; where `is_prose`, cells are words, which start at the left and wrap.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     marked: int | None = None
     fold: str = ""
+    is_prose: bool = False
     kind: str = field(default="grid", init=False)
 
 
