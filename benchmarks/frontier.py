@@ -83,29 +83,28 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.5), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(13, 6), sharey=True, layout="constrained")
     for axis, cost, title in zip(
         axes, ("batched_us", "single_us"), ("many queries a call", "one at a time"), strict=True
     ):
-        for result in results:
+        for place, result in enumerate(results):
             points = sorted((p["recall"], 1e6 / p[cost]) for p in result["points"] if p["recall"] >= 0.8)
             frontier = [(r, q) for r, q in points if not any(r2 >= r and q2 > q for r2, q2 in points)]
-            if frontier:
-                is_ours = result["system"] in OURS
-                missed, rates = [max(1 - r, 2e-4) for r, _ in frontier], [q for _, q in frontier]
-                axis.plot(
-                    missed,
-                    rates,
-                    "o-",
-                    label=result["system"],
-                    linewidth=3 if is_ours else 1,
-                    zorder=3 if is_ours else 2,
-                )
+            is_ours = result["system"] in OURS
+            axis.plot(
+                [max(1 - recall, 2e-4) for recall, _ in frontier],
+                [rate for _, rate in frontier],
+                "o-" if len(result["points"]) > 1 else "*",
+                label=result["system"],
+                color={FUNNEL: "black", CODES: "dimgray"}.get(result["system"], plt.colormaps["tab20"](place)),
+                linewidth=3 if is_ours else 1,
+                markersize=6 if len(result["points"]) > 1 else 14,
+                zorder=3 if is_ours else 2,
+            )
         axis.set(
             xscale="log", yscale="log", title=title, xlabel="share of the true 10 nearest missed (log; right is worse)"
         )
         axis.grid(visible=True, which="both", alpha=0.2)
     axes[0].set_ylabel("queries a second")
-    axes[1].legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=130)

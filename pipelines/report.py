@@ -50,7 +50,7 @@ class Figures:
 class Grid:
     """A table; `marked` is the row to look at. One with a `fold` shows that text, and its rows when that is clicked.
 
-    Numbers stand at the right and keep to one line; where `is_prose`, cells are words, which start at the left and wrap.
+    Numbers stand at the right and keep to one line; where `is_prose`, cells are words: they start at the left and wrap.
     """
 
     heads: Sequence[str]

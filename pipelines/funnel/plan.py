@@ -116,6 +116,8 @@ class Plan(_Record):
 
     def keeping(self, candidates: int) -> Plan:
         """Return the plan with another number of candidates; the stages before keep as many or more."""
+        if candidates == self.candidates:
+            return self
         *before, _, last = self.stages
         return self.with_keeps([*(max(stage.keep, candidates) for stage in before), max(candidates, last.keep)])
 

@@ -35,6 +35,8 @@ _REBUILD_FRACTION = 0.1
 _TAIL_ROWS = 10_000
 _REMEMBERED_FILTERS = 16
 _IDENTITY_BYTES = 16
+# Bounds what is held of many queries before a filter: candidates of all.
+_CANDIDATES = 1 << 23
 # Among the rows that a filter allows a query's best are spread unevenly.
 _UNEVEN = 1.2
 _UPDATED = "_row_last_updated_at_version"
@@ -197,13 +199,18 @@ class ResidentIndex:
         rows = len(now.row_ids_N)
         count = rows if allowed_N is None else int(allowed_N.sum())
         wider = plan if count == rows else _wider(plan, _UNEVEN * rows / max(1, count))
-        everything = np.ones(rows, np.bool_) if allowed_N is None else allowed_N
+
+        def everything() -> Positions:
+            return np.arange(rows) if allowed_N is None else np.flatnonzero(allowed_N)
+
         if 2 * wider.candidates >= count:
-            return rank_each(query_BD, [np.flatnonzero(everything)] * len(query_BD), now.vectors, k)
+            return rank_each(query_BD, [everything()] * len(query_BD), now.vectors, k)
+        at_once = max(1, _CANDIDATES // wider.candidates)
         among_B = []
-        for found in now.stages.candidates(wider, query_BD):
-            among = found[(found >= 0) & everything[found]]
-            among_B.append(among if len(among) >= min(k, count) else np.flatnonzero(everything))
+        for start in range(0, len(query_BD), at_once):
+            for found in now.stages.candidates(wider, query_BD[start : start + at_once]):
+                among = found[found >= 0] if allowed_N is None else found[(found >= 0) & allowed_N[found]]
+                among_B.append(among if len(among) >= min(k, count) else everything())
         return rank_each(query_BD, among_B, now.vectors, k)
 
     def _allowed(self, now: _Snapshot, where: str) -> tuple[Mask, Mask]:

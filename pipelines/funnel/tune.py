@@ -23,7 +23,7 @@ from schemas.errors import TableError
 
 _CODED_ROWS = 4_096
 _PARTITIONED_ROWS = 100_000
-_REFINED_LEADERS = 1
+_REFINED_LEADERS = 2
 # Where each candidate is a read from the table, more than these are not worth trying.
 _MOST_READ = 800
 _BLOCK = 65_536

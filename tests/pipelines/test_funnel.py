@@ -169,6 +169,18 @@ def test_a_batch_answers_as_its_queries_do_one_by_one(funnel: Funnel) -> None:
     assert ids(together) == [i for found in alone for i in found]
 
 
+def test_many_filtered_queries_are_answered_a_few_at_a_time(
+    table: VectorTable, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    funnel, many = Funnel.open(table, **how), np.stack([query(seed) for seed in range(9)])
+    whole = funnel.search(many, k=4, where="parity = 1")
+    monkeypatch.setattr("pipelines.funnel.resident._CANDIDATES", 200)
+    monkeypatch.setattr("pipelines.funnel.rank._GATHERED", 200)
+    parts = funnel.search(many, k=4, where="parity = 1")
+    assert ids(parts) == ids(whole)
+    assert parts["score"].to_pylist() == pytest.approx(whole["score"].to_pylist(), abs=1e-6)
+
+
 def test_threads_may_search_while_the_table_changes(funnel: Funnel, table: VectorTable) -> None:
     def ask(seed: int) -> int:
         if seed == 3:
