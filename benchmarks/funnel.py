@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=768, help="of the spectrum data")
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--targets", type=float, nargs="+", default=TARGETS, help="recalls to tune the funnel for")
     parser.add_argument("--systems", nargs="+", help="default: all")
     parser.add_argument("--slow", action="store_true", help="build graphs also over more than 400,000 vectors")
     parser.add_argument("--growth", type=int, nargs="+", metavar="ROWS", help="only the funnel, at these sizes")
@@ -113,7 +114,7 @@ def _in_process(system: str, args: argparse.Namespace, rows: int) -> dict[str, A
     """Run `measure` in a process whose libraries are all held to the same number of threads."""
     command = [sys.executable, "-m", "benchmarks.funnel", "--one", system, "--rows", str(rows), "--out", str(args.out)]
     command += ["--data", args.data, "--queries", str(args.queries), "--threads", str(args.threads)]
-    command += ["--width", str(args.width)]
+    command += ["--width", str(args.width), "--targets", *map(str, args.targets)]
     limits = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS")}
     done = subprocess.run(command, env=os.environ | limits, capture_output=True, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -211,7 +212,7 @@ def tune_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     limit = half_ND.shape[1] // 8 if system == CODES else None
     objectives: list[Any] = ["latency", "throughput"] if args.rows <= _LARGE and limit is None else ["latency"]
     tuned = []
-    for target in TARGETS:
+    for target in args.targets:
         for objective in objectives:
             goal = Goal(recall=target, objective=objective, bytes_per_vector=limit)
             started = time.perf_counter()

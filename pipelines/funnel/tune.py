@@ -101,7 +101,7 @@ def _flat_plans(ladder: tuple[int, ...], rows: int, goal: Goal, home: Home) -> I
             FunnelStage(dims=dims, precision="pq4", codes=dims // share, keep=most)
             for dims in ladder
             for share in (1, 2, 4, 8)
-            if dims % share == 0 and 16 <= dims // share <= (width if is_read else max(64, width // 4))
+            if dims % share == 0 and 16 <= dims // share <= (width if is_read else max(64, width // 2))
         ]
     else:
         firsts = [FunnelStage(dims=dims, precision="float16", keep=most) for dims in ladder[:-1] if dims >= 8]
