@@ -29,7 +29,7 @@ from pipelines.funnel.chain import (
     one_thread,
     search_chain,
 )
-from pipelines.funnel.cores import useful_cores
+from pipelines.funnel.cores import useful_slices
 from pipelines.funnel.plan import Plan
 
 Halves = npt.NDArray[np.float16]
@@ -70,7 +70,7 @@ class Slices:
     def build(
         cls, empty: Sequence[Index], blocks: Iterable[Halves], rows: int, stores: Sequence[Index] | None = None
     ) -> Slices:
-        """Fill a slice per useful core, fewer where they would be small.
+        """Fill as many slices as are useful, fewer where they would be small.
 
         Args:
             empty: One trained empty index per stage but the last.
@@ -79,7 +79,7 @@ class Slices:
             stores: Where each slice's full vectors are; filled unless they are already, as `fill_stores` does. None
                 holds none in RAM.
         """
-        stages = [[duplicate(stage) for stage in empty] for _ in range(slice_count(rows))]
+        stages = [[duplicate(stage) for stage in empty] for _ in range(slice_count(rows, empty[0].d))]
         growing = stages
         if stores and not any(store.ntotal for store in stores):
             growing = [[*mine, store] for mine, store in zip(stages, stores, strict=True)]
@@ -145,15 +145,15 @@ class Slices:
         return np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(positions_BK, order_BK, 1)
 
 
-def slice_count(rows: int) -> int:
-    """Return how many slices rows are dealt out to."""
+def slice_count(rows: int, width: int) -> int:
+    """Return how many slices vectors are dealt out to, if a vector's codes take a bit a dim."""
     most = min(_MOST_SLICES, rows // SLICE_ROWS)
-    return min(most, useful_cores()) if most > 1 else 1
+    return min(most, useful_slices(rows * width // 8)) if most > 1 else 1
 
 
 def empty_stores(rows: int, width: int) -> list[Index]:
     """Make the last stage of every slice."""
-    return [make_store(width) for _ in range(slice_count(rows))]
+    return [make_store(width) for _ in range(slice_count(rows, width))]
 
 
 def fill_stores(blocks: Iterable[Halves], rows: int, width: int) -> list[Index]:

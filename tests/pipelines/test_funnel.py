@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.funnel import RESIDENT, Funnel, FunnelStage, Goal, Plan, adaptive_retrieval, funnel_retrieval
-from pipelines.funnel.cores import useful_cores
+from pipelines.funnel.cores import useful_slices
 from pipelines.matryoshka import cut, unit
 from pipelines.tables import VectorTable, to_arrow
 from schemas.columns import Ladder, Space, prefix_column, vector_field
@@ -84,7 +84,7 @@ def funnel(table: VectorTable, how: dict[str, Any]) -> Funnel:
 @pytest.fixture(params=[1, 3], ids=["one slice", "three slices"])
 def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many slices funnels in memory have from now on."""
-    monkeypatch.setattr("pipelines.funnel.slices.slice_count", lambda rows: request.param)
+    monkeypatch.setattr("pipelines.funnel.slices.slice_count", lambda rows, width: request.param)
     return int(request.param)
 
 
@@ -336,13 +336,10 @@ def test_the_lake_tunes_how_much_of_an_index_to_probe(table: VectorTable) -> Non
     assert found["score"].to_pylist() == pytest.approx([true[i] for i in ids(found)], abs=1e-6)
 
 
-def test_cores_are_useful_only_as_far_as_they_search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    useful_cores.cache_clear()
-    assert 1 <= useful_cores() <= len(os.sched_getaffinity(0))
-    useful_cores.cache_clear()
+def test_codes_are_cut_into_no_more_slices_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= useful_slices(100_000) <= len(os.sched_getaffinity(0))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    assert useful_cores() == 1
-    useful_cores.cache_clear()
+    assert useful_slices(100_000) == 1
 
 
 def test_slices_do_not_change_what_is_found(table: VectorTable, slices: int) -> None:
