@@ -234,7 +234,8 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     from pipelines.tables import VectorTable
 
     made = _in_process(_TUNE + system, args, args.rows)
-    query_QD = np.load(prepare(args, args.rows) / "queries.npy")
+    folder = prepare(args, args.rows)
+    query_QD = np.load(folder / "queries.npy")
     table = VectorTable.open(str(_table_folder(system, args) / "t.lance"))
     points, seen, ram, opened = [], set(), 0.0, 0.0
     for one in made["tuned"]:
@@ -249,7 +250,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
             if keep < K or (kind, keep) in seen:
                 continue
             seen.add((kind, keep))
-            point = _point(lambda q, n=keep, i=index: i.find(q, K, keep=n).rows_BK, query_QD, prepare(args, args.rows))
+            point = _point(lambda q, n=keep, i=index: i.find(q, K, keep=n).rows_BK, query_QD, folder)
             chosen = one["goal"] if keep == plan.candidates else ""
             points.append(
                 {"setting": f"{kind}, keep {keep}", "chosen_for": chosen, "bytes": index.bytes_per_vector, **point}

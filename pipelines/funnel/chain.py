@@ -28,6 +28,7 @@ from pipelines.storage import lance_options, sibling
 from schemas.config import StorageConfig
 
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 Positions = npt.NDArray[np.int64]
 
 # FAISS's stubs leave out keyword arguments and members.
@@ -127,7 +128,7 @@ def code_bytes(stage: Index) -> int:
     return int(stage.code_size) + own_ids
 
 
-def full_vectors(store: Index) -> npt.NDArray[np.float16]:
+def full_vectors(store: Index) -> Halves:
     """View the vectors (N, D) of a `make_store`, without copying; valid while it lives."""
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
     return raw.view(np.float16).reshape(store.ntotal, store.d)

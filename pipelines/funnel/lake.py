@@ -7,15 +7,15 @@ Shapes: B queries, K candidates, D full width, M prefix width.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.funnel.plan import Explanation, FunnelStage, Plan, StageReport
 from pipelines.matryoshka import cut
 from pipelines.tables import to_numpy
@@ -136,20 +136,28 @@ def rank(
 ) -> tuple[Floats, Positions]:
     """Compare rows by one stage's dims and return the cosines and row ids of the `keep` best."""
     column = column_of(dataset, stage.dims)
-    listed = ", ".join(map(str, rows_K)) or "NULL"
-    found = dataset.scanner(columns=["_rowid", column], filter=f"_rowid IN ({listed})").to_table()
+    found = read_rows(dataset, rows_K, [column])
     scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
     best = np.argsort(-scores, kind="stable")[:keep]
     return scores[best], row_ids(found)[best]
 
 
-def read_vectors(dataset: LanceDataset, rows_K: Positions) -> npt.NDArray[np.float16]:
-    """Read the full vectors (K, D) of rows by their ids, in the order asked for."""
+def read_rows(dataset: LanceDataset, rows_K: Positions, columns: Sequence[str]) -> pa.Table:
+    """Read columns and `_rowid` of rows by their ids, each row once, in the table's order."""
     listed = ", ".join(map(str, rows_K)) or "NULL"
-    found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
+    return dataset.scanner(columns=[*columns, "_rowid"], filter=f"_rowid IN ({listed})").to_table()
+
+
+def read_vectors(dataset: LanceDataset, rows_K: Positions) -> Halves:
+    """Read the full vectors (K, D) of rows by their ids, in the order asked for."""
+    found = read_rows(dataset, rows_K, [VECTOR])
+    return to_numpy(found[VECTOR])[places_of(found, rows_K)]
+
+
+def places_of(found: pa.Table, rows_K: Positions) -> Positions:
+    """Return where in what was read each of the asked row ids stands."""
     order = np.argsort(row_ids(found))
-    vectors_KD: npt.NDArray[np.float16] = to_numpy(found[VECTOR])
-    return vectors_KD[order[np.searchsorted(row_ids(found), rows_K, sorter=order)]]
+    return order[np.searchsorted(row_ids(found), rows_K, sorter=order)]
 
 
 def row_ids(rows: pa.Table | pa.RecordBatch) -> Positions:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.matryoshka import unit
 
-Halves = npt.NDArray[np.float16]
 Vectors = Callable[[Positions], Halves]
 
 _GATHERED = 65_536

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Positions
-from pipelines.funnel.lake import Found, read_vectors, row_ids
+from pipelines.funnel.chain import Floats, Halves, Positions
+from pipelines.funnel.lake import Found, read_rows, read_vectors, row_ids
 from pipelines.funnel.plan import Explanation, Plan, StageReport
-from pipelines.funnel.rank import Halves, rank_each
+from pipelines.funnel.rank import rank_each
 from pipelines.funnel.stages import Stages
 from pipelines.matryoshka import unit
 from pipelines.tables import to_numpy
@@ -254,8 +254,7 @@ class ResidentIndex:
         limit = max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION))
         if len(fresh) > limit or (~alive_N).sum() > limit:
             return self._load(dataset)
-        listed = ", ".join(map(str, fresh)) or "NULL"
-        tail = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
+        tail = read_rows(dataset, fresh, [VECTOR])
         mask = None if alive_N.all() else alive_N
         return replace(
             old, dataset=dataset, alive_N=mask, tail_ids_T=row_ids(tail), tail_TD=to_numpy(tail[VECTOR]), allowed={}

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
 from pipelines.funnel.judge import Goal
-from pipelines.funnel.lake import Found, LakeIndex, read_vectors, row_ids
+from pipelines.funnel.lake import Found, LakeIndex, places_of, read_rows, read_vectors, row_ids
 from pipelines.funnel.plan import Explanation, FunnelStage, Home, Plan, TunedFunnel
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.resident import Fill, ResidentIndex
@@ -330,10 +330,8 @@ def _fetch(found: Found, wanted: list[str]) -> pa.Table:
     query_F, place_F = np.nonzero(found.rows_BK >= 0)
     rows_F = found.rows_BK[query_F, place_F]
     names = list(dict.fromkeys(["id", *wanted]))
-    listed = ", ".join(map(str, np.unique(rows_F))) or "NULL"
-    read = found.dataset.scanner(columns=[*names, "_rowid"], filter=f"_rowid IN ({listed})").to_table()
-    order = np.argsort(row_ids(read))
-    rows = read.select(names).take(order[np.searchsorted(row_ids(read), rows_F, sorter=order)])
+    read = read_rows(found.dataset, np.unique(rows_F), names)
+    rows = read.select(names).take(places_of(read, rows_F))
     rows = rows.append_column("score", pa.array(found.scores_BK[query_F, place_F], pa.float32()))
     rows = rows.add_column(0, "query", pa.array(query_F, pa.int64()))
     rows = rows.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])

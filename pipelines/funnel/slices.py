@@ -15,10 +15,10 @@ from functools import cache
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from pipelines.funnel.chain import (
     Floats,
+    Halves,
     Index,
     Positions,
     code_bytes,
@@ -32,7 +32,6 @@ from pipelines.funnel.chain import (
 from pipelines.funnel.cores import useful_slices
 from pipelines.funnel.plan import Plan
 
-Halves = npt.NDArray[np.float16]
 R = TypeVar("R")
 
 SLICE_ROWS = 16_384
@@ -106,13 +105,7 @@ class Slices:
         return np.where(positions_BK < 0, -np.inf, products_BK * self._scale_N[positions_BK]), positions_BK
 
     def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, keep) that the first stages find, best first; -1 where there are fewer.
-
-        Args:
-            plan: Whose stages.
-            query_BD: float32 unit rows at full width.
-            stages: How many; default is all but the last.
-        """
+        """Return the positions (B, keep) that so many first stages find, as `Stages` says."""
         coarse = plan.stages[: stages or -1]
         keeps = [self._share(stage.keep) for stage in coarse]
         chains = [mine[len(coarse) - 1] for mine in self._levels]

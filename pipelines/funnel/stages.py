@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.funnel.plan import Plan
-from pipelines.funnel.rank import Halves
 
 
 class Stages(Protocol):

@@ -15,9 +15,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.funnel.plan import FunnelStage, Plan
-from pipelines.funnel.rank import Halves
 from pipelines.matryoshka import cut, unit
 
 # Bounds what one product of many queries takes: numbers, not bytes.
@@ -79,13 +78,7 @@ class TorchStages:
         return np.concatenate(scores), np.concatenate(positions)
 
     def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, ≤ keep) that the first stages find, best first.
-
-        Args:
-            plan: Whose stages.
-            query_BD: float32 unit rows at full width.
-            stages: How many; default is all but the last.
-        """
+        """Return the positions (B, ≤ keep) that so many first stages find, as `Stages` says."""
         coarse = plan.stages[: stages or -1]
         return np.concatenate([self._narrow(coarse, part).cpu().numpy() for part in self._parts(coarse, query_BD)])
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines.funnel.chain import Floats, Index, Positions, make_stages, train_rows
+from pipelines.funnel.chain import Floats, Halves, Index, Positions, make_stages, train_rows
 from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
 from pipelines.funnel.plan import FunnelStage, Home, Plan, TunedFunnel
-from pipelines.funnel.rank import Halves, Vectors, rank_each
+from pipelines.funnel.rank import Vectors, rank_each
 from pipelines.funnel.slices import Slices, fill_stores
 from pipelines.funnel.truth import exact_neighbours
 from pipelines.matryoshka import unit

@@ -14,7 +14,7 @@ from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Positions
 from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
-from pipelines.funnel.lake import LakeIndex, candidates, row_ids
+from pipelines.funnel.lake import LakeIndex, candidates, read_rows, row_ids
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
 from pipelines.funnel.truth import exact_neighbours
 from pipelines.matryoshka import unit
@@ -81,8 +81,7 @@ def _draw(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
     ids_N = row_ids(dataset.scanner(columns=["_rowid"]).to_table())
     count = min(goal.queries_of(len(ids_N)), _MOST_QUERIES)
     drawn = np.random.default_rng(goal.seed).choice(ids_N, count, replace=False)
-    listed = ", ".join(map(str, drawn))
-    found = dataset.scanner(columns=["_rowid", VECTOR], filter=f"_rowid IN ({listed})").to_table()
+    found = read_rows(dataset, drawn, [VECTOR])
     return row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32))
 
 
