@@ -92,6 +92,10 @@ class Plan(_Record):
                     f"stages must grow in dims and shrink in candidates; {narrow.dims} dims keeping {narrow.keep} "
                     f"cannot follow {wide.dims} dims keeping {wide.keep}"
                 )
+        if coded := [stage.precision for stage in self.stages[1:] if stage.precision in ("bit1", "pq4")]:
+            raise ValueError(
+                f"{coded[0]} finds candidates in the first stage; later ones take int8, float16 or float32"
+            )
         if self.margin is not None and self.home != "lake":
             raise ValueError("only a plan in the lake has a margin: in memory a candidate costs too little to ask")
         return self

@@ -118,6 +118,8 @@ def test_stages_of_ones_own_are_measured(uri: str, tmp_path: Path, capsys: pytes
         ("64", "'64' is no stage"),
         ("64:pq4:100,256:10", "is no stage"),
         ("64:pq4x7:100,256:10", "divide the 64 dims"),
+        ("64:100,256:pq4x64:50,256:10", "pq4 finds candidates in the first stage"),
+        ("64:100,256:bit1:50,256:10", "bit1 finds candidates in the first stage"),
         ("256:10", "at least 2"),
         ("64:10,128:10", "256 dims float16"),
     ],
