@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from pipelines.encoders.protocol import BadSample
 from pipelines.encoders.registry import load_encoder, load_preparer, make_space
-from pipelines.matryoshka import unit
+from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import InputError
 

@@ -36,10 +36,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import demo_data
 from pipelines.encoders import load_encoder, load_preparer
-from pipelines.streams import Ahead
-from pipelines.tables import to_arrow
+from pipelines.shards import demo_data
+from pipelines.storage.prefetch import Prefetcher
+from pipelines.vectors.arrays import to_arrow
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 
 SAMPLES = {"wordllama": 1_000_000, "all-MiniLM-L6-v2": 20_000, "efficientnet-lite0": 20_000}
@@ -159,7 +159,7 @@ def run_ceiling(shards: Path, encoder: str, out: Path) -> dict[str, float]:
             batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
             encode.embed(batches[0])
             began = time.perf_counter()
-            for prepared in Ahead(map(encode.prepare, batches), 2, "prepare"):
+            for prepared in Prefetcher(map(encode.prepare, batches), 2, "prepare"):
                 encode.encode(prepared)
             best = min(best, time.perf_counter() - began)
     return {"rows": len(inputs), "seconds": best}

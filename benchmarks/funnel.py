@@ -231,7 +231,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     from pipelines.funnel.plan import TunedFunnel
     from pipelines.funnel.resident import ResidentIndex
     from pipelines.funnel.search import filler
-    from pipelines.tables import VectorTable
+    from pipelines.tables.table import VectorTable
 
     made = _in_process(_TUNE + system, args, args.rows)
     folder = prepare(args, args.rows)
@@ -278,8 +278,9 @@ def write_table(uri: str, half_ND: Any, storage: Any = None) -> Any:
     import numpy as np
     import pyarrow as pa
 
-    from pipelines.storage import lance_options
-    from pipelines.tables import VectorTable, to_arrow
+    from pipelines.storage.s3 import lance_options
+    from pipelines.tables.table import VectorTable
+    from pipelines.vectors.arrays import to_arrow
     from schemas.columns import Ladder, Space
     from schemas.config import StorageConfig
 
@@ -308,7 +309,7 @@ def against_s3(args: argparse.Namespace) -> dict[str, Any]:
 
     from pipelines.funnel import Funnel, Goal
     from pipelines.shortlist import add_prefixes, index_prefix
-    from tests.s3 import running_s3
+    from tests.support.s3 import running_s3
 
     folder = prepare(args, args.rows)
     half_ND, query_QD = np.load(folder / "vectors.npy"), np.load(folder / "queries.npy")

@@ -25,7 +25,7 @@ from benchmarks.train import parse as training_options
 from pipelines.training.data import Arrays, shift_and_flip
 from pipelines.training.loop import device_of, dtype_of, fit
 from pipelines.training.tasks import ImageClassifier, features
-from schemas.training import LossConfig, ModelConfig, OptimiserConfig, Recipe, RunConfig
+from schemas.config.training import LossConfig, ModelConfig, OptimiserConfig, Recipe, RunConfig
 
 CLASSES = 10
 
@@ -36,7 +36,7 @@ class Architecture:
 
     Attributes:
         name: What it is called.
-        backbone: Its name in `schemas.training`.
+        backbone: Its name in `schemas.config.training`.
         dims: The ladder.
         fixed_dims: Dims that get a model of their own.
         epochs: Passes over the training images.

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from pipelines.matryoshka import cut
-from pipelines.tables import to_arrow
+from pipelines.vectors.arrays import to_arrow
+from pipelines.vectors.matryoshka import cut
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]

@@ -32,12 +32,13 @@ from benchmarks.encode import take_turns
 from cluster.actors import ActorPool
 from cluster.session import Pool, connect
 from jobs.shortlist import Caller
-from pipelines.matryoshka import unit
 from pipelines.shortlist.exact import BLOCK_ROWS, ExactSearch
-from pipelines.shortlist.index import build_segment, choose_index, commit_index, plan_index
-from pipelines.shortlist.prefixes import add_prefixes
 from pipelines.shortlist.scan import search_table
-from pipelines.tables import VectorTable, to_arrow
+from pipelines.tables.indexes import build_segment, choose_index, commit_index, plan_index
+from pipelines.tables.prefixes import add_prefixes
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_arrow
+from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space
 from schemas.config import ExactConfig, PrefixIndexConfig
 from schemas.records import LeaseResult, Shard, ShardCount
@@ -60,7 +61,7 @@ def write_table(folder: Path, name: str, x_ND: Halves, dims: tuple[int, ...], fr
         columns = [ids, pa.array(np.full(len(part_ND), shard.id)), to_arrow(part_ND)]
         batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "vector"])
         counts = (ShardCount(shard, len(part_ND), 0),)
-        table.land([LeaseResult(counts, table.write_fragments([batch]), (), 0)], run="benchmark")
+        table.commit([LeaseResult(counts, table.write_fragments([batch]), (), 0)], run="benchmark")
     return table.refresh()
 
 

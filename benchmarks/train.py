@@ -25,7 +25,7 @@ from rich.table import Table
 from pipelines.training.loop import device_of, dtype_of
 from pipelines.training.schedule import make_optimiser
 from pipelines.training.tasks import ImageClassifier
-from schemas.training import LossConfig, ModelConfig, OptimiserConfig, RunConfig
+from schemas.config.training import LossConfig, ModelConfig, OptimiserConfig, RunConfig
 
 KINDS = ("FF", "MRL", "MRL-E")
 

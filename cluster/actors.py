@@ -55,7 +55,7 @@ class Feeder(Protocol[I_contra]):
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[I, R]):
+class ItemOutcome(Generic[I, R]):
     """How one item ended.
 
     Attributes:
@@ -157,7 +157,7 @@ class ActorPool(Generic[I, R]):
         """
         (self._alone if alone else self._todo).append(item)
 
-    def run(self, items: Iterable[I], tick_s: float = 0.25) -> Iterator[Outcome[I, R] | None]:
+    def run(self, items: Iterable[I], tick_s: float = 0.25) -> Iterator[ItemOutcome[I, R] | None]:
         """Yield the outcome of every item as it ends; None at least every `tick_s` while nothing ends.
 
         Raises:
@@ -222,17 +222,17 @@ class ActorPool(Generic[I, R]):
         self._calls += 1
         seat.tasks[seat.actor.run.remote(item, feeder)] = (item, alone)
 
-    def _collect(self, seat: _Seat, ref: Any) -> Outcome[I, R]:
+    def _collect(self, seat: _Seat, ref: Any) -> ItemOutcome[I, R]:
         item, alone = seat.tasks.pop(ref)
         try:
-            return Outcome(item, result=ray.get(ref))
+            return ItemOutcome(item, result=ray.get(ref))
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
-            return Outcome(item, error=cause, died=is_feeder_gone, was_alone=alone)
+            return ItemOutcome(item, error=cause, died=is_feeder_gone, was_alone=alone)
         except RayError as error:
             self._mourn(seat)
-            return Outcome(item, error=error, died=True, was_alone=alone)
+            return ItemOutcome(item, error=error, died=True, was_alone=alone)
 
     def _mourn(self, seat: _Seat) -> None:
         """Keep what a dead actor had counted; wait for the one that Ray starts in its place."""

@@ -8,8 +8,8 @@ import datetime as dt
 from rich.console import Console
 
 from jobs.options import add_storage, storage_of
-from pipelines.tables import VectorTable
-from pipelines.upkeep import compact, delete_files, find_orphans, forget_versions
+from pipelines.tables.maintenance import compact, delete_files, expire_versions, find_orphans
+from pipelines.tables.table import VectorTable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,6 @@ def main(args: argparse.Namespace) -> int:
     delete_files(table, orphans.paths)
     if args.compact:
         console.print(f"{compact(table)} fragments after compaction", highlight=False)
-    freed = forget_versions(table.refresh(), dt.timedelta(days=args.older_than))
+    freed = expire_versions(table.refresh(), dt.timedelta(days=args.older_than))
     console.print(f"{freed:,} bytes of old versions", highlight=False)
     return 0

@@ -24,18 +24,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from cluster.session import connect
 from jobs import embed
-from jobs.demo_report import build_report
-from jobs.embed_plan import make_plan
-from pipelines.demo_data import Corpus, list_corpora, write_shards
+from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel
-from pipelines.report import write_report
+from pipelines.reports.demo import build_report
+from pipelines.reports.page import write_report
+from pipelines.shards.demo_data import Corpus, list_corpora, write_shards
 from pipelines.shortlist import add_prefixes, index_prefix
-from pipelines.tables import VectorTable
+from pipelines.tables.table import VectorTable
 from pipelines.training.project import project
 from pipelines.training.train_head import Trained, read_trained, train_head
 from schemas.config import DemoConfig, EmbedConfig, load_config
+from schemas.config.training import TrainConfig
 from schemas.errors import RunError
-from schemas.training import TrainConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 TABLES = ("emoji", "news", "glosses")

@@ -1,8 +1,8 @@
 """`python -m jobs embed CONFIG`: shards in, a table of Matryoshka vectors out.
 
     plan      list the shards, open or make the table, drop what its ledger holds, lease the rest
-    run       actors embed leases (pipelines/embed.py); a failed lease is split, tried again, and given up in the end
-    land      a lander commits finished leases, many at once
+    run       actors embed leases (pipelines/embedding); a failed lease is split, retried, and given up in the end
+    commit    a committer commits finished leases, many at once
 
 Owns the order of events and what happens to a shard that fails.
 """
@@ -19,20 +19,21 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from cluster.actors import ActorPool, Outcome
+from cluster.actors import ActorPool, ItemOutcome
 from cluster.metrics import RunMetrics
 from cluster.session import Pool, connect, has_gpu, plan_pool
-from jobs.embed_plan import Plan, make_plan, plan_leases, print_plan
-from jobs.lander import Lander
-from jobs.screen import BusyMeter, LogFormat, Screen, Snapshot, open_screen
-from jobs.stopping import Stop
-from pipelines.embed import Embedder, Feeder, RotationFitter
+from cluster.stopping import Stop
+from pipelines.embedding.committer import Committer
+from pipelines.embedding.embedder import Embedder, Feeder, RotationFitter
+from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases, print_plan
 from pipelines.encoders import licence_notice, resolve
-from pipelines.rotation import Rotation, save_rotation
-from pipelines.runs import RunRecord
+from pipelines.reports.progress import BusyMeter, LogFormat, Screen, Snapshot, open_screen
 from pipelines.shards import shard_schema
-from pipelines.storage import absolute
-from pipelines.tables import VectorTable
+from pipelines.storage.addresses import absolute
+from pipelines.tables.rotations import save_rotation
+from pipelines.tables.runs import RunRecord
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, load_config
 from schemas.errors import (
     FieldNotFound,
@@ -151,13 +152,20 @@ class _Embedding:
     """One run's way through its leases."""
 
     def __init__(
-        self, config: EmbedConfig, table: VectorTable, plan: Plan, record: RunRecord, screen: Screen, *, replace: bool
+        self,
+        config: EmbedConfig,
+        table: VectorTable,
+        plan: EmbedPlan,
+        record: RunRecord,
+        screen: Screen,
+        *,
+        replace: bool,
     ) -> None:
         self.summary = Summary(shards_todo=len(plan.todo), shards_done=len(plan.shards) - len(plan.todo))
         self._config, self._table, self._todo = config, table, plan.todo
         self._record, self._screen = record, screen
         self._unit = _UNITS[config.input.modality]
-        self._lander = Lander(table, config, record.run, replace=replace)
+        self._committer = Committer(table, config, record.run, replace=replace)
         self._stages = StageSeconds()
         self._embedded = 0
         self._failed: dict[str, str] = {}
@@ -172,7 +180,7 @@ class _Embedding:
             while leases:
                 for outcome in actors.run(leases):
                     self._take(outcome, actors)
-                    self._lander.poll()
+                    self._committer.poll()
                     self._record.beat()
                     if stop.asked and not self.summary.is_stopped:
                         self.summary.is_stopped = True
@@ -181,7 +189,7 @@ class _Embedding:
                             f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now"
                         )
                     self._show(self._snapshot(actors, pool))
-                redo = self._lander.flush()
+                redo = self._committer.flush()
                 leases = [] if self.summary.is_stopped else plan_leases(redo, self._config.limits.lease_bytes)
             self._show(self._snapshot(actors, pool), is_last=True)
             ended = time.time()
@@ -189,7 +197,7 @@ class _Embedding:
         self.summary.seconds = ended - began - self.summary.start_s
         if self._failed:
             raise ShardsFailed(self._failed, len(self._todo))
-        if damaged := [shard.uri for shard in self._todo if shard.id in self._lander.damaged]:
+        if damaged := [shard.uri for shard in self._todo if shard.id in self._committer.damaged]:
             raise ShardsDamaged(
                 f"{len(damaged)} of {len(self._todo)} shards are damaged, for example {damaged[0]}; what could be read "
                 f"of them landed, the rest is named by `python -m jobs rejects {self._config.table}`; a mended shard "
@@ -198,13 +206,13 @@ class _Embedding:
 
     def final(self) -> dict[str, Any]:
         """Return the summary with all that is known by now."""
-        lander, summary = self._lander, self.summary
-        summary.shards, summary.rows, summary.rejects = lander.shards, lander.rows, lander.rejects
-        summary.commits, summary.commit_s = lander.commits, lander.commit_s
+        committer, summary = self._committer, self.summary
+        summary.shards, summary.rows, summary.rejects = committer.shards, committer.rows, committer.rejects
+        summary.commits, summary.commit_s = committer.commits, committer.commit_s
         summary.stages, summary.bound_by = self._stages, bound_by(self._stages)
         return asdict(summary)
 
-    def _take(self, outcome: Outcome[Lease, LeaseResult] | None, actors: ActorPool[Lease, LeaseResult]) -> None:
+    def _take(self, outcome: ItemOutcome[Lease, LeaseResult] | None, actors: ActorPool[Lease, LeaseResult]) -> None:
         if outcome is None:
             return
         if outcome.result is not None:
@@ -212,7 +220,7 @@ class _Embedding:
             self._embedded += len(outcome.result.counts)
             self.summary.units += outcome.result.units
             self._stages += outcome.result.seconds
-            self._lander.add(outcome.result)
+            self._committer.add(outcome.result)
             return
         error = outcome.error or RunError("the actor gave no reason")
         if isinstance(error, TooManyRejects):
@@ -251,7 +259,7 @@ class _Embedding:
         return Snapshot(
             shards=self._embedded,
             shards_total=len(self._todo),
-            landed=self._lander.shards,
+            landed=self._committer.shards,
             rows=counters.get("rows", 0),
             units=counters.get("units", 0),
             unit=self._unit,
@@ -262,7 +270,7 @@ class _Embedding:
         )
 
 
-def _create_table(config: EmbedConfig, plan: Plan, pool: Pool, screen: Screen) -> VectorTable:
+def _create_table(config: EmbedConfig, plan: EmbedPlan, pool: Pool, screen: Screen) -> VectorTable:
     """Make the table, and before it the rotation of its space. Whoever loses a race takes the winner's."""
     space = plan.space
     if config.rotation.kind == "pca":

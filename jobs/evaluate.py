@@ -20,20 +20,20 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from jobs.evaluate_report import write_results
-from jobs.evaluate_results import Adaptive, Results, Search, print_results
-from jobs.evaluate_tables import Bench, prepare
 from pipelines.evaluation.baselines import make_baseline
 from pipelines.evaluation.cascade import Stages, cheapest_as_good, frontier, judge
 from pipelines.evaluation.folders import CLEAN
 from pipelines.evaluation.intervals import interval, resample
 from pipelines.evaluation.metrics import Labels
 from pipelines.evaluation.probe import fit_probe
+from pipelines.evaluation.results import Adaptive, Results, Search, print_results
 from pipelines.evaluation.retrieval import Retrieved, retrieve, settings_for
 from pipelines.evaluation.systems import Sides, System, nested
+from pipelines.evaluation.systems_of_tables import Bench, prepare
 from pipelines.evaluation.table import Measured, measure, measure_few_shot, measure_long_tail, rows_of
+from pipelines.reports.evaluation import write_results
 from schemas.config import load_config
-from schemas.evaluation import EvaluateConfig
+from schemas.config.evaluation import EvaluateConfig
 
 _POWERS = tuple(1 << power for power in range(3, 20))
 

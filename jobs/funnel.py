@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jobs.options import add_storage, storage_of
 from pipelines.funnel import RESIDENT, Funnel, FunnelStage, Goal, Home
-from pipelines.tables import VectorTable
+from pipelines.tables.table import VectorTable
 from schemas.errors import ConfigError
 
 _STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")

@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 
 from jobs.options import add_storage, storage_of
-from pipelines.tables import VectorTable
+from pipelines.tables.table import VectorTable
 
 _WIDE = 10_000
 

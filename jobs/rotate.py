@@ -19,9 +19,11 @@ from cluster.actors import ActorPool
 from cluster.session import connect, plan_pool
 from jobs.options import add_storage, storage_of
 from pipelines.evaluation import recall_by_dim
-from pipelines.rotate_table import check_rotatable, land_rotation, moments_of, rotate_fragments
-from pipelines.rotation import Moments, Rotation, save_rotation
-from pipelines.tables import VectorTable, to_numpy
+from pipelines.tables.rotate import check_rotatable, land_rotation, moments_of, rotate_fragments
+from pipelines.tables.rotations import save_rotation
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.rotation import Moments, Rotation
 from schemas.columns import VECTOR
 from schemas.config import ClusterConfig, StorageConfig
 from schemas.errors import RunError

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from jobs.options import add_storage, storage_of
 from pipelines.funnel import RESIDENT, Funnel
-from pipelines.tables import VectorTable
+from pipelines.tables.table import VectorTable
 from schemas.errors import InputError
 
 _IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}

@@ -1,6 +1,6 @@
 """`python -m jobs shortlist CONFIG`: prefix columns, their indexes, and the shortlist table of a table.
 
-    prefixes  actors cut fragments that lack a prefix (pipelines/shortlist/prefixes.py); the driver commits
+    prefixes  actors cut fragments that lack a prefix (pipelines/tables/prefixes.py); the driver commits
     index     trained once, built in segments by actors, published in one commit; or only the delta indexed
     lists     actors search (query block, part of the table) pairs; merged in one commit; or only repaired
 
@@ -24,12 +24,11 @@ from rich.table import Table as RichTable
 
 from cluster.actors import ActorPool
 from cluster.session import Pool, connect, plan_pool
-from pipelines.runs import RunRecord
 from pipelines.shortlist.agreement import Agreement, agreement
-from pipelines.shortlist.index import build_segment, choose_index, commit_index, extend_index, plan_index
 from pipelines.shortlist.lists import commit_lists, plan_lists, read_lists, search_task
 from pipelines.shortlist.planning import lists_uri, open_lists
-from pipelines.shortlist.prefixes import (
+from pipelines.tables.indexes import build_segment, choose_index, commit_index, extend_index, plan_index
+from pipelines.tables.prefixes import (
     check_dims,
     commit_prefixes,
     cut_fragment,
@@ -37,7 +36,8 @@ from pipelines.shortlist.prefixes import (
     plan_prefixes,
     publish_prefixes,
 )
-from pipelines.tables import VectorTable
+from pipelines.tables.runs import RunRecord
+from pipelines.tables.table import VectorTable
 from schemas.config import ShortlistConfig, load_config
 from schemas.errors import ConfigError, RunError, TableNotFound
 

@@ -23,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cluster.session import connect
-from jobs.stopping import Stop
-from pipelines.tables import VectorTable
+from cluster.stopping import Stop
+from pipelines.tables.table import VectorTable
 from pipelines.training.checkpoint import FILE
 from pipelines.training.frozen import read_frozen
 from pipelines.training.loop import Epoch
@@ -35,7 +35,7 @@ from pipelines.training.saved import ModelFile, make_task, save_checkpointed
 from pipelines.training.train_head import Trained, train_head
 from pipelines.training.train_whole import train_whole
 from schemas.config import load_config
-from schemas.training import TrainConfig
+from schemas.config.training import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """The nouns that travel between stages: Shard, Lease, Reject, LeaseResult, StageSeconds.
 
-They are plain and small: they cross process borders, so nothing here holds sample data except a Block.
+They are plain and small: they cross process borders, so nothing here holds sample data except a SampleBlock.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Reject:
 
 
 @dataclass(frozen=True)
-class Block:
+class SampleBlock:
     """A run of neighbouring samples of one shard, as read.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What many tests share: one local Ray and one S3 server for the whole session."""
+"""What many tests share: one local Ray, one S3 server, small tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.s3 import S3Server, running_s3
+from tests.support.s3 import S3Server, running_s3
+from tests.support.small_tables import make_table
+
+__all__ = ["make_table"]
 
 
 @pytest.fixture(scope="session")

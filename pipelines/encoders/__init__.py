@@ -7,7 +7,6 @@ GPU. `Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 t
 
 from __future__ import annotations
 
-from pipelines.encoders.batching import BatchBudget, encode_safely
 from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
@@ -20,27 +19,25 @@ from pipelines.encoders.registry import (
     spec_of,
 )
 from pipelines.encoders.spec import EncoderSpec, licence_notice
-from pipelines.encoders.tokens import TokenLists, joined, picked
+from pipelines.encoders.tokens import TokenLists, concatenate, select
 
 __all__ = [
     "REGISTRY",
     "BadSample",
-    "BatchBudget",
     "Encoder",
     "EncoderSpec",
     "Prepared",
     "Preparer",
     "Raw",
     "TokenLists",
+    "concatenate",
     "encode_query",
-    "encode_safely",
     "encoder_spec",
-    "joined",
     "licence_notice",
     "load_encoder",
     "load_preparer",
     "make_space",
-    "picked",
     "resolve",
+    "select",
     "spec_of",
 ]

@@ -19,22 +19,22 @@ from schemas.errors import ConfigError, DependencyMissing, EncoderError
 _MODEL_FILES = {".bin", ".jinja", ".json", ".model", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".txt"}
 
 
-class Source(NamedTuple):
+class ModelSource(NamedTuple):
     """What `from_pretrained` takes: a local folder, or a repository and its pinned revision."""
 
     where: str
     revision: str | None
 
 
-def source(spec: EncoderSpec, config: EncoderConfig) -> Source:
+def source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
     """Say where a Hugging Face model is loaded from.
 
     Raises:
         ConfigError: `encoder.path` does not exist.
     """
     if config.path is not None:
-        return Source(str(local_path(config.path)), None)
-    return Source(spec.repo, spec.revision)
+        return ModelSource(str(local_path(config.path)), None)
+    return ModelSource(spec.repo, spec.revision)
 
 
 def local_path(path: str) -> Path:

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModel
 from transformers.utils import logging
 
-from pipelines.encoders.device import torch_dtype
 from pipelines.encoders.files import source
+from pipelines.encoders.precision import torch_dtype
 from pipelines.encoders.spec import EncoderSpec
 from schemas.config import EncoderConfig
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipelines.encoders.device import to_device
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from pipelines.storage.device import to_device
 from schemas.config import LimitsConfig
 
 # Pillow's own check warns and goes on; ours refuses by the configured cap before any pixel is decoded.

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from pipelines.encoders.spec import Pooling
-from pipelines.matryoshka import unit
+from pipelines.vectors.matryoshka import unit
 from schemas.columns import Step
 from schemas.errors import EncoderError
 

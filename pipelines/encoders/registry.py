@@ -9,9 +9,9 @@ import importlib
 from types import ModuleType
 from typing import cast
 
+from pipelines.encoders.catalogue import MODELS
 from pipelines.encoders.files import check_package, hash_files, local_path
 from pipelines.encoders.joint import JointEncoder, JointPreparer
-from pipelines.encoders.models import MODELS
 from pipelines.encoders.protocol import Encoder, Preparer
 from pipelines.encoders.spec import EncoderSpec, pick_dtype
 from schemas.columns import Space

@@ -30,7 +30,7 @@ _ANY_FLOAT = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What is known of one model. Its place is `pipelines/encoders/models.py`.
+    """What is known of one model. Its place is `pipelines/encoders/catalogue.py`.
 
     Attributes:
         name: Name in configs.

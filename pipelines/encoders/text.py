@@ -16,10 +16,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from pipelines.encoders.device import to_device
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.encoders.tokens import TokenLists, flattened, token_counts
+from pipelines.storage.device import to_device
 from schemas.config import EncoderConfig
 
 # Rayon shares one pool between threads; the fork warning that this silences cannot apply, since nothing here forks.

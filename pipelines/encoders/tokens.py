@@ -38,7 +38,7 @@ class TokenLists(Sequence[Ids]):
         return cls(np.fromiter(chain.from_iterable(lists), np.int32, int(starts[-1])), starts)
 
     @classmethod
-    def joined(cls, parts: Sequence[TokenLists]) -> TokenLists:
+    def concatenate(cls, parts: Sequence[TokenLists]) -> TokenLists:
         """Put the lists of several behind one another."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.flat[part.starts[0] : part.starts[-1]] for part in parts]), _starts(lengths))
@@ -93,16 +93,16 @@ def _starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
 
 
-def joined(parts: Sequence[Sequence[T]]) -> Sequence[T]:
+def concatenate(parts: Sequence[Sequence[T]]) -> Sequence[T]:
     """Put prepared inputs, and what could not be prepared, behind one another."""
     if len(parts) == 1:
         return parts[0]
     if parts and all(isinstance(part, TokenLists) for part in parts):
-        return cast("Sequence[T]", TokenLists.joined(cast("Sequence[TokenLists]", parts)))
+        return cast("Sequence[T]", TokenLists.concatenate(cast("Sequence[TokenLists]", parts)))
     return list(chain.from_iterable(parts))
 
 
-def picked(prepared: Sequence[Prepared], places: npt.NDArray[np.int64]) -> Sequence[Prepared]:
+def select(prepared: Sequence[Prepared], places: npt.NDArray[np.int64]) -> Sequence[Prepared]:
     """Return the prepared inputs at some places, in that order."""
     if isinstance(prepared, TokenLists):
         return prepared.take(places)

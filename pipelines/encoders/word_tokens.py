@@ -80,7 +80,7 @@ class WordTokenizer:
         new = [words[at] for at in np.flatnonzero(places >= len(self._known))]
         if new:
             encodings = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
-            self._known = TokenLists.joined([self._known, TokenLists.of([e.ids for e in encodings])])
+            self._known = TokenLists.concatenate([self._known, TokenLists.of([e.ids for e in encodings])])
         return places
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from pipelines.evaluation.systems import Sides, System, nested
-from pipelines.rotation import fit_pca
+from pipelines.vectors.rotation import fit_pca
 
 Baseline = Literal["truncation", "pca", "random-columns", "random-projection"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.int64]

@@ -19,7 +19,7 @@ from pipelines.evaluation.metrics import Rows, Scores, Truth
 from pipelines.evaluation.systems import Floats, Sides
 from pipelines.funnel.chain import levels, make_stages, make_store, one_thread, search_chain, train_rows
 from pipelines.funnel.plan import funnel_retrieval
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 
 _TIMED_ROUNDS = 3
 

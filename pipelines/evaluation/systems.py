@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[Floats, Floats]

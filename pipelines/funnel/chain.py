@@ -23,8 +23,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.funnel.plan import FunnelStage, Plan
-from pipelines.matryoshka import cut
-from pipelines.storage import lance_options, sibling
+from pipelines.storage.addresses import sibling
+from pipelines.storage.s3 import lance_options
+from pipelines.vectors.matryoshka import cut
 from schemas.config import StorageConfig
 
 Floats = npt.NDArray[np.float32]

@@ -17,8 +17,8 @@ from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.funnel.plan import Explanation, FunnelStage, Plan, StageReport
-from pipelines.matryoshka import cut
-from pipelines.tables import to_numpy
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
 
 

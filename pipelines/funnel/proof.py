@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.funnel.chain import Floats, Positions
-from pipelines.matryoshka import cut, unit
-from pipelines.rotation import fit_pca
+from pipelines.vectors.matryoshka import cut, unit
+from pipelines.vectors.rotation import fit_pca
 
 # Vectors read in full at once before any bound: they set the score to beat.
 _FIRST_READ = 64

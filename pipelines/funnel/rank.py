@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from pipelines.funnel.chain import Floats, Halves, Positions
-from pipelines.matryoshka import unit
+from pipelines.vectors.matryoshka import unit
 
 Vectors = Callable[[Positions], Halves]
 

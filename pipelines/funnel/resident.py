@@ -24,8 +24,8 @@ from pipelines.funnel.lake import Found, read_rows, read_vectors, row_ids
 from pipelines.funnel.plan import Explanation, Plan, StageReport
 from pipelines.funnel.rank import rank_each
 from pipelines.funnel.stages import Stages
-from pipelines.matryoshka import unit
-from pipelines.tables import to_numpy
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
 
 Mask = npt.NDArray[np.bool_]

@@ -29,7 +29,8 @@ from pipelines.funnel.slices import Slices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tune import tune_memory
 from pipelines.funnel.tune_lake import tune_lake
-from pipelines.tables import VectorTable, to_numpy
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, TableError

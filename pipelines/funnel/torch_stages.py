@@ -17,7 +17,7 @@ import torch
 
 from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.funnel.plan import FunnelStage, Plan
-from pipelines.matryoshka import cut, unit
+from pipelines.vectors.matryoshka import cut, unit
 
 # Bounds what one product of many queries takes: numbers, not bytes.
 _NUMBERS = 1 << 28

@@ -18,7 +18,7 @@ from pipelines.funnel.plan import FunnelStage, Home, Plan, TunedFunnel
 from pipelines.funnel.rank import Vectors, rank_each
 from pipelines.funnel.slices import Slices, fill_stores
 from pipelines.funnel.truth import exact_neighbours
-from pipelines.matryoshka import unit
+from pipelines.vectors.matryoshka import unit
 from schemas.errors import TableError
 
 _CODED_ROWS = 4_096

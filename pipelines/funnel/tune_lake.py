@@ -17,8 +17,8 @@ from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial
 from pipelines.funnel.lake import LakeIndex, candidates, read_rows, row_ids
 from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
 from pipelines.funnel.truth import exact_neighbours
-from pipelines.matryoshka import unit
-from pipelines.tables import to_numpy
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import TableError
 

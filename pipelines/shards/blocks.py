@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound
-from schemas.records import Block, Modality, Reject, Shard
+from schemas.records import Modality, Reject, SampleBlock, Shard
 
 BLOCK_ROWS = 1024
 BLOCK_BYTES = 8 << 20
@@ -82,11 +82,11 @@ class BlockMaker:
             ]
         )
 
-    def make(self, stretch: Stretch) -> Iterator[Block]:
+    def make(self, stretch: Stretch) -> Iterator[SampleBlock]:
         """Reject the bad samples of a stretch and yield the good ones, at most `BLOCK_BYTES` of input a block."""
         if not len(stretch.positions):
             if stretch.rejects:
-                yield Block(pa.RecordBatch.from_pylist([], self._schema), stretch.rejects)
+                yield SampleBlock(pa.RecordBatch.from_pylist([], self._schema), stretch.rejects)
             return
         ids, has_id = self._ids(stretch)
         good: Mask = np.ones(len(ids), bool)
@@ -248,13 +248,13 @@ def _vectors(inputs: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(lists.offsets, numbers, mask=lists.is_null())
 
 
-def _split(rows: pa.RecordBatch, rejects: Sequence[Reject]) -> Iterator[Block]:
+def _split(rows: pa.RecordBatch, rejects: Sequence[Reject]) -> Iterator[SampleBlock]:
     ends = np.cumsum(_sizes(rows["input"]))
     start = 0
     while True:
         spent = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, spent + BLOCK_BYTES, "right")))
-        yield Block(rows.slice(start, stop - start), rejects)
+        yield SampleBlock(rows.slice(start, stop - start), rejects)
         start, rejects = stop, ()
         if start >= len(ends):
             return

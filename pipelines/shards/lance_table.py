@@ -11,7 +11,7 @@ from lance.fragment import LanceFragment
 
 from pipelines.shards.blocks import BLOCK_ROWS, Stretch
 from pipelines.shards.columnar import pick, stretch
-from pipelines.storage import lance_options
+from pipelines.storage.s3 import lance_options
 from schemas.config import InputConfig, StorageConfig
 from schemas.errors import ShardNotFound, ShardUnreadable
 from schemas.records import Shard

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipelines.shards import jsonl, lance_table, parquet, tar
 from pipelines.shards.blocks import BlockMaker, Stretch
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
-from schemas.records import Block, Shard
+from schemas.records import SampleBlock, Shard
 
 
 def shard_schema(
@@ -45,7 +45,7 @@ def read_blocks(
     limits: LimitsConfig = LimitsConfig(),
     storage: StorageConfig = StorageConfig(),
     kept_schema: pa.Schema | None = None,
-) -> Iterator[Block]:
+) -> Iterator[SampleBlock]:
     """Read a shard, a bounded number of rows and bytes at a time.
 
     Args:

@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 from schemas.config import ExactConfig
 
 _GROUP = 16

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 from lance.file import LanceFileSession
 
-from pipelines.storage import lance_options, sibling
+from pipelines.storage.addresses import sibling
+from pipelines.storage.s3 import lance_options
 from schemas.columns import ShortlistSpec
 from schemas.config import StorageConfig
 

@@ -23,9 +23,10 @@ from lance import LanceDataset
 
 from pipelines.shortlist.agreement import Agreement, agreement
 from pipelines.shortlist.exact import BLOCK_ROWS, Best, ExactSearch
-from pipelines.shortlist.prefixes import plan_prefixes
-from pipelines.streams import Ahead
-from pipelines.tables import VectorTable, to_numpy
+from pipelines.storage.prefetch import Prefetcher
+from pipelines.tables.prefixes import plan_prefixes
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.config import ExactConfig
 from schemas.errors import ConfigError
@@ -117,7 +118,7 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
     vectors_ND = np.empty((rows, dataset.schema.field(part.column).type.list_size), np.float16)
     ids: list[pa.Array] = []
     filled = 0
-    for batch in Ahead(_read(dataset, part, min(rows, _READ_ROWS)), depth=1, name="read vectors"):
+    for batch in Prefetcher(_read(dataset, part, min(rows, _READ_ROWS)), depth=1, name="read vectors"):
         taken = 0
         while taken < batch.num_rows:
             piece = batch.slice(taken, rows - filled)

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.encoders import BadSample, Prepared, load_encoder, load_preparer, resolve
-from pipelines.tables import VectorTable, to_numpy
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError, nearest
 from schemas.records import Modality
-from schemas.training import TrainConfig
 
 Floats = npt.NDArray[np.float32]
 _CAPTIONS_AT_ONCE = 256

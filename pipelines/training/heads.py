@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.encoders.head import Layer
-from pipelines.rotation import Rotation
+from pipelines.encoders.families.head import Layer
 from pipelines.training.losses import ClassLoss, Losses, PairLoss, SimilarityLoss, partial_cosines
 from pipelines.training.tasks import count_right, judge_pairs
-from schemas.training import LossConfig
+from pipelines.vectors.rotation import Rotation
+from schemas.config.training import LossConfig
 
 
 class Stack(nn.Module):

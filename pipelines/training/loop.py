@@ -28,8 +28,8 @@ from pipelines.training.data import Batch, Data, mix
 from pipelines.training.ranks import rank, total_over_ranks, world_size
 from pipelines.training.schedule import lr_factor, make_optimiser
 from pipelines.training.tasks import Task
+from schemas.config.training import Recipe, RunConfig
 from schemas.errors import ConfigError, RunError
-from schemas.training import Recipe, RunConfig
 
 _SHOWN_EVERY_S = 0.25
 _SHOWN_EVERY_STEPS = 20

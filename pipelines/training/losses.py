@@ -2,7 +2,7 @@
 
 The outputs of all dims come from running partial sums: one block of columns after another is multiplied and added on,
 so that all dims together cost one product at full width, forward and backward. Prefixes are therefore sliced here as
-well as in `pipelines.matryoshka`; nothing else may.
+well as in `pipelines.vectors.matryoshka`; nothing else may.
 
 Shapes: B rows, D full width, M a dim, G dims, C classes (or tokens, or rows of the other side).
 

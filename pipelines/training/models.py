@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from schemas.config.training import ModelConfig
 from schemas.errors import ConfigError, DependencyMissing
-from schemas.training import ModelConfig
 
 # Mean and spread of ImageNet's channels, as every ResNet is fed; grey pictures are centred.
 _RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

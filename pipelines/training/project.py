@@ -16,9 +16,10 @@ import pyarrow as pa
 import torch
 
 from pipelines.encoders import make_space
-from pipelines.encoders.head import Layer, apply_layers, read_head, read_layers, tower_of
-from pipelines.tables import VectorTable, to_arrow, to_numpy
+from pipelines.encoders.families.head import Layer, apply_layers, read_head, read_layers, tower_of
+from pipelines.tables.table import VectorTable
 from pipelines.training.frozen import modality_of
+from pipelines.vectors.arrays import to_arrow, to_numpy
 from schemas.columns import VECTOR, table_schema
 from schemas.config import EncoderConfig
 from schemas.errors import SpaceMismatch, TableNotFound
@@ -55,7 +56,7 @@ def project(source: VectorTable, head: Path, uri: str) -> int:
         layers = [Layer(layers[0].weight @ back, layers[0].bias), *layers[1:]]
     fragments = table.write_fragments(_batches(source, table, [count.shard for count in todo], layers))
     rows = sum(count.rows for count in todo)
-    return table.land([LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
+    return table.commit([LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
 
 
 def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:

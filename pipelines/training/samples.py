@@ -17,9 +17,9 @@ from pipelines.training.data import mix, own_share
 from pipelines.training.ranks import rank, world_size
 from pipelines.training.words import read_tokenizer, train_tokenizer
 from schemas.config import InputConfig
+from schemas.config.training import DataConfig, TrainConfig
 from schemas.errors import ConfigError, InputError
 from schemas.records import Shard
-from schemas.training import DataConfig, TrainConfig
 
 _IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _TOKENISER_TEXTS = 200_000

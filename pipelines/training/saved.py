@@ -17,9 +17,9 @@ from pipelines.training.checkpoint import load_checkpoint
 from pipelines.training.samples import Survey
 from pipelines.training.tasks import ImageClassifier, MaskedLanguage, TwoTower
 from pipelines.training.words import END, MASK, PAD, START, UNKNOWN
+from schemas.config.training import LossConfig, ModelConfig, TrainConfig
 from schemas.errors import ConfigError, RunError
 from schemas.records import Modality
-from schemas.training import LossConfig, ModelConfig, TrainConfig
 
 _JSON, _TENSORS = "model.json", "model.safetensors"
 Whole = ImageClassifier | TwoTower | MaskedLanguage

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from schemas.training import OptimiserConfig
+from schemas.config.training import OptimiserConfig
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:

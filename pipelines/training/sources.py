@@ -22,13 +22,13 @@ from torch import Tensor
 
 from pipelines.encoders import BadSample
 from pipelines.encoders.images import ImageRule, decode, decode_box
-from pipelines.streams import Ahead
+from pipelines.storage.prefetch import Prefetcher
 from pipelines.training.data import Batch, Data, Draws, mask_tokens, mix
 from pipelines.training.ranks import rank
 from pipelines.training.samples import FolderOrder, Sample, ShardOrder, Survey, list_folder, number_of
 from pipelines.training.words import MASK, SPECIAL, to_ids
+from schemas.config.training import TrainConfig
 from schemas.errors import TooManyRejects
-from schemas.training import TrainConfig
 
 _AHEAD = 2
 _FEWEST_JUDGED = 20
@@ -73,7 +73,7 @@ class Source:
 
     def batches(self, epoch: int, first_step: int, batch: int) -> Iterator[Batch]:
         """Yield this worker's part of each step, prepared while the step before it runs."""
-        ahead = Ahead(self._prepared(epoch, first_step, batch), _AHEAD, "prepare")
+        ahead = Prefetcher(self._prepared(epoch, first_step, batch), _AHEAD, "prepare")
         with closing(ahead):
             yield from ahead
 

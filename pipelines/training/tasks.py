@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pipelines.training.losses import ClassLoss, Losses, PairLoss, TokenLoss, partial_cosines
 from pipelines.training.models import ImageTower, TextTower
+from schemas.config.training import LossConfig, ModelConfig
 from schemas.errors import ConfigError
-from schemas.training import LossConfig, ModelConfig
 
 IGNORED = -100
 """Target of a token that was not masked."""

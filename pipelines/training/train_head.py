@@ -17,15 +17,15 @@ import orjson
 import torch
 from torch import Tensor
 
-from pipelines.encoders.head import HeadFile, save_head, tower_of
+from pipelines.encoders.families.head import HeadFile, save_head, tower_of
 from pipelines.evaluation import hits_by_dim, neighbours
-from pipelines.rotation import fit_pca
 from pipelines.training.data import Arrays, add_noise
 from pipelines.training.frozen import Floats, Frozen, modality_of, read_frozen
 from pipelines.training.heads import LabelHead, PairHead, SimilarityHead, Stack
 from pipelines.training.loop import Watch, fit
+from pipelines.vectors.rotation import fit_pca
 from schemas.config import EncoderConfig
-from schemas.training import TrainConfig
+from schemas.config.training import TrainConfig
 
 _K = 10
 _MEASURED = "measured.json"

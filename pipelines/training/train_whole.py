@@ -14,7 +14,7 @@ from pipelines.training.ranks import rank
 from pipelines.training.samples import Survey
 from pipelines.training.saved import ModelFile, make_task, save_model
 from pipelines.training.sources import make_data
-from schemas.training import TrainConfig
+from schemas.config.training import TrainConfig
 
 
 def train_whole(config: TrainConfig, known: Survey, watch: Watch = lambda progress: False) -> History:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.chaos.processes import actors_below, command, descendants, end_tree, kill, raylets_below
 from tests.chaos.stage import Stage
-from tests.drivers import ROOT
+from tests.support.drivers import ROOT
 
 _RUN_S = 6.0  # about how long a run takes: what is random in time is spread over this
 _WORK_S = 2.5  # about how long from the first sign of an actor to its last lease

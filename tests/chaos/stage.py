@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.processes import descendants, end_tree, kill
-from tests.drivers import ROOT, wait_until
-from tests.s3 import S3Server, free_port, running_s3
+from tests.support.drivers import ROOT, wait_until
+from tests.support.s3 import S3Server, free_port, running_s3
 
 _SPARE_DRIVERS = 2
 _STORE_BYTES = str(100 << 20)

@@ -12,18 +12,18 @@ from typing import Any
 
 import lance
 
-from pipelines.embed import Embedder
+from pipelines.embedding.embedder import Embedder
 from pipelines.encoders import make_space
 from pipelines.shards import list_shards, shard_schema
-from pipelines.storage import lance_options
-from pipelines.tables import VectorTable
+from pipelines.storage.s3 import lance_options
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
 from tests.chaos.faults import ALLOWED, FAULTS, Run
 from tests.chaos.stage import Stage, put
-from tests.corpus import Corpus, contents, differing, lines, settings, texts, truth, write_config
-from tests.fault_proxy import FaultProxy, Faults
-from tests.s3 import REGION
+from tests.support.corpus import Corpus, contents, differing, lines, settings, texts, truth, write_config
+from tests.support.fault_proxy import FaultProxy, Faults
+from tests.support.s3 import REGION
 
 _MOST_RUNS = 8
 _BUCKET = "chaos"
@@ -108,7 +108,7 @@ class _Trial:
         shards = list_shards(config.shards, storage=self.storage)
         kept = shard_schema(shards[0], config.input, self.storage)
         table = VectorTable.create(self.table, make_space(config.encoder), kept, self.storage)
-        table.land([Embedder(config, 1).run(Lease((shard,))) for shard in shards], "past")
+        table.commit([Embedder(config, 1).run(Lease((shard,))) for shard in shards], "past")
 
     def config(self, storage: StorageConfig) -> dict[str, Any]:
         dice = random.Random(self.dice.random())

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.actors import ActorPool, Outcome
+from cluster.actors import ActorPool, ItemOutcome
 from cluster.session import Pool
 from schemas.errors import ConfigError, RunError
-from tests.cluster.workers import Counting, Crowded, Feeding, Mortal, Named, Refusing, Stillborn, StillbornOnce
+from tests.support.actor_workers import Counting, Crowded, Feeding, Mortal, Named, Refusing, Stillborn, StillbornOnce
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -26,7 +26,7 @@ def pool_of(actors: int = 1, in_flight: int = 2, feeders: int = 0) -> Pool:
 
 def work(
     make: Callable[[], Any], items: Iterable[int], pool: Pool, again: int = 0, **options: Any
-) -> list[Outcome[int, int]]:
+) -> list[ItemOutcome[int, int]]:
     """Run items; push those whose actor died again, alone, `again` times in all."""
     outcomes = []
     with ActorPool[int, int](make, pool, **options) as actors:
@@ -40,7 +40,7 @@ def work(
     return outcomes
 
 
-def results(outcomes: Iterable[Outcome[int, int]]) -> list[tuple[int, int]]:
+def results(outcomes: Iterable[ItemOutcome[int, int]]) -> list[tuple[int, int]]:
     return sorted((outcome.item, outcome.result) for outcome in outcomes if outcome.result is not None)
 
 

@@ -19,7 +19,7 @@ from pipelines.encoders.protocol import BadSample
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound, ShardUnreadable
 from tests.fuzz.mutation import IN_PLACE, Mutant, grow, sound
-from tests.shard_files import Got, read, tar_bytes
+from tests.support.shard_files import Got, read, tar_bytes
 
 SIZES = [pytest.param(60, id="short"), pytest.param(1_100, id="long", marks=pytest.mark.slow)]
 SEED = 20_260_711

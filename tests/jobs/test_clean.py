@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from pipelines.runs import ALIVE_FOR, RunRecord
-from pipelines.tables import VectorTable
-from pipelines.upkeep import delete_files
+from pipelines.tables.maintenance import delete_files
+from pipelines.tables.runs import ALIVE_FOR, RunRecord
+from pipelines.tables.table import VectorTable
 from schemas.config import LimitsConfig
-from tests.pipelines.landing import KEPT, SPACE, a_shard, changed, contents, embed, expected, land, new_table
-from tests.s3 import S3Server
+from tests.support.landing import KEPT, SPACE, a_shard, changed, contents, embed, expected, land, new_table
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from jobs import demo
 from jobs.__main__ import main
-from pipelines.demo_data import list_corpora
 from pipelines.funnel import Funnel
-from pipelines.tables import VectorTable, to_numpy
+from pipelines.shards.demo_data import list_corpora
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
 from schemas.config import DemoConfig
 
 ROOT = Path(__file__).parent.parent.parent

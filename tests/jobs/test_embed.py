@@ -17,12 +17,12 @@ from safetensors.numpy import load_file, save_file
 
 from jobs.__main__ import main
 from jobs.embed import bound_by
-from jobs.embed_plan import expected_samples, make_plan, plan_leases
-from jobs.screen import BusyMeter
-from pipelines.tables import VectorTable
+from pipelines.embedding.plan import expected_samples, make_plan, plan_leases
+from pipelines.reports.progress import BusyMeter
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.records import Shard, StageSeconds
-from tests.corpus import (
+from tests.support.corpus import (
     Corpus,
     config_for,
     contents,
@@ -34,7 +34,7 @@ from tests.corpus import (
     write_corpus,
     write_shard,
 )
-from tests.drivers import ROOT, Driver, run_job, wait_until
+from tests.support.drivers import ROOT, Driver, run_job, wait_until
 
 Lake = tuple[Path, Corpus, Path]  # folder, corpus, config file
 Say = Callable[[], str]
@@ -225,7 +225,7 @@ def test_what_bounds_a_run_is_told_from_who_waits() -> None:
 
 def test_a_busy_share_is_of_the_last_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 4.0, 8.0])
-    monkeypatch.setattr("jobs.screen.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("pipelines.reports.progress.time.monotonic", lambda: next(clock))
     meter = BusyMeter()
     assert meter.share(1.0) == 0
     assert meter.share(3.0) == pytest.approx(0.75)

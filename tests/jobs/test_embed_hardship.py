@@ -21,9 +21,9 @@ import pytest
 import ray
 
 from jobs.__main__ import main
-from pipelines.runs import ALIVE_FOR
-from pipelines.storage import lance_options
-from tests.corpus import (
+from pipelines.storage.s3 import lance_options
+from pipelines.tables.runs import ALIVE_FOR
+from tests.support.corpus import (
     Corpus,
     contents,
     differing,
@@ -35,8 +35,8 @@ from tests.corpus import (
     write_corpus,
     write_shard,
 )
-from tests.drivers import ROOT, Driver, wait_until
-from tests.s3 import S3Server, free_port
+from tests.support.drivers import ROOT, Driver, wait_until
+from tests.support.s3 import S3Server, free_port
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -212,7 +212,7 @@ def test_what_a_killed_run_wrote_is_cleaned_when_it_is_surely_dead(
             return later
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.runs.dt.datetime", Later)
+        patch.setattr("pipelines.tables.runs.dt.datetime", Later)
         assert main(["clean", str(tmp_path / "t.lance")]) == 0
     assert f"{written} orphans" in said(capsys)
     assert list(data.iterdir()) == []

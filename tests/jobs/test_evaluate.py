@@ -21,8 +21,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer
-from pipelines.matryoshka import cut, unit
-from pipelines.tables import VectorTable, to_arrow, to_numpy
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_arrow, to_numpy
+from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.records import LeaseResult, Shard, ShardCount
@@ -57,7 +58,7 @@ def write_table(
         names=["id", "shard", "label", "vector"],
     )
     fragments = table.write_fragments([batch])
-    table.land([LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
+    table.commit([LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
 
 
 def clouds(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -315,8 +316,8 @@ keeps = [16, 12]
 
 
 def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path, tmp_path: Path) -> None:
-    from jobs.evaluate_tables import rotation_between
-    from pipelines.rotate_table import rotate_here
+    from pipelines.evaluation.systems_of_tables import rotation_between
+    from pipelines.tables.rotate import rotate_here
 
     x_ND, labels_N = clouds(300, 5)
     for name, part in (("train", slice(None, 200)), ("val", slice(200, None))):
@@ -386,7 +387,7 @@ def test_systems_of_other_samples_are_not_compared(
 @pytest.mark.parametrize("name", ["tables", "images", "beir", "models"])
 def test_the_configs_that_are_shipped_are_valid(name: str) -> None:
     from schemas.config import load_config
-    from schemas.evaluation import EvaluateConfig
+    from schemas.config.evaluation import EvaluateConfig
 
     root = Path(__file__).parents[2] / "jobs" / "configs" / "evaluate"
     assert load_config(EvaluateConfig, root / f"{name}.toml").systems

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from tests.pipelines.landing import a_shard, land, new_table
+from tests.support.landing import a_shard, land, new_table
 
 
 def test_rejects_are_counted_by_reason_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

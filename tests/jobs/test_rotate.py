@@ -9,9 +9,9 @@ import pytest
 
 from jobs import rotate
 from jobs.__main__ import main
-from pipelines.rotation import fit_pca
-from pipelines.tables import VectorTable
-from tests.pipelines.test_rotation import make_table, vectors
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.rotation import fit_pca
+from tests.pipelines.vectors.test_rotation import make_table, vectors
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -13,7 +13,8 @@ import pytest
 
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer, make_space
-from pipelines.tables import VectorTable, to_arrow
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_arrow
 from schemas.config import EncoderConfig, LimitsConfig
 
 ENCODER = EncoderConfig(name="wordllama", device="cpu")

@@ -14,10 +14,11 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.shortlist import run
-from pipelines.matryoshka import cut, unit
 from pipelines.shortlist.lists import read_lists
 from pipelines.shortlist.planning import open_lists
-from pipelines.tables import VectorTable, to_arrow, to_numpy
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_arrow, to_numpy
+from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space
 from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
 from schemas.errors import RunError
@@ -34,7 +35,7 @@ def grow(uri: Path, name: str, rows: int, width: int = WIDTH) -> VectorTable:
     shard = Shard(name, rows, "1", "parquet")
     columns = [pa.array([f"{name}-{i}" for i in range(rows)]), pa.array(np.full(rows, shard.id)), to_arrow(x)]
     batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "vector"])
-    table.land([LeaseResult((ShardCount(shard, rows, 0),), table.write_fragments([batch]), (), rows)], run="test")
+    table.commit([LeaseResult((ShardCount(shard, rows, 0),), table.write_fragments([batch]), (), rows)], run="test")
     return table.refresh()
 
 

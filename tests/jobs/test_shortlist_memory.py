@@ -12,9 +12,10 @@ import pytest
 from cluster.actors import ActorPool
 from cluster.session import Pool
 from jobs.shortlist import Caller
-from pipelines.matryoshka import unit
 from pipelines.shortlist.lists import commit_lists, plan_lists, search_task
-from pipelines.tables import VectorTable, to_arrow
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_arrow
+from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space
 from schemas.config import ShortlistConfig
 from schemas.records import LeaseResult, Shard, ShardCount
@@ -47,7 +48,7 @@ def write(uri: Path, rows: int, blocks: int) -> VectorTable:
         for block in range(blocks)
     )
     fragments = table.write_fragments(batches)
-    table.land([LeaseResult((ShardCount(shard, rows * blocks, 0),), fragments, (), rows)], run="test")
+    table.commit([LeaseResult((ShardCount(shard, rows * blocks, 0),), fragments, (), rows)], run="test")
     return table.refresh()
 
 

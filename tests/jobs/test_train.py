@@ -10,13 +10,13 @@ import pytest
 from safetensors.torch import load_file
 
 from jobs.__main__ import main
-from pipelines.tables import VectorTable
+from pipelines.tables.table import VectorTable
 from schemas.config import load_config
+from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError
-from schemas.training import TrainConfig
-from tests.drivers import Driver, run_job, wait_until
 from tests.pipelines.training.test_heads import PICTURES, make_table
-from tests.pipelines.training.tiny import COLOURS, picture, shrink, write_folder, write_tars
+from tests.support.drivers import Driver, run_job, wait_until
+from tests.support.tiny_training import COLOURS, picture, shrink, write_folder, write_tars
 
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs" / "train").glob("*.toml"))
 QUICK = ("run.epochs=2", "run.batch=8", "run.workers=1", "run.device=cpu", "run.tensorboard=false")

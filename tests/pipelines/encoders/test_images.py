@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipelines.encoders import BadSample, encoder_spec, load_preparer
-from pipelines.encoders.efficientnet import EfficientNetEncoder
+from pipelines.encoders.families.efficientnet import EfficientNetEncoder
 from pipelines.encoders.images import ImagePreparer, ImageRule, decode
 from pipelines.encoders.onnx import cache_dir
 from schemas.config import EncoderConfig, LimitsConfig

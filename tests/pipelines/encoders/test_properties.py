@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.encoders import BadSample, Encoder, Prepared, load_encoder, load_preparer, resolve
-from pipelines.encoders.batching import BatchBudget, encode_safely
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 
 Floats = npt.NDArray[np.float32]

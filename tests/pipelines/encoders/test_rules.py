@@ -36,11 +36,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from pipelines.encoders import BadSample, EncoderSpec, encode_query, load_encoder, load_preparer, make_space, registry
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import EncoderError
 from schemas.records import Side
-from tests.pipelines.encoders.tiny import TEXTS, save_model, save_preprocessor, save_tokenizer, small_text_config
+from tests.support.tiny_encoders import TEXTS, save_model, save_preprocessor, save_tokenizer, small_text_config
 
 Floats = npt.NDArray[np.float32]
 SIDES: tuple[Side, ...] = ("query", "document")

@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel
 
 from pipelines.encoders import Raw, load_encoder, load_preparer, make_space, registry
 from schemas.config import EncoderConfig, LimitsConfig
-from tests.pipelines.encoders.tiny import TEXTS, save_model, save_tokenizer, small_text_config
+from tests.support.tiny_encoders import TEXTS, save_model, save_tokenizer, small_text_config
 
 Floats = npt.NDArray[np.float32]
 

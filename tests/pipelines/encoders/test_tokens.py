@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from pipelines.encoders.tokens import TokenLists, flattened, joined, picked
+from pipelines.encoders.tokens import TokenLists, concatenate, flattened, select
 from pipelines.encoders.word_tokens import WordTokenizer
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=8)
@@ -84,11 +84,11 @@ def test_token_lists_are_a_sequence_of_arrays(lists: list[list[int]], data: st.D
     assert [list(one) for one in tokens[start:stop]] == lists[start:stop]
     assert [list(one) for one in tokens[::-1]] == lists[::-1]
     places = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=9)) if lists else []
-    chosen = picked(tokens[start:stop], np.empty(0, np.int64))
+    chosen = select(tokens[start:stop], np.empty(0, np.int64))
     assert len(chosen) == 0
-    assert [list(one) for one in picked(tokens, np.array(places, np.int64))] == [lists[place] for place in places]
+    assert [list(one) for one in select(tokens, np.array(places, np.int64))] == [lists[place] for place in places]
     assert [list(one) for one in tokens.cut_to(2)] == [one[:2] for one in lists]
-    assert [list(one) for one in joined([tokens[1:], tokens])] == lists[1:] + lists
+    assert [list(one) for one in concatenate([tokens[1:], tokens])] == lists[1:] + lists
     flat, lengths = flattened(tokens[1:])
     assert flat.tolist() == [token for one in lists[1:] for token in one]
     assert lengths.tolist() == [len(one) for one in lists[1:]]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, neighbours, recall_by_dim
-from pipelines.matryoshka import cut
+from pipelines.vectors.matryoshka import cut
 
 
 def _random(seed: int, rows: int, width: int = 16) -> np.ndarray:

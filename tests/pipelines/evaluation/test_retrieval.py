@@ -8,7 +8,7 @@ import pytest
 from pipelines.evaluation.costs import mflops
 from pipelines.evaluation.metrics import Labels
 from pipelines.evaluation.retrieval import Setting, retrieve, settings_for
-from pipelines.matryoshka import cut, unit
+from pipelines.vectors.matryoshka import cut, unit
 
 
 def test_costs_are_those_of_the_paper() -> None:

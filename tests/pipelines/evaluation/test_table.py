@@ -13,8 +13,8 @@ from pipelines.evaluation.metrics import Labels
 from pipelines.evaluation.splits import few_shot, head_and_tail, long_tail
 from pipelines.evaluation.systems import System, between, fixed, nested
 from pipelines.evaluation.table import measure, measure_few_shot, measure_long_tail, rows_of
-from pipelines.matryoshka import cut, unit
-from pipelines.rotation import fit_pca
+from pipelines.vectors.matryoshka import cut, unit
+from pipelines.vectors.rotation import fit_pca
 
 WIDTH, CLASSES = 16, 5
 

@@ -12,7 +12,7 @@ import zstandard
 from pipelines.shards import shard_schema
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound
-from tests.shard_files import read, shard_at
+from tests.support.shard_files import read, shard_at
 
 TEXT = InputConfig(text="text", id="id", keep=("meta",))
 

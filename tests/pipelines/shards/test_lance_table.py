@@ -9,7 +9,7 @@ import pytest
 from pipelines.shards import list_shards, read_blocks, shard_schema
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound, ShardUnreadable
-from tests.shard_files import read
+from tests.support.shard_files import read
 
 TEXT = InputConfig(text="text", id="key", keep=("n",))
 

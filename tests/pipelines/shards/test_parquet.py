@@ -11,7 +11,7 @@ import pytest
 from pipelines.shards import read_blocks, shard_schema
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound, ShardNotFound, ShardUnreadable
-from tests.shard_files import read, shard_at
+from tests.support.shard_files import read, shard_at
 
 TEXT = InputConfig(text="text", id="key", keep=("n", "tags"))
 

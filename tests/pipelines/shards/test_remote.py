@@ -12,7 +12,7 @@ import pytest
 from pipelines.shards import list_shards
 from schemas.config import InputConfig
 from schemas.errors import DependencyMissing, ShardNotFound, ShardUnreadable
-from tests.shard_files import read, shard_at, tar_bytes, text_members
+from tests.support.shard_files import read, shard_at, tar_bytes, text_members
 
 TEXT = InputConfig(text="txt", keep=("n",))
 

@@ -16,9 +16,9 @@ from pipelines.shards import list_shards, read_blocks, s3_file, shard_schema
 from pipelines.shards.s3 import S3Store
 from schemas.config import InputConfig, StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, ShardUnreadable
-from tests.fault_proxy import FAULTS, FaultProxy, Faults
-from tests.s3 import REGION, S3Server
-from tests.shard_files import read, shard_at, tar_bytes, text_members
+from tests.support.fault_proxy import FAULTS, FaultProxy, Faults
+from tests.support.s3 import REGION, S3Server
+from tests.support.shard_files import read, shard_at, tar_bytes, text_members
 
 TEXT = InputConfig(text="txt", keep=("n",))
 

@@ -11,7 +11,7 @@ import zstandard
 from pipelines.shards import shard_schema
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound
-from tests.shard_files import Member, read, shard_at, tar_bytes, text_members
+from tests.support.shard_files import Member, read, shard_at, tar_bytes, text_members
 
 TEXT = InputConfig(text="txt", keep=("n",))
 IMAGE = InputConfig(image="jpg;png", keep=("txt",))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines.shards.streams import Damage
 from pipelines.shards.tar_stream import TarStream
-from tests.shard_files import tar_bytes
+from tests.support.shard_files import tar_bytes
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 names = st.text(

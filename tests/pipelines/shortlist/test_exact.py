@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.matryoshka import cut, unit
 from pipelines.shortlist.exact import Best, ExactSearch
+from pipelines.vectors.matryoshka import cut, unit
 from schemas.config import ExactConfig
-
-from .conftest import vectors
+from tests.support.small_tables import vectors
 
 PRECISIONS = ["float32", "bfloat16"]
 

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.matryoshka import cut
 from pipelines.shortlist import add_prefixes
 from pipelines.shortlist.agreement import agreement
 from pipelines.shortlist.lists import build_lists, commit_lists, plan_lists, read_lists, search_task
-from pipelines.tables import VectorTable, to_numpy
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.matryoshka import cut
 from schemas.columns import shortlist_spec
 from schemas.config import ShortlistConfig
 from schemas.errors import ConfigError, DimNotInLadder, SpaceMismatch, TableError
-
-from .conftest import land, vectors
+from tests.support.small_tables import land, vectors
 
 
 def config(vectors: VectorTable, **lists: object) -> ShortlistConfig:

@@ -15,20 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
-from pipelines.encoders.head import read_head
-from pipelines.matryoshka import cut
-from pipelines.rotate_table import rotate_here
-from pipelines.tables import VectorTable, to_arrow, to_numpy
+from pipelines.encoders.families.head import read_head
+from pipelines.tables.rotate import rotate_here
+from pipelines.tables.table import VectorTable
 from pipelines.training.frozen import encode_captions, held_out, read_frozen
 from pipelines.training.heads import Stack
 from pipelines.training.project import project
 from pipelines.training.train_head import read_trained, train_head
+from pipelines.vectors.arrays import to_arrow, to_numpy
+from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError, SpaceMismatch, TableNotFound
 from schemas.records import LeaseResult, Shard, ShardCount
-from schemas.training import TrainConfig
-from tests.corpus import texts
-from tests.pipelines.training.tiny import COLOURS, picture
+from tests.support.corpus import texts
+from tests.support.tiny_training import COLOURS, picture
 
 WORDS = EncoderConfig(name="wordllama")
 PICTURES = EncoderConfig(name="efficientnet-lite0")
@@ -54,7 +55,7 @@ def make_table(uri: Path, config: EncoderConfig, rows: Sequence[tuple[Any, str, 
         ]
         batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "label", "words", "vector"])
         result = LeaseResult((ShardCount(shard, len(places), 0),), table.write_fragments([batch]), (), len(places))
-        table.land([result], "test")
+        table.commit([result], "test")
     return table.refresh()
 
 

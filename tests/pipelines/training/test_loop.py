@@ -12,9 +12,9 @@ from pipelines.training.checkpoint import FILE
 from pipelines.training.data import Arrays, add_noise
 from pipelines.training.loop import History, Progress, dtype_of, fit
 from pipelines.training.schedule import lr_factor, make_optimiser
+from schemas.config.training import OptimiserConfig, Recipe, RunConfig
 from schemas.errors import ConfigError, RunError
-from schemas.training import OptimiserConfig, Recipe, RunConfig
-from tests.pipelines.training.tiny import clusters, perceptron
+from tests.support.tiny_training import clusters, perceptron
 
 ADAM = OptimiserConfig(name="adamw", lr=0.01, warmup_epochs=0.5)
 RUN = RunConfig(epochs=4, batch=16, precision="float32", device="cpu", tensorboard=False)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.matryoshka import unit
 from pipelines.training.losses import (
     ClassLoss,
     LinearHeads,
@@ -24,6 +23,7 @@ from pipelines.training.losses import (
     partial_products,
     prefixes,
 )
+from pipelines.vectors.matryoshka import unit
 
 DIMS, WEIGHTS = (2, 4, 7), (1.0, 0.5, 2.0)
 B, D, C = 5, 7, 4

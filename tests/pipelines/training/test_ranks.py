@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from pipelines.training.data import Arrays, add_noise
 from pipelines.training.loop import fit
 from pipelines.training.losses import PairLoss, TokenLoss
-from schemas.training import OptimiserConfig, Recipe, RunConfig
-from tests.pipelines.training.tiny import clusters, perceptron
-from tests.pipelines.training.workers import on_two_workers
+from schemas.config.training import OptimiserConfig, Recipe, RunConfig
+from tests.support.tiny_training import clusters, perceptron
+from tests.support.training_workers import on_two_workers
 
 DIMS = (2, 4, 8)
 RECIPE = Recipe(

@@ -18,9 +18,9 @@ from pipelines.training.samples import Sample, mixed, survey
 from pipelines.training.sources import make_data, random_box
 from pipelines.training.tasks import IGNORED
 from pipelines.training.words import read_tokenizer
+from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError, InputError, TooManyRejects
-from schemas.training import TrainConfig
-from tests.pipelines.training.tiny import COLOURS, write_folder, write_tars
+from tests.support.tiny_training import COLOURS, write_folder, write_tars
 
 
 def config_for(kind: str = "classify", **data: Any) -> TrainConfig:

@@ -1,0 +1,1 @@
+"""From shards to fragments: read, prepare, encode, write, commit. Read this room first."""

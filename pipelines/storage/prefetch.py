@@ -1,0 +1,85 @@
+"""Running an iterator ahead of its consumer in a thread, bounded, and measuring who waits for whom."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_POLL_S = 0.2
+
+
+class Prefetcher(Generic[T]):
+    """Iterates a source in its own thread, at most `depth` items ahead of the consumer.
+
+    An error of the source is raised in the consumer, at the place where the item would have come. Closing the
+    consumer, or leaving its loop early, ends the thread.
+
+    Attributes:
+        waited_s: Seconds the consumer waited for the source: the source is the slower one.
+        blocked_s: Seconds the source waited for the consumer: the consumer is the slower one.
+    """
+
+    def __init__(self, source: Iterable[T], depth: int, name: str) -> None:
+        """Start running ahead.
+
+        Args:
+            source: Iterated in the thread; a generator is closed there too.
+            depth: Items that may wait for the consumer.
+            name: Name of the thread, as profilers show it.
+        """
+        self.waited_s = self.blocked_s = 0.0
+        self._source = source
+        self._items: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(maxsize=depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the source's items in order."""
+        try:
+            while True:
+                began = time.perf_counter()
+                item = self._items.get()
+                self.waited_s += time.perf_counter() - began
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item[0]
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the thread after the item it is at."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        end: BaseException | None = None
+        iterator = iter(self._source)
+        try:
+            for item in iterator:
+                if not self._put((item,)):
+                    return
+        except BaseException as error:  # whatever it is, it belongs to the consumer
+            end = error
+        finally:
+            if close := getattr(iterator, "close", None):
+                close()
+            self._put(end)
+
+    def _put(self, item: tuple[T] | BaseException | None) -> bool:
+        began = time.perf_counter()
+        try:
+            while not self._closed.is_set():
+                try:
+                    self._items.put(item, timeout=_POLL_S)
+                except queue.Full:
+                    continue
+                return True
+            return False
+        finally:
+            self.blocked_s += time.perf_counter() - began

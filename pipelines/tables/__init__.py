@@ -1,0 +1,1 @@
+"""Vector tables: creating, committing, indexing, rotating and maintaining them."""

@@ -1,0 +1,166 @@
+"""Lance indexes over prefix columns: chosen by size, built in segments by many workers, extended by the delta.
+
+Owns when a prefix gets an index, of what type and with what parameters. Owns no columns (`prefixes.py`) and no search.
+
+A build trains the partitions once, has each worker index its own fragments into a segment, and publishes all segments
+in one commit. Rows that land later are searched unindexed until a delta segment, over them alone, takes them in.
+
+Shapes: P partitions, M prefix width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from lance.dataset import Index
+from lance.indices import IndicesBuilder
+
+from pipelines.tables.table import VectorTable
+from schemas.columns import prefix_column
+from schemas.config import PrefixIndexConfig
+from schemas.errors import TableError
+
+# Measured at 200,000 x 64, 20 probes: 48 flat partitions of 4,096 rows build in 0.6 s and give recall@10 .99 at 5 ms;
+# 447 partitions .85 at 4 ms; HNSW_SQ .94 at 4 ms after 25 s of building; brute force takes 21 ms.
+_ROWS_WORTH_AN_INDEX = 20_000
+_ROWS_PER_PARTITION = 4096
+_ROWS_WORTH_QUANTISING = 20_000_000
+_PQ_CODES = 256
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """An index to be built: what, over which fragments, and with what trained parts.
+
+    Attributes:
+        dim: Width of the prefix.
+        type: Lance's name of the index type.
+        partitions: Number of partitions, P.
+        fragments: Ids of the fragments to index.
+        centroids_PM: Trained partition centres.
+        sub_vectors: Parts that a product quantiser codes a prefix in; 0 for other types.
+        codebook: Its trained codes.
+    """
+
+    dim: int
+    type: str
+    partitions: int
+    fragments: tuple[int, ...]
+    centroids_PM: pa.FixedSizeListArray
+    sub_vectors: int = 0
+    codebook: pa.FixedSizeListArray | None = None
+
+    @property
+    def column(self) -> str:
+        """The indexed column."""
+        return prefix_column(self.dim)
+
+
+def index_name(dim: int) -> str:
+    """Name of the index over a prefix."""
+    return f"{prefix_column(dim)}_idx"
+
+
+def index_prefix(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> VectorTable:
+    """Bring the index of a prefix up to date in this process: build it, or take in what was appended since.
+
+    Args:
+        table: A table with the column `vector_<dim>`.
+        dim: Width of the prefix.
+        config: Type and parameters; `auto` chooses by the table's size, and gives small tables no index.
+
+    Returns:
+        The table with its index.
+
+    Raises:
+        TableError: The table has no such prefix column.
+
+    Example:
+        >>> index_prefix(add_prefixes(table, [64]), 64)  # doctest: +SKIP
+    """
+    plan = plan_index(table, dim, config)
+    if plan is None:
+        return extend_index(table, dim)
+    return commit_index(table, plan, [build_segment(table, plan, plan.fragments)])
+
+
+def plan_index(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> IndexPlan | None:
+    """Choose an index and train it once, or return None where there is nothing to build.
+
+    There is nothing to build for a small table, or where an index of the chosen type exists and the table has not
+    outgrown its partitions fourfold; `extend_index` then takes in what is new.
+
+    Raises:
+        TableError: The table has no such prefix column.
+    """
+    column, dataset = prefix_column(dim), table.dataset
+    if column not in dataset.schema.names:
+        raise TableError(f"{table.uri} has no column {column}; run: python -m jobs shortlist --set dims=[{dim}]")
+    rows = dataset.count_rows()
+    chosen = choose_index(rows, config)
+    if chosen is None:
+        return None
+    kind, partitions = chosen
+    if index_name(dim) in {index.name for index in dataset.describe_indices()}:
+        built = dataset.stats.index_stats(index_name(dim))
+        if built["index_type"] == kind and partitions <= 4 * built["indices"][0]["num_partitions"]:
+            return None
+    builder = IndicesBuilder(dataset, column)
+    # k-means in Lance samples `sample_rate` rows a partition and refuses a rate that the table cannot serve.
+    sample_rate = max(2, min(256, rows // partitions))
+    ivf = builder.train_ivf(num_partitions=partitions, distance_type="cosine", sample_rate=sample_rate)
+    fragments = tuple(fragment.fragment_id for fragment in dataset.get_fragments())
+    plan = IndexPlan(dim, kind, partitions, fragments, ivf.centroids)
+    if kind != "IVF_PQ":
+        return plan
+    rate = max(2, min(256, rows // _PQ_CODES))
+    pq = builder.train_pq(ivf, num_subvectors=config.sub_vectors or dim // 2, sample_rate=rate)
+    return replace(plan, sub_vectors=pq.num_subvectors, codebook=pq.codebook)
+
+
+def choose_index(rows: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> tuple[str, int] | None:
+    """Return type and number of partitions for a table of so many rows, or None where a plain scan is quick enough."""
+    if rows == 0 or config.type == "none" or (config.type == "auto" and rows < _ROWS_WORTH_AN_INDEX):
+        return None
+    kind = config.type
+    if kind == "auto":
+        kind = "IVF_FLAT" if rows < _ROWS_WORTH_QUANTISING else "IVF_SQ"
+    # Partitions grow with the square root of a large table: the rows probed, and the centres compared, grow alike.
+    rows_each = max(_ROWS_PER_PARTITION, int(4 * rows**0.5))
+    partitions = max(1, rows // rows_each) if config.partitions == "auto" else min(config.partitions, rows)
+    return kind, partitions
+
+
+def build_segment(table: VectorTable, plan: IndexPlan, fragments: Sequence[int]) -> Index:
+    """Index some fragments by a plan's trained parts; nobody sees the segment until `commit_index`."""
+    options: dict[str, Any] = {"num_partitions": plan.partitions, "ivf_centroids": plan.centroids_PM}
+    if plan.codebook is not None:
+        options |= {"pq_codebook": plan.codebook, "num_sub_vectors": plan.sub_vectors}
+    return table.dataset.create_index_uncommitted(
+        plan.column,
+        plan.type,
+        name=index_name(plan.dim),
+        metric="cosine",
+        replace=True,
+        fragment_ids=list(fragments),
+        **options,
+    )
+
+
+def commit_index(table: VectorTable, plan: IndexPlan, segments: Sequence[Index]) -> VectorTable:
+    """Publish segments as one index, in place of an older one; rows that landed meanwhile stay unindexed for now."""
+    table.refresh().dataset.commit_existing_index_segments(index_name(plan.dim), plan.column, list(segments))
+    return table.refresh()
+
+
+def extend_index(table: VectorTable, dim: int) -> VectorTable:
+    """Index only what was appended since, as one more segment; does nothing where there is no index or nothing new."""
+    dataset, name = table.refresh().dataset, index_name(dim)
+    if name in {index.name for index in dataset.describe_indices()}:
+        stats = dataset.stats.index_stats(name)
+        if stats["num_unindexed_rows"]:
+            dataset.optimize.optimize_indices(num_indices_to_merge=0, index_names=[name])
+    return table.refresh()

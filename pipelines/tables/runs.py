@@ -1,0 +1,70 @@
+"""The journal of a table, `<table>.runs.lance`: which job ran with which config, whether it lives, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import uuid
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from pipelines.storage.retry import retry_transient
+from pipelines.tables.table import VectorTable
+from schemas.columns import RUNS
+
+ALIVE_FOR = dt.timedelta(minutes=15)
+BEAT_S = 60.0
+
+
+class RunRecord:
+    """One run's row in the journal.
+
+    Attributes:
+        run: Id of the run.
+    """
+
+    def __init__(self, table: VectorTable, job: str, config: BaseModel) -> None:
+        """Write that the run has begun, with its resolved config."""
+        self.run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self._table, self._job, self._config = table, job, config.model_dump_json()
+        self._started_at = self._seen_at = dt.datetime.now(dt.UTC)
+        self._write("running", {})
+
+    def beat(self) -> None:
+        """Say that the run lives, once a minute at most; where the store fails, a minute later."""
+        if (dt.datetime.now(dt.UTC) - self._seen_at).total_seconds() >= BEAT_S:
+            with contextlib.suppress(OSError):
+                self._write("running", {})
+
+    def end(self, state: str, summary: dict[str, Any]) -> None:
+        """Write how the run ended: `complete`, `incomplete`, `stopped` or `failed`."""
+        self._write(state, summary)
+
+    def _write(self, state: str, summary: dict[str, Any]) -> None:
+        self._seen_at = dt.datetime.now(dt.UTC)
+        row = {
+            "run": self.run,
+            "job": self._job,
+            "state": state,
+            "started_at": self._started_at,
+            "seen_at": self._seen_at,
+            "config": self._config,
+            "summary": json.dumps(summary),
+        }
+        rows = pa.Table.from_pylist([row], schema=RUNS)
+
+        def upsert() -> None:
+            journal = self._table.companion("runs")
+            journal.merge_insert("run").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+        retry_transient(self._table.uri, upsert)
+
+
+def living_runs(table: VectorTable) -> list[str]:
+    """Return the runs that were seen alive in the last 15 minutes and have not ended."""
+    since = dt.datetime.now(dt.UTC) - ALIVE_FOR
+    rows = table.companion("runs").to_table(columns=["run", "seen_at"], filter="state = 'running'").to_pylist()
+    return [row["run"] for row in rows if row["seen_at"] > since]

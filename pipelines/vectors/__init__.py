@@ -1,0 +1,1 @@
+"""Vectors as numbers: cutting, rotating, and their way between Arrow and numpy."""

@@ -1,0 +1,210 @@
+"""What `python -m jobs evaluate` is told: the data, the systems side by side, and what is measured of them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.config import ClusterConfig, ConfigBlock, EncoderConfig, LimitsConfig, RotationConfig, StorageConfig
+
+Corruption = Literal[
+    "gaussian-noise", "shot-noise", "impulse-noise", "gaussian-blur", "brightness", "contrast", "jpeg", "pixelate"
+]
+Baseline = Literal["truncation", "pca", "random-columns", "random-projection"]
+_DIM = "{dim}"
+
+
+class TruthConfig(ConfigBlock):
+    """What is right, and where the samples are that encoders embed.
+
+    Attributes:
+        images: ImageFolder: in it a subfolder for each of `train` and `valid`, in each a subfolder of images per class.
+        beir: Folder in BEIR layout: corpus.jsonl, queries.jsonl, and qrels/<split>.tsv or qrels.tsv.
+        train: Subfolder of `images` that is searched and learnt from.
+        valid: Subfolder of `images` that asks.
+        split: Judgements that are used.
+        label: Column of a table with the class of a row.
+        held_out: Of a system of one table: the fraction of its rows that asks instead of being searched.
+        queries: Queries at most, evenly spread over all; None takes all.
+    """
+
+    images: str | None = None
+    beir: str | None = None
+    train: str = "train"
+    valid: str = "val"
+    split: str = "test"
+    label: str = "label"
+    held_out: float = Field(0.2, gt=0, lt=1)
+    queries: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.images and self.beir:
+            raise ValueError("name `images` or `beir`, not both; another evaluation is another config")
+        return self
+
+
+class SystemConfig(ConfigBlock):
+    """Vectors under one name: in tables, or of an encoder that embeds the data.
+
+    Attributes:
+        name: What it is called in the results.
+        database: Table that is searched and learnt from; `{dim}` in its address stands for a table of its own per dim.
+        queries: Table that asks, `{dim}` likewise; None holds a part of `database` out.
+        encoder: Embeds the data instead.
+        rotation: Of that encoder.
+        dims: Where it is measured; none is every rung of its ladder.
+    """
+
+    name: str
+    database: str | None = None
+    queries: str | None = None
+    encoder: EncoderConfig | None = None
+    rotation: RotationConfig = RotationConfig()
+    dims: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.database is None) == (self.encoder is None):
+            raise ValueError(f"system {self.name!r}: give `database` (a table), or `encoder`, and not both")
+        if self.queries is not None and self.database is None:
+            raise ValueError(f"system {self.name!r}: `queries` goes with `database`")
+        if self.is_fixed:
+            if not self.dims:
+                raise ValueError(f"system {self.name!r}: {_DIM} in an address needs `dims`")
+            if self.queries is not None and _DIM not in self.queries:
+                raise ValueError(f"system {self.name!r}: {_DIM} must be in the addresses of both its tables")
+        if any(dim < 1 for dim in self.dims):
+            raise ValueError(f"system {self.name!r}: dims are 1 or more")
+        return self
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether each dim has tables of its own."""
+        return self.database is not None and _DIM in self.database
+
+    def addresses(self, dim: int) -> tuple[str, str | None]:
+        """Return the tables that are searched and that ask, for a dim."""
+        database = (self.database or "").replace(_DIM, str(dim))
+        return database, self.queries and self.queries.replace(_DIM, str(dim))
+
+
+class MeasureConfig(ConfigBlock):
+    """What is measured at every dim.
+
+    Attributes:
+        between: Measure also half-way between the rungs of nested systems.
+        linear: Fit linear probes.
+        k: Neighbours that mAP@k and nDCG@k look at.
+        recall: Neighbours that recall@K looks at, for each K.
+        shots: Rows per class of few-shot training sets.
+        imbalance: How many times the commonest class of a long-tail set outnumbers the rarest; None makes no such set.
+        repeats: Few-shot and long-tail sets drawn of each kind.
+        draws: Of the bootstrap.
+        confidence: Of all intervals.
+        seed: Of all that is random.
+    """
+
+    between: bool = True
+    linear: bool = True
+    k: int = Field(10, ge=1)
+    recall: tuple[int, ...] = (10, 100)
+    shots: tuple[int, ...] = ()
+    imbalance: float | None = Field(None, gt=1)
+    repeats: int = Field(5, ge=1)
+    draws: int = Field(1000, ge=10)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+
+
+class RobustnessConfig(ConfigBlock):
+    """How well corrupted pictures find the clean ones.
+
+    Attributes:
+        kinds: Corruptions.
+        severities: Of each, 1 to 5.
+        pictures: Pictures of `valid` that are corrupted, evenly spread over it.
+        pixels: Side of the square that is cut from the middle of each and corrupted; clean ones are cut alike.
+    """
+
+    kinds: tuple[Corruption, ...] = Field(min_length=1)
+    severities: tuple[Literal[1, 2, 3, 4, 5], ...] = Field((3,), min_length=1)
+    pictures: int = Field(500, ge=10)
+    pixels: int = Field(224, ge=8)
+
+
+class CascadeConfig(ConfigBlock):
+    """Adaptive classification by linear probes at nested dims.
+
+    Attributes:
+        held_out: Fraction of the queries that the thresholds are learnt on; the others judge.
+    """
+
+    held_out: float = Field(0.2, gt=0, lt=1)
+
+
+class RetrievalConfig(ConfigBlock):
+    """Adaptive and funnel retrieval.
+
+    Attributes:
+        keep: Candidates of a shortlist with one rerank.
+        keeps: Candidates that the stages of a funnel hand on.
+        queries: Queries at most; every setting searches for each of them three times.
+    """
+
+    keep: int = Field(200, ge=1)
+    keeps: tuple[int, ...] = Field((200, 100, 50, 25, 10), min_length=2)
+    queries: int = Field(1000, ge=2)
+
+
+class EvaluateConfig(ConfigBlock):
+    """Settings of `python -m jobs evaluate`.
+
+    Attributes:
+        folder: Where metrics.json and report.html go, and the shards and tables of encoders.
+        data: What is right.
+        systems: Side by side; the others are compared with the first.
+        baselines: Made of whole vectors: those of the first system with tables of its own per dim, at its largest, as
+            in the paper; where there is none, of the first system. One that can be cut is its own truncation.
+        measure: What is measured at every dim.
+        robustness: Corrupted pictures; only with `data.images`, and of systems with an encoder.
+        cascade: Adaptive classification; only with labels.
+        retrieval: Adaptive and funnel retrieval.
+    """
+
+    folder: str
+    data: TruthConfig = TruthConfig()
+    systems: tuple[SystemConfig, ...] = Field(min_length=1)
+    baselines: tuple[Baseline, ...] = ("truncation", "pca", "random-columns")
+    measure: MeasureConfig = MeasureConfig()
+    robustness: RobustnessConfig | None = None
+    cascade: CascadeConfig | None = None
+    retrieval: RetrievalConfig | None = None
+    cluster: ClusterConfig = ClusterConfig()
+    limits: LimitsConfig = LimitsConfig()
+    storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [system.name for system in self.systems]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two systems are named {twice[0]!r}")
+        has_samples = self.data.images is not None or self.data.beir is not None
+        for system in self.systems:
+            if system.encoder is not None and not has_samples:
+                raise ValueError(
+                    f"system {system.name!r} has an encoder: set data.images or data.beir, for it to embed"
+                )
+            if self.data.beir and system.database is not None and system.queries is None:
+                raise ValueError(f"system {system.name!r}: judgements need a table of queries; set `queries`")
+        if self.robustness is not None and not (self.data.images and self.systems[0].encoder):
+            raise ValueError("[robustness] corrupts pictures: it needs data.images and a first system with an encoder")
+        if self.systems[0].is_fixed and (self.cascade or self.retrieval):
+            raise ValueError(
+                f"[cascade] and [retrieval] cut the vectors of the first system, and {names[0]!r} has others at each "
+                "dim; put one first that can be cut"
+            )
+        if self.cascade is not None and self.data.beir:
+            raise ValueError("[cascade] classifies: it needs labels, not judgements")
+        return self

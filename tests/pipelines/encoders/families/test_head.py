@@ -1,0 +1,79 @@
+"""A trained head: what is saved is what runs, two make a joint space, another encoder under it is refused."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
+from pipelines.encoders.families.head import HeadFile, Layer, save_head, tower_of
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import ConfigError, EncoderError
+
+TEXT, IMAGE = EncoderConfig(name="wordllama"), EncoderConfig(name="efficientnet-lite0")
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def layers(*widths: int) -> list[Layer]:
+    generator = torch.Generator().manual_seed(sum(widths))
+    pairs = itertools.pairwise(widths)
+    return [Layer(torch.randn(b, a, generator=generator), torch.randn(b, generator=generator)) for a, b in pairs]
+
+
+@pytest.fixture
+def joint(tmp_path: Path) -> EncoderConfig:
+    towers = {"text": tower_of(TEXT), "image": tower_of(IMAGE)}
+    stacks = {"text": layers(256, 40, 16), "image": layers(1280, 16)}
+    save_head(tmp_path / "head", HeadFile(dims=(4, 8, 16), towers=towers), stacks)
+    return EncoderConfig(name="matryoshka-head", path=str(tmp_path / "head"))
+
+
+def test_it_is_the_frozen_encoder_and_the_layers_on_top(joint: EncoderConfig) -> None:
+    frozen = load_encoder(TEXT).encode(load_preparer(TEXT, LimitsConfig()).prepare(["a goal"]))
+    first, second = layers(256, 40, 16)
+    hidden = functional.gelu(functional.linear(torch.from_numpy(frozen), first.weight, first.bias))
+    expected = functional.normalize(functional.linear(hidden, second.weight, second.bias)).numpy()
+    ours = load_encoder(joint).encode(load_preparer(joint, LimitsConfig()).prepare(["a goal"]))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_words_and_pictures_meet_in_one_space_with_the_trained_ladder(joint: EncoderConfig) -> None:
+    space = make_space(joint)
+    assert space.ladder.dims == (4, 8, 16)
+    assert space.weights
+    words, pixels = encode_query(space, "a goal"), encode_query(space, picture())
+    assert words.shape == pixels.shape == (16,)
+    np.testing.assert_allclose([np.linalg.norm(words), np.linalg.norm(pixels)], 1, atol=1e-5)
+
+
+def test_a_head_on_another_encoder_than_it_was_trained_on_is_refused(joint: EncoderConfig) -> None:
+    file = Path(str(joint.path)) / "head.json"
+    said = json.loads(file.read_text())
+    said["towers"]["text"]["space"] = "0" * 16
+    file.write_text(json.dumps(said))
+    prepared = load_preparer(joint, LimitsConfig()).prepare(["a goal"])
+    with pytest.raises(EncoderError, match="its space is not the same"):
+        load_encoder(joint).encode(prepared)
+
+
+def test_what_does_not_fit_together_is_not_saved(tmp_path: Path) -> None:
+    head = HeadFile(dims=(4, 8), towers={"text": tower_of(TEXT)})
+    with pytest.raises(EncoderError, match="ladder ends at 8"):
+        save_head(tmp_path, head, {"text": layers(256, 16)})
+    with pytest.raises(EncoderError, match="towers"):
+        save_head(tmp_path, head, {"image": layers(1280, 8)})
+    with pytest.raises(ConfigError, match="no Matryoshka head"):
+        make_space(EncoderConfig(name="matryoshka-head", path=str(tmp_path)))

@@ -1,0 +1,139 @@
+"""Whole models that were trained here: what is saved is what embeds, cut only where it was trained to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from pipelines.encoders import BadSample, encode_query, load_encoder, load_preparer, make_space
+from pipelines.training.models import ImageTower
+from pipelines.training.samples import Survey
+from pipelines.training.saved import ModelFile, load_model, make_task, save_model
+from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
+from pipelines.training.words import to_ids, train_tokenizer
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config.training import LossConfig, ModelConfig, TrainConfig
+from schemas.errors import ConfigError, DependencyMissing, DimNotInLadder, InputError, SpaceMismatch
+from tests.support.tiny_training import picture, shrink
+
+TEXTS = ["a red square", "a blue square of stone", "owls sleep by the river at noon"]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+
+
+def saved(folder: Path, kind: str, *, dims: tuple[int, ...] = (4, 16), **model: Any) -> EncoderConfig:
+    config = TrainConfig.model_validate(
+        {
+            "kind": kind,
+            "out": str(folder),
+            "model": {"pixels": 32, "max_length": 12} | model,
+            "data": {"train": "x", "input": {"image": "png"}, "label": "cls", "caption": "txt"}
+            | ({"input": {"text": "t"}} if kind == "mlm" else {}),
+            "loss": {"dims": dims},
+        }
+    )
+    tokenizer = train_tokenizer(TEXTS * 5, 300).to_str()
+    known = Survey(10, ("blue", "green", "red"), "" if kind == "classify" else tokenizer)
+    file = ModelFile.of(config, known)
+    torch.manual_seed(0)
+    save_model(folder, file, make_task(file), known.tokenizer)
+    return EncoderConfig(name="matryoshka-model", path=str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet-small", "vit-s16"])
+def test_an_image_classifier_embeds_pictures_up_to_its_ladder_s_end(tmp_path: Path, backbone: str) -> None:
+    config = saved(tmp_path / "m", "classify", image=backbone, dims=(4, 12))
+    space = make_space(config)
+    assert space.ladder.dims == (4, 12)
+    model = load_model(tmp_path / "m")
+    assert isinstance(model, ImageClassifier)
+    preparer = load_preparer(config, LimitsConfig())
+    pixels = preparer.prepare([picture("red", 1, 50)])[0]
+    assert not isinstance(pixels, BadSample)
+    wanted = features(model, np.asarray(pixels, np.uint8)[None])[0]
+    found = encode_query(space, picture("red", 1, 50))
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-5)
+    assert space.ladder.check(4) == 4
+    with pytest.raises(DimNotInLadder):
+        space.ladder.check(8)
+
+
+def test_two_towers_share_a_space(tmp_path: Path) -> None:
+    config = saved(tmp_path / "m", "pairs", image="resnet18", text="bert-tiny", width=16)
+    space = make_space(config)
+    words, pixels = encode_query(space, "a red square"), encode_query(space, picture("red", 1))
+    assert words.shape == pixels.shape == (16,)
+    np.testing.assert_allclose([np.linalg.norm(words), np.linalg.norm(pixels)], 1, atol=1e-5)
+
+
+def test_texts_of_any_lengths_embed_as_they_do_alone(tmp_path: Path) -> None:
+    config = saved(tmp_path / "m", "mlm", text="bert-tiny")
+    preparer, encoder = load_preparer(config, LimitsConfig()), load_encoder(config)
+    prepared = preparer.prepare([*TEXTS, "stone " * 40])
+    together = encoder.encode(prepared)  # type: ignore[arg-type]
+    alone = np.concatenate([encoder.encode([one]) for one in prepared])  # type: ignore[list-item]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert [len(one) for one in prepared][-1] == 12  # type: ignore[arg-type]
+    tokenizer = Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))
+    ids, _ = to_ids(tokenizer, TEXTS[:1], 12)
+    assert ids[0].tolist() == list(prepared[0])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="takes text inputs"):
+        encoder_of_picture(config)
+
+
+def encoder_of_picture(config: EncoderConfig) -> None:
+    load_preparer(config, LimitsConfig()).prepare([picture("red", 1)])
+
+
+def test_other_weights_are_another_space(tmp_path: Path) -> None:
+    config = saved(tmp_path / "m", "classify", image="resnet18")
+    space = make_space(config)
+    task = load_model(tmp_path / "m")
+    with torch.no_grad():
+        next(task.parameters()).add_(1)
+    save_model(tmp_path / "m", ModelFile.model_validate_json((tmp_path / "m" / "model.json").read_text()), task)
+    assert make_space(config).fingerprint != space.fingerprint
+    with pytest.raises(SpaceMismatch):
+        encode_query(space, picture("red", 1))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no model that `jobs train` made"):
+        make_space(EncoderConfig(name="matryoshka-model", path=str(tmp_path)))
+
+
+def test_a_model_of_grey_pictures_takes_colour_as_well(tmp_path: Path) -> None:
+    tower = ImageTower(ModelConfig(image="resnet-small", pixels=28, channels=1)).eval()
+    grey = torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8)
+    torch.testing.assert_close(tower(grey), tower(grey.repeat(1, 1, 1, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_logits_come_for_every_dim_and_one_dim_is_a_fixed_feature_model() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    model = ImageClassifier(ModelConfig(image="resnet-small", channels=1), LossConfig(dims=(4, 8)), 3)
+    assert logits_by_dim(model, images, batch=2).shape == (2, 5, 3)
+    assert features(model, images, batch=2).shape == (5, 8)
+    fixed = ImageClassifier(ModelConfig(image="resnet-small", channels=1), LossConfig(dims=(8,)), 3)
+    assert len(fixed.loss.heads.heads) == 1
+    assert features(fixed, images).shape == (5, 8)
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ends at 64, but the model gives 16"):
+        ImageClassifier(ModelConfig(image="resnet18"), LossConfig(dims=(8, 64)), 3)
+    with pytest.raises(ConfigError, match="multiple"):
+        ImageTower(ModelConfig(image="vit-b16", pixels=30))
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(DependencyMissing, match=r"matryoshka-lake\[train\]"):
+        ImageTower(ModelConfig(image="resnet18"))

@@ -1,0 +1,137 @@
+"""A report is one page that needs nothing else, and says what it was given."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.reports.page import (
+    Answers,
+    Curve,
+    Figures,
+    Gallery,
+    Grid,
+    Hit,
+    Plot,
+    Report,
+    Section,
+    data_url,
+    write_report,
+)
+
+
+def _png(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+REPORT = Report(
+    title="A <title> & more",
+    subtitle="of everything",
+    sections=[
+        Section(
+            "One of each",
+            "Words about it.",
+            [
+                Figures([("0.996", "recall")]),
+                Grid(["dims", "recall"], [("64", "0.9"), ("256", "1.0")], caption="a caption", marked=1),
+                Plot("By dims", "more is more", [Curve("rotated", (8, 64, 1024, 1280), (0.1, 0.5, 0.9, 1.0))]),
+                Plot(
+                    "By cost",
+                    "cheaper is better",
+                    [
+                        Curve("banded", (0.2, 3.0, 40.0), (0.5, 0.6, 0.7), True, ((0.4, 0.5, 0.6), (0.6, 0.7, 0.8))),
+                        Curve("scattered", (0.3, 5.5), (0.55, 0.65), has_line=False),
+                    ],
+                    axis="MFLOPs a query",
+                    base=10,
+                    floor=None,
+                ),
+                Plot("By expected dims", "", [Curve("cascade", (8, 12, 21.7, 64), (0.1, 0.2, 0.3, 0.4))]),
+                Answers("who & what?", "news", [Hit("<b>bold</b>", 0.75, "a note")]),
+                Gallery(Hit("asked", 1.0, png=_png("red")), [("8 dims", [Hit("found", 0.5, png=_png("blue"))])]),
+            ],
+        )
+    ],
+    footer="the end",
+)
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "path", "use", "br"):
+            self.open.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    write_report(REPORT, tmp_path / "report.html")
+    return (tmp_path / "report.html").read_text()
+
+
+def test_everything_given_is_on_the_page_as_text(page: str) -> None:
+    text = _Page(page).text
+    for said in ("A <title> & more", "0.996", "a caption", "rotated", "who & what?", "<b>bold</b>", "0.750", "the end"):
+        assert said in text
+
+
+def test_the_page_is_well_formed_and_loads_nothing(page: str) -> None:
+    parsed = _Page(page)
+    assert parsed.open == []
+    assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_pictures_are_inside(page: str) -> None:
+    assert data_url(_png("red")) in page
+    assert data_url(_png("blue")) in page
+
+
+def test_only_the_marked_row_is_marked(page: str) -> None:
+    assert re.findall(r'<tr class="marked"><td>(\d+)', page) == ["256"]
+
+
+def test_an_axis_names_the_full_width_and_no_dim_that_would_touch_it(page: str) -> None:
+    ticks = re.findall(r">(\d+)</text>", page)
+    assert "1280" in ticks
+    assert "1024" not in ticks
+    assert "64" in ticks
+
+
+def test_an_axis_of_costs_names_round_numbers_and_one_of_expected_dims_whole_ones(page: str) -> None:
+    _, cost, expected = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert "MFLOPs a query" in cost
+    assert {">0.2<", ">1<", ">5<", ">20<"} <= set(re.findall(r">[0-9.]+<", cost))
+    assert ">64<" in expected
+    assert ">21.7<" not in expected
+
+
+def test_the_same_report_is_the_same_file(page: str, tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.html", "report.html"]

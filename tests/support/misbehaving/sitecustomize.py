@@ -1,0 +1,45 @@
+"""Put on PYTHONPATH by a test: makes the tokeniser of wordllama die of some texts and hang on others.
+
+Stands for what native decoders do to a process. The product knows nothing of it.
+"""
+
+import importlib.abc
+import importlib.util
+import os
+import signal
+import sys
+import time
+
+_TARGET = "pipelines.encoders.families.wordllama"
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name != _TARGET:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            _spoil(module.WordLlamaPreparer)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _spoil(preparer):
+    prepare = preparer.prepare
+
+    def prepare_or_die(self, values):
+        if any("cyanide" in str(value) for value in values):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any("hang" in str(value) for value in values):
+            time.sleep(3600)
+        return prepare(self, values)
+
+    preparer.prepare = prepare_or_die
+
+
+sys.meta_path.insert(0, _Finder())
