@@ -194,7 +194,7 @@ def test_what_a_killed_run_wrote_is_cleaned_when_it_is_surely_dead(
     limits = {"lease_bytes": 1, "commit_age_s": 600.0}
     config = write_config(tmp_path / "c.toml", settings(tmp_path / "src", tmp_path / "t.lance", limits=limits))
     data = tmp_path / "t.lance" / "data"
-    misbehaving = {"PYTHONPATH": str(ROOT / "tests" / "misbehaving")}
+    misbehaving = {"PYTHONPATH": str(ROOT / "tests" / "support" / "misbehaving")}
     with Driver(["embed", config], tmp_path, misbehaving) as driver:
         wait_until(lambda: data.exists() and len(list(data.iterdir())) >= 6)
         driver.kill()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _ENDS_WITHIN_S = 180
 
 
