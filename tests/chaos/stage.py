@@ -134,7 +134,17 @@ class Stage:
     def start_cluster(self) -> None:
         """Start the head."""
         port = self.address.rpartition(":")[2]
-        options = ["--head", "--node-ip-address", "127.0.0.1", "--port", port, "--temp-dir", str(self.folder / "ray"), "--include-dashboard", "false"]
+        options = [
+            "--head",
+            "--node-ip-address",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--temp-dir",
+            str(self.folder / "ray"),
+            "--include-dashboard",
+            "false",
+        ]
         self._head = self._start_ray([*options, "--ray-client-server-port", str(free_port())], "head")
         wait_until(lambda: self._says("head", "Ray runtime started"))
 
