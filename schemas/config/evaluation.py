@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config import ClusterConfig, ConfigBlock, EncoderConfig, LimitsConfig, RotationConfig, StorageConfig
+from schemas.config.blocks import ClusterConfig, ConfigBlock, EncoderConfig, LimitsConfig, RotationConfig, StorageConfig
 
 Corruption = Literal[
     "gaussian-noise", "shot-noise", "impulse-noise", "gaussian-blur", "brightness", "contrast", "jpeg", "pixelate"

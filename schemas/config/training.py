@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config import ConfigBlock, InputConfig, LimitsConfig, StorageConfig
+from schemas.config.blocks import ConfigBlock, InputConfig, LimitsConfig, StorageConfig
 
 Kind = Literal["classify", "pairs", "mlm", "head-from-labels", "head-from-pairs", "head-from-nothing"]
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet-small", "vit-s16", "vit-b16", "vit-small"]

@@ -1,0 +1,37 @@
+"""The config of `python -m jobs embed`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from schemas.config.blocks import (
+    ClusterConfig,
+    ConfigBlock,
+    EncoderConfig,
+    InputConfig,
+    LimitsConfig,
+    RotationConfig,
+    StorageConfig,
+)
+
+
+class EmbedConfig(ConfigBlock):
+    """Settings of `python -m jobs embed`."""
+
+    shards: tuple[str, ...]
+    table: str
+    input: InputConfig
+    encoder: EncoderConfig
+    rotation: RotationConfig = RotationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    limits: LimitsConfig = LimitsConfig()
+    storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_pattern_is_a_list_of_one(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("shards"), str):
+            return raw | {"shards": [raw["shards"]]}
+        return raw
