@@ -35,7 +35,7 @@ _SINGLE_QUERIES = 200
 _SETTING_S = 20.0
 _TUNE = "tune "
 _LARGE = 400_000
-_RESIDENT: dict[str, Any] = {FUNNEL: True, CODES: "codes"}
+_HOMES: dict[str, Any] = {FUNNEL: "memory", CODES: "codes"}
 _SWEEP = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2)
 
 
@@ -216,7 +216,7 @@ def tune_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
         for objective in objectives:
             goal = Goal(recall=target, objective=objective, bytes_per_vector=limit)
             started = time.perf_counter()
-            funnel = Funnel.build(table, resident=_RESIDENT[system], goal=goal)
+            funnel = Funnel.build(table, goal, home=_HOMES[system])
             tune_s = time.perf_counter() - started
             print(f"{target} {objective}: {tune_s:.0f} s\n{funnel.card}", file=sys.stderr)
             stored = Funnel.stored(funnel.table, funnel.plan.home).model_dump_json()
@@ -318,7 +318,7 @@ def against_s3(args: argparse.Namespace) -> dict[str, Any]:
         server.client().create_bucket(Bucket="lake")
         table = write_table("s3://lake/t.lance", half_ND, server.storage)
         table = index_prefix(add_prefixes(table, [128]), 128)
-        funnel = Funnel.build(table, resident=False, goal=Goal(recall=0.9, queries=200))
+        funnel = Funnel.build(table, Goal(recall=0.9, queries=200), home="lake")
         told = [funnel.explain(query_D) for query_D in query_QD[:50]]
         shown = ("dims", "kept", "requests", "bytes_read", "milliseconds")
         stages = [[told_one.stages[n] for told_one in told] for n in range(len(funnel.plan.stages))]

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from cluster.session import connect
 from jobs import embed
 from pipelines.embedding.plan import make_plan
-from pipelines.funnel import Funnel
+from pipelines.funnel import Funnel, Goal
 from pipelines.reports.demo import build_report
 from pipelines.reports.page import write_report
 from pipelines.shards.demo_data import Corpus, list_corpora, write_shards
@@ -146,7 +146,7 @@ def _build_funnel(config: DemoConfig, folder: Path, asked: Sequence[str], consol
     with _waiting(f"adding the prefix vector_{config.shortlist_dim} and its index", console):
         table = index_prefix(add_prefixes(table, [config.shortlist_dim]), config.shortlist_dim)
     with _waiting(f"tuning a funnel to recall {config.recall} on {len(asked)} held-out definitions", console):
-        funnel = Funnel.build(table, recall=config.recall, k=10, queries=asked)
+        funnel = Funnel.build(table, Goal(recall=config.recall), queries=asked)
     timed = tuple(row for row in funnel.card.rows if row.us_per_query is not None)
     card = funnel.card.model_copy(update={"rows": timed, "chosen": timed.index(funnel.card.best)})
     console.print(str(card), soft_wrap=True)

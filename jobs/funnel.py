@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from jobs.options import add_storage, storage_of
-from pipelines.funnel import RESIDENT, Funnel, FunnelStage, Goal, Home
+from pipelines.funnel import Funnel, FunnelStage, Goal, Home
 from pipelines.tables.table import VectorTable
 from schemas.errors import ConfigError
 
@@ -62,9 +62,9 @@ def main(args: argparse.Namespace) -> int:
         )
         funnel = Funnel.build(
             table,
-            resident=RESIDENT[args.home],
+            goal,
+            home=args.home,
             queries=_lines(args.queries),
-            goal=goal,
             stages=args.stages and parse_stages(args.stages),
         )
         tuned = Funnel.stored(funnel.table, args.home)

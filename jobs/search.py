@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import add_storage, storage_of
-from pipelines.funnel import RESIDENT, Funnel
+from pipelines.funnel import Funnel
 from pipelines.tables.table import VectorTable
 from schemas.errors import InputError
 
@@ -54,12 +54,12 @@ def _searcher(args: argparse.Namespace) -> _Search:
     """Return the search to use: exact where asked for, else the table's funnel; in RAM only if many queries come."""
     table = VectorTable.open(args.table, storage=storage_of(args))
     is_one, homes = args.query != "-", Funnel.homes(table)
-    # A resident funnel reads the whole table before its first answer.
+    # A funnel in RAM reads the whole table before its first answer.
     home = homes[-1 if is_one else 0] if homes else None
     is_worth_it = home == "lake" or not is_one or args.recall is not None
     if args.dims or args.exact or home is None or not is_worth_it:
         return lambda query: table.search(query, args.k, dims=args.dims, where=args.where, columns=args.columns)
-    funnel = Funnel.open(table, resident=RESIDENT[home])
+    funnel = Funnel.open(table, home=home)
     return lambda query: funnel.search(query, args.k, args.where, recall=args.recall, columns=args.columns)
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pipelines.funnel.judge import Goal
 from pipelines.funnel.plan import CardRow, FunnelStage, Home, Plan, RecallCard, adaptive_retrieval, funnel_retrieval
-from pipelines.funnel.search import RESIDENT, Funnel
+from pipelines.funnel.search import Funnel
 
 __all__ = [
-    "RESIDENT",
     "CardRow",
     "Funnel",
     "FunnelStage",

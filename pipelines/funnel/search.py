@@ -1,7 +1,7 @@
 """Funnel: build one for a table, open it, search it, ask it to explain itself.
 
-Owns what a user sees. Stage 0 lives in RAM (`resident`) or in the lake (`lake`), the full vectors of a resident one
-in RAM or in the table; all answer the same question, and what comes back carries true full-width cosines from each.
+Owns what a user sees. The first stages are in RAM (`resident`) or in the lake (`lake`); all homes return the true
+full-width cosines.
 Shapes: B queries, D full width.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, cast, get_args
+from typing import Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +36,7 @@ from schemas.config import StorageConfig
 from schemas.errors import ConfigError, TableError
 
 Query = str | bytes | npt.NDArray[np.floating]
-Resident = bool | Literal["codes"]
 _CONFIG_KEY = "lake:funnel:"
-# What `resident` says of a home.
-RESIDENT: dict[Home, Resident] = {"memory": True, "codes": "codes", "lake": False}
-_HOMES: dict[Resident, Home] = {said: home for home, said in RESIDENT.items()}
 
 
 class _Index(Protocol):
@@ -61,7 +57,7 @@ class Funnel:
     """A table's tuned funnel. Safe to search from any number of threads.
 
     Example:
-        >>> funnel = Funnel.build(VectorTable.open("lake/news.lance"), recall=0.99)  # doctest: +SKIP
+        >>> funnel = Funnel.build(VectorTable.open("lake/news.lance"), Goal(recall=0.99))  # doctest: +SKIP
         >>> funnel.search("football", k=3, where="shard > 7")  # doctest: +SKIP
     """
 
@@ -76,32 +72,31 @@ class Funnel:
     def build(
         cls,
         table: VectorTable | str,
-        recall: float = 0.95,
-        k: int = 10,
+        goal: Goal = Goal(),
         *,
-        resident: Resident = True,
+        home: Home = "memory",
         queries: Sequence[Query] | None = None,
-        goal: Goal | None = None,
         stages: Sequence[FunnelStage] | None = None,
+        storage: StorageConfig = StorageConfig(),
     ) -> Funnel:
         """Tune a funnel for a table and store its plan and recall card with it.
 
         Args:
             table: The table, or its address.
-            recall: What the lower end of the 95 % interval of recall@k must reach.
-            k: Results per query.
-            resident: True has codes and full vectors in RAM, "codes" only the codes, and reads the candidates' vectors
-                from the table; False reads all from the lake.
-            queries: Queries to tune on; default are rows of the table.
-            goal: Everything that can be said of the goal, instead of `recall` and `k`.
-            stages: Stages of your own, as of `funnel_retrieval(…).stages`: nothing is chosen, their recall is measured.
+            goal: Recall, results per query, and what to minimise.
+            home: "memory" keeps codes and full vectors in RAM; "codes" keeps only the codes in RAM and reads the full
+                vectors of candidates from the table; "lake" keeps nothing in RAM.
+            queries: Queries to tune on; default: rows of the table.
+            stages: Your own stages, for example `funnel_retrieval(…).stages`. The tuner then measures their recall and
+                chooses nothing.
+            storage: S3 endpoint and region, if `table` is an address.
 
         Raises:
-            ConfigError: The stages do not fit the table.
+            ConfigError: There is no such home, or the stages do not fit the table.
             TableError: The table has too few rows, or the lake has no prefix column to search.
         """
-        table = VectorTable.open(table) if isinstance(table, str) else table.refresh()
-        goal, home = goal or Goal(recall=recall, k=k), _HOMES[resident]
+        _check_home(home)
+        table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table.refresh()
         plan = None if stages is None else _plan_of(stages, home, table)
         if plan is not None:
             goal = replace(goal, k=plan.k)
@@ -111,14 +106,14 @@ class Funnel:
         else:
             tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
         table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.model_dump_json()})
-        return cls.open(table, resident=resident)
+        return cls.open(table, home=home)
 
     @classmethod
     def open(
         cls,
         table: VectorTable | str,
         *,
-        resident: Resident = True,
+        home: Home = "memory",
         device: str | None = None,
         follow: bool = True,
         storage: StorageConfig = StorageConfig(),
@@ -127,20 +122,26 @@ class Funnel:
 
         Args:
             table: The table, or its address.
-            resident: Which to take: True the one in RAM, "codes" the one with codes in RAM, False the one in the lake.
-            device: Torch device that holds and compares the resident stages, such as "cuda"; None has FAISS do it.
-            follow: Whether each search looks for a newer version of the table first.
-            storage: Where S3 is, if `table` is an address.
+            home: Which of the table's funnels to open; see `build`.
+            device: Torch device, such as "cuda", that holds and compares the stages in RAM; default: FAISS on the CPU.
+            follow: Check for a newer version of the table before each search.
+            storage: S3 endpoint and region, if `table` is an address.
 
         Raises:
-            ConfigError: There is no such device.
+            ConfigError: There is no such home or device, or the home is "lake" and a device is given.
             TableError: The table has no such funnel.
         """
+        _check_home(home)
+        if home == "lake" and device is not None:
+            raise ConfigError(
+                f"device {device!r}: a funnel in the lake holds no vectors on a device; leave `device` out, or open "
+                'home="memory" or home="codes"'
+            )
         table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table
         table = table.refresh() if follow else table
-        tuned = cls.stored(table, _HOMES[resident])
+        tuned = cls.stored(table, home)
         index: _Index
-        if resident is False:
+        if home == "lake":
             index = LakeIndex(table.dataset, tuned.plan)
         else:
             index = ResidentIndex(table.dataset, tuned.plan, filler(table, tuned.plan, device))
@@ -228,7 +229,7 @@ class Funnel:
             TableError: The funnel is not in memory.
         """
         if not isinstance(self._index, ResidentIndex) or self.plan.home != "memory":
-            raise TableError(f"the proof reads every prefix from memory; open {self.table.uri} with resident=True")
+            raise TableError(f'the proof reads every prefix from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
         with self._encoding:
@@ -268,6 +269,11 @@ class Funnel:
                 f"run: python -m jobs funnel {self.table.uri} --recall {recall}"
             )
         return min(reaching)
+
+
+def _check_home(home: str) -> None:
+    if home not in get_args(Home):
+        raise ConfigError(f"home {home!r}: allowed: {', '.join(get_args(Home))}")
 
 
 def _tune_and_save(

@@ -7,7 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lance
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipelines.funnel import RESIDENT, Funnel, FunnelStage, Goal, Plan, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel import Funnel, FunnelStage, Goal, Home, Plan, adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.cores import useful_slices
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
@@ -59,8 +59,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = lance.write_dataset(batch(x_ND, 0, made.dataset.schema), made.uri, mode="append")
     prefix = pa.table([to_arrow(cut(x_ND, 16))], schema=pa.schema([vector_field(16, prefix_column(16))]))
     dataset.add_columns(prefix.to_reader())
-    for resident in RESIDENT.values():
-        Funnel.build(made.refresh(), resident=resident, goal=GOAL)
+    for home in get_args(Home):
+        Funnel.build(made.refresh(), GOAL, home=home)
     return folder
 
 
@@ -74,7 +74,7 @@ def table(tuned: Path, tmp_path: Path) -> VectorTable:
 @pytest.fixture(params=["memory", "torch", "codes", "lake"])
 def how(request: pytest.FixtureRequest) -> dict[str, Any]:
     """How to open a funnel."""
-    return {"device": "cpu"} if request.param == "torch" else {"resident": RESIDENT[request.param]}
+    return {"device": "cpu"} if request.param == "torch" else {"home": request.param}
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_threads_may_search_while_the_table_changes(funnel: Funnel, table: Vecto
 
 
 def test_another_recall_takes_more_candidates(table: VectorTable) -> None:
-    funnel = Funnel.build(table, goal=Goal(recall=0.6, queries=1_000))
+    funnel = Funnel.build(table, Goal(recall=0.6, queries=1_000))
     assert funnel.search(query(), k=10, recall=0.7).num_rows == 10
     with pytest.raises(ConfigError, match="vouches for"):
         funnel.search(query(), k=10, recall=0.99999)
@@ -223,30 +223,30 @@ def test_explain_says_what_was_read(funnel: Funnel) -> None:
 
 
 def test_codes_leave_the_vectors_in_the_table(table: VectorTable) -> None:
-    codes, whole = Funnel.open(table, resident="codes"), Funnel.open(table)
+    codes, whole = Funnel.open(table, home="codes"), Funnel.open(table)
     assert codes.bytes_per_vector < whole.bytes_per_vector
     *coarse, last = codes.explain(query()).stages
     assert sum(stage.requests for stage in coarse) == 0
     assert last.requests > 0
     assert last.bytes_read >= last.compared * WIDTH * 2
-    with pytest.raises(TableError, match="resident=True"):
+    with pytest.raises(TableError, match='home="memory"'):
         codes.prove(query())
 
 
 def test_a_funnel_keeps_to_the_bytes_it_may_take(table: VectorTable) -> None:
-    funnel = Funnel.build(table, resident="codes", goal=replace(GOAL, recall=0.8, bytes_per_vector=16))
+    funnel = Funnel.build(table, home="codes", goal=replace(GOAL, recall=0.8, bytes_per_vector=16))
     assert funnel.plan.bytes_per_vector <= 16
     assert funnel.card.best.low >= 0.8
     with pytest.raises(TableError, match="at most 4 bytes"):
-        Funnel.build(table, resident="codes", goal=replace(GOAL, recall=0.99, bytes_per_vector=4))
+        Funnel.build(table, home="codes", goal=replace(GOAL, recall=0.99, bytes_per_vector=4))
 
 
 @pytest.mark.parametrize(
-    ("stages", "resident"),
+    ("stages", "home"),
     [
-        (adaptive_retrieval(16, WIDTH).stages, False),
-        (adaptive_retrieval(16, WIDTH).stages, True),
-        (funnel_retrieval([16, 32, 64], [200, 50, 10]).stages, True),
+        (adaptive_retrieval(16, WIDTH).stages, "lake"),
+        (adaptive_retrieval(16, WIDTH).stages, "memory"),
+        (funnel_retrieval([16, 32, 64], [200, 50, 10]).stages, "memory"),
         (funnel_retrieval([16, 32, 64], [200, 50, 10]).stages, "codes"),
         (
             (
@@ -259,10 +259,10 @@ def test_a_funnel_keeps_to_the_bytes_it_may_take(table: VectorTable) -> None:
     ],
 )
 def test_stages_of_ones_own_are_measured_and_kept(
-    table: VectorTable, stages: tuple[FunnelStage, ...], resident: Any
+    table: VectorTable, stages: tuple[FunnelStage, ...], home: Home
 ) -> None:
-    funnel = Funnel.build(table, resident=resident, stages=stages, goal=GOAL)
-    assert Funnel.open(table, resident=resident).plan.stages == stages
+    funnel = Funnel.build(table, home=home, stages=stages, goal=GOAL)
+    assert Funnel.open(table, home=home).plan.stages == stages
     assert funnel.card.best.keep == stages[-2].keep
     fresh = unit(vectors(200, seed=5).astype(np.float32))
     exact = np.argsort(-(fresh @ unit(vectors(ROWS).astype(np.float32)).T), axis=1)[:, :10]
@@ -287,12 +287,16 @@ def test_stages_of_ones_own_are_measured_and_kept(
 )
 def test_stages_that_do_not_fit_are_refused(table: VectorTable, stages: tuple[FunnelStage, ...], said: str) -> None:
     with pytest.raises(LakeError, match=said):
-        Funnel.build(table, resident=False, stages=stages)
+        Funnel.build(table, home="lake", stages=stages)
 
 
-def test_a_device_that_is_not_there_is_refused(table: VectorTable) -> None:
+def test_a_home_or_device_that_does_not_exist_is_refused(table: VectorTable) -> None:
     with pytest.raises(ConfigError, match="device 'meta:7x'"):
         Funnel.open(table, device="meta:7x")
+    with pytest.raises(ConfigError, match="a funnel in the lake holds no vectors on a device"):
+        Funnel.open(table, home="lake", device="cpu")
+    with pytest.raises(ConfigError, match="allowed: memory, codes, lake"):
+        Funnel.open(table, home="ram")  # type: ignore[arg-type]
 
 
 def test_the_proof_is_the_exact_answer(table: VectorTable) -> None:
@@ -305,12 +309,12 @@ def test_the_proof_is_the_exact_answer(table: VectorTable) -> None:
     assert ids(found) == ids(exact)
     assert found["score"].to_pylist() == pytest.approx(exact["score"].to_pylist(), abs=1e-6)
     assert dict(proven.touched)[WIDTH] < 1
-    with pytest.raises(TableError, match="resident=True"):
-        Funnel.open(table, resident=False).prove(query())
+    with pytest.raises(TableError, match='home="memory"'):
+        Funnel.open(table, home="lake").prove(query())
 
 
 def test_in_the_lake_easy_queries_look_at_fewer_candidates(table: VectorTable) -> None:
-    funnel = Funnel.open(table, resident=False)
+    funnel = Funnel.open(table, home="lake")
     best = funnel.card.best
     assert funnel.plan.margin == best.margin
     assert best.margin is not None
@@ -328,7 +332,7 @@ def test_in_the_lake_easy_queries_look_at_fewer_candidates(table: VectorTable) -
 def test_the_lake_tunes_how_much_of_an_index_to_probe(table: VectorTable) -> None:
     column = prefix_column(16)
     table.dataset.create_index(column, "IVF_PQ", metric="cosine", num_partitions=16, num_sub_vectors=4)
-    funnel = Funnel.build(table.refresh(), resident=False, goal=Goal(recall=0.8, queries=200))
+    funnel = Funnel.build(table.refresh(), home="lake", goal=Goal(recall=0.8, queries=200))
     assert funnel.plan.probes in (8, 16)
     assert {row.probes for row in funnel.card} == {8, 16}
     assert len(funnel.search(query(), k=10, where="parity = 1")) == 10
@@ -347,7 +351,7 @@ def test_slices_do_not_change_what_is_found(table: VectorTable, slices: int) -> 
     grouped = np.argsort(vectors(ROWS)[:, 0].astype(np.float32))  # neighbours lie together, as a shard leaves them
     table.dataset.delete("shard >= 0")
     lance.write_dataset(batch(vectors(ROWS)[grouped], 0, table.dataset.schema), table.uri, mode="append")
-    funnel = Funnel.build(table, goal=GOAL)
+    funnel = Funnel.build(table, GOAL)
     fresh = unit(vectors(200, seed=5).astype(np.float32))
     x_ND = unit(vectors(ROWS)[grouped].astype(np.float32))
     scores_BK, rows_BK = funnel.nearest(fresh, k=10)
