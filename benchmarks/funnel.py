@@ -228,10 +228,10 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     """Open each distinct funnel as a user would, and measure it at its own and at other numbers of candidates."""
     import numpy as np
 
-    from pipelines.funnel.plan import TunedFunnel
     from pipelines.funnel.resident import ResidentIndex
     from pipelines.funnel.search import filler
     from pipelines.tables.table import VectorTable
+    from schemas.plans import TunedFunnel
 
     made = _in_process(_TUNE + system, args, args.rows)
     folder = prepare(args, args.rows)

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from jobs.options import add_storage, storage_of
-from pipelines.funnel import Funnel, FunnelStage, Goal, Home
+from pipelines.funnel import Funnel, Goal
 from pipelines.tables.table import VectorTable
 from schemas.errors import ConfigError
+from schemas.plans import FunnelStage, Home
 
 _STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from pipelines.funnel.judge import Goal
-from pipelines.funnel.plan import CardRow, FunnelStage, Home, Plan, RecallCard, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel.plan import adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.search import Funnel
+from schemas.plans import CardRow, FunnelStage, Home, Plan, RecallCard
 
 __all__ = [
     "CardRow",

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.funnel.plan import FunnelStage, Plan
 from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
 from pipelines.vectors.matryoshka import cut
 from schemas.config import StorageConfig
+from schemas.plans import FunnelStage, Plan
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]

@@ -20,9 +20,10 @@ from typing import Literal
 import numpy as np
 
 from pipelines.funnel.chain import Floats, Index, Positions
-from pipelines.funnel.plan import CardRow, Plan, RecallCard, recall_interval
+from pipelines.funnel.plan import recall_interval
 from pipelines.funnel.truth import Truth
 from schemas.errors import TableError
+from schemas.plans import CardRow, Plan, RecallCard
 
 Objective = Literal["latency", "throughput"]
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Halves, Positions
-from pipelines.funnel.plan import Explanation, FunnelStage, Plan, StageReport
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
+from schemas.plans import Explanation, FunnelStage, Plan, StageReport
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,12 +21,12 @@ from lance import LanceDataset
 
 from pipelines.funnel.chain import Floats, Halves, Positions
 from pipelines.funnel.lake import Found, read_rows, read_vectors, row_ids
-from pipelines.funnel.plan import Explanation, Plan, StageReport
 from pipelines.funnel.rank import rank_each
 from pipelines.funnel.stages import Stages
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
+from schemas.plans import Explanation, Plan, StageReport
 
 Mask = npt.NDArray[np.bool_]
 # Half-precision rows are unit length up to rounding; this many more than k are ranked again by their true cosine.

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
 from pipelines.funnel.judge import Goal
 from pipelines.funnel.lake import Found, LakeIndex, places_of, read_rows, read_vectors, row_ids
-from pipelines.funnel.plan import Explanation, FunnelStage, Home, Plan, TunedFunnel
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.resident import Fill, ResidentIndex
 from pipelines.funnel.slices import Slices, empty_stores
@@ -34,6 +33,7 @@ from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, TableError
+from schemas.plans import Explanation, FunnelStage, Home, Plan, TunedFunnel
 
 Query = str | bytes | npt.NDArray[np.floating]
 _CONFIG_KEY = "lake:funnel:"

@@ -30,7 +30,7 @@ from pipelines.funnel.chain import (
     search_chain,
 )
 from pipelines.funnel.cores import useful_slices
-from pipelines.funnel.plan import Plan
+from schemas.plans import Plan
 
 R = TypeVar("R")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipelines.funnel.chain import Floats, Halves, Positions
-from pipelines.funnel.plan import Plan
+from schemas.plans import Plan
 
 
 class Stages(Protocol):

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from pipelines.funnel.chain import Floats, Halves, Positions
-from pipelines.funnel.plan import FunnelStage, Plan
 from pipelines.vectors.matryoshka import cut, unit
+from schemas.plans import FunnelStage, Plan
 
 # Bounds what one product of many queries takes: numbers, not bytes.
 _NUMBERS = 1 << 28

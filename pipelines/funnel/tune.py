@@ -14,12 +14,12 @@ import numpy as np
 
 from pipelines.funnel.chain import Floats, Halves, Index, Positions, make_stages, train_rows
 from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
-from pipelines.funnel.plan import FunnelStage, Home, Plan, TunedFunnel
 from pipelines.funnel.rank import Vectors, rank_each
 from pipelines.funnel.slices import Slices, fill_stores
 from pipelines.funnel.truth import exact_neighbours
 from pipelines.vectors.matryoshka import unit
 from schemas.errors import TableError
+from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
 
 _CODED_ROWS = 4_096
 _PARTITIONED_ROWS = 100_000

@@ -15,12 +15,12 @@ from lance import LanceDataset
 from pipelines.funnel.chain import Floats, Positions
 from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
 from pipelines.funnel.lake import LakeIndex, candidates, read_rows, row_ids
-from pipelines.funnel.plan import FunnelStage, Plan, TunedFunnel
 from pipelines.funnel.truth import exact_neighbours
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import TableError
+from schemas.plans import FunnelStage, Plan, TunedFunnel
 
 _MOST_QUERIES = 2_000
 

@@ -19,12 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_dim
-from pipelines.funnel import CardRow, Funnel, Plan, RecallCard
+from pipelines.funnel import Funnel
 from pipelines.reports.page import Answers, Curve, Figures, Gallery, Grid, Hit, Part, Plot, Report, Section
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import Trained
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR, prefix_column
+from schemas.plans import CardRow, Plan, RecallCard
 
 # What the demo asks. Emoji by their id in the table: red apple, automobile, horse, cloud with rain.
 NEWS_QUESTIONS = ("the band's new album tops the charts", "viruses spreading through e-mail")

@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipelines.funnel import Funnel, FunnelStage, Goal, Home, Plan, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel import Funnel, Goal, adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.cores import useful_slices
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space, prefix_column, vector_field
 from schemas.errors import ConfigError, LakeError, TableError
+from schemas.plans import FunnelStage, Home, Plan
 
 WIDTH, ROWS = 64, 6_000
 SPACE = Space(encoder="brought", revision="1", ladder=Ladder(dims=(16, 32, 64)))

@@ -1,0 +1,273 @@
+"""Funnels as a table stores them: the plan's stages, and the recall card that says what they find and cost.
+
+Owns the records and their checks. Owns no vectors, no index and no table. A plan and its card are JSON in the table's
+config, so they are versioned with the rows that they were measured on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
+Home = Literal["memory", "codes", "lake"]
+
+# RaBitQ keeps two float32 numbers beside each vector's bits.
+_BIT1_FACTORS = 8
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FunnelStage(_Record):
+    """One narrowing: the first `dims` dims at a precision, of which the `keep` best go on.
+
+    Attributes:
+        dims: Width of the prefix that is compared.
+        precision: `bit1` is one bit a dim (RaBitQ), `pq4` 4-bit product-quantised codes, `int8` one byte a dim, the
+            others as they are called.
+        keep: Candidates that go on to the next stage; of the last stage, the results.
+        codes: 4-bit codes a vector, for `pq4`.
+    """
+
+    dims: int = Field(ge=1)
+    precision: Precision
+    keep: int = Field(ge=1)
+    codes: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> FunnelStage:
+        if (self.precision == "pq4") != (self.codes > 0) or (self.codes and self.dims % self.codes):
+            raise ValueError(
+                f"pq4 needs `codes` that divide the {self.dims} dims, and only pq4 has them; got {self.codes}"
+            )
+        return self
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of one vector at this stage."""
+        if self.precision == "pq4":
+            return (self.codes + 1) // 2
+        if self.precision == "bit1":
+            return (self.dims + 7) // 8 + _BIT1_FACTORS
+        return {"int8": 1, "float16": 2, "float32": 4}[self.precision] * self.dims
+
+
+class Plan(_Record):
+    """Stages from coarse to full, and how the first finds its candidates.
+
+    Attributes:
+        stages: At least two: each one's dims are at least those before it, and each keeps no more than it was given.
+        home: `memory`: codes and vectors are in RAM; `codes`: all but the last stage is, and that reads its candidates'
+            vectors from the table; `lake`: the table's own columns and indexes are read.
+        lists: Partitions of the first stage's index; 0 compares every code.
+        probes: Partitions that a query looks into.
+        margin: Candidates whose cosine at the first stage is more than this below the k-th best are not looked at
+            again, so that easy queries stop early; None looks at all. In the lake, where each candidate is a read.
+        k: Results that the recall was measured for.
+        recall: Target that the plan was tuned to.
+        codebook: Name of the table's companion that holds the trained codebook, where there is one.
+    """
+
+    stages: tuple[FunnelStage, ...] = Field(min_length=2)
+    home: Home = "memory"
+    lists: int = Field(0, ge=0)
+    probes: int = Field(0, ge=0)
+    margin: float | None = Field(None, ge=0)
+    k: int = Field(10, ge=1)
+    recall: float = Field(0.95, gt=0, le=1)
+    codebook: str = ""
+
+    @model_validator(mode="after")
+    def _narrows(self) -> Plan:
+        for wide, narrow in zip(self.stages, self.stages[1:], strict=False):
+            if narrow.dims < wide.dims or narrow.keep > wide.keep:
+                raise ValueError(
+                    f"stages must grow in dims and shrink in candidates; {narrow.dims} dims keeping {narrow.keep} "
+                    f"cannot follow {wide.dims} dims keeping {wide.keep}"
+                )
+        if coded := [stage.precision for stage in self.stages[1:] if stage.precision in ("bit1", "pq4")]:
+            raise ValueError(
+                f"{coded[0]} finds candidates in the first stage; later ones take int8, float16 or float32"
+            )
+        if self.margin is not None and self.home != "lake":
+            raise ValueError("only a plan in the lake has a margin: in memory a candidate costs too little to ask")
+        return self
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of one vector in RAM; of a plan in the lake, over all columns that it reads."""
+        stages = self.stages[:-1] if self.home == "codes" else self.stages
+        return sum(stage.bytes_per_vector for stage in stages)
+
+    @property
+    def candidates(self) -> int:
+        """Vectors that the last stage ranks."""
+        return self.stages[-2].keep
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the first stage compares the full vectors as they are."""
+        first = self.stages[0]
+        is_whole = first.dims == self.stages[-1].dims and first.precision in ("float16", "float32")
+        return is_whole and len(self.stages) == 2 and not self.probes
+
+    def keeping(self, candidates: int) -> Plan:
+        """Return the plan with another number of candidates; the stages before keep as many or more."""
+        if candidates == self.candidates:
+            return self
+        *before, _, last = self.stages
+        return self.with_keeps([*(max(stage.keep, candidates) for stage in before), max(candidates, last.keep)])
+
+    def with_keeps(self, keeps: Sequence[int]) -> Plan:
+        """Return the plan with other numbers kept by its stages but the last."""
+        *coarse, last = self.stages
+        kept = (stage.model_copy(update={"keep": keep}) for stage, keep in zip(coarse, keeps, strict=True))
+        return self.model_copy(update={"stages": (*kept, last)})
+
+
+class CardRow(_Record):
+    """What one setting finds and costs.
+
+    Attributes:
+        dims: Prefix width of the first stage.
+        precision: Its precision.
+        keep: Candidates that the last stage is given.
+        probes: Partitions looked into; 0 is all.
+        margin: Cosine below the k-th best at which candidates are left out; None leaves none out.
+        looked_at: How many of these it looks at, on the average.
+        recall: Share of the exact top k among the results, over the held-out queries.
+        low: Lower end of its 95 % confidence interval.
+        high: Upper end.
+        us_per_query: Microseconds for one query at a time; None where it was not timed.
+        us_per_query_batched: Microseconds a query, many in one call; None where it was not timed.
+        bytes_per_vector: In RAM; in the lake, over all columns that are read.
+    """
+
+    dims: int
+    precision: Precision
+    keep: int
+    probes: int
+    margin: float | None = None
+    looked_at: float
+    recall: float
+    low: float
+    high: float
+    us_per_query: float | None
+    us_per_query_batched: float | None
+    bytes_per_vector: int
+
+
+class RecallCard(_Record):
+    """Recall and cost by (dims, keep, probes) against the exact search, measured on queries that tuned nothing.
+
+    Attributes:
+        k: Results asked for.
+        queries: Queries that the recall was measured on.
+        rows_in_table: Vectors searched.
+        version: Version of the table that was measured.
+        exact_us_per_query: Microseconds of an exact float32 search at full width, one query at a time.
+        exact_us_per_query_batched: The same, many in one call.
+        chosen: Which of `rows` the plan is.
+        rows: Everything measured, cheapest first.
+    """
+
+    k: int
+    queries: int
+    rows_in_table: int
+    version: int
+    exact_us_per_query: float
+    exact_us_per_query_batched: float
+    chosen: int
+    rows: tuple[CardRow, ...]
+
+    def __iter__(self) -> Iterator[CardRow]:  # type: ignore[override]
+        """Iterate over the rows."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    @property
+    def best(self) -> CardRow:
+        """The row that the plan is."""
+        return self.rows[self.chosen]
+
+    def __str__(self) -> str:
+        """Lay the card out as a table for people; the plan's row is starred."""
+        said = f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; exact: "
+        said += f"{self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches"
+        head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'of them':>7} {'probes':>6}"
+        head += f" {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
+        star = {self.chosen: "*"}
+        lines = [
+            f"{star.get(i, ' ')} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.looked_at:>7,.0f}"
+            f" {r.probes or 'all':>6} {r.recall:>7.4f}  {r.low:>.4f}-{r.high:.4f}"
+            f" {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8} {r.bytes_per_vector:>6}"
+            for i, r in enumerate(self.rows)
+        ]
+        return "\n".join([said, head, *lines])
+
+
+class TunedFunnel(_Record):
+    """What a table stores: the plan and the card that vouches for it."""
+
+    plan: Plan
+    card: RecallCard
+
+
+class StageReport(_Record):
+    """What one stage did for one query.
+
+    Attributes:
+        dims: Dims compared.
+        precision: How they are held.
+        compared: Vectors compared.
+        kept: Candidates handed on.
+        bytes_read: Bytes of vectors or codes read; in the lake, bytes asked of the storage.
+        requests: Reads asked of the storage; 0 in memory.
+        milliseconds: Time taken.
+    """
+
+    dims: int
+    precision: Precision
+    compared: int
+    kept: int
+    bytes_read: int
+    requests: int
+    milliseconds: float
+
+
+class Explanation(_Record):
+    """One query, stage by stage, beside what an exact search would have cost.
+
+    Attributes:
+        stages: From coarse to full.
+        exact_bytes: Bytes of an exact float32 search at full width.
+        exact_milliseconds: Its time, from the recall card.
+    """
+
+    stages: tuple[StageReport, ...]
+    exact_bytes: int
+    exact_milliseconds: float
+
+    def __str__(self) -> str:
+        """Lay the stages out as a table for people."""
+        lines = [f"{'dims':>6} {'precision':>9} {'compared':>10} {'kept':>6} {'bytes':>13} {'requests':>8} {'ms':>8}"]
+        lines += [
+            f"{s.dims:>6} {s.precision:>9} {s.compared:>10,} {s.kept:>6,} {s.bytes_read:>13,} {s.requests or '':>8}"
+            f" {s.milliseconds:>8.2f}"
+            for s in self.stages
+        ]
+        lines.append(
+            f"{'exact':>6} {'':>9} {'':>10} {'':>6} {self.exact_bytes:>13,} {'':>8} {self.exact_milliseconds:>8.2f}"
+        )
+        return "\n".join(lines)
+
+
+def _us(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
