@@ -31,7 +31,7 @@ from pipelines.training.loop import Epoch
 from pipelines.training.loop import Progress as Reached
 from pipelines.training.project import project
 from pipelines.training.samples import Survey, survey
-from pipelines.training.saved import ModelFile, make_task, save_checkpointed
+from pipelines.training.saved import describe_model, make_task, save_checkpointed
 from pipelines.training.train_head import Trained, train_head
 from pipelines.training.train_whole import train_whole
 from schemas.config import load_config
@@ -137,7 +137,7 @@ def _print_plan(config: TrainConfig, console: Console) -> None:
         samples = rows - held
     else:
         known = survey(config)
-        task = make_task(ModelFile.of(config, known))
+        task = make_task(describe_model(config, known))
         grid.add_row("model", f"{sum(p.numel() for p in task.parameters()):,} parameters")
         grid.add_row("learnt from", f"{known.samples:,} samples, {len(known.classes)} classes")
         samples = known.samples

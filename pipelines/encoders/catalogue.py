@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pipelines.encoders.spec import EncoderSpec, Prompts
 
+_EXACT = ("float32",)
 _EXACT_OR_BF16 = ("float32", "bfloat16")
 _RETRIEVE = "Represent this sentence for searching relevant passages: "
 _INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
@@ -27,7 +28,7 @@ PACKAGED = (
         pooling="mean",
         max_length=1024,
         is_ragged=True,
-        dtypes=("float32",),
+        dtypes=_EXACT,
     ),
     EncoderSpec(
         "all-MiniLM-L6-v2",
@@ -286,29 +287,35 @@ JOINT = (
 )
 
 # Vectors made elsewhere. The smallest of `any_from` is the smallest size its makers have published scores for.
-BROUGHT = (
+PRECOMPUTED = (
     EncoderSpec(
         "text-embedding-3-large",
-        "brought",
+        "precomputed",
         ("vector",),
         (256, 512, 1024, 1536, 3072),
         "OpenAI API",
         any_from=256,
-        dtypes=("float32",),
+        dtypes=_EXACT,
     ),
     EncoderSpec(
-        "text-embedding-3-small", "brought", ("vector",), (512, 1536), "OpenAI API", any_from=512, dtypes=("float32",)
+        "text-embedding-3-small",
+        "precomputed",
+        ("vector",),
+        (512, 1536),
+        "OpenAI API",
+        any_from=512,
+        dtypes=_EXACT,
     ),
-    EncoderSpec("cohere-embed-v4", "brought", ("vector",), (256, 512, 1024, 1536), "Cohere API", dtypes=("float32",)),
-    EncoderSpec("cohere-embed-v3", "brought", ("vector",), (1024,), "Cohere API", dtypes=("float32",)),
-    EncoderSpec("gemini-embedding-001", "brought", ("vector",), (768, 1536, 3072), "Gemini API", dtypes=("float32",)),
+    EncoderSpec("cohere-embed-v4", "precomputed", ("vector",), (256, 512, 1024, 1536), "Cohere API", dtypes=_EXACT),
+    EncoderSpec("cohere-embed-v3", "precomputed", ("vector",), (1024,), "Cohere API", dtypes=_EXACT),
+    EncoderSpec("gemini-embedding-001", "precomputed", ("vector",), (768, 1536, 3072), "Gemini API", dtypes=_EXACT),
 )
 
 # What these are is said by the file at `encoder.path`.
 DESCRIBED = (
-    EncoderSpec("brought", "brought", ("vector",), (), "its maker's", dtypes=("float32",)),
-    EncoderSpec("matryoshka-head", "head", (), (), "its towers'", dtypes=("float32",)),
+    EncoderSpec("precomputed", "precomputed", ("vector",), (), "its maker's", dtypes=_EXACT),
+    EncoderSpec("matryoshka-head", "head", (), (), "its towers'", dtypes=_EXACT),
     EncoderSpec("matryoshka-model", "trained", (), (), "its maker's", dtypes=("float32", "bfloat16")),
 )
 
-MODELS = (*PACKAGED, *TEXT, *IMAGE, *JOINT, *BROUGHT, *DESCRIBED)
+MODELS = (*PACKAGED, *TEXT, *IMAGE, *JOINT, *PRECOMPUTED, *DESCRIBED)

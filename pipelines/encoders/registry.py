@@ -14,11 +14,15 @@ from pipelines.encoders.files import check_package, hash_files, local_path
 from pipelines.encoders.joint import JointEncoder, JointPreparer
 from pipelines.encoders.protocol import Encoder, Preparer
 from pipelines.encoders.spec import EncoderSpec, pick_dtype
+from schemas.checkpoints import FrozenTower
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, SpaceMismatch, nearest
 
 REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
+# Spaces hold this name of an encoder since the first release. It is part of their fingerprints, so it stays.
+_STORED_NAMES = {"precomputed": "brought"}
+_ALIASES = {stored: name for name, stored in _STORED_NAMES.items()}
 # What to install for a library that a family imports and the base install lacks.
 _EXTRAS = {"open_clip": "openclip", "timm": "timm", "sentence_transformers": "transformers"}
 
@@ -29,6 +33,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     Raises:
         EncoderNotFound: No such name; the message lists those there are.
     """
+    name = _ALIASES.get(name, name)
     if name not in REGISTRY:
         raise EncoderNotFound(
             f"no encoder is named {name!r}{nearest(name, REGISTRY)}; there are: {', '.join(sorted(REGISTRY))}; "
@@ -48,7 +53,7 @@ def resolve(config: EncoderConfig) -> EncoderSpec:
     if spec.dims:
         return spec
     if config.path is None:
-        raise ConfigError(f"{spec.name} is described by a file: set encoder.path (README, «Your own encoder»)")
+        raise ConfigError(f"{spec.name} is described by a file: set encoder.path")
     return cast(EncoderSpec, _family(spec).describe(spec, local_path(config.path)))
 
 
@@ -69,7 +74,7 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
         check_package(spec)
     tower = encoder_spec(spec.text_tower) if spec.text_tower else None
     return Space(
-        encoder=spec.name,
+        encoder=_STORED_NAMES.get(spec.name, spec.name),
         revision="local" if config.path else "+".join([spec.revision, *([tower.revision] if tower else [])]),
         weights=hash_files(local_path(config.path)) if config.path else "",
         path=config.path,
@@ -120,13 +125,19 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     return JointEncoder({"image": lambda: family.load_encoder(spec, config), "text": lambda: load_encoder(text)})
 
 
+def describe_tower(config: EncoderConfig) -> FrozenTower:
+    """Describe a frozen encoder for `head.json`; heads are trained on float32 vectors."""
+    space = make_space(config.model_copy(update={"dtype": "float32"}))
+    return FrozenTower(name=config.name, path=config.path, space=space.fingerprint)
+
+
 def _tower(config: EncoderConfig, name: str) -> EncoderConfig:
     return config.model_copy(update={"name": name, "path": None})
 
 
 def _family(spec: EncoderSpec) -> ModuleType:
     try:
-        return importlib.import_module(f"pipelines.encoders.{spec.family}")
+        return importlib.import_module(f"pipelines.encoders.families.{spec.family}")
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         raise DependencyMissing(

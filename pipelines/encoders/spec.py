@@ -11,11 +11,11 @@ from schemas.errors import ConfigError
 from schemas.records import Modality, Side
 
 Family = Literal[
-    "brought",
     "clip",
     "efficientnet",
     "head",
     "openclip",
+    "precomputed",
     "sentence",
     "timm",
     "trained",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.encoders.families.head import Layer
+from pipelines.encoders.checkpoints import Layer
 from pipelines.training.losses import ClassLoss, Losses, PairLoss, SimilarityLoss, partial_cosines
 from pipelines.training.tasks import count_right, judge_pairs
 from pipelines.vectors.rotation import Rotation

@@ -16,7 +16,8 @@ import pyarrow as pa
 import torch
 
 from pipelines.encoders import make_space
-from pipelines.encoders.families.head import Layer, apply_layers, read_head, read_layers, tower_of
+from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
+from pipelines.encoders.registry import describe_tower
 from pipelines.tables.table import VectorTable
 from pipelines.training.frozen import modality_of
 from pipelines.vectors.arrays import to_arrow, to_numpy
@@ -44,7 +45,7 @@ def project(source: VectorTable, head: Path, uri: str) -> int:
     """
     own = EncoderConfig(name=source.space.encoder, path=source.space.path)
     modality, towers = modality_of(source), read_head(head).towers
-    if modality not in towers or towers[modality].space != tower_of(own).space:
+    if modality not in towers or towers[modality].space != describe_tower(own).space:
         raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
     table = _open_or_create(source, head, uri)
     todo = _shards(source, table.done_shards())

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipelines.encoders import BadSample
-from pipelines.encoders.images import ImageRule, decode, decode_box
+from pipelines.encoders.images import decode, decode_box
+from pipelines.encoders.towers import tower_image_rule
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.training.data import Batch, Data, Draws, mask_tokens, mix
 from pipelines.training.ranks import rank
@@ -32,7 +33,6 @@ from schemas.errors import TooManyRejects
 
 _AHEAD = 2
 _FEWEST_JUDGED = 20
-_TINY_PIXELS = 64
 _AREA, _PROPORTION = (0.25, 1.0), (3 / 4, 4 / 3)
 
 
@@ -51,11 +51,6 @@ def make_data(config: TrainConfig, known: Survey, *, is_valid: bool = False) -> 
     return Source(config, known, order, is_valid=is_valid)
 
 
-def image_rule(pixels: int) -> ImageRule:
-    """Return how a picture is brought to a trained model: its middle at seven eighths, or if tiny whole."""
-    return ImageRule((pixels, pixels), pixels if pixels < _TINY_PIXELS else round(pixels / 0.875))
-
-
 class Source:
     """Batches of samples that lie in files."""
 
@@ -64,7 +59,7 @@ class Source:
         self._config, self._order, self._is_valid = config, order, is_valid
         self._classes = {name: number for number, name in enumerate(known.classes)}
         self._tokenizer = Tokenizer.from_str(known.tokenizer) if known.tokenizer else None
-        self._rule = image_rule(config.model.pixels)
+        self._rule = tower_image_rule(config.model.pixels)
         self._seen = self._bad = 0
 
     def steps(self, batch: int) -> int:

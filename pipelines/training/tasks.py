@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pipelines.encoders.towers import ImageTower, TextTower
 from pipelines.training.losses import ClassLoss, Losses, PairLoss, TokenLoss, partial_cosines
-from pipelines.training.models import ImageTower, TextTower
 from schemas.config.training import LossConfig, ModelConfig
 from schemas.errors import ConfigError
 

@@ -17,13 +17,15 @@ import orjson
 import torch
 from torch import Tensor
 
-from pipelines.encoders.families.head import HeadFile, save_head, tower_of
+from pipelines.encoders.checkpoints import save_head
+from pipelines.encoders.registry import describe_tower
 from pipelines.evaluation import hits_by_dim, neighbours
 from pipelines.training.data import Arrays, add_noise
 from pipelines.training.frozen import Floats, Frozen, modality_of, read_frozen
 from pipelines.training.heads import LabelHead, PairHead, SimilarityHead, Stack
 from pipelines.training.loop import Watch, fit
 from pipelines.vectors.rotation import fit_pca
+from schemas.checkpoints import HeadFile
 from schemas.config import EncoderConfig
 from schemas.config.training import TrainConfig
 
@@ -126,10 +128,10 @@ def _columns(frozen: Frozen, chosen_N: npt.NDArray[np.bool_]) -> tuple[Tensor, .
 def _save(config: TrainConfig, frozen: Frozen, task: LabelHead | PairHead | SimilarityHead, path: Path) -> None:
     space = frozen.table.space
     own, modality = EncoderConfig(name=space.encoder, path=space.path), modality_of(frozen.table)
-    towers, layers = {modality: tower_of(own)}, {}
+    towers, layers = {modality: describe_tower(own)}, {}
     if isinstance(task, PairHead):
         words = EncoderConfig(name=config.data.caption_encoder)
-        towers["text"] = tower_of(words)
+        towers["text"] = describe_tower(words)
         layers = {modality: task.left.layers(frozen.table.rotation), "text": task.right.layers()}
     else:
         layers = {modality: task.stack.layers(frozen.table.rotation)}

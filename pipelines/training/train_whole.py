@@ -12,7 +12,7 @@ import torch
 from pipelines.training.loop import History, Watch, fit
 from pipelines.training.ranks import rank
 from pipelines.training.samples import Survey
-from pipelines.training.saved import ModelFile, make_task, save_model
+from pipelines.training.saved import describe_model, make_task, save_task
 from pipelines.training.sources import make_data
 from schemas.config.training import TrainConfig
 
@@ -30,12 +30,12 @@ def train_whole(config: TrainConfig, known: Survey, watch: Watch = lambda progre
         InputError: The data cannot be read.
     """
     torch.manual_seed(config.run.seed)
-    file = ModelFile.of(config, known)
+    file = describe_model(config, known)
     task = make_task(file)
     data = make_data(config, known)
     valid = make_data(config, known, is_valid=True) if config.data.valid else None
     folder = Path(config.out)
     history = fit(task, data, config, valid=valid, folder=folder, watch=watch)
     if rank() == 0 and not history.is_stopped:
-        save_model(folder / "encoder", file, task, known.tokenizer)
+        save_task(folder / "encoder", file, task, known.tokenizer)
     return history

@@ -94,11 +94,11 @@ def small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.training import models
+    from pipelines.encoders import towers
 
     resnet: dict[str, Any] = {"layer_type": "basic", "depths": [1, 1], "hidden_sizes": [8, 16], "embedding_size": 8}
     vit = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 16}
     bert = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    for sizes, small in ((models._RESNETS, resnet), (models._VITS, vit), (models._BERTS, bert)):
+    for sizes, small in ((towers.RESNETS, resnet), (towers.VITS, vit), (towers.BERTS, bert)):
         for name in sizes:
             monkeypatch.setitem(sizes, name, small)

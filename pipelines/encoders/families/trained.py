@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipelines.encoders.checkpoints import load_towers, read_model_file
 from pipelines.encoders.files import local_path
 from pipelines.encoders.images import ImagePreparer
 from pipelines.encoders.joint import JointPreparer
@@ -22,9 +22,8 @@ from pipelines.encoders.precision import autocast, torch_dtype
 from pipelines.encoders.protocol import Prepared, Preparer, modality_prepared
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.encoders.text import TextPreparer, pad
+from pipelines.encoders.towers import tower_image_rule
 from pipelines.storage.device import pick_device, to_device
-from pipelines.training.saved import load_model, read_model_file, tower_of
-from pipelines.training.sources import image_rule
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.records import Modality
@@ -44,8 +43,8 @@ class TrainedEncoder:
         """Load the model onto the device."""
         self._spec, self._device = spec, pick_device(config)
         self._dtype = torch_dtype(spec, config, self._device)
-        task = load_model(local_path(config.path or ""))
-        self._towers: dict[Modality, Any] = {m: tower_of(task, m).to(self._device) for m in spec.modalities}
+        towers = load_towers(local_path(config.path or ""))
+        self._towers = {modality: tower.to(self._device) for modality, tower in towers.items()}
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
@@ -67,7 +66,7 @@ def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig
     file = read_model_file(folder)
     preparers: dict[Modality, Preparer] = {}
     if "image" in file.modalities:
-        preparers["image"] = ImagePreparer(image_rule(file.model.pixels), limits)
+        preparers["image"] = ImagePreparer(tower_image_rule(file.model.pixels), limits)
     if "text" in file.modalities:
         preparers["text"] = TextPreparer(spec, config, str(folder), None)
     return JointPreparer(preparers)

@@ -36,7 +36,7 @@ def test_every_entry_is_whole(spec: registry.EncoderSpec) -> None:
     assert spec.dtypes[0] == "float32"
     if spec.repo and spec.family != "timm":
         assert re.fullmatch(r"[0-9a-f]{40}", spec.revision)
-    if spec.family not in ("brought", "head", "trained"):
+    if spec.family not in ("precomputed", "head", "trained"):
         assert bool(spec.repo) != bool(spec.package)
         assert spec.steps[-1] == "l2"
         assert ("text" not in spec.modalities) or spec.max_length

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
-from pipelines.encoders.families.head import read_head
+from pipelines.encoders.checkpoints import read_head
 from pipelines.tables.rotate import rotate_here
 from pipelines.tables.table import VectorTable
 from pipelines.training.frozen import encode_captions, held_out, read_frozen

@@ -14,7 +14,9 @@ from PIL import Image
 from torch.nn import functional
 
 from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
-from pipelines.encoders.families.head import HeadFile, Layer, save_head, tower_of
+from pipelines.encoders.checkpoints import Layer, save_head
+from pipelines.encoders.registry import describe_tower
+from schemas.checkpoints import HeadFile
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, EncoderError
 
@@ -35,7 +37,7 @@ def layers(*widths: int) -> list[Layer]:
 
 @pytest.fixture
 def joint(tmp_path: Path) -> EncoderConfig:
-    towers = {"text": tower_of(TEXT), "image": tower_of(IMAGE)}
+    towers = {"text": describe_tower(TEXT), "image": describe_tower(IMAGE)}
     stacks = {"text": layers(256, 40, 16), "image": layers(1280, 16)}
     save_head(tmp_path / "head", HeadFile(dims=(4, 8, 16), towers=towers), stacks)
     return EncoderConfig(name="matryoshka-head", path=str(tmp_path / "head"))
@@ -70,7 +72,7 @@ def test_a_head_on_another_encoder_than_it_was_trained_on_is_refused(joint: Enco
 
 
 def test_what_does_not_fit_together_is_not_saved(tmp_path: Path) -> None:
-    head = HeadFile(dims=(4, 8), towers={"text": tower_of(TEXT)})
+    head = HeadFile(dims=(4, 8), towers={"text": describe_tower(TEXT)})
     with pytest.raises(EncoderError, match="ladder ends at 8"):
         save_head(tmp_path, head, {"text": layers(256, 16)})
     with pytest.raises(EncoderError, match="towers"):

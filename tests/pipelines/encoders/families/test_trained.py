@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from pipelines.encoders import BadSample, encode_query, load_encoder, load_preparer, make_space
-from pipelines.training.models import ImageTower
+from pipelines.encoders.checkpoints import read_model_file
+from pipelines.encoders.towers import ImageTower
 from pipelines.training.samples import Survey
-from pipelines.training.saved import ModelFile, load_model, make_task, save_model
+from pipelines.training.saved import Whole, describe_model, make_task, save_task
 from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
 from pipelines.training.words import to_ids, train_tokenizer
 from schemas.config import EncoderConfig, LimitsConfig
@@ -42,10 +44,16 @@ def saved(folder: Path, kind: str, *, dims: tuple[int, ...] = (4, 16), **model: 
     )
     tokenizer = train_tokenizer(TEXTS * 5, 300).to_str()
     known = Survey(10, ("blue", "green", "red"), "" if kind == "classify" else tokenizer)
-    file = ModelFile.of(config, known)
+    file = describe_model(config, known)
     torch.manual_seed(0)
-    save_model(folder, file, make_task(file), known.tokenizer)
+    save_task(folder, file, make_task(file), known.tokenizer)
     return EncoderConfig(name="matryoshka-model", path=str(folder), device="cpu")
+
+
+def load_task(folder: Path) -> Whole:
+    task = make_task(read_model_file(folder))
+    task.load_state_dict(load_file(folder / "model.safetensors"))
+    return task.eval()
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet-small", "vit-s16"])
@@ -53,7 +61,7 @@ def test_an_image_classifier_embeds_pictures_up_to_its_ladder_s_end(tmp_path: Pa
     config = saved(tmp_path / "m", "classify", image=backbone, dims=(4, 12))
     space = make_space(config)
     assert space.ladder.dims == (4, 12)
-    model = load_model(tmp_path / "m")
+    model = load_task(tmp_path / "m")
     assert isinstance(model, ImageClassifier)
     preparer = load_preparer(config, LimitsConfig())
     pixels = preparer.prepare([picture("red", 1, 50)])[0]
@@ -96,10 +104,10 @@ def encoder_of_picture(config: EncoderConfig) -> None:
 def test_other_weights_are_another_space(tmp_path: Path) -> None:
     config = saved(tmp_path / "m", "classify", image="resnet18")
     space = make_space(config)
-    task = load_model(tmp_path / "m")
+    task = load_task(tmp_path / "m")
     with torch.no_grad():
         next(task.parameters()).add_(1)
-    save_model(tmp_path / "m", ModelFile.model_validate_json((tmp_path / "m" / "model.json").read_text()), task)
+    save_task(tmp_path / "m", read_model_file(tmp_path / "m"), task)
     assert make_space(config).fingerprint != space.fingerprint
     with pytest.raises(SpaceMismatch):
         encode_query(space, picture("red", 1))

@@ -1,6 +1,7 @@
-"""Towers: pixels or token ids in, features out. Random weights, in the shapes of the transformers library.
+"""Towers of whole models trained here: pixels or token ids in, features out.
 
-Owns architectures and sizes; owns no loss, no data and no file.
+Owns architectures, sizes and the image rule; has no loss, no data and no file. The backbones are classes of the
+transformers library, with random weights.
 
 Shapes: B rows, H height, W width, C channels, L tokens, D features.
 """
@@ -12,14 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.encoders.images import ImageRule
 from schemas.config.training import ModelConfig
 from schemas.errors import ConfigError, DependencyMissing
 
+_TINY_PIXELS = 64
 # Mean and spread of ImageNet's channels, as every ResNet is fed; grey pictures are centred.
 _RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _GREY = ((0.5,), (0.5,))
 
-_RESNETS: dict[str, dict[str, Any]] = {
+RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
     "resnet34": {"layer_type": "basic", "depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 256, 512]},
     "resnet50": {"layer_type": "bottleneck", "depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048]},
@@ -30,7 +33,7 @@ _RESNETS: dict[str, dict[str, Any]] = {
         "embedding_size": 32,
     },
 }
-_VITS: dict[str, dict[str, Any]] = {
+VITS: dict[str, dict[str, Any]] = {
     "vit-s16": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16},
     "vit-b16": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 16},
     "vit-small": {
@@ -41,7 +44,7 @@ _VITS: dict[str, dict[str, Any]] = {
         "attn_implementation": "eager",  # of 17 tokens; torch's fused attention takes twice as long there on a CPU
     },
 }
-_BERTS: dict[str, dict[str, int]] = {
+BERTS: dict[str, dict[str, int]] = {
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "bert-mini": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
     "bert-tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
@@ -66,7 +69,7 @@ class ImageTower(nn.Module):
         mean, std = _RGB if config.channels == 3 else _GREY
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
-        self.is_vit = name in _VITS
+        self.is_vit = name in VITS
         self.backbone = _vit(config) if self.is_vit else _resnet(config)
         own = int(self.backbone.config.hidden_size if self.is_vit else self.backbone.config.hidden_sizes[-1])
         self.width = config.width or own
@@ -94,7 +97,7 @@ class TextTower(nn.Module):
             DependencyMissing: transformers is not installed.
         """
         super().__init__()
-        sizes = _BERTS[config.text or ""]
+        sizes = BERTS[config.text or ""]
         transformers = _transformers()
         own = sizes["hidden_size"]
         bert = transformers.BertConfig(
@@ -127,10 +130,15 @@ class TextTower(nn.Module):
         return projected
 
 
+def tower_image_rule(pixels: int) -> ImageRule:
+    """Return how an image is brought to an image tower: its centre at seven eighths; a tiny one whole."""
+    return ImageRule((pixels, pixels), pixels if pixels < _TINY_PIXELS else round(pixels / 0.875))
+
+
 def _resnet(config: ModelConfig) -> Any:
     transformers = _transformers()
     model = transformers.ResNetModel(
-        transformers.ResNetConfig(num_channels=config.channels, **_RESNETS[config.image or ""])
+        transformers.ResNetConfig(num_channels=config.channels, **RESNETS[config.image or ""])
     )
     if config.image == "resnet-small":
         # The stem of the large ones halves the picture twice, and of thirty pixels that leaves too few.
@@ -141,7 +149,7 @@ def _resnet(config: ModelConfig) -> Any:
 
 
 def _vit(config: ModelConfig) -> Any:
-    sizes = _VITS[config.image or ""]
+    sizes = VITS[config.image or ""]
     if config.pixels % sizes["patch_size"]:
         raise ConfigError(
             f"model.pixels={config.pixels}: {config.image} cuts images into squares of {sizes['patch_size']} pixels; "
