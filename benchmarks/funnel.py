@@ -130,7 +130,7 @@ def prepare(args: argparse.Namespace, rows: int) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     from benchmarks.data import spectrum_vectors, texts, wordllama_vectors
-    from pipelines.funnel.truth import exact_neighbours
+    from pipelines.funnel.ground_truth import exact_neighbours
 
     cache = args.out / "texts.npy"
     if not cache.exists():
@@ -228,7 +228,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     """Open each distinct funnel as a user would, and measure it at its own and at other numbers of candidates."""
     import numpy as np
 
-    from pipelines.funnel.resident import ResidentIndex
+    from pipelines.funnel.memory import MemoryIndex
     from pipelines.funnel.search import filler
     from pipelines.tables.table import VectorTable
     from schemas.plans import TunedFunnel
@@ -243,7 +243,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
         coarse = [f"{s.dims} {s.precision}" + (f"x{s.codes}" if s.codes else "") for s in plan.stages[:-1]]
         kind = " → ".join(coarse) + (f", {plan.probes} of {plan.lists} lists" if plan.lists else "")
         before, started = _resident_bytes(), time.perf_counter()
-        index = ResidentIndex(table.dataset, plan, filler(table, plan))
+        index = MemoryIndex(table.dataset, plan, filler(table, plan))
         if not seen:
             ram, opened = _resident_bytes() - before, time.perf_counter() - started
         for keep in sorted({round(plan.candidates * share) for share in _SWEEP}):
@@ -336,10 +336,10 @@ def against_s3(args: argparse.Namespace) -> dict[str, Any]:
 def _point(search: Callable[[Any], Any], query_QD: Any, folder: Path) -> dict[str, Any]:
     import numpy as np
 
-    from pipelines.funnel.truth import Truth
+    from pipelines.funnel.ground_truth import GroundTruth
 
     answers = np.load(folder / "truth.npz")
-    truth = Truth(K, answers["ids"], answers["counts"])
+    truth = GroundTruth(K, answers["ids"], answers["counts"])
     started = time.perf_counter()
     found = search(query_QD)
     batched = [time.perf_counter() - started]

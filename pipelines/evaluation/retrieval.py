@@ -17,7 +17,14 @@ import numpy as np
 from pipelines.evaluation.costs import mflops
 from pipelines.evaluation.metrics import Rows, Scores, Truth
 from pipelines.evaluation.systems import Floats, Sides
-from pipelines.funnel.chain import levels, make_stages, make_store, one_thread, search_chain, train_rows
+from pipelines.funnel.faiss_stages import (
+    chain_stages,
+    full_vector_store,
+    one_thread,
+    search_stages,
+    train_stages,
+    training_rows,
+)
 from pipelines.funnel.plan import funnel_retrieval
 from pipelines.vectors.matryoshka import cut
 
@@ -97,18 +104,18 @@ def retrieve(sides: Sides, truth: Truth, setting: Setting) -> Retrieved:
     database_ND, queries_QD = (cut(np.asarray(x, np.float32), width) for x in sides)
     rows, k = len(database_ND), min(setting.keeps[-1], len(database_ND))
     with one_thread():
-        store = make_store(width)
+        store = full_vector_store(width)
         if len(setting.dims) == 1:
             store.train(database_ND[:1])
             store.add(database_ND)
             times = [_timed(lambda: store.search(queries_QD, k)) for _ in range(_TIMED_ROUNDS)]
         else:
             plan = funnel_retrieval(setting.dims, [min(keep, rows) for keep in setting.keeps])
-            index = levels([*make_stages(plan, database_ND[: train_rows(plan)]), store])[-1]
+            index = chain_stages([*train_stages(plan, database_ND[: training_rows(plan)]), store])[-1]
             index.train(database_ND[:1])
             index.add(database_ND)
             keeps = [*(stage.keep for stage in plan.stages[:-1]), k]
-            times = [_timed(lambda: search_chain(index, plan, queries_QD, keeps)) for _ in range(_TIMED_ROUNDS)]
+            times = [_timed(lambda: search_stages(index, plan, queries_QD, keeps)) for _ in range(_TIMED_ROUNDS)]
     found_QK: Rows = times[0][1]
     seconds = min(seconds for seconds, _ in times)
     cost = mflops(rows, setting.dims, setting.keeps)

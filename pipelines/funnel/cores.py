@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.funnel.chain import Index, faiss, one_thread
+from pipelines.funnel.faiss_stages import Index, faiss, one_thread
 
 _CODES, _CODE_BYTES, _MOST_MEGABYTES, _ROUNDS = 64, 32, 256, 9
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column

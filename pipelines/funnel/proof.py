@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.funnel.chain import Floats, Positions
+from pipelines.funnel.faiss_stages import Floats, Positions
 from pipelines.vectors.matryoshka import cut, unit
 from pipelines.vectors.rotation import fit_pca
 

@@ -19,15 +19,15 @@ import torch
 from lance import LanceDataset
 from pydantic import ValidationError
 
-from pipelines.funnel.chain import Floats, Positions, load_codebook, save_codebook
-from pipelines.funnel.judge import Goal
+from pipelines.funnel.faiss_stages import Floats, Positions, load_codebook, save_codebook
 from pipelines.funnel.lake import Found, LakeIndex, places_of, read_rows, read_vectors, row_ids
+from pipelines.funnel.memory import Fill, MemoryIndex
 from pipelines.funnel.proof import ProofIndex, Proven
-from pipelines.funnel.resident import Fill, ResidentIndex
-from pipelines.funnel.slices import Slices, empty_stores
+from pipelines.funnel.selection import Goal
+from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
-from pipelines.funnel.tune import tune_memory
-from pipelines.funnel.tune_lake import tune_lake
+from pipelines.funnel.tune_lake import tune_in_lake
+from pipelines.funnel.tuner import tune_in_memory
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
@@ -102,7 +102,7 @@ class Funnel:
             goal = replace(goal, k=plan.k)
         asked = None if queries is None else np.stack([table.encode_query(query) for query in queries])
         if home == "lake":
-            tuned = tune_lake(table.dataset, goal, asked, plan)
+            tuned = tune_in_lake(table.dataset, goal, asked, plan)
         else:
             tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
         table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.model_dump_json()})
@@ -144,7 +144,7 @@ class Funnel:
         if home == "lake":
             index = LakeIndex(table.dataset, tuned.plan)
         else:
-            index = ResidentIndex(table.dataset, tuned.plan, filler(table, tuned.plan, device))
+            index = MemoryIndex(table.dataset, tuned.plan, filler(table, tuned.plan, device))
         return cls(table, tuned, index, follow=follow)
 
     @staticmethod
@@ -228,7 +228,7 @@ class Funnel:
         Raises:
             TableError: The funnel is not in memory.
         """
-        if not isinstance(self._index, ResidentIndex) or self.plan.home != "memory":
+        if not isinstance(self._index, MemoryIndex) or self.plan.home != "memory":
             raise TableError(f'the proof reads every prefix from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
@@ -285,7 +285,7 @@ def _tune_and_save(
         blocks.append(to_numpy(batch[VECTOR]))
     dataset, ids_N = table.dataset, np.concatenate(ids)
     vectors = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
-    tuned, empty = tune_memory(
+    tuned, empty = tune_in_memory(
         np.concatenate(blocks), table.space.ladder.dims, goal, dataset.version, query_QD, vectors, plan
     )
     name = save_codebook(empty, table.uri, table.storage)
@@ -327,7 +327,7 @@ def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
             ) from None
         return lambda blocks, rows: TorchStages(plan, blocks, rows, device)
     codebook, width = load_codebook(plan.codebook, table.uri, table.storage), plan.stages[-1].dims
-    return lambda blocks, rows: Slices.build(
+    return lambda blocks, rows: FaissSlices.build(
         codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None
     )
 

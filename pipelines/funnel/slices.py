@@ -16,20 +16,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipelines.funnel.chain import (
+from pipelines.funnel.cores import useful_slices
+from pipelines.funnel.faiss_stages import (
     Floats,
     Halves,
     Index,
     Positions,
+    chain_stages,
     code_bytes,
-    duplicate,
+    copy_index,
+    full_vector_store,
     full_vectors,
-    levels,
-    make_store,
     one_thread,
-    search_chain,
+    search_stages,
 )
-from pipelines.funnel.cores import useful_slices
 from schemas.plans import Plan
 
 R = TypeVar("R")
@@ -41,7 +41,7 @@ _SCALE_BYTES = 4
 _UNEVEN = 1.25
 
 
-class Slices:
+class FaissSlices:
     """Filled stages: slice s of S holds the vectors at positions s, s + S, s + 2S and so on.
 
     Attributes:
@@ -55,12 +55,12 @@ class Slices:
             stages: Each slice's stages but the last.
             stores: Each slice's full vectors; none where they are not in RAM.
         """
-        self._levels = [levels(mine) for mine in stages]
+        self._levels = [chain_stages(mine) for mine in stages]
         self._rows = sum(int(mine[0].ntotal) for mine in stages)
         self.bytes_per_vector = sum(map(code_bytes, [*stages[0], *stores[:1]])) + (_SCALE_BYTES if stores else 0)
         self._vectors: list[Halves] = [full_vectors(store) for store in stores]
         if stores:
-            self._full = [levels([*mine, store])[-1] for mine, store in zip(stages, stores, strict=True)]
+            self._full = [chain_stages([*mine, store])[-1] for mine, store in zip(stages, stores, strict=True)]
             self._scale_N = np.empty(self._rows, np.float32)
             for number, vectors_ND in enumerate(self._vectors):
                 self._scale_N[number :: len(stores)] = _scales(vectors_ND)
@@ -68,7 +68,7 @@ class Slices:
     @classmethod
     def build(
         cls, empty: Sequence[Index], blocks: Iterable[Halves], rows: int, stores: Sequence[Index] | None = None
-    ) -> Slices:
+    ) -> FaissSlices:
         """Fill as many slices as are useful, fewer where they would be small.
 
         Args:
@@ -78,7 +78,7 @@ class Slices:
             stores: Where each slice's full vectors are; filled unless they are already, as `fill_stores` does. None
                 holds none in RAM.
         """
-        stages = [[duplicate(stage) for stage in empty] for _ in range(slice_count(rows, empty[0].d))]
+        stages = [[copy_index(stage) for stage in empty] for _ in range(slice_count(rows, empty[0].d))]
         growing = stages
         if stores and not any(store.ntotal for store in stores):
             growing = [[*mine, store] for mine, store in zip(stages, stores, strict=True)]
@@ -100,16 +100,17 @@ class Slices:
             return np.empty((len(query_BD), 0), np.float32), np.empty((len(query_BD), 0), np.int64)
         keeps = [max(k, self._share(stage.keep)) for stage in plan.stages[:-1]]
         products_BK, positions_BK = self._merge(
-            lambda chain: search_chain(chain, plan, query_BD, [*keeps, min(k, chain.ntotal)]), self._full, query_BD, k
+            lambda chain: search_stages(chain, plan, query_BD, [*keeps, min(k, chain.ntotal)]), self._full, query_BD, k
         )
         return np.where(positions_BK < 0, -np.inf, products_BK * self._scale_N[positions_BK]), positions_BK
 
     def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, keep) that so many first stages find, as `Stages` says."""
+        """Return the positions (B, keep) that so many first stages find, as `StageIndex` says."""
         coarse = plan.stages[: stages or -1]
         keeps = [self._share(stage.keep) for stage in coarse]
         chains = [mine[len(coarse) - 1] for mine in self._levels]
-        found = self._merge(lambda chain: search_chain(chain, plan, query_BD, keeps), chains, query_BD, coarse[-1].keep)
+        keep = coarse[-1].keep
+        found = self._merge(lambda chain: search_stages(chain, plan, query_BD, keeps), chains, query_BD, keep)
         return found[1]
 
     def vectors(self, positions_K: Positions) -> Halves:
@@ -146,7 +147,7 @@ def slice_count(rows: int, width: int) -> int:
 
 def empty_stores(rows: int, width: int) -> list[Index]:
     """Make the last stage of every slice."""
-    return [make_store(width) for _ in range(slice_count(rows, width))]
+    return [full_vector_store(width) for _ in range(slice_count(rows, width))]
 
 
 def fill_stores(blocks: Iterable[Halves], rows: int, width: int) -> list[Index]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pipelines.funnel.chain import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from schemas.plans import Plan
 
 
-class Stages(Protocol):
+class StageIndex(Protocol):
     """A plan's stages, filled with N vectors at positions 0 to N - 1. Any number of threads may search.
 
     Shapes: B queries, D full width, K candidates.

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from pipelines.funnel.chain import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.plans import FunnelStage, Plan
 
@@ -78,7 +78,7 @@ class TorchStages:
         return np.concatenate(scores), np.concatenate(positions)
 
     def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, ≤ keep) that so many first stages find, as `Stages` says."""
+        """Return the positions (B, ≤ keep) that so many first stages find, as `StageIndex` says."""
         coarse = plan.stages[: stages or -1]
         return np.concatenate([self._narrow(coarse, part).cpu().numpy() for part in self._parts(coarse, query_BD)])
 

@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Positions
-from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
+from pipelines.funnel.faiss_stages import Floats, Positions
+from pipelines.funnel.ground_truth import exact_neighbours
 from pipelines.funnel.lake import LakeIndex, candidates, read_rows, row_ids
-from pipelines.funnel.truth import exact_neighbours
+from pipelines.funnel.selection import MOST_CANDIDATES, Goal, Measured, PlanSelector, Trial, check_rows
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column
@@ -25,7 +25,7 @@ from schemas.plans import FunnelStage, Plan, TunedFunnel
 _MOST_QUERIES = 2_000
 
 
-def tune_lake(
+def tune_in_lake(
     dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None, plan: Plan | None = None
 ) -> TunedFunnel:
     """Choose prefix column, probes and candidates for a funnel on the table's own columns and indexes.
@@ -54,7 +54,7 @@ def tune_lake(
     started = time.perf_counter()
     truth = exact_neighbours(((row_ids(b), np.array(to_numpy(b[VECTOR]))) for b in batches), query_QD, goal.k, own_Q)
     exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
-    judge, measured = Judge(truth, query_QD, goal), Measured(rows, dataset.version, exact_us, exact_us)
+    judge, measured = PlanSelector(truth, query_QD, goal), Measured(rows, dataset.version, exact_us, exact_us)
     if plan is not None:
         trial, card = judge.card_of(_trial(dataset, plan, own_Q), measured)
         return TunedFunnel(plan=trial.plan, card=card)

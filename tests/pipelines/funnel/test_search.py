@@ -176,8 +176,8 @@ def test_many_filtered_queries_are_answered_a_few_at_a_time(
 ) -> None:
     funnel, many = Funnel.open(table, **how), np.stack([query(seed) for seed in range(9)])
     whole = funnel.search(many, k=4, where="parity = 1")
-    monkeypatch.setattr("pipelines.funnel.resident._CANDIDATES", 200)
-    monkeypatch.setattr("pipelines.funnel.rank._GATHERED", 200)
+    monkeypatch.setattr("pipelines.funnel.memory._CANDIDATES", 200)
+    monkeypatch.setattr("pipelines.funnel.rerank._GATHERED", 200)
     parts = funnel.search(many, k=4, where="parity = 1")
     assert ids(parts) == ids(whole)
     assert parts["score"].to_pylist() == pytest.approx(whole["score"].to_pylist(), abs=1e-6)

@@ -20,7 +20,7 @@ _SAME_SCORE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class GroundTruth:
     """Exact neighbours of Q queries.
 
     Attributes:
@@ -64,7 +64,7 @@ def exact_neighbours(
     query_QD: npt.NDArray[np.float32],
     k: int,
     own_ids_Q: npt.NDArray[np.int64] | None = None,
-) -> Truth:
+) -> GroundTruth:
     """Compare every query with every row at full width, in float32, one block of rows at a time.
 
     Args:
@@ -81,4 +81,4 @@ def exact_neighbours(
     best = search.best[width]
     ids_QT = best.ids.fill_null(-1).to_numpy().reshape(best.scores_QK.shape)
     as_good = best.scores_QK >= best.scores_QK[:, k - 1 : k] - _SAME_SCORE
-    return Truth(k, ids_QT, as_good.sum(axis=1))
+    return GroundTruth(k, ids_QT, as_good.sum(axis=1))

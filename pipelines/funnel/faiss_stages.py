@@ -41,12 +41,12 @@ _TRAIN_ROWS, _TRAIN_ROWS_PER_LIST = 4_096, 40
 _SPECS = {"bit1": "RaBitQfs", "int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
 
 
-def make_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
+def train_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
     """Train one empty index per stage but the last.
 
     Args:
         plan: Stages; the last is the full width.
-        sample_SD: float32 unit rows to train on, at full width; `train_rows(plan)` are plenty.
+        sample_SD: float32 unit rows to train on, at full width; `training_rows(plan)` are plenty.
     """
     width = sample_SD.shape[1]
     first, *between, _ = plan.stages
@@ -59,12 +59,12 @@ def make_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
     return stages
 
 
-def train_rows(plan: Plan) -> int:
+def training_rows(plan: Plan) -> int:
     """Return how many rows training makes use of."""
     return max(_TRAIN_ROWS, _TRAIN_ROWS_PER_LIST * plan.lists)
 
 
-def levels(stages: Sequence[Index]) -> list[Index]:
+def chain_stages(stages: Sequence[Index]) -> list[Index]:
     """Chain stages, all empty or all holding the same vectors: level n searches the first n + 1 of them."""
     chained = [stages[0]]
     for store in stages[1:]:
@@ -72,23 +72,23 @@ def levels(stages: Sequence[Index]) -> list[Index]:
     return chained
 
 
-def duplicate(index: Index) -> Index:
+def copy_index(index: Index) -> Index:
     """Copy an index. FAISS's own clone knows no normalisation."""
     return faiss.deserialize_index(faiss.serialize_index(index))
 
 
-def make_store(width: int) -> Index:
+def full_vector_store(width: int) -> Index:
     """Make an empty last stage: full vectors in half precision, as the table holds them."""
     return faiss.index_factory(width, _SPECS["float16"], faiss.METRIC_INNER_PRODUCT)
 
 
-def search_chain(index: Index, plan: Plan, query_BD: Floats, keeps: Sequence[int]) -> tuple[Floats, Positions]:
+def search_stages(index: Index, plan: Plan, query_BD: Floats, keeps: Sequence[int]) -> tuple[Floats, Positions]:
     """Return what a level finds for each query, best first, with its last stage's scores; position -1 pads.
 
     Safe to call from several threads while nobody adds.
 
     Args:
-        index: A level of `levels`.
+        index: A level of `chain_stages`.
         plan: Whose stages they are.
         query_BD: float32 unit rows at full width.
         keeps: What each of its stages keeps.
@@ -130,7 +130,7 @@ def code_bytes(stage: Index) -> int:
 
 
 def full_vectors(store: Index) -> Halves:
-    """View the vectors (N, D) of a `make_store`, without copying; valid while it lives."""
+    """View the vectors (N, D) of a `full_vector_store`, without copying; valid while it lives."""
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
     return raw.view(np.float16).reshape(store.ntotal, store.d)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pipelines.funnel.chain import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.vectors.matryoshka import unit
 
 Vectors = Callable[[Positions], Halves]
@@ -17,9 +17,7 @@ Vectors = Callable[[Positions], Halves]
 _GATHERED = 65_536
 
 
-def rank_each(
-    query_BD: Floats, candidates_B: Sequence[Positions], vectors: Vectors, k: int
-) -> tuple[Floats, Positions]:
+def rerank(query_BD: Floats, candidates_B: Sequence[Positions], vectors: Vectors, k: int) -> tuple[Floats, Positions]:
     """Return the true cosines and positions (B, k) of each query's best candidates.
 
     Each vector is asked for once for many queries.

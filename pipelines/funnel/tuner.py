@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines.funnel.chain import Floats, Halves, Index, Positions, make_stages, train_rows
-from pipelines.funnel.judge import MOST_CANDIDATES, Goal, Judge, Measured, Trial, check_rows
-from pipelines.funnel.rank import Vectors, rank_each
-from pipelines.funnel.slices import Slices, fill_stores
-from pipelines.funnel.truth import exact_neighbours
+from pipelines.funnel.faiss_stages import Floats, Halves, Index, Positions, train_stages, training_rows
+from pipelines.funnel.ground_truth import exact_neighbours
+from pipelines.funnel.rerank import Vectors, rerank
+from pipelines.funnel.selection import MOST_CANDIDATES, Goal, Measured, PlanSelector, Trial, check_rows
+from pipelines.funnel.slices import FaissSlices, fill_stores
 from pipelines.vectors.matryoshka import unit
 from schemas.errors import TableError
 from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
@@ -29,7 +29,7 @@ _MOST_READ = 800
 _BLOCK = 65_536
 
 
-def tune_memory(
+def tune_in_memory(
     x_ND: Halves,
     ladder: tuple[int, ...],
     goal: Goal,
@@ -64,7 +64,7 @@ def tune_memory(
     truth = exact_neighbours(_blocks(rest_ND), queries_QD, goal.k)
     exact_batched_us = (time.perf_counter() - started) / len(queries_QD) * 1e6
     measured = Measured(len(x_ND), version, _exact_us(rest_ND, queries_QD), exact_batched_us)
-    judge = Judge(truth, queries_QD, goal)
+    judge = PlanSelector(truth, queries_QD, goal)
     read = None if vectors is None else (lambda positions: vectors(others[positions]))
     home: Home = "memory" if vectors is None else "codes"
     stores = None if read else fill_stores(_vectors(rest_ND), len(rest_ND), x_ND.shape[1])
@@ -127,15 +127,15 @@ def _refined_plans(leaders: Sequence[Plan], rows: int) -> Iterator[list[Plan]]:
 
 def _trials(plans: Sequence[Plan], x_ND: Halves, stores: list[Index] | None, read: Vectors | None) -> Iterator[Trial]:
     """Yield trials of plans that differ in nothing but what a query looks at, over one filled index."""
-    sample = np.random.default_rng(0).permutation(len(x_ND))[: train_rows(plans[0])]
-    empty = make_stages(plans[0], x_ND[sample].astype(np.float32))
-    slices = Slices.build(empty, _vectors(x_ND), len(x_ND), stores)
+    sample = np.random.default_rng(0).permutation(len(x_ND))[: training_rows(plans[0])]
+    empty = train_stages(plans[0], x_ND[sample].astype(np.float32))
+    slices = FaissSlices.build(empty, _vectors(x_ND), len(x_ND), stores)
 
     def search(plan: Plan, queries_QD: Floats) -> object:
         if read is None:
             return slices.search(plan, queries_QD, plan.k)
         among = [found[found >= 0] for found in slices.candidates(plan, queries_QD)]
-        return rank_each(queries_QD, among, read, plan.k)
+        return rerank(queries_QD, among, read, plan.k)
 
     for plan in plans:
         yield Trial(plan, lambda queries_QD, _, plan=plan: slices.candidates(plan, queries_QD), search, tuple(empty))  # type: ignore[misc]

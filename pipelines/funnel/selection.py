@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.funnel.chain import Floats, Index, Positions
+from pipelines.funnel.faiss_stages import Floats, Index, Positions
+from pipelines.funnel.ground_truth import GroundTruth
 from pipelines.funnel.plan import recall_interval
-from pipelines.funnel.truth import Truth
 from schemas.errors import TableError
 from schemas.plans import CardRow, Plan, RecallCard
 
@@ -114,11 +114,11 @@ class _Judged:
     cost: float
 
 
-class Judge:
+class PlanSelector:
     """Hears trials and names the best."""
 
-    def __init__(self, truth: Truth, queries_QD: Floats, goal: Goal) -> None:
-        """Judge by these queries and what is true of them."""
+    def __init__(self, truth: GroundTruth, queries_QD: Floats, goal: Goal) -> None:
+        """PlanSelector by these queries and what is true of them."""
         self._truth, self._queries_QD, self._goal = truth, queries_QD, goal
         split = min(_MOST_CHOOSING, max(1, len(queries_QD) // 4))
         self._choosing, self._vouching = slice(0, split), slice(split, None)

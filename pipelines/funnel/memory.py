@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from lance import LanceDataset
 
-from pipelines.funnel.chain import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.funnel.lake import Found, read_rows, read_vectors, row_ids
-from pipelines.funnel.rank import rank_each
-from pipelines.funnel.stages import Stages
+from pipelines.funnel.rerank import rerank
+from pipelines.funnel.stages import StageIndex
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
@@ -42,7 +42,7 @@ _UNEVEN = 1.2
 _UPDATED = "_row_last_updated_at_version"
 
 
-Fill = Callable[[Iterator[Halves], int], Stages]
+Fill = Callable[[Iterator[Halves], int], StageIndex]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class _Snapshot:
     """
 
     dataset: LanceDataset
-    stages: Stages
+    stages: StageIndex
     row_ids_N: Positions
     updated_N: npt.NDArray[np.int64]
     alive_N: Mask | None
@@ -76,7 +76,7 @@ class _Snapshot:
         return read_vectors(self.dataset, self.row_ids_N[positions_K])
 
 
-class ResidentIndex:
+class MemoryIndex:
     """A funnel's stages in RAM."""
 
     def __init__(self, dataset: LanceDataset, plan: Plan, fill: Fill) -> None:
@@ -204,14 +204,14 @@ class ResidentIndex:
             return np.arange(rows) if allowed_N is None else np.flatnonzero(allowed_N)
 
         if 2 * wider.candidates >= count:
-            return rank_each(query_BD, [everything()] * len(query_BD), now.vectors, k)
+            return rerank(query_BD, [everything()] * len(query_BD), now.vectors, k)
         at_once = max(1, _CANDIDATES // wider.candidates)
         among_B = []
         for start in range(0, len(query_BD), at_once):
             for found in now.stages.candidates(wider, query_BD[start : start + at_once]):
                 among = found[found >= 0] if allowed_N is None else found[(found >= 0) & allowed_N[found]]
                 among_B.append(among if len(among) >= min(k, count) else everything())
-        return rank_each(query_BD, among_B, now.vectors, k)
+        return rerank(query_BD, among_B, now.vectors, k)
 
     def _allowed(self, now: _Snapshot, where: str) -> tuple[Mask, Mask]:
         """Return which coded rows and which newer rows satisfy `where`; what it found is remembered."""
