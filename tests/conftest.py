@@ -1,4 +1,4 @@
-"""What many tests share: one local Ray, one S3 server, small tables."""
+"""Share one local Ray, one S3 server and small tables between tests; set Hypothesis up for all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.s3 import S3Server, running_s3
 from tests.support.small_tables import make_table
 
 __all__ = ["make_table"]
+
+# No test may fail because a machine is slow, and in CI a run must be repeatable.
+settings.register_profile(
+    "any-machine", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from tests.support.corpus import (
     write_corpus,
     write_shard,
 )
-from tests.support.drivers import ROOT, Driver, run_job, wait_until
+from tests.support.drivers import MISBEHAVING, Driver, run_job, wait_until
 
 Lake = tuple[Path, Corpus, Path]  # folder, corpus, config file
 Say = Callable[[], str]
@@ -340,7 +340,7 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sam
     folder, corpus, config = lake_of(tmp_path, shards=6, rows=8, limits=limits)
     poison = write_shard(folder / "src" / "s002b.jsonl", {"p-0": "river", "p-1": "cyanide"})
     slow = write_shard(folder / "src" / "s003b.jsonl", {"h-0": "glass", "h-1": "hang", "h-2": "stone"})
-    ended = run_job(["embed", config], tmp_path, {"PYTHONPATH": str(ROOT / "tests" / "support" / "misbehaving")})
+    ended = run_job(["embed", config], tmp_path, {"PYTHONPATH": str(MISBEHAVING)})
     assert ended.code == 1, ended.err
     words = " ".join(ended.err.split())
     assert "1 of 8 shards failed, all others landed" in words
@@ -395,7 +395,7 @@ def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path, local_ray
 def test_ctrl_c_twice_stops_now(tmp_path: Path, local_ray: None) -> None:
     folder, corpus, config = lake_of(tmp_path, shards=5, rows=3)
     uri = write_shard(folder / "src" / "s001b.jsonl", {"h-0": "hang for an hour"})
-    misbehaving = {"PYTHONPATH": str(ROOT / "tests" / "support" / "misbehaving")}
+    misbehaving = {"PYTHONPATH": str(MISBEHAVING)}
     with Driver(["embed", config, "--log", "json"], tmp_path, misbehaving) as driver:
         wait_until(lambda: landed(folder) == 15)
         driver.interrupt()

@@ -35,7 +35,7 @@ from tests.support.corpus import (
     write_corpus,
     write_shard,
 )
-from tests.support.drivers import ROOT, Driver, wait_until
+from tests.support.drivers import MISBEHAVING, ROOT, Driver, wait_until
 from tests.support.s3 import S3Server, free_port
 
 
@@ -194,7 +194,7 @@ def test_what_a_killed_run_wrote_is_cleaned_when_it_is_surely_dead(
     limits = {"lease_bytes": 1, "commit_age_s": 600.0}
     config = write_config(tmp_path / "c.toml", settings(tmp_path / "src", tmp_path / "t.lance", limits=limits))
     data = tmp_path / "t.lance" / "data"
-    misbehaving = {"PYTHONPATH": str(ROOT / "tests" / "support" / "misbehaving")}
+    misbehaving = {"PYTHONPATH": str(MISBEHAVING)}
     with Driver(["embed", config], tmp_path, misbehaving) as driver:
         wait_until(lambda: data.exists() and len(list(data.iterdir())) >= 6)
         driver.kill()

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parents[2]
-_ENDS_WITHIN_S = 180
+MISBEHAVING = ROOT / "tests" / "support" / "misbehaving"
+_ENDS_WITHIN_S = 500
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_job(
         return driver.end()
 
 
-def wait_until(holds: Callable[[], bool], within_s: float = 120) -> None:
+def wait_until(holds: Callable[[], bool], within_s: float = 500) -> None:
     """Wait until something holds.
 
     Raises:

@@ -71,7 +71,7 @@ def test_the_cut_of_256_to_64_is_the_cut_to_64_for_real_vectors() -> None:
 
 
 @pytest.mark.parametrize("name", PACKAGED_TEXT)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(texts=st.lists(TEXT, min_size=2, max_size=12), data=st.data())
 def test_a_row_depends_on_its_own_text_only(name: str, texts: list[str], data: st.DataObject) -> None:
     encoder, prepared = _encoder(name), _prepare(name, texts)

@@ -38,7 +38,7 @@ def test_stages_keep_of_a_softmax_what_matters() -> None:
     assert stages.accuracy(1) == 0.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.lists(st.floats(0, 1.2), min_size=2, max_size=2))
 def test_a_cascade_is_a_loop_over_queries(seed: int, thresholds: list[float]) -> None:
     stages = _stages(seed, 50)
@@ -61,7 +61,7 @@ def test_thresholds_of_0_stop_everything_at_once_and_those_above_1_nothing() -> 
     assert (last.cumulative_Q == sum(DIMS)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 1000),
     st.lists(st.tuples(st.floats(0, 1.1), st.floats(0, 0.5)), min_size=2, max_size=2),

@@ -22,7 +22,7 @@ def _naive_average_precision(right: list[bool], k: int) -> float:
     return total / k
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=1, max_size=5), st.integers(1, 12))
 def test_average_precision_is_that_of_a_loop(right: list[list[bool]], k: int) -> None:
     expected = [_naive_average_precision(row, k) for row in right]
@@ -34,7 +34,7 @@ def test_average_precision_divides_by_k_even_where_less_could_be_found() -> None
     np.testing.assert_allclose(average_precision(right, 10), [0.1, 1.0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 12))
 def test_ndcg_is_that_of_scikit_learn_and_lies_between_0_and_1(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)

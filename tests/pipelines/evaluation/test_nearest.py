@@ -15,7 +15,7 @@ def _random(seed: int, rows: int, width: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.sampled_from([4, 8, 16]), st.integers(1, 10))
 def test_neighbours_are_those_of_a_plain_sort(seed: int, dim: int, k: int) -> None:
     database_ND, queries_QD = _random(seed, 300), _random(seed + 1, 7)

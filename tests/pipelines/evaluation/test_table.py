@@ -101,7 +101,7 @@ def test_rows_carry_means_intervals_and_paired_differences(sides: tuple[np.ndarr
     assert rows[("x", 4, "1-NN")].as_json()["value"] == vars(rows[("x", 4, "1-NN")].value)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(0.05, 0.95))
 def test_the_bootstrap_agrees_with_the_normal_interval_of_many_queries(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
@@ -119,7 +119,7 @@ def test_scores_that_are_not_there_are_left_out_of_means() -> None:
     assert means[1].std() > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 99))
 def test_few_shot_takes_so_many_of_each_class(labels: list[int], shots: int, seed: int) -> None:
     labels_N = np.array(labels)

@@ -11,7 +11,7 @@ from pipelines.funnel.proof import ProofIndex
 from pipelines.vectors.matryoshka import unit
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 300),

@@ -14,7 +14,7 @@ def as_ids(lists: np.ndarray) -> pa.Array:
     return pa.array([f"r{i}" for i in lists.ravel()])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**31))
 def test_overlap_is_that_of_sets_at_every_rank(queries, k, seed):
     rng = np.random.default_rng(seed)

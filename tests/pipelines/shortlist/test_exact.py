@@ -67,7 +67,7 @@ def test_the_same_as_faiss_with_ties_by_id(precision):
         assert (np.sort(got % 10_000, axis=1) == np.sort(places % 10_000, axis=1)).mean() > 0.999
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 90),
     queries=st.integers(1, 5),

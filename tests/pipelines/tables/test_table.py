@@ -217,7 +217,7 @@ def test_a_compaction_in_between_is_no_harm(tmp_path: Path) -> None:
     assert contents(table) == expected(changed(shards[0]), *shards[1:])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.data())
 def test_whatever_is_landed_by_whom_the_last_content_of_each_shard_is_there_once(data: st.DataObject) -> None:
     import tempfile

@@ -22,7 +22,7 @@ def rows_of(batches: list[Batch]) -> list[list[int]]:
 
 
 @given(st.integers(1, 50), st.integers(2, 16), st.integers(0, 5), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_an_epoch_resumed_at_any_step_gives_what_is_left(rows: int, batch: int, skip: int, seed: int) -> None:
     source = Arrays((torch.arange(rows),), seed=seed)
     whole = rows_of(list(source.batches(2, 0, batch)))

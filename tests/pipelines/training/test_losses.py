@@ -127,7 +127,7 @@ def test_value_and_gradient_are_those_of_the_naive_loop(make: Callable[[], tuple
     st.integers(1, 9),
     st.integers(0, 1 << 30),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_partial_sums_are_the_products_of_the_prefixes(dims: list[int], b: int, c: int, seed: int) -> None:
     x_BD, w_CD = floats(b, dims[-1], seed=seed), floats(c, dims[-1], seed=seed + 1)
     cosines = partial_cosines(x_BD, w_CD, dims)
