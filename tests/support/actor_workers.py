@@ -27,46 +27,59 @@ class Counting:
 
 
 class Mortal(Counting):
-    """Dies of numbers below zero, refuses zero, takes its time over numbers from 1000 on."""
+    """Kills its process for a number below zero, and raises an error for zero."""
 
     def run(self, item: int) -> int:
         if item < 0:
-            time.sleep(0.1)  # so that its neighbours are at work when it takes them along
+            time.sleep(0.1)  # so that other items are usually in flight when the process dies
             os.kill(os.getpid(), signal.SIGKILL)
         if item == 0:
             raise LookupError("zero is refused")
-        if item >= 1000:
-            time.sleep((item - 1000) / 100)
+        return super().run(item)
+
+
+class Gated(Counting):
+    """Holds numbers from 1000 on until a file exists."""
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def run(self, item: int) -> int:
+        while item >= 1000 and not self._gate.exists():
+            time.sleep(0.02)
         return super().run(item)
 
 
 class Crowded(Counting):
-    """Returns how many calls were at work at once at most."""
+    """Lets calls go in groups of `at_once`, and returns how many calls at most were running at the same time."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
         super().__init__()
         self._lock = threading.Lock()
+        self._group = threading.Barrier(at_once)
         self._now = self._most = 0
 
     def run(self, item: int) -> int:
         with self._lock:
             self._now += 1
             self._most = max(self._most, self._now)
-        time.sleep(0.05)
+        self._group.wait(300)
+        time.sleep(0.02)  # a call too many would come in now
         with self._lock:
             self._now -= 1
         return self._most
 
 
 class Stillborn(Counting):
-    """Cannot be made."""
+    """Raises an error whenever it is made."""
 
     def __init__(self) -> None:
         raise LookupError("no model here")
 
 
 class Named(Counting):
-    """Says in which process it lives."""
+    """Returns the id of its process."""
 
     def run(self, item: int) -> int:
         time.sleep(0.02)
@@ -74,24 +87,24 @@ class Named(Counting):
 
 
 class Refusing(Counting):
-    """Refuses its config."""
+    """Raises a ConfigError whenever it is made."""
 
     def __init__(self) -> None:
         raise ConfigError("not with this config")
 
 
 class StillbornOnce(Counting):
-    """Cannot be made the first time."""
+    """Raises an error the first time it is made; the file `mark` remembers that."""
 
     def __init__(self, mark: str) -> None:
         super().__init__()
         if not Path(mark).exists():
             Path(mark).touch()
-            raise OSError("the store is away for a moment")
+            raise OSError("the store does not answer")
 
 
 class Feeding(Counting):
-    """A feeder that counts up to a number, and a worker that adds up what it is fed; it feeds itself when alone."""
+    """Counts up to a number as a feeder; as a worker, adds up the numbers of its feeder or of itself."""
 
     def feed(self, item: int) -> Iterator[int]:
         if item < 0:

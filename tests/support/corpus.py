@@ -12,7 +12,9 @@ from typing import Any
 import lance
 import numpy as np
 
-from pipelines.encoders import Encoder, Preparer, load_encoder, load_preparer
+from pipelines.encoders import Encoder, Preparer, load_encoder, load_preparer, make_space
+from pipelines.shards import list_shards, shard_schema
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 
 WORDS = (
@@ -77,6 +79,12 @@ def settings(folder: Path | str, table: Path | str, **blocks: Mapping[str, Any])
 def config_for(folder: Path | str, table: Path | str, **blocks: Mapping[str, Any]) -> EmbedConfig:
     """Return `settings` as a checked config."""
     return EmbedConfig.model_validate(settings(folder, table, **blocks))
+
+
+def empty_table(config: EmbedConfig) -> VectorTable:
+    """Create the table of a config, without rows."""
+    shards = list_shards(config.shards)
+    return VectorTable.create(config.table, make_space(config.encoder), shard_schema(shards[0], config.input))
 
 
 def write_config(path: Path, raw: Mapping[str, Any]) -> Path:

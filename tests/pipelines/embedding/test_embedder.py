@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 import tarfile
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,18 +18,13 @@ import pytest
 from PIL import Image
 
 from pipelines.embedding.embedder import Embedder, Feeder, RotationFitter
-from pipelines.encoders import BadSample, Prepared, Raw, load_encoder, load_preparer, make_space
-from pipelines.shards import list_shards, shard_schema
+from pipelines.encoders import BadSample, Prepared, Raw, load_encoder, load_preparer
+from pipelines.shards import list_shards
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.errors import InputError, ShardUnreadable, TooManyRejects
 from schemas.records import Lease, LeaseResult
-from tests.support.corpus import config_for, contents, differing, texts, truth, write_corpus, write_shard
-
-
-def new_table(config: EmbedConfig) -> VectorTable:
-    shards = list_shards(config.shards)
-    return VectorTable.create(config.table, make_space(config.encoder), shard_schema(shards[0], config.input))
+from tests.support.corpus import config_for, contents, differing, empty_table, texts, truth, write_corpus, write_shard
 
 
 def lease_of(config: EmbedConfig) -> Lease:
@@ -37,7 +32,7 @@ def lease_of(config: EmbedConfig) -> Lease:
 
 
 def embed_all(config: EmbedConfig) -> tuple[VectorTable, LeaseResult]:
-    table = new_table(config)
+    table = empty_table(config)
     result = Embedder(config, threads=2).run(lease_of(config))
     table.commit([result], "test")
     return table, result
@@ -60,7 +55,7 @@ def test_a_lease_of_many_shards_gives_every_row_of_each(tmp_path: Path) -> None:
 def test_windows_that_another_machine_prepared_give_the_same_rows(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "src", shards=2, rows=30)
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
-    table, lease = new_table(config), lease_of(config)
+    table, lease = empty_table(config), lease_of(config)
     windows = Feeder(config, table.kept, threads=1).feed(lease)
     table.commit([Embedder(config, threads=1).run(lease, windows)], "test")
     assert differing(contents(table.uri), truth(corpus)) == []
@@ -97,12 +92,13 @@ class Odd:
         self._preparer = load_preparer(config.encoder, config.limits)
         self._encoder = load_encoder(config.encoder)
         self._marked: dict[bytes, str] = {}
+        self.end = threading.Event()
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         prepared = self._preparer.prepare(values)
         for value, one in zip(values, prepared, strict=True):
             if "hang" in str(value):
-                time.sleep(20)
+                self.end.wait(600)
             if isinstance(one, np.ndarray):
                 self._marked[one.tobytes()] = str(value)
         return prepared
@@ -127,12 +123,13 @@ def test_what_hangs_raises_or_has_no_finite_vector_costs_only_itself(
     odd = {"o-0": "hang here", "o-1": "raise here", "o-2": "nan here", "o-3": "zero here", "o-4": "hang again"}
     mixed = dict(sorted((good | odd).items(), key=lambda item: item[0][2:]))
     uri = write_shard(tmp_path / "src" / "a.jsonl", mixed)
-    limits = {"sample_timeout_s": 0.5, "lease_bytes": 1}
+    limits = {"sample_timeout_s": 1.0, "lease_bytes": 1}
     config = config_for(tmp_path / "src", tmp_path / "t.lance", limits=limits)
     odd_model = Odd(config)
     monkeypatch.setattr("pipelines.embedding.embedder.load_preparer", lambda *args: odd_model)
     monkeypatch.setattr("pipelines.embedding.embedder.load_encoder", lambda *args: odd_model)
     table, result = embed_all(config)
+    odd_model.end.set()
     assert differing(contents(table.uri), truth({uri: good})) == []
     assert {reject.key: reject.reason for reject in result.rejects} == {
         "o-0": "timeout",
@@ -142,14 +139,14 @@ def test_what_hangs_raises_or_has_no_finite_vector_costs_only_itself(
         "o-4": "timeout",
     }
     messages = {reject.key: reject.message for reject in result.rejects}
-    assert "limits.sample_timeout_s = 0.5" in messages["o-0"]
+    assert "limits.sample_timeout_s = 1.0" in messages["o-0"]
     assert "the model does not like it" in messages["o-1"]
 
 
 def test_a_lease_that_mostly_falls_out_stops_early(tmp_path: Path) -> None:
     write_shard(tmp_path / "src" / "a.jsonl", {f"a-{i}": " " if i % 2 else "river" for i in range(12_000)})
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
-    new_table(config)
+    empty_table(config)
     with pytest.raises(TooManyRejects, match=r"more than limits.max_reject_fraction = 0.05; lately \d+ x empty_text"):
         Embedder(config, threads=1).run(lease_of(config))
 
@@ -157,7 +154,7 @@ def test_a_lease_that_mostly_falls_out_stops_early(tmp_path: Path) -> None:
 def test_a_shard_that_is_not_what_was_listed_is_not_embedded(tmp_path: Path) -> None:
     write_corpus(tmp_path / "src", shards=2, rows=3)
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
-    table, lease = new_table(config), lease_of(config)
+    table, lease = empty_table(config), lease_of(config)
     write_shard(Path(lease.shards[1].uri), texts("other", 9, 0))
     with pytest.raises(InputError, match=r"s001\.jsonl"):
         Embedder(config, threads=1).run(lease)
@@ -170,7 +167,7 @@ def test_a_shard_that_is_not_what_was_listed_is_not_embedded(tmp_path: Path) -> 
 def test_an_unreadable_shard_is_named(tmp_path: Path) -> None:
     write_corpus(tmp_path / "src", shards=1, rows=3)
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
-    new_table(config)
+    empty_table(config)
     (tmp_path / "src" / "broken.parquet").write_bytes(b"PAR1 not really PAR1")
     broken = Lease(tuple(list_shards([str(tmp_path / "src" / "broken.parquet")])))
     with pytest.raises(ShardUnreadable, match=r"broken\.parquet is not a whole Parquet file"):
@@ -245,11 +242,10 @@ from pathlib import Path
 from pipelines.embedding.embedder import Embedder
 from pipelines.shards import list_shards
 from schemas.records import Lease
-from tests.pipelines.embedding.test_embedder import new_table
-from tests.support.corpus import config_for
+from tests.support.corpus import config_for, empty_table
 folder = Path(sys.argv[1])
 config = config_for(folder / "src", folder / "t.lance", limits={"buffer_bytes": 16 << 20})
-new_table(config)
+empty_table(config)
 result = Embedder(config, threads=1).run(Lease(tuple(list_shards(config.shards))))
 # Not getrusage: its peak is that of the parent where that was higher.
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -263,9 +259,7 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path, record_property: Ca
     for rows in (50_000, 500_000):
         folder = tmp_path / str(rows)
         uri = write_shard(folder / "src" / "a.jsonl", texts("a", rows, 0))
-        run = subprocess.run(
-            [sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, check=True, timeout=280
-        )
+        run = subprocess.run([sys.executable, "-c", MEASURED, str(folder)], capture_output=True, text=True, check=True)
         embedded, fragments, peak = map(int, run.stdout.split())
         assert (embedded, fragments) == (rows, 1)
         peaks.append(peak)

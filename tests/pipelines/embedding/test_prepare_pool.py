@@ -1,9 +1,8 @@
-"""What hangs is found, and costs nobody else more than a wait."""
+"""A sample that hangs is found and times out; all others are prepared."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
@@ -23,7 +22,7 @@ class Hanging:
 
     def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
         if "hang" in values:
-            self.let_go.wait(60)
+            self.let_go.wait(600)
         return [BadSample("bad", "is bad") if value == "bad" else np.array([len(str(value))]) for value in values]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
@@ -43,15 +42,15 @@ def said(prepared: Sequence[Prepared | BadSample]) -> list[object]:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_samples_come_back_in_their_order(hanging: Hanging, threads: int) -> None:
-    with closing(PreparePool(hanging, threads, timeout_s=30)) as pool:
+    with closing(PreparePool(hanging, threads, timeout_s=300)) as pool:
         values = ["a", "bad", *("x" * n for n in range(1, 9))]
         assert said(pool.result(pool.submit(values))) == [1, "bad", *range(1, 9)]
         assert pool.result(pool.submit([])) == []
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_only_what_hangs_times_out(hanging: Hanging, threads: int) -> None:
-    with closing(PreparePool(hanging, threads, timeout_s=0.3)) as pool:
+    with closing(PreparePool(hanging, threads, timeout_s=1)) as pool:
         first = pool.submit(["a", "hang", "abc", "hang", "bad"])
         second = pool.submit(["ab", "hang"])
         third = pool.submit(["abcd"])
@@ -60,12 +59,11 @@ def test_only_what_hangs_times_out(hanging: Hanging, threads: int) -> None:
         assert said(pool.result(third)) == [4]
 
 
-def test_the_hands_of_one_lease_do_not_wait_for_those_of_another(hanging: Hanging) -> None:
+def test_a_pool_does_not_wait_for_the_threads_of_another(hanging: Hanging) -> None:
     with (
-        closing(PreparePool(hanging, 1, timeout_s=30)) as stuck,
-        closing(PreparePool(hanging, 1, timeout_s=30)) as free,
+        closing(PreparePool(hanging, 1, timeout_s=300)) as stuck,
+        closing(PreparePool(hanging, 1, timeout_s=300)) as free,
     ):
-        stuck.submit(["hang"])
-        began = time.monotonic()
+        submitted = stuck.submit(["hang"])
         assert said(free.result(free.submit(["abc"]))) == [3]
-        assert time.monotonic() - began < 20  # and not as long as a timeout
+        assert not submitted.chunks[0].ready()

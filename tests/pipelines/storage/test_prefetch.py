@@ -1,9 +1,10 @@
-"""A source runs ahead of its consumer, so far and no further, and both learn of each other's end."""
+"""A source runs ahead of its consumer by a fixed number of items; an error or an early end reaches the other side."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.storage.prefetch import Prefetcher
+
+_GENEROUS_S = 300
 
 
 @given(st.lists(st.integers() | st.none()), st.integers(1, 5))
@@ -27,12 +30,12 @@ def test_the_source_runs_ahead_by_its_depth_and_no_further() -> None:
         nonlocal made
         for number in range(10):
             made += 1
-            if made == 4:  # three wait, the fourth stands at the door
+            if made == 4:  # three are in the queue, the fourth waits for room
                 is_full.set()
             yield number
 
     stream = Prefetcher(source(), 3, "test")
-    assert is_full.wait(10)
+    assert is_full.wait(_GENEROUS_S)
     time.sleep(0.05)
     assert made == 4
     assert list(stream) == list(range(10))
@@ -62,7 +65,7 @@ def test_leaving_early_ends_the_thread_and_closes_the_source() -> None:
     for item in Prefetcher(source(), 2, "left-early"):
         if item == 3:
             break
-    assert closed.wait(10)
+    assert closed.wait(_GENEROUS_S)
     assert not _lives("left-early")
 
 
@@ -82,24 +85,48 @@ def test_a_stream_that_nobody_consumes_ends_when_it_is_closed() -> None:
     assert not _lives("unread")
 
 
-def test_who_waits_for_whom_is_measured() -> None:
-    def slow_source() -> Iterator[int]:
-        for number in range(3):
-            time.sleep(0.05)
-            yield number
+class Clock:
+    """A clock that stands still until a test moves it, and knows how often each thread has read it."""
 
-    stream = Prefetcher(slow_source(), 2, "test")
-    list(stream)
-    assert stream.waited_s > 0.1 > stream.blocked_s
-    stream = Prefetcher(range(3), 1, "test")
-    for _ in stream:
-        time.sleep(0.1)
-    assert stream.blocked_s > 0.1 > stream.waited_s
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._reads: Counter[str] = Counter()
+        self._was_read = threading.Condition()
+
+    def read(self) -> float:
+        with self._was_read:
+            self._reads[threading.current_thread().name] += 1
+            self._was_read.notify_all()
+            return self.now
+
+    def move_after(self, reads: int, thread: str, seconds: float) -> None:
+        """Wait until a thread has read the clock so often, then move it."""
+        with self._was_read:
+            assert self._was_read.wait_for(lambda: self._reads[thread] >= reads, _GENEROUS_S)
+            self.now += seconds
+
+
+def test_the_waits_of_both_sides_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, here = Clock(), threading.current_thread().name
+    monkeypatch.setattr("pipelines.storage.prefetch.time.perf_counter", clock.read)
+
+    def slow_source() -> Iterator[int]:
+        clock.move_after(1, here, seconds=5.0)  # the consumer began to wait at its first reading
+        yield 0
+
+    stream = Prefetcher(slow_source(), 2, "slow-source")
+    assert list(stream) == [0]
+    assert (stream.waited_s, stream.blocked_s) == (5.0, 0.0)
+
+    stream = Prefetcher(range(2), 1, "fast-source")
+    clock.move_after(3, "fast-source", seconds=7.0)  # the source began to wait with its second item
+    assert list(stream) == [0, 1]
+    assert (stream.waited_s, stream.blocked_s) == (0.0, 7.0)
 
 
 def _lives(name: str) -> bool:
-    """Say whether a thread of that name is still there after ten seconds."""
-    deadline = time.monotonic() + 10
+    """Return whether a thread of that name goes on living."""
+    deadline = time.monotonic() + _GENEROUS_S
     while time.monotonic() < deadline:
         if not any(thread.name == name for thread in threading.enumerate()):
             return False
