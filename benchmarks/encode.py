@@ -25,10 +25,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.demo.corpora import list_corpora
 from pipelines.embedding.batching import BatchBudget, encode_safely, padding_waste
 from pipelines.encoders import BadSample, Encoder, Prepared, Preparer, Raw, encoder_spec, load_encoder, load_preparer
 from pipelines.encoders.families.efficientnet import EfficientNetEncoder
-from pipelines.shards.demo_data import list_corpora
 from schemas.config import EncoderConfig, LimitsConfig
 
 Floats = npt.NDArray[np.float32]

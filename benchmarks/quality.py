@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import fashion_mnist
+from pipelines.demo.corpora import list_corpora
 from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.encoders import BadSample, Raw, encoder_spec, load_encoder, load_preparer
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, neighbours
 from pipelines.evaluation.metrics import average_precision
-from pipelines.shards.demo_data import list_corpora
 from pipelines.vectors.rotation import fit_pca
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.records import Side

