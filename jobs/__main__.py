@@ -1,71 +1,130 @@
-"""`python -m jobs <verb> …`: the one command line. Exit codes: 0 complete, 1 not complete, 2 refused, 130 stopped."""
+"""`mlake VERB …`, also `python -m jobs VERB …`: the command line.
+
+Owns the list of verbs and the exit codes: 0 complete, 1 incomplete, 2 refused, 130 stopped.
+Does not own the options of a verb: those are the parameters of `main` in its module.
+"""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
 
+from cyclopts import App, Group, Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from schemas import __version__
 from schemas.errors import LakeError, RunError
 
+# Each verb with its summary, which is the first line of its help, and an example.
 VERBS = {
-    "demo": "embed, index, measure and search real data that pip installs",
-    "embed": "embed shards into a table; resumes by itself",
-    "funnel": "tune a funnel to a recall at the least measured cost, with its recall card",
-    "shortlist": "add prefix columns and their indexes; list the exact nearest of every query at every dim",
-    "train": "train a Matryoshka model on shards, or a Matryoshka head on the vectors of a table; resumes by itself",
-    "evaluate": "measure tables or encoders dim by dim, beside baselines, with intervals and a report",
-    "search": "search a table by words, by an image, or by lines from stdin",
-    "encoders": "list the encoders with their Matryoshka rules, or describe one",
-    "rotate": "give a table of a non-Matryoshka encoder prefixes that mean something, without encoding again",
-    "rejects": "show and count the samples that could not be embedded",
-    "clean": "remove files that no version of a table needs",
+    "demo": ("Embed, index, measure and search real data that pip installs.", "mlake demo --set limit=500"),
+    "embed": (
+        "Embed shards into a table; the same command resumes.",
+        "mlake embed photos.toml --set encoder.batch=64 --dry-run",
+    ),
+    "funnel": (
+        "Tune a funnel to a recall target at the lowest measured cost.",
+        "mlake funnel lake/demo/glosses.lance --recall 0.99 --home codes",
+    ),
+    "shortlist": (
+        "Add prefix columns and their indexes; list the nearest rows of every query at every dim.",
+        "mlake shortlist jobs/configs/shortlist.toml --plot agreement.svg",
+    ),
+    "train": (
+        "Train a Matryoshka model on shards, or a head on the vectors of a table; the same command resumes.",
+        "mlake train jobs/configs/train/head-from-pairs.toml --set run.epochs=5",
+    ),
+    "evaluate": (
+        "Measure tables or encoders at every dim, beside baselines, with intervals and a report.",
+        "mlake evaluate jobs/configs/evaluate/tables.toml",
+    ),
+    "search": (
+        "Search a table by words, by an image, or by each line of stdin.",
+        'mlake search lake/demo/glosses.lance "fear of spiders" --k 5 --columns words gloss',
+    ),
+    "encoders": ("List the encoders with their Matryoshka rules, or describe one.", "mlake encoders wordllama"),
+    "rotate": (
+        "Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.",
+        "mlake rotate lake/photos.lance",
+    ),
+    "rejects": (
+        "Count and list the samples that could not be embedded.",
+        "mlake rejects lake/photos.lance --reason bad_image --limit 100",
+    ),
+    "clean": ("Remove files that no version of a table needs.", "mlake clean lake/photos.lance --compact --dry-run"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; print what went wrong in one sentence."""
-    parser = argparse.ArgumentParser("python -m jobs", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    """Run one verb and turn an expected error into one sentence and an exit code.
+
+    Raises:
+        SystemExit: The command line means nothing; code 2.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
     os.environ.setdefault("LANCE_LOG", "error")  # read when a verb imports Lance; its warnings speak to developers
-    chosen = next((word for word in (argv if argv is not None else sys.argv[1:]) if word in VERBS), None)
-    for verb, help_text in VERBS.items():
-        verb_parser = verbs.add_parser(verb, help=help_text, description=help_text)
-        if verb == chosen:  # only the chosen verb's libraries are worth the time to import
-            module = importlib.import_module(f"jobs.{verb}")
-            module.add_arguments(verb_parser)
-            verb_parser.set_defaults(main=module.main)
-    args = parser.parse_args(argv)
+    app = command_line(chosen=words[0] if words else "")
+    if not words:
+        app.help_print(words, console=Console(stderr=True))
+        sys.exit(2)
     try:
-        return int(args.main(args))
+        return int(app(words, result_action="return_value") or 0)
     except LakeError as error:
-        _say_error(str(error))
+        _print_error(str(error))
         return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command resumes", highlight=False)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has closed it; Python would complain once more when it flushes.
+        # The reader of our output has closed it; without this, Python complains again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         # A disk, a store or a cluster that refuses. Lance ends its messages with the line of its source.
         reason = re.sub(r", [^ ]+\.rs:\d+:\d+", "", str(error))
-        _say_error(f"{reason or type(error).__name__}; when that is mended, the same command goes on from here")
+        _print_error(f"{reason or type(error).__name__}; fix the cause and run the same command again: it resumes")
         return 1
 
 
-def _say_error(text: str) -> None:
+def run() -> None:
+    """Run as a program: treat SIGTERM as Ctrl-C, and exit with the code of `main`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by `ray job stop` and by Kubernetes
+    sys.exit(main())
+
+
+def command_line(chosen: str) -> App:
+    """Declare all verbs; only the chosen one is imported, for its options and its full help."""
+    app = App(
+        name="mlake",
+        help="Stream image and text shards through encoders into tables of Matryoshka vectors, and search them.",
+        help_epilogue="`mlake VERB --help` shows the options of a verb and an example.",
+        help_format="markdown",
+        version=__version__,
+        version_flags=["--version"],
+        group_commands=Group("Verbs"),
+        group_parameters=Group("Options"),
+        default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,
+    )
+    for verb, (summary, example) in VERBS.items():
+        # A summary given here replaces the help of the verb, so the chosen one goes without.
+        app.command(
+            f"jobs.{verb}:main",
+            name=verb,
+            help=None if verb == chosen else summary,
+            help_epilogue=f"Example: `{example}`",
+        )
+    app.register_install_completion_command()
+    return app
+
+
+def _print_error(text: str) -> None:
     Console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray job stop` and Kubernetes ask by SIGTERM
-    sys.exit(main())
+    run()

@@ -11,7 +11,6 @@ Owns the order of these five and what is said about them. Each does only what is
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from cluster.session import connect
 from jobs import embed
+from jobs.options import Overrides
 from pipelines.demo.corpora import Corpus, list_corpora, write_shards
 from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
@@ -42,14 +42,12 @@ TABLES = ("emoji", "news", "glosses")
 PICTURES = "pictures"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+def main(*, overrides: Overrides = None) -> int:
+    """Embed, index, measure and search real data that pip installs.
 
-
-def main(args: argparse.Namespace) -> int:
-    """Run the demo."""
-    run(load_config(DemoConfig, None, args.set), Console(highlight=False))
+    Everything is written under lake/demo. A second run does only what is missing.
+    """
+    run(load_config(DemoConfig, None, overrides or ()), Console(highlight=False))
     return 0
 
 

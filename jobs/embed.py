@@ -9,7 +9,6 @@ Owns the order of events and what happens to a shard that fails.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from cluster.actors import ActorPool, ItemOutcome
 from cluster.metrics import RunMetrics
 from cluster.session import Pool, connect, has_gpu, plan_pool
 from cluster.stopping import Stop
+from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.committer import Committer
 from pipelines.embedding.embedder import Embedder, Feeder, RotationFitter
 from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases, print_plan
@@ -77,23 +77,28 @@ class Summary:
     is_stopped: bool = False
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("config", help="TOML file; examples are in jobs/configs/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--log", choices=["screen", "json"], default="screen", help="json: one JSON object a line")
-    parser.add_argument("--retry-rejects", action="store_true", help="embed shards that had rejects again, in place")
+def main(
+    config_file: ConfigFile,
+    /,
+    *,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    log: Log = "screen",
+    retry_rejects: Flag = False,
+) -> int:
+    """Embed shards into a table; the same command resumes.
 
+    A shard that the table already holds is skipped, and a changed one replaces its old rows.
 
-def main(args: argparse.Namespace) -> int:
-    """Embed, and say in one line what came of it."""
-    config = load_config(EmbedConfig, args.config, args.set)
-    console = Console(stderr=args.log == "json")
-    if args.dry_run:
-        print_plan(console, config, make_plan(config, retry_rejects=args.retry_rejects))
+    Args:
+        retry_rejects: Embed the shards that had rejects again; their rows are replaced.
+    """
+    config = load_config(EmbedConfig, config_file, overrides or ())
+    console = Console(stderr=log == "json")
+    if dry_run:
+        print_plan(console, config, make_plan(config, retry_rejects=retry_rejects))
         return 0
-    summary = run(config, log=args.log, retry_rejects=args.retry_rejects)
+    summary = run(config, log=log, retry_rejects=retry_rejects)
     if not summary.shards_todo:
         console.print(f"nothing to do: {config.table} holds all {summary.shards_done} shards", highlight=False)
         return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from importlib.util import find_spec
 
 from rich.console import Console
 from rich.table import Table
 
+from jobs.options import Flag
 from pipelines.encoders import REGISTRY, EncoderSpec, encoder_spec, licence_notice
 
 # What each family imports that the base install may lack.
@@ -21,19 +21,18 @@ _LIBRARIES = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("name", nargs="?", help="show all that is known of one encoder")
-    parser.add_argument("--matryoshka", action="store_true", help="only those whose vectors may be cut")
+def main(name: str | None = None, /, *, matryoshka: Flag = False) -> int:
+    """List the encoders with their Matryoshka rules, or describe one.
 
-
-def main(args: argparse.Namespace) -> int:
-    """Print the table, or one encoder."""
+    Args:
+        name: Name of the encoder to describe. Default: list all.
+        matryoshka: List only encoders whose vectors may be cut.
+    """
     console = Console()
-    if args.name is not None:
-        console.print(_details(encoder_spec(args.name)))
+    if name is not None:
+        console.print(_details(encoder_spec(name)))
         return 0
-    specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not args.matryoshka]
+    specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not matryoshka]
     console.print(_overview(specs))
     console.print("rotate: its prefixes mean nothing until `rotation.kind=pca` or `jobs rotate`; NC: no commercial use")
     return 0

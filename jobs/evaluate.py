@@ -10,7 +10,6 @@ Owns the order of events; the arithmetic is in `pipelines.evaluation`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from jobs.options import ConfigFile, Overrides
 from pipelines.evaluation.baselines import make_baseline
 from pipelines.evaluation.cascade import Stages, cheapest_as_good, frontier, judge
 from pipelines.evaluation.folders import CLEAN
@@ -38,15 +38,12 @@ from schemas.config.evaluation import EvaluateConfig
 _POWERS = tuple(1 << power for power in range(3, 20))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("config", help="TOML file; examples are in jobs/configs/evaluate/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+def main(config_file: ConfigFile, /, *, overrides: Overrides = None) -> int:
+    """Measure tables or encoders at every dim, beside baselines, with intervals and a report.
 
-
-def main(args: argparse.Namespace) -> int:
-    """Evaluate, print the table, and say where the rest is."""
-    config, console = load_config(EvaluateConfig, args.config, args.set), Console()
+    The results are printed, and written as metrics.json and report.html into the folder that the config names.
+    """
+    config, console = load_config(EvaluateConfig, config_file, overrides or ()), Console()
     results = run(config, console)
     print_results(results, console)
     for path in write_results(results, Path(config.folder)):

@@ -2,73 +2,81 @@
 
 from __future__ import annotations
 
-import argparse
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.options import add_storage, storage_of
+from jobs.options import Flag, Storage, TableAddress
 from pipelines.funnel import Funnel, Goal
 from pipelines.tables.table import VectorTable
+from schemas.config import StorageConfig
 from schemas.errors import ConfigError
 from schemas.plans import FunnelStage, Home
 
 _STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("table", help="address of the table")
-    parser.add_argument(
-        "--recall", type=_fraction, default=0.95, help="the 95 %% interval must lie above it (default 0.95)"
-    )
-    parser.add_argument("--k", type=int, default=10, help="results per query (default 10)")
-    parser.add_argument(
-        "--home",
-        choices=get_args(Home),
-        default="memory",
-        help="memory: codes and vectors in RAM; codes: only codes, vectors are read; lake: all is read",
-    )
-    parser.add_argument("--bytes", type=int, metavar="N", help="bytes of RAM that a vector may take (default: any)")
-    parser.add_argument(
-        "--stages",
-        metavar="DIMS[:PRECISION]:KEEP,...",
-        help="measure stages of your own instead of choosing some: 64:500,256:10 or 256:pq4x64:200,256:int8:20,256:10",
-    )
-    parser.add_argument(
-        "--objective", choices=["latency", "throughput"], default="latency", help="one query at a time, or many a call"
-    )
-    parser.add_argument(
-        "--held-out", type=int, metavar="N", help="rows to ask with (default: as many as the interval needs)"
-    )
-    parser.add_argument(
-        "--queries", metavar="FILE", help="ask with the lines of this file instead of rows of the table"
-    )
-    parser.add_argument("--card", action="store_true", help="print the stored card and tune nothing")
-    add_storage(parser)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What a funnel is tuned for.
+
+    Attributes:
+        recall: Recall target; the 95 % interval of the measured recall must lie above it.
+        k: Results per query.
+        home: Where the funnel keeps its data. memory: codes and vectors in RAM; codes: only codes in RAM, vectors are
+            read; lake: everything is read.
+        bytes_per_vector: Largest number of bytes of RAM that one vector may take. Default: no limit.
+        stages: Measure these stages instead of choosing some, as dims:keep or dims:precision:keep, separated by commas:
+            64:500,256:10 or 256:pq4x64:200,256:int8:20,256:10.
+        objective: Tune for one query at a time (latency) or for many in one call (throughput).
+        held_out: Number of the table's rows to use as queries. Default: as many as the interval needs.
+        queries: Use the lines of this file as queries, instead of rows of the table.
+        card: Print the stored recall card and tune nothing.
+    """
+
+    recall: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.95
+    k: int = 10
+    home: Home = "memory"
+    bytes_per_vector: Annotated[int | None, Parameter(name="--bytes")] = None
+    stages: Annotated[str | None, Parameter(metavar="DIMS[:PRECISION]:KEEP,...")] = None
+    objective: Literal["latency", "throughput"] = "latency"
+    held_out: Annotated[int | None, Parameter(metavar="N")] = None
+    queries: Annotated[str | None, Parameter(metavar="FILE")] = None
+    card: Flag = False
 
 
-def main(args: argparse.Namespace) -> int:
-    """Tune, and print the recall card."""
-    table = VectorTable.open(args.table, storage=storage_of(args))
+def main(address: TableAddress, /, *, options: Options = Options(), storage: Storage = StorageConfig()) -> int:
+    """Tune a funnel to a recall target at the lowest measured cost.
+
+    The funnel and its recall card are stored with the table, where `mlake search` finds them.
+    """
+    table = VectorTable.open(address, storage=storage)
     console = Console()
-    if args.card:
-        tuned = Funnel.stored(table, args.home)
+    if options.card:
+        tuned = Funnel.stored(table, options.home)
     else:
         goal = Goal(
-            recall=args.recall, k=args.k, objective=args.objective, queries=args.held_out, bytes_per_vector=args.bytes
+            recall=options.recall,
+            k=options.k,
+            objective=options.objective,
+            queries=options.held_out,
+            bytes_per_vector=options.bytes_per_vector,
         )
         funnel = Funnel.build(
             table,
-            goal,
-            home=args.home,
-            queries=_lines(args.queries),
-            stages=args.stages and parse_stages(args.stages),
+            home=options.home,
+            queries=_lines(options.queries),
+            goal=goal,
+            stages=None if options.stages is None else parse_stages(options.stages),
         )
-        tuned = Funnel.stored(funnel.table, args.home)
+        tuned = Funnel.stored(funnel.table, options.home)
     stages = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
     console.print(f"[bold]{stages}[/], home: {tuned.plan.home}", highlight=False, soft_wrap=True)
     console.print(str(tuned.card), soft_wrap=True, highlight=False)
@@ -114,10 +122,3 @@ def _lines(path: str | None) -> list[str] | None:
             f"--queries {path}: a funnel is tuned on one half and vouched for on the other; give more lines"
         )
     return lines
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value

@@ -1,20 +1,29 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, each with its help text.
+
+Owns the names and help texts that must read the same in every verb. An option of one verb only stands in its module.
+"""
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
 
 from schemas.config import StorageConfig
 
+Flag = Annotated[bool, Parameter(show_default=False)]
 
-def add_storage(parser: argparse.ArgumentParser) -> None:
-    """Declare where S3 is, for verbs without a config file."""
-    group = parser.add_argument_group("storage", "for tables on S3; credentials come from the boto3 chain")
-    group.add_argument("--endpoint", help="URL of an S3-compatible store")
-    group.add_argument("--region", help="region of the bucket")
-    group.add_argument("--profile", help="profile of the shared AWS config")
-
-
-def storage_of(args: argparse.Namespace) -> StorageConfig:
-    """Return what `add_storage` declared."""
-    return StorageConfig(endpoint=args.endpoint, region=args.region, profile=args.profile)
+ConfigFile = Annotated[str, Parameter(name="config", help="TOML file; examples are in jobs/configs/.")]
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(name="--set", metavar="KEY=VALUE", help="Override one setting of the config. May be repeated."),
+]
+DryRun = Annotated[Flag, Parameter(help="Print the plan and change nothing.")]
+Log = Annotated[
+    Literal["screen", "json"], Parameter(help="Progress as bars on the screen, or as one JSON object a line.")
+]
+TableAddress = Annotated[str, Parameter(name="table", help="Address of the table: a local path or an s3:// URL.")]
+Storage = Annotated[
+    StorageConfig,
+    Parameter(name="*", group=Group("Storage", help="For tables on S3. Credentials come from the boto3 chain.")),
+]

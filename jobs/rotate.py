@@ -5,7 +5,6 @@ The rotation is fitted by one exact pass over all vectors, and applied to them w
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from cluster.actors import ActorPool
 from cluster.session import connect, plan_pool
-from jobs.options import add_storage, storage_of
+from jobs.options import Storage, TableAddress
 from pipelines.evaluation import recall_by_dim
 from pipelines.tables.rotate import check_rotatable, land_rotation, moments_of, rotate_fragments
 from pipelines.tables.rotations import save_rotation
@@ -80,15 +79,12 @@ class Rotator:
         return {"fragments": self._fragments}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("table", help="address of the table")
-    add_storage(parser)
+def main(address: TableAddress, /, *, storage: Storage = StorageConfig()) -> int:
+    """Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.
 
-
-def main(args: argparse.Namespace) -> int:
-    """Rotate, and show what each dim found before and finds now."""
-    done = run(args.table, storage_of(args))
+    For encoders that are not Matryoshka-trained. Prints the recall of each dim before and after.
+    """
+    done = run(address, storage)
     grid = Table("dims", "recall@10 before", "after", title=f"{done.table.uri}, version {done.table.dataset.version}")
     for dim, before, after in zip(done.dims, done.before, done.after, strict=True):
         grid.add_row(str(dim), f"{before:.3f}", f"{after:.3f}")

@@ -2,65 +2,96 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
+from cyclopts import Group, Parameter, Token
+from cyclopts.validators import LimitedChoice
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import add_storage, storage_of
+from jobs.options import Flag, Storage, TableAddress
 from pipelines.funnel import Funnel
 from pipelines.tables.table import VectorTable
+from schemas.config import StorageConfig
 from schemas.errors import InputError
 
 _IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _Search = Callable[[str | bytes], pa.Table]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("table", help="address of the table")
-    parser.add_argument("query", help="words, an image file, or - for one query per line of stdin")
-    parser.add_argument("--k", type=int, default=10, help="rows per query (default 10)")
-    parser.add_argument("--where", metavar="SQL", help='search only rows that satisfy this, e.g. "shard = 3"')
-    parser.add_argument("--columns", nargs="+", metavar="NAME", help="columns to print (default: id and the kept ones)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dims", type=int, help="compare only this many dims; scores are cosines at these")
-    how.add_argument("--exact", action="store_true", help="compare every row at full width, even if there is a funnel")
-    how.add_argument("--recall", type=float, help="recall to aim for, where the funnel's card has it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per row found")
-    add_storage(parser)
+_ONE_OF = Group("Ways to search", help="At most one of these.", validator=LimitedChoice())
 
 
-def main(args: argparse.Namespace) -> int:
-    """Search once, or once per line; everything is loaded once."""
+def _split(_: object, tokens: Sequence[Token]) -> list[str]:
+    return [name for token in tokens for name in token.value.split(",")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What to return for a query, and how to search.
+
+    Attributes:
+        k: Rows per query.
+        where: Search only the rows that satisfy this SQL, for example "shard = 3".
+        columns: Columns to print, separated by spaces or commas. Default: the id and the kept columns.
+        dims: Compare only this many dims; scores are cosines at these.
+        exact: Compare every row at full width, even if there is a funnel.
+        recall: Recall to aim for, out of those on the funnel's card.
+        as_json: Print one JSON object per row found.
+    """
+
+    k: int = 10
+    where: Annotated[str | None, Parameter(metavar="SQL")] = None
+    columns: Annotated[list[str] | None, Parameter(metavar="NAME...", consume_multiple=True, converter=_split)] = None
+    dims: Annotated[int | None, Parameter(group=_ONE_OF)] = None
+    exact: Annotated[Flag, Parameter(group=_ONE_OF)] = False
+    recall: Annotated[float | None, Parameter(group=_ONE_OF)] = None
+    as_json: Annotated[Flag, Parameter(name="--json")] = False
+
+
+def main(
+    address: TableAddress,
+    query: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    options: Options = Options(),
+    storage: Storage = StorageConfig(),
+) -> int:
+    """Search a table by words, by an image, or by each line of stdin.
+
+    Args:
+        query: Words, an image file, or - for one query per line of stdin.
+    """
     console = Console()
-    search = _searcher(args)
-    for query in _queries(args.query):
-        rows = search(_read(query)).to_pylist()
-        if args.json:
+    search = _searcher(VectorTable.open(address, storage=storage), options, is_one=query != "-")
+    for asked in _queries(query):
+        rows = search(_read(asked)).to_pylist()
+        if options.as_json:
             for row in rows:
-                print(json.dumps({"query": query, **row}, default=str), flush=True)
+                print(json.dumps({"query": asked, **row}, default=str), flush=True)
         else:
-            console.print(_grid(query, rows) if rows else f"{query}: nothing found", highlight=False)
+            console.print(_grid(asked, rows) if rows else f"{asked}: nothing found", highlight=False)
     return 0
 
 
-def _searcher(args: argparse.Namespace) -> _Search:
+def _searcher(table: VectorTable, options: Options, *, is_one: bool) -> _Search:
     """Return the search to use: exact where asked for, else the table's funnel; in RAM only if many queries come."""
-    table = VectorTable.open(args.table, storage=storage_of(args))
-    is_one, homes = args.query != "-", Funnel.homes(table)
+    homes = Funnel.homes(table)
     # A funnel in RAM reads the whole table before its first answer.
     home = homes[-1 if is_one else 0] if homes else None
-    is_worth_it = home == "lake" or not is_one or args.recall is not None
-    if args.dims or args.exact or home is None or not is_worth_it:
-        return lambda query: table.search(query, args.k, dims=args.dims, where=args.where, columns=args.columns)
+    is_worth_it = home == "lake" or not is_one or options.recall is not None
+    k, where, columns = options.k, options.where, options.columns
+    if options.dims or options.exact or home is None or not is_worth_it:
+        return lambda query: table.search(query, k, dims=options.dims, where=where, columns=columns)
     funnel = Funnel.open(table, home=home)
-    return lambda query: funnel.search(query, args.k, args.where, recall=args.recall, columns=args.columns)
+    return lambda query: funnel.search(query, k, where, recall=options.recall, columns=columns)
 
 
 def _queries(given: str) -> Iterator[str]:

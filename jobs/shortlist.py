@@ -9,21 +9,22 @@ Owns the order of events. Every step looks at what is there already, so the same
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
 from cluster.actors import ActorPool
 from cluster.session import Pool, connect, plan_pool
+from jobs.options import ConfigFile, DryRun, Overrides
 from pipelines.shortlist.agreement import Agreement, agreement
 from pipelines.shortlist.lists import commit_lists, plan_lists, read_lists, search_task
 from pipelines.shortlist.planning import lists_uri, open_lists
@@ -63,19 +64,24 @@ class Summary:
     lists: str | None = None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("config", help="TOML file; examples are in jobs/configs/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the agreement between dims: SVG, PNG or PDF")
+def main(
+    config_file: ConfigFile,
+    /,
+    *,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    plot: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+) -> int:
+    """Add prefix columns and their indexes; list the nearest rows of every query at every dim.
 
+    Every step looks at what is there, so that the same command resumes, and takes in new rows.
 
-def main(args: argparse.Namespace) -> int:
-    """Add prefixes, index them, make the lists, and say what came of it."""
-    config = load_config(ShortlistConfig, args.config, args.set)
+    Args:
+        plot: Draw the agreement between dims into this file: SVG, PNG or PDF.
+    """
+    config = load_config(ShortlistConfig, config_file, overrides or ())
     console = Console(highlight=False)
-    if args.dry_run:
+    if dry_run:
         _print_plan(config, console)
         return 0
     summary = run(config)
@@ -85,8 +91,8 @@ def main(args: argparse.Namespace) -> int:
         console.print(f"{summary.lists}: {summary.searches} searches")
         report = _agreement(summary.lists, config)
         _print_agreement(report, console)
-        if args.plot:
-            report.plot(args.plot)
+        if plot:
+            report.plot(plot)
     return 0
 
 

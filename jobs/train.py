@@ -9,7 +9,6 @@ The same command goes on from the last checkpoint, to the same weights as if it 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from cluster.session import connect
 from cluster.stopping import Stop
+from jobs.options import ConfigFile, DryRun, Log, Overrides
 from pipelines.tables.table import VectorTable
 from pipelines.training.checkpoint import FILE
 from pipelines.training.frozen import read_frozen
@@ -38,22 +38,19 @@ from schemas.config import load_config
 from schemas.config.training import TrainConfig
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument("config", help="TOML file; examples are in jobs/configs/train/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    parser.add_argument("--dry-run", action="store_true", help="read the data, say what would be done, train nothing")
-    parser.add_argument("--log", choices=["screen", "json"], default="screen", help="json: one JSON object a line")
+def main(
+    config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "screen"
+) -> int:
+    """Train a Matryoshka model on shards, or a head on the vectors of a table; the same command resumes.
 
-
-def main(args: argparse.Namespace) -> int:
-    """Train, and say what came of it."""
-    config = load_config(TrainConfig, args.config, args.set)
-    console = Console(stderr=args.log == "json", highlight=False)
-    if args.dry_run:
+    A resumed run ends with the same weights as one that never stopped.
+    """
+    config = load_config(TrainConfig, config_file, overrides or ())
+    console = Console(stderr=log == "json", highlight=False)
+    if dry_run:
         _print_plan(config, console)
         return 0
-    is_stopped = run(config, console, log=args.log)
+    is_stopped = run(config, console, log=log)
     if is_stopped:
         console.print("stopped as asked; the same command goes on from here")
         return 130

@@ -1,49 +1,115 @@
-"""The command line: every verb is there, and every ending has its exit code."""
+"""The command line: every verb and option explains itself, and every ending has its exit code."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from cyclopts import App
 
-from jobs.__main__ import VERBS, main
+from jobs.__main__ import VERBS, command_line, main
+from pipelines.tables.table import VectorTable
+from schemas import __version__
 from schemas.errors import ConfigError, LakeError, RunError, ShardsFailed
 
 
+def verb_app(verb: str) -> App:
+    app = command_line(chosen=verb)[verb]
+    assert isinstance(app, App)
+    return app
+
+
+@pytest.fixture(autouse=True)
+def narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
-    assert ended.value.code == 0
-    words = capsys.readouterr().out
-    assert VERBS[verb].split()[0] in words
-    parser = argparse.ArgumentParser()
-    importlib.import_module(f"jobs.{verb}").add_arguments(parser)
-    assert [action.dest for action in parser._actions if not action.help] == []
+def test_every_verb_and_option_has_a_help_text(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = " ".join(" ".join(lines).split())
+    summary, example = VERBS[verb]
+    assert summary in words
+    assert example in words
+    assert max(map(len, lines)) <= 80
+    options = list(verb_app(verb).assemble_argument_collection(parse_docstring=True))
+    assert [option.name for option in options if option.show and not option.parameter.help] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_example_of_every_verb_is_a_valid_command(verb: str) -> None:
+    program, *words = shlex.split(VERBS[verb][1])
+    assert program == "mlake"
+    command, _, _ = command_line(chosen=verb).parse_args(words, exit_on_error=False)
+    assert command.__module__ == f"jobs.{verb}"
 
 
 def test_all_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    words = " ".join(capsys.readouterr().out.split())
-    assert all(f"{verb} {help_text}" in words for verb, help_text in VERBS.items())
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = " ".join(" ".join(lines).replace("│", "").split())
+    assert all(f"{verb} {summary}" in words for verb, (summary, _) in VERBS.items())
+    assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize("argv", [[], ["embedd"], ["embed"], ["embed", "x.toml", "--nonsense"]])
-def test_a_command_line_that_means_nothing_is_refused(argv: list[str]) -> None:
+def test_help_and_version_import_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import sys; from jobs.__main__ import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'ray', 'lance', 'pyarrow', 'numpy'} & set(sys.modules); print(heavy); sys.exit(code)"
+    )
+    for flag, said in ("--help", "embed"), ("--version", __version__):
+        done = subprocess.run([sys.executable, "-c", program, flag], capture_output=True, text=True, check=True)
+        assert said in done.stdout
+        assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["embedd"],
+        ["embed"],
+        ["embed", "x.toml", "--nonsense"],
+        ["embed", "x.toml", "--log", "yaml"],
+        ["search", "t.lance", "words", "--dims", "64", "--exact"],
+        ["search", "t.lance", "words", "--k", "ten"],
+        ["funnel", "t.lance", "--recall", "1.5"],
+    ],
+)
+def test_a_command_line_that_means_nothing_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2
+    assert capsys.readouterr().err
 
 
-def raising(error: BaseException) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:
+def test_an_unknown_verb_names_its_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["embedd"])
+    assert 'Did you mean "embed"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "columns", [["--columns", "a", "b"], ["--columns", "a", "--columns", "b"], ["--columns", "a,b"]]
+)
+def test_several_columns_may_be_written_in_three_ways(columns: list[str]) -> None:
+    for words in (["t.lance", "-", *columns, "--k", "3"], ["--k", "3", *columns, "--", "t.lance", "-"]):
+        _, given, _ = command_line(chosen="search").parse_args(["search", *words], exit_on_error=False)
+        assert given.arguments["options"].columns == ["a", "b"]
+        assert given.arguments["options"].k == 3
+        assert given.args == ("t.lance", "-")
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
         raise error
 
-    return run
+    return call
 
 
 @pytest.mark.parametrize(
@@ -54,7 +120,7 @@ def raising(error: BaseException) -> Callable[[argparse.Namespace], int]:
         (RunError("could not"), 1, "error: could not"),
         (ShardsFailed({"a.tar": "broken"}, 3), 1, "1 of 3 shards failed"),
         (KeyboardInterrupt(), 130, "stopped; the same command resumes"),
-        (OSError("LanceError(IO): no space, /x/y/local.rs:1:2"), 1, "error: LanceError(IO): no space; when that is"),
+        (OSError("LanceError(IO): no space, /x/y/local.rs:1:2"), 1, "error: LanceError(IO): no space; fix the cause"),
         (BrokenPipeError(), 0, ""),
     ],
 )
@@ -65,14 +131,14 @@ def test_every_ending_has_its_code_and_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("jobs.clean.main", raising(error))
+    monkeypatch.setattr(VectorTable, "open", raising(error))
     assert main(["clean", "t.lance"]) == code
-    words = capfd.readouterr().err
+    words = " ".join(capfd.readouterr().err.split())
     assert said in words
     assert "Traceback" not in words
 
 
 def test_an_error_of_our_own_making_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.clean.main", raising(ZeroDivisionError()))
+    monkeypatch.setattr(VectorTable, "open", raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         main(["clean", "t.lance"])
