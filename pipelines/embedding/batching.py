@@ -129,7 +129,7 @@ class BatchBudget:
             # Few texts are as long as they may be: a window of so many full ones would be far too large.
             window = max(1, window * min(longest, _TYPICAL_TOKENS) // longest)
             return cls(units=units, rows=config.batch, ceiling=units, window_batches=window, pads=pads)
-        start, ceiling = _AUTO_UNITS[modality if pads else "ragged", pick_device(config).type]
+        start, ceiling = _AUTO_UNITS[modality if pads else "ragged", pick_device(config.device, "encoder.device").type]
         return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window, pads=pads)
 
     def plan(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

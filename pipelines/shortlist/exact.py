@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from pipelines.storage.device import pick_device
 from pipelines.vectors.matryoshka import cut
 from schemas.config import ExactConfig
 
@@ -84,7 +85,7 @@ class ExactSearch:
             query_ids: Ids of the queries: a row with its query's own id is left out. None leaves none out.
         """
         self._query_ids = query_ids
-        self._device = pick_device(config.device)
+        self._device = pick_device(config.device, "exact.device")
         self._product = _Product(len(queries_QD), self._device, config.precision)
         queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32)).to(self._device)
         self._dims = {dim: _Dim(cut(queries, dim), k, self._product.dtype) for dim in sorted(set(dims))}
@@ -297,13 +298,6 @@ def _descending(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """Map float32 scores to integers of 32 bits, in reverse order."""
     bits = scores.view(np.int32)
     return np.int64(0x7FFFFFFF) - np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64)
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the named device; `auto` is CUDA where there is a GPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 class _Product:

@@ -1,1 +1,1 @@
-"""Where bytes are: addresses, S3, atomic files, the device, and threads that read ahead."""
+"""Where bytes and arithmetic are: addresses, S3, retries, atomic files, the device, threads that read ahead."""

@@ -1,4 +1,4 @@
-"""Addresses of tables and of their companions."""
+"""Addresses of tables, of their companions, and of objects in S3."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from pathlib import Path
 
 
 def absolute(uri: str) -> str:
-    """Return a table address that means the same in every process: local paths become absolute."""
+    """Make an address valid in every process: local paths become absolute, others stay as they are."""
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
 def sibling(uri: str, suffix: str) -> str:
-    """Return the address of a table's companion: `sibling("x/laion.lance", "rejects")` is `x/laion.rejects.lance`."""
+    """Name a companion of a table: `sibling("x/laion.lance", "rejects")` is `x/laion.rejects.lance`."""
     return f"{uri.rstrip('/').removesuffix('.lance')}.{suffix}.lance"
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key; a slash at the end of the key stays."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key

@@ -1,22 +1,36 @@
-"""The one choice of the device that arithmetic runs on."""
+"""The one choice of the torch device that arithmetic runs on."""
 
 from __future__ import annotations
 
 import torch
 
-from schemas.config import EncoderConfig
 from schemas.errors import ConfigError
 
 
-def pick_device(config: EncoderConfig) -> torch.device:
-    """Return CUDA where there is a GPU and `device` allows it, else the CPU.
+def pick_device(device: str = "auto", setting: str = "device", index: int | None = None) -> torch.device:
+    """Return the torch device that a config names.
+
+    Args:
+        device: `auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or another name that torch knows.
+        setting: Full name of the setting, for the message of an error.
+        index: Number of this worker; on a machine with several GPUs, each worker takes the next. None is torch's default.
 
     Raises:
-        ConfigError: `device = "cuda"` and there is none.
+        ConfigError: torch cannot use the device here.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("encoder.device=cuda, but torch sees no GPU here; use --set encoder.device=auto")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    has_gpu = torch.cuda.is_available()
+    if device == "auto":
+        device = "cuda" if has_gpu else "cpu"
+    if device.startswith("cuda") and not has_gpu:
+        raise ConfigError(f"{setting}={device}, but torch sees no GPU here; use --set {setting}=auto")
+    if device == "cuda":
+        return torch.device("cuda", None if index is None else index % torch.cuda.device_count())
+    try:
+        return torch.empty(0, device=device).device
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{setting}={device}: {str(error).splitlines()[0]}; allowed: auto, cpu, cuda, or another device of torch"
+        ) from None
 
 
 def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:

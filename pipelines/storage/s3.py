@@ -1,10 +1,16 @@
-"""S3: the one client, and what Lance's object store wants to know."""
+"""The one S3 client, and the S3 options of Lance.
+
+Credentials come from the boto3 chain (environment, profile, instance role) and nowhere else. Owns time-outs and retries
+of the client. Does not translate its errors: what a missing object means depends on who asks.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import ProfileNotFound
 
 from schemas.config import StorageConfig
@@ -13,9 +19,32 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 20
+_CONNECTIONS = 64
+_TRIES = 5
+
+
+@cache
+def s3_client(storage: StorageConfig) -> S3Client:
+    """Return the boto3 client of a store; there is one per process and config, and threads may share it.
+
+    Raises:
+        ConfigError: The named profile does not exist.
+    """
+    config = Config(
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        max_pool_connections=_CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": _TRIES},
+        s3={"addressing_style": "path"} if storage.endpoint else None,
+        response_checksum_validation="when_required",
+    )
+    return _session(storage).client("s3", endpoint_url=storage.endpoint, config=config)
+
 
 def lance_options(storage: StorageConfig) -> dict[str, str] | None:
-    """Return Lance `storage_options` for S3, or None where the defaults do.
+    """Return Lance's `storage_options` for S3, or None where its defaults are right.
 
     Without a profile Lance finds credentials by itself (environment, web identity, instance role) and renews them.
 
@@ -30,26 +59,16 @@ def lance_options(storage: StorageConfig) -> dict[str, str] | None:
             options["allow_http"] = "true"
     if storage.region:
         options["aws_region"] = storage.region
-    if storage.profile:
-        try:
-            found = boto3.Session(profile_name=storage.profile).get_credentials()
-        except ProfileNotFound as error:
-            raise ConfigError(f"storage.profile: {error}") from None
-        if found is not None:
-            frozen = found.get_frozen_credentials()
-            options |= {"aws_access_key_id": frozen.access_key or "", "aws_secret_access_key": frozen.secret_key or ""}
-            if frozen.token:
-                options["aws_session_token"] = frozen.token
+    if storage.profile and (found := _session(storage).get_credentials()) is not None:
+        frozen = found.get_frozen_credentials()
+        options |= {"aws_access_key_id": frozen.access_key or "", "aws_secret_access_key": frozen.secret_key or ""}
+        if frozen.token:
+            options["aws_session_token"] = frozen.token
     return options or None
 
 
-def split_s3(uri: str) -> tuple[str, str]:
-    """Split `s3://bucket/key` into bucket and key."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key.rstrip("/")
-
-
-def s3_client(storage: StorageConfig) -> S3Client:
-    """Return a boto3 client for the configured store."""
-    session = boto3.Session(profile_name=storage.profile, region_name=storage.region)
-    return session.client("s3", endpoint_url=storage.endpoint)
+def _session(storage: StorageConfig) -> boto3.Session:
+    try:
+        return boto3.Session(profile_name=storage.profile, region_name=storage.region)
+    except ProfileNotFound as error:
+        raise ConfigError(f"storage.profile: {error}") from None

@@ -126,19 +126,6 @@ def fit(
     return _Fit(task, data, recipe, folder, watch).run(valid)
 
 
-def device_of(run: RunConfig) -> torch.device:
-    """Return CUDA where there is a GPU and the config allows it, this worker's own where there are several.
-
-    Raises:
-        ConfigError: `device = "cuda"` and there is none.
-    """
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device=cuda, but torch sees no GPU here; use --set run.device=auto")
-    if run.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", rank() % torch.cuda.device_count())
-
-
 def dtype_of(run: RunConfig, device: torch.device) -> torch.dtype:
     """Return the arithmetic of a run's products.
 

@@ -1,1 +1,1 @@
-"""Vectors as numbers: cutting, rotating, and their way between Arrow and numpy."""
+"""Vectors as numbers: prefixes, rotations, and conversion between Arrow and numpy."""

@@ -1,7 +1,7 @@
-"""Orthonormal rotations: what gives an encoder that is not Matryoshka-trained an honest ladder.
+"""Orthonormal rotations: they make the prefixes of an encoder that is not Matryoshka-trained useful.
 
-A rotation leaves every full-width score as it is and sorts the dims by variance, so that a prefix keeps as much of the
-vectors as any linear map to that many dims can. Shapes: B rows, D width.
+A rotation changes no full-width score. It sorts the dims by variance, so a prefix keeps as much of the vectors as any
+linear map to that many dims can. Owns the PCA fit; owns no storage (`tables/rotations.py`). Shapes: B rows, D width.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.vectors.arrays import Floats
 from schemas.columns import Ladder
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """An orthonormal matrix and how much each of its output dims carries.
+    """An orthonormal matrix, and the share of the variance in each of its output dims.
 
     Attributes:
         matrix_DD: float32, rows are output dims in descending order of variance.
@@ -32,12 +31,12 @@ class Rotation:
     explained_D: Floats
 
     def apply(self, x_BD: Floats) -> Floats:
-        """Rotate rows; lengths and angles stay as they are, up to float error."""
+        """Rotate rows (B, D); lengths and angles change by float error only."""
         return x_BD @ self.matrix_DD.T
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over the matrix."""
+        """Hash of the matrix, 16 hex digits."""
         return hashlib.sha256(np.ascontiguousarray(self.matrix_DD).tobytes()).hexdigest()[:16]
 
     @property
@@ -49,7 +48,7 @@ class Rotation:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a PCA needs to know of any number of rows, in O(D²) memory. Parts fitted apart add up to the exact whole.
+    """Sums over rows from which a PCA is fitted, in O(D²) memory. The sums of two parts add up to those of the whole.
 
     Attributes:
         count: Rows seen.

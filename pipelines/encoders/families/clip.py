@@ -27,7 +27,7 @@ class ClipEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
-        self._spec, self._device = spec, pick_device(config)
+        self._spec, self._device = spec, pick_device(config.device, "encoder.device")
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
         self._model = load_model(spec, config, self._device)

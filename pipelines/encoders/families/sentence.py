@@ -35,7 +35,7 @@ class SentenceEncoder:
         where, revision = _source(spec, config)
         if Path(where).is_dir() and not (Path(where) / "modules.json").exists():
             raise EncoderError(f"{where} has no modules.json, so it does not say how {spec.name} pools its tokens")
-        self._device, self._steps = pick_device(config), spec.steps
+        self._device, self._steps = pick_device(config.device, "encoder.device"), spec.steps
         hush()
         self._model = SentenceTransformer(
             where,

@@ -32,7 +32,7 @@ class TimmEncoder:
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
         name = f"local-dir:{local_path(config.path)}" if config.path else f"hf-hub:{spec.repo}"
-        self._steps, self._device = spec.steps, pick_device(config)
+        self._steps, self._device = spec.steps, pick_device(config.device, "encoder.device")
         self._dtype, self._rule = torch_dtype(spec, config, self._device), _rule(spec, config)
         model = timm.create_model(name, pretrained=True, num_classes=0)
         self._model: Any = model.to(self._device, self._dtype, memory_format=torch.channels_last).eval()

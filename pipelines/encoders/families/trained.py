@@ -41,7 +41,7 @@ class TrainedEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device."""
-        self._spec, self._device = spec, pick_device(config)
+        self._spec, self._device = spec, pick_device(config.device, "encoder.device")
         self._dtype = torch_dtype(spec, config, self._device)
         towers = load_towers(local_path(config.path or ""))
         self._towers = {modality: tower.to(self._device) for modality, tower in towers.items()}

@@ -23,7 +23,7 @@ class TransformerEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
-        self._spec, self._device = spec, pick_device(config)
+        self._spec, self._device = spec, pick_device(config.device, "encoder.device")
         self._model = load_model(spec, config, self._device)
         if config.compile:
             self._model.compile(dynamic=True)

@@ -58,7 +58,7 @@ class VisionEncoder:
         """
         if spec.pooling != "cls":
             raise EncoderError(f"{spec.name}: pooling {spec.pooling!r} is not known for image models; allowed: cls")
-        self._spec, self._device = spec, pick_device(config)
+        self._spec, self._device = spec, pick_device(config.device, "encoder.device")
         self._rule = image_rule(spec, config)
         self._dtype = torch_dtype(spec, config, self._device)
         self._model = load_model(spec, config, self._device)

@@ -65,7 +65,7 @@ class WordLlamaEncoder:
     def __init__(self, config: EncoderConfig) -> None:
         """Load the token vectors (32000, 256) onto the device."""
         weights = load_file(_package(config) / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
-        self._device = pick_device(config)
+        self._device = pick_device(config.device, "encoder.device")
         self._bag = torch.nn.EmbeddingBag.from_pretrained(weights.float(), mode="mean").to(self._device).eval()
 
     @torch.inference_mode()
