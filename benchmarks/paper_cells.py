@@ -22,8 +22,10 @@ import torch
 from benchmarks.data import fashion_mnist
 from benchmarks.train import KINDS, Stepper
 from benchmarks.train import parse as training_options
+from pipelines.storage.atomic_files import atomic_path
+from pipelines.storage.device import pick_device
 from pipelines.training.data import Arrays, shift_and_flip
-from pipelines.training.loop import device_of, dtype_of, fit
+from pipelines.training.loop import dtype_of, fit
 from pipelines.training.tasks import ImageClassifier, features
 from schemas.config.training import LossConfig, ModelConfig, OptimiserConfig, Recipe, RunConfig
 
@@ -156,10 +158,9 @@ def cells_of(architecture: Architecture, seed: int, images: int) -> Iterator[Cel
 
 def train_cell(cell: Cell, folder: Path) -> None:
     """Train a model and keep what it says of the images in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = _path(cell, folder).with_suffix(".unfinished.npz")
-    np.savez(unfinished, **_train(cell))
-    unfinished.rename(_path(cell, folder))
+    found = _train(cell)
+    with atomic_path(_path(cell, folder)) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **found)
 
 
 def read_cell(cell: Cell, folder: Path) -> Trained:
@@ -200,7 +201,8 @@ def _train(cell: Cell) -> dict[str, npt.NDArray[np.generic]]:
     fit(model, data, Recipe(optimiser=cell.architecture.optimiser, run=cell.run))
     seconds = time.perf_counter() - began
     test, _ = fashion_mnist("t10k")
-    device, dtype = device_of(cell.run), dtype_of(cell.run, device_of(cell.run))
+    device = pick_device(cell.run.device, "run.device")
+    dtype = dtype_of(cell.run, device)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         train_ND, test_QD = features(model, pixels.numpy()), features(model, test)
     with torch.inference_mode():

@@ -25,6 +25,7 @@ from pipelines.evaluation.metrics import Labels
 from pipelines.evaluation.retrieval import Setting, retrieve, settings_for
 from pipelines.evaluation.systems import System, between, fixed, nested
 from pipelines.evaluation.table import LINEAR, measure, probe_scores
+from pipelines.storage.atomic_files import atomic_path
 
 KEEP, KEEPS, K = 200, (200, 100, 50, 25, 10), 10
 COARSE = 16
@@ -59,13 +60,10 @@ def measure_models(models: Models, folder: Path) -> dict[str, Any]:
     """Measure, or read what was measured before from the folder."""
     path = folder / f"{models.architecture.name}-seed{models.seed}-{models.digest}.json"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         found = _measure(models) | {"measured_s": time.perf_counter() - began}
-        path.with_suffix(".unfinished").write_bytes(
-            orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2)
-        )
-        path.with_suffix(".unfinished").rename(path)
+        with atomic_path(path) as unfinished:
+            unfinished.write_bytes(orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2))
     return _with_numbers(orjson.loads(path.read_bytes()))
 
 

@@ -22,7 +22,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.training.loop import device_of, dtype_of
+from pipelines.storage.device import pick_device
+from pipelines.training.loop import dtype_of
 from pipelines.training.schedule import make_optimiser
 from pipelines.training.tasks import ImageClassifier
 from schemas.config.training import LossConfig, ModelConfig, OptimiserConfig, RunConfig
@@ -53,7 +54,7 @@ class Stepper:
         """Build it on the device."""
         torch.manual_seed(0)
         run = RunConfig(precision=args.precision)
-        self._device = device_of(run)
+        self._device = pick_device(run.device, "run.device")
         self._dtype = dtype_of(run, self._device)
         dims = tuple(args.dims[-1:] if kind == "FF" else args.dims)
         model = ModelConfig(image=args.backbone, pixels=args.pixels, channels=args.channels)

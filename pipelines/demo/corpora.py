@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.storage.atomic_files import atomic_path
 from schemas.errors import DependencyMissing, InputError
 
 EMOJI_PIXELS = 160
@@ -96,10 +97,9 @@ def write_shards(corpus: Corpus, folder: Path, advance: Callable[[int], None] = 
         samples = corpus.samples[start : start + corpus.samples_per_shard]
         path = place / f"{corpus.name}-{index:05d}.{corpus.suffix}"
         if not path.exists():
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_bytes(corpus.pack(samples))
-            os.utime(unfinished, (_WRITTEN_AT_S, _WRITTEN_AT_S))
-            unfinished.rename(path)
+            with atomic_path(path) as unfinished:
+                unfinished.write_bytes(corpus.pack(samples))
+                os.utime(unfinished, (_WRITTEN_AT_S, _WRITTEN_AT_S))
             written += 1
         advance(len(samples))
     return written

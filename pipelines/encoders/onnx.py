@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from pipelines.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -58,16 +59,12 @@ def exported(module: torch.nn.Module, example: torch.Tensor, weights_sha256: str
     key = f"{type(module).__qualname__} {tuple(example.shape[1:])} {example.dtype} {torch.__version__} {weights_sha256}"
     path = cache_dir() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _quietly():
             program = torch.onnx.export(
                 module, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
             )
-        # Several processes may export at once; each writes a file of its own, and the last rename wins.
-        handle, fresh = tempfile.mkstemp(suffix=".onnx", dir=path.parent)
-        os.close(handle)
-        cast(torch.onnx.ONNXProgram, program).save(fresh, external_data=False)
-        Path(fresh).replace(path)
+        with atomic_path(path) as unfinished:  # several processes may export at once
+            cast(torch.onnx.ONNXProgram, program).save(unfinished, external_data=False)
     return path
 
 

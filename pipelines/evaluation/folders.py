@@ -24,6 +24,7 @@ from PIL import Image
 from pipelines.encoders.images import ImageRule, decode
 from pipelines.encoders.protocol import BadSample
 from pipelines.evaluation.corruptions import corrupt
+from pipelines.storage.atomic_files import atomic_path
 from schemas.config import LimitsConfig
 from schemas.errors import InputError, ShardNotFound, nearest
 
@@ -215,8 +216,8 @@ def _write(rows: Iterable[Mapping[str, object]], folder: Path, per_shard: int) -
     stream = iter(rows)
     for number, some in enumerate(iter(lambda: list(islice(stream, per_shard)), [])):
         path = folder / f"{number:06d}.parquet"
-        pq.write_table(pa.Table.from_pylist(some), path.with_suffix(".unfinished"), compression="zstd")
-        os.utime(path.with_suffix(".unfinished"), (_WRITTEN_AT_S, _WRITTEN_AT_S))
-        path.with_suffix(".unfinished").rename(path)
+        with atomic_path(path) as unfinished:
+            pq.write_table(pa.Table.from_pylist(some), unfinished, compression="zstd")
+            os.utime(unfinished, (_WRITTEN_AT_S, _WRITTEN_AT_S))
     done.touch()
     return pattern

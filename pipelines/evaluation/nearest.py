@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipelines.storage.device import pick_device
 from pipelines.vectors.matryoshka import cut
 
 Floats = npt.NDArray[np.floating]
@@ -21,7 +22,9 @@ Rows = npt.NDArray[np.int64]
 _QUERIES_AT_ONCE, _SCORES_AT_ONCE = 256, 1 << 27
 
 
-def neighbours(database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, skip_self: bool = False) -> Rows:
+def neighbours(
+    database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, skip_self: bool = False, device: str = "auto"
+) -> Rows:
     """Return the (Q, K) database rows nearest to each query by the first `dim` dims, best first, exactly.
 
     Args:
@@ -30,10 +33,11 @@ def neighbours(database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, ski
         dim: Width of the prefix.
         k: Neighbours wanted; at most N.
         skip_self: Query q is database row q and is not its own neighbour.
+        device: Torch device that compares; `auto` is a GPU if there is one.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim).to(device)
-    queries_QM = cut(torch.from_numpy(np.asarray(queries_QD, np.float32)), dim).to(device)
+    place = pick_device(device)
+    database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim).to(place)
+    queries_QM = cut(torch.from_numpy(np.asarray(queries_QD, np.float32)), dim).to(place)
     at_once = max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // len(database_NM)))
     found = []
     for start in range(0, len(queries_QM), at_once):

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from pipelines.storage.device import pick_device
+
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
@@ -41,7 +43,7 @@ class Probe:
         return found
 
 
-def fit_probe(x_NM: Floats, labels_N: Rows, classes: int, penalty: float = 1e-4) -> Probe:
+def fit_probe(x_NM: Floats, labels_N: Rows, classes: int, penalty: float = 1e-4, device: str = "auto") -> Probe:
     """Fit by L-BFGS over all rows: the mean cross-entropy plus `penalty` / 2 times the squared weights.
 
     Args:
@@ -49,16 +51,17 @@ def fit_probe(x_NM: Floats, labels_N: Rows, classes: int, penalty: float = 1e-4)
         labels_N: Class of each, 0 to C-1.
         classes: C; one without rows is never predicted.
         penalty: On the weights of the standardised columns.
+        device: Torch device that fits; `auto` is a GPU if there is one.
 
     Source: L-BFGS with strong Wolfe line search, Nocedal and Wright 2006, algorithms 7.5 and 3.5.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = pick_device(device)
     mean_M = x_NM.mean(axis=0)
     spread_M = x_NM.std(axis=0)
     # A column without spread says nothing of these rows, so it gets no say about others.
     scale_M = np.divide(1, spread_M, out=np.zeros_like(spread_M), where=spread_M > 1e-6)
-    x, y = torch.from_numpy((x_NM - mean_M) * scale_M).to(device), torch.from_numpy(labels_N).to(device)
-    weight, bias = torch.zeros(classes, x.shape[1], device=device), torch.zeros(classes, device=device)
+    x, y = torch.from_numpy((x_NM - mean_M) * scale_M).to(place), torch.from_numpy(labels_N).to(place)
+    weight, bias = torch.zeros(classes, x.shape[1], device=place), torch.zeros(classes, device=place)
     optimiser = torch.optim.LBFGS(
         [weight, bias], max_iter=_MOST_STEPS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.funnel.faiss_stages import Floats, Positions
-from pipelines.vectors.matryoshka import cut, unit
+from pipelines.vectors.matryoshka import split, unit
 from pipelines.vectors.rotation import fit_pca
 
 # Vectors read in full at once before any bound: they set the score to beat.
@@ -103,9 +103,6 @@ class ProofIndex:
 
 
 def _level(x_ND: Floats, dims: int) -> _Level:
-    # The cut of the identity keeps a prefix and drops the tail, without scaling. The tail's length is taken of the tail
-    # itself: 1 - |prefix|² would lose it to rounding where the prefix is nearly everything.
-    keep_DM = cut(np.eye(x_ND.shape[1], dtype=np.float32), dims)
-    kept_NM = x_ND @ keep_DM
-    tail_N = np.linalg.norm(x_ND - kept_NM @ keep_DM.T, axis=1)
-    return _Level(dims, cut(x_ND, dims), np.linalg.norm(kept_NM, axis=1), tail_N)
+    # The tail's length is that of the tail itself: 1 - |prefix|² loses it to rounding where the prefix is nearly all.
+    head_NM, tail_NT = split(x_ND, (dims, x_ND.shape[1]))
+    return _Level(dims, unit(head_NM), np.linalg.norm(head_NM, axis=1), np.linalg.norm(tail_NT, axis=1))

@@ -15,7 +15,6 @@ from typing import Protocol, cast, get_args
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 from lance import LanceDataset
 from pydantic import ValidationError
 
@@ -28,6 +27,7 @@ from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tune_lake import tune_in_lake
 from pipelines.funnel.tuner import tune_in_memory
+from pipelines.storage.device import pick_device
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
@@ -319,13 +319,8 @@ def _plan_of(stages: Sequence[FunnelStage], home: Home, table: VectorTable) -> P
 def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
     """Return what makes a plan's stages: torch on a device, or FAISS on the processor's cores."""
     if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-            raise ConfigError(
-                f"device {device!r}: {str(error).splitlines()[0]}; leave `device` out for FAISS"
-            ) from None
-        return lambda blocks, rows: TorchStages(plan, blocks, rows, device)
+        chosen = pick_device(device)
+        return lambda blocks, rows: TorchStages(plan, blocks, rows, chosen)
     codebook, width = load_codebook(plan.codebook, table.uri, table.storage), plan.stages[-1].dims
     return lambda blocks, rows: FaissSlices.build(
         codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None

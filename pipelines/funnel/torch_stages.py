@@ -26,16 +26,16 @@ _NUMBERS = 1 << 28
 class TorchStages:
     """Prefixes of a plan's stages on one device."""
 
-    def __init__(self, plan: Plan, blocks: Iterable[Halves], rows: int, device: str) -> None:
+    def __init__(self, plan: Plan, blocks: Iterable[Halves], rows: int, device: torch.device) -> None:
         """Move vectors to the device.
 
         Args:
             plan: Whose stages.
             blocks: float16 unit rows (B, D).
             rows: How many they are in all.
-            device: Name of a torch device.
+            device: Where they are held and compared.
         """
-        self._device = torch.device(device)
+        self._device = device
         width = plan.stages[-1].dims
         held = {stage.dims for stage in plan.stages[:-1]} | ({width} if plan.home == "memory" else set())
         self._prefixes = {

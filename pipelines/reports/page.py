@@ -20,6 +20,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
 
+from pipelines.storage.atomic_files import atomic_path
+
 _COLOURS = ("#0f766e", "#d9480f", "#4c51bf", "#a16207", "#6b7280", "#be185d", "#0369a1", "#65a30d")
 _INK, _FAINT = "#1f2937", "#d6d3cd"
 _STYLE: dict[Any, Any] = {
@@ -175,10 +177,8 @@ def write_report(report: Report, path: Path) -> None:
     """Write the page, whole or not at all. The same report gives the same bytes."""
     template = files("pipelines").joinpath("report.html.j2").read_text()
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(jinja.from_string(template).render(report=report))
-    unfinished.replace(path)
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(jinja.from_string(template).render(report=report))
 
 
 def _draw(plot: Plot) -> str:

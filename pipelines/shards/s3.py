@@ -8,25 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.shards.files import File, glob_regex
 from pipelines.shards.s3_file import FORWARD, SCATTERED, S3File, explain
+from pipelines.storage.addresses import split_s3
+from pipelines.storage.s3 import s3_client
 from schemas.config import StorageConfig
-from schemas.errors import ConfigError, ShardNotFound
+from schemas.errors import ShardNotFound
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-_CONNECT_TIMEOUT_S = 10
-_STALL_TIMEOUT_S = 20
-_CONNECTIONS = 64
-_TRIES = 5
 _HEAD_AT_MOST = 16
 
 
@@ -39,7 +31,7 @@ class S3Store:
         Raises:
             ConfigError: The named profile does not exist.
         """
-        self._client = _client(storage)
+        self._client = s3_client(storage)
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
         """Return those of the objects that are there; many at once are looked up in a listing of what they share."""
@@ -70,7 +62,7 @@ class S3Store:
 
     def neighbours(self, uri: str) -> list[str]:
         """Return names in the folder of an address."""
-        bucket, key = _split(uri)
+        bucket, key = split_s3(uri)
         folder = key[: key.rfind("/") + 1]
         with _explained(uri):
             found = self._client.list_objects_v2(Bucket=bucket, Prefix=folder, Delimiter="/")
@@ -80,11 +72,11 @@ class S3Store:
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
         """Open for reading."""
-        bucket, key = _split(file.uri)
+        bucket, key = split_s3(file.uri)
         return cast(BinaryIO, S3File(self._client, bucket, key, file, FORWARD if is_forward else SCATTERED))
 
     def _head(self, uri: str) -> File | None:
-        bucket, key = _split(uri)
+        bucket, key = split_s3(uri)
         if not key or key.endswith("/"):
             return None
         try:
@@ -95,29 +87,12 @@ class S3Store:
         return File(uri, found["ContentLength"], found["ETag"].strip('"'))
 
     def _list(self, prefix: str) -> Iterator[File]:
-        bucket, key = _split(prefix)
+        bucket, key = split_s3(prefix)
         with _explained(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
                 for found in page.get("Contents", []):
                     if not found["Key"].endswith("/"):
                         yield File(f"s3://{bucket}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
-
-
-@cache
-def _client(storage: StorageConfig) -> S3Client:
-    try:
-        session = boto3.Session(profile_name=storage.profile, region_name=storage.region)
-    except ProfileNotFound as error:
-        raise ConfigError(f"storage.profile: {error}") from None
-    config = Config(
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_STALL_TIMEOUT_S,
-        max_pool_connections=_CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": _TRIES},
-        s3={"addressing_style": "path"} if storage.endpoint else None,
-        response_checksum_validation="when_required",
-    )
-    return session.client("s3", endpoint_url=storage.endpoint, config=config)
 
 
 @contextmanager
@@ -126,8 +101,3 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError) as error:
         raise explain(error, uri) from error
-
-
-def _split(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key

@@ -13,7 +13,7 @@ def pick_device(device: str = "auto", setting: str = "device", index: int | None
     Args:
         device: `auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or another name that torch knows.
         setting: Full name of the setting, for the message of an error.
-        index: Number of this worker; on a machine with several GPUs, each worker takes the next. None is torch's default.
+        index: Number of this worker; on a machine with several GPUs each worker takes the next one.
 
     Raises:
         ConfigError: torch cannot use the device here.
@@ -24,7 +24,7 @@ def pick_device(device: str = "auto", setting: str = "device", index: int | None
     if device.startswith("cuda") and not has_gpu:
         raise ConfigError(f"{setting}={device}, but torch sees no GPU here; use --set {setting}=auto")
     if device == "cuda":
-        return torch.device("cuda", None if index is None else index % torch.cuda.device_count())
+        return torch.device("cuda") if index is None else torch.device("cuda", index % torch.cuda.device_count())
     try:
         return torch.empty(0, device=device).device
     except RuntimeError as error:

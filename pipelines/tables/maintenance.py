@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.storage.s3 import s3_client, split_s3
+from pipelines.storage.addresses import split_s3
+from pipelines.storage.s3 import s3_client
 from pipelines.tables.runs import ALIVE_FOR, living_runs
 from pipelines.tables.table import VectorTable
 from schemas.errors import TableError
@@ -83,7 +84,7 @@ def delete_files(table: VectorTable, paths: Sequence[str]) -> None:
         raise TableError(
             f"{table.uri}: orphans can be deleted from local disks and S3 only; delete {len(paths)} files by hand"
         )
-    bucket, prefix = split_s3(table.uri)
+    bucket, prefix = split_s3(table.uri.rstrip("/"))
     client = s3_client(table.storage)
     for start in range(0, len(paths), _DELETED_AT_ONCE):
         keys: list[ObjectIdentifierTypeDef] = [

@@ -6,12 +6,12 @@ checkpoint holds the weights, the optimiser, and what was measured so far.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipelines.storage.atomic_files import atomic_path
 from schemas.errors import ConfigError
 
 FILE = "checkpoint.pt"
@@ -19,13 +19,8 @@ FILE = "checkpoint.pt"
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Put a checkpoint in place of the last one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{FILE}.unfinished"
-    with unfinished.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / FILE)
+    with atomic_path(folder / FILE) as unfinished:
+        torch.save(state, unfinished)
 
 
 def read_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipelines.storage.device import pick_device
 from pipelines.training.checkpoint import read_checkpoint, write_checkpoint
 from pipelines.training.curves import Curves
 from pipelines.training.data import Batch, Data, mix
@@ -146,7 +147,7 @@ class _Fit:
     def __init__(self, task: Task, data: Data, recipe: Recipe, folder: Path | None, watch: Watch) -> None:
         self._data, self._recipe, self._folder, self._watch = data, recipe, folder, watch
         self._settings, self._run = recipe.optimiser, recipe.run
-        self._device = device_of(self._run)
+        self._device = pick_device(self._run.device, "run.device", rank())
         self._dtype = dtype_of(self._run, self._device)
         self._task = task
         self._module = cast(nn.Module, task).to(self._device)

@@ -1,8 +1,7 @@
 """Nested losses: one base loss at every dim of a ladder, weighed and summed.
 
 The outputs of all dims come from running partial sums: one block of columns after another is multiplied and added on,
-so that all dims together cost one product at full width, forward and backward. Prefixes are therefore sliced here as
-well as in `pipelines.vectors.matryoshka`; nothing else may.
+so that all dims together cost one product at full width, forward and backward.
 
 Shapes: B rows, D full width, M a dim, G dims, C classes (or tokens, or rows of the other side).
 
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.training.ranks import gather_rows, rank, total_over_ranks, world_size
+from pipelines.vectors.matryoshka import prefix, split
 
 Base = Callable[..., Tensor]
 """A loss at one dim: its output, then the targets, to a scalar."""
@@ -46,7 +45,7 @@ class Nested(nn.Module):
 
     Example:
         >>> nested = Nested((8, 16), functional.mse_loss)
-        >>> nested(list(prefixes(x_BD, (8, 16))), y_B)  # doctest: +SKIP
+        >>> nested([prefix(x_BD, dim) for dim in (8, 16)], y_B)  # doctest: +SKIP
     """
 
     weights: Tensor
@@ -94,7 +93,7 @@ class LinearHeads(nn.Module):
         if self.tied:
             head = cast(nn.Linear, self.heads[0])
             return [product + head.bias for product in partial_products(x_BD, head.weight, self.dims)]
-        return [head(x_BD[:, :dim]) for head, dim in zip(self.heads, self.dims, strict=True)]
+        return [head(prefix(x_BD, dim)) for head, dim in zip(self.heads, self.dims, strict=True)]
 
 
 class ClassLoss(nn.Module):
@@ -212,16 +211,11 @@ class SimilarityLoss(nn.Module):
         return nested
 
 
-def prefixes(x_BD: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the first columns of each row at every dim, not normalised: what a base loss of your own may take."""
-    return (x_BD[:, :dim] for dim in dims)
-
-
 def partial_products(x_BD: Tensor, w_CD: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
-    """Yield `x[:, :m] @ w[:, :m].T`, (B, C), for every dim m ascending; sums are kept in float32 or better."""
+    """Yield the products of the prefixes of x and w, (B, C), dims ascending; sums are in float32 or better."""
     total: Tensor | None = None
-    for start, end in pairwise((0, *dims)):
-        block = x_BD[:, start:end] @ w_CD[:, start:end].T
+    for x_BM, w_CM in zip(split(x_BD, dims), split(w_CD, dims), strict=True):
+        block = x_BM @ w_CM.T
         block = block.float() if block.dtype in (torch.bfloat16, torch.float16) else block
         total = block if total is None else total + block
         yield total
@@ -237,8 +231,8 @@ def partial_cosines(x_BD: Tensor, y_CD: Tensor, dims: Sequence[int]) -> Iterator
 def _inverse_norms(x_BD: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
     x_BD = x_BD.float() if x_BD.dtype in (torch.bfloat16, torch.float16) else x_BD
     total_B = x_BD.new_zeros(len(x_BD))
-    for start, end in pairwise((0, *dims)):
-        total_B = total_B + x_BD[:, start:end].square().sum(1)
+    for block_BM in split(x_BD, dims):
+        total_B = total_B + block_BM.square().sum(1)
         smallest = torch.finfo(total_B.dtype).tiny
         yield torch.where(total_B > smallest, total_B.clamp(min=smallest).rsqrt(), 0)
 

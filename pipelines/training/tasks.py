@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.encoders.towers import ImageTower, TextTower
 from pipelines.training.losses import ClassLoss, Losses, PairLoss, TokenLoss, partial_cosines
+from pipelines.vectors.matryoshka import prefix
 from schemas.config.training import LossConfig, ModelConfig
 from schemas.errors import ConfigError
 
@@ -173,7 +174,7 @@ def features(model: ImageClassifier, images: npt.NDArray[np.uint8], batch: int =
         batch: Images at once.
     """
     model.eval()
-    chunks = (model.tower(part)[:, : model.dims[-1]].float().cpu() for part in _parts(model, images, batch))
+    chunks = (prefix(model.tower(part), model.dims[-1]).float().cpu() for part in _parts(model, images, batch))
     return np.concatenate([chunk.numpy() for chunk in chunks])
 
 

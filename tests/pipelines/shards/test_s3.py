@@ -139,7 +139,7 @@ def test_a_bad_network_changes_nothing(
 ) -> None:
     data = random.Random(1).randbytes(3 << 20)
     uri = put(s3_server, bucket, "x.tar", data)
-    monkeypatch.setattr("pipelines.shards.s3._STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("pipelines.storage.s3._READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr(s3_file, "_FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(s3_file, "_SLOW_AFTER_S", 0.5)
     with FaultProxy(
@@ -158,7 +158,7 @@ def test_a_network_that_never_recovers_is_an_error(
 ) -> None:
     uri = put(s3_server, bucket, "x.tar", b"x" * 1000)
     monkeypatch.setattr(s3_file, "_FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("pipelines.shards.s3._TRIES", 1)
+    monkeypatch.setattr("pipelines.storage.s3._TRIES", 1)
     with FaultProxy(s3_server.endpoint, Faults(rate=0)) as proxy:
         storage = StorageConfig(endpoint=proxy.endpoint, region=REGION)
         shard = shard_at(uri, storage)

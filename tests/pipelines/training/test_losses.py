@@ -21,9 +21,8 @@ from pipelines.training.losses import (
     TokenLoss,
     partial_cosines,
     partial_products,
-    prefixes,
 )
-from pipelines.vectors.matryoshka import unit
+from pipelines.vectors.matryoshka import prefix, unit
 
 DIMS, WEIGHTS = (2, 4, 7), (1.0, 0.5, 2.0)
 B, D, C = 5, 7, 4
@@ -158,7 +157,8 @@ def test_weights_follow_the_module_and_scale_each_dim() -> None:
     assert "weights" in nested.state_dict()
     assert nested.to("meta").weights.device.type == "meta"
     x_BD, y_BD = torch.randn(5, 4), torch.zeros(5)
-    losses = Nested((2, 4), lambda p, y: (p.sum(1) - y).square().mean(), (3.0, 0.0))(prefixes(x_BD, (2, 4)), y_BD)
+    prefixes = [prefix(x_BD, dim) for dim in (2, 4)]
+    losses = Nested((2, 4), lambda p, y: (p.sum(1) - y).square().mean(), (3.0, 0.0))(prefixes, y_BD)
     torch.testing.assert_close(losses.total, 3 * losses.by_dim[0])
     assert not losses.by_dim.requires_grad
 
