@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,11 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Halves, Positions
+from pipelines.funnel.rerank import Found
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
 from schemas.plans import Explanation, FunnelStage, Plan, StageReport
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a search found.
-
-    Attributes:
-        scores_BK: True cosines, best first; -inf where a query has fewer than K rows.
-        rows_BK: Row ids; -1 where there is none.
-        dataset: The version of the table that was searched.
-    """
-
-    scores_BK: Floats
-    rows_BK: Positions
-    dataset: LanceDataset
 
 
 class LakeIndex:

@@ -1,17 +1,17 @@
-"""The paper's plans, and the confidence interval of a recall.
+"""Make plans: the paper's, and those of a user's own stages.
 
-Owns arithmetic only; the records are in `schemas.plans`.
+Owns the constructors; the records are in `schemas.plans`, and the tuner has its own plans to try.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import ValidationError
 
-from schemas.plans import FunnelStage, Plan
+from pipelines.tables.table import VectorTable
+from schemas.errors import ConfigError
+from schemas.plans import FunnelStage, Home, Plan
 
 
 def adaptive_retrieval(coarse: int, width: int, keep: int = 200, k: int = 10) -> Plan:
@@ -27,7 +27,7 @@ def funnel_retrieval(dims: Sequence[int], keeps: Sequence[int]) -> Plan:
 
     Args:
         dims: Dims of each stage, ascending; the last is the full width.
-        keeps: Candidates each stage hands on; the last is k.
+        keeps: Candidates that each stage keeps; the last is k.
 
     Source: Kusupati et al. 2022, section 4.3.1: 16→32→64→128→256→2048 keeping 200→100→50→25→10.
 
@@ -40,24 +40,25 @@ def funnel_retrieval(dims: Sequence[int], keeps: Sequence[int]) -> Plan:
     return Plan(stages=stages, k=keeps[-1])
 
 
-def recall_interval(recall_Q: npt.NDArray[np.floating], z: float = 1.96) -> tuple[float, float, float]:
-    """Return the mean recall of Q queries with its confidence interval.
+def plan_of_stages(stages: Sequence[FunnelStage], home: Home, table: VectorTable) -> Plan:
+    """Make a plan for a table of a user's own stages.
 
-    The k results of one query are found or missed together, so Wilson's interval is taken at the effective number of
-    trials that the spread between queries implies; where they show no spread, at the number of queries.
-
-    Args:
-        recall_Q: Recall of each query, 0 to 1.
-        z: Standard normal quantile; 1.96 gives a two-sided 95 % interval.
-
-    Returns:
-        Mean, lower end, upper end.
-
-    Source: Wilson 1927; effective sample size after Korn and Graubard 1998.
+    Raises:
+        ConfigError: The stages do not narrow, or the last is not the table's full vectors.
+        DimError: A stage's dim is not in the table's ladder.
     """
-    queries, mean = len(recall_Q), float(np.mean(recall_Q))
-    spread = float(np.var(recall_Q, ddof=1)) if queries > 1 else 0.0
-    trials = max(queries, mean * (1 - mean) / spread * queries) if spread else queries
-    centre = (mean + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(mean * (1 - mean) / trials + z * z / (4 * trials * trials))
-    return mean, max(0.0, centre - half), min(1.0, centre + half)
+    try:
+        plan = Plan(stages=tuple(stages), home=home, k=stages[-1].keep)
+    except ValidationError as error:
+        raise ConfigError(f"stages: {error.errors()[0]['msg']}") from None
+    width, last = table.space.ladder.width, plan.stages[-1]
+    if (last.dims, last.precision) != (width, "float16"):
+        raise ConfigError(
+            f"stages: the last one ranks the table's full vectors, {width} dims float16; "
+            f"got {last.dims} dims {last.precision}"
+        )
+    for stage in plan.stages:
+        table.space.ladder.check(stage.dims, table.uri)
+        if home == "lake" and stage.precision != "float16":
+            raise ConfigError(f"stages: {table.uri} holds float16 columns; {stage.precision} needs a funnel in memory")
+    return plan

@@ -1,52 +1,79 @@
-"""Ranking candidates by their full vectors, wherever these are: what every funnel ends in.
+"""Rank candidates by their full vectors, the last stage of a funnel whose codes are in RAM.
 
-Shapes: B queries, K candidates, D full width.
+Owns the ranking and its memory bound. The vectors come from RAM or from the table, through a function.
+
+Shapes: B queries, K candidates, U distinct candidates, D full width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.vectors.matryoshka import unit
 
 Vectors = Callable[[Positions], Halves]
 
-_GATHERED = 65_536
+MAX_GATHERED = 65_536
 
 
-def rerank(query_BD: Floats, candidates_B: Sequence[Positions], vectors: Vectors, k: int) -> tuple[Floats, Positions]:
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Hold the result of a search.
+
+    Attributes:
+        scores_BK: True cosines, float32, best first; -inf where a query has fewer than K rows.
+        rows_BK: Row ids; -1 where a query has fewer than K rows.
+        dataset: The version of the table that was searched.
+    """
+
+    scores_BK: Floats
+    rows_BK: Positions
+    dataset: LanceDataset
+
+
+def rerank(
+    query_BD: Floats,
+    candidates_B: Sequence[Positions],
+    vectors: Vectors,
+    k: int,
+    max_gathered: int = MAX_GATHERED,
+) -> tuple[Floats, Positions]:
     """Return the true cosines and positions (B, k) of each query's best candidates.
 
-    Each vector is asked for once for many queries.
+    A vector that several queries share is gathered once for all of them.
 
     Args:
         query_BD: float32 unit rows.
-        candidates_B: Positions to choose among, a query; no position twice.
-        vectors: Gives the vectors (K, D) at positions.
-        k: How many to return; -inf and -1 where there are fewer.
+        candidates_B: Distinct positions to rank, for each query.
+        vectors: Gathers the vectors (K, D) at some positions.
+        k: Results per query; -inf and -1 where there are fewer candidates.
+        max_gathered: Vectors to gather at once, unless one query alone has more.
     """
     scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
     positions_BK = np.full((len(query_BD), k), -1, np.int64)
-    for some in _together(candidates_B):
-        wanted_U = np.unique(np.concatenate([candidates_B[row] for row in some]))
+    for queries in _query_groups(candidates_B, max_gathered):
+        wanted_U = np.unique(np.concatenate([candidates_B[query] for query in queries]))
         x_UD = unit(vectors(wanted_U).astype(np.float32))
-        for row in some:
-            scores = x_UD[np.searchsorted(wanted_U, candidates_B[row])] @ query_BD[row]
+        for query in queries:
+            candidates = candidates_B[query]
+            scores = x_UD[np.searchsorted(wanted_U, candidates)] @ query_BD[query]
             best = np.argsort(-scores, kind="stable")[:k]
-            scores_BK[row, : len(best)], positions_BK[row, : len(best)] = scores[best], candidates_B[row][best]
+            scores_BK[query, : len(best)], positions_BK[query, : len(best)] = scores[best], candidates[best]
     return scores_BK, positions_BK
 
 
-def _together(candidates_B: Sequence[Positions]) -> Iterator[range]:
-    """Yield runs of queries whose candidates are gathered at once."""
+def _query_groups(candidates_B: Sequence[Positions], max_gathered: int) -> Iterator[range]:
+    """Yield ranges of queries whose candidates are gathered together."""
     start = count = 0
-    for row, candidates in enumerate(candidates_B):
-        if count and count + len(candidates) > _GATHERED:
-            yield range(start, row)
-            start, count = row, 0
+    for query, candidates in enumerate(candidates_B):
+        if count and count + len(candidates) > max_gathered:
+            yield range(start, query)
+            start, count = query, 0
         count += len(candidates)
     if start < len(candidates_B):
         yield range(start, len(candidates_B))

@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
-from pydantic import ValidationError
 
 from pipelines.funnel.faiss_stages import Floats, Positions, load_codebook, save_codebook
-from pipelines.funnel.lake import Found, LakeIndex, places_of, read_rows, read_vectors, row_ids
+from pipelines.funnel.lake import LakeIndex, places_of, read_rows, read_vectors, row_ids
 from pipelines.funnel.memory import Fill, MemoryIndex
+from pipelines.funnel.plan import plan_of_stages
 from pipelines.funnel.proof import ProofIndex, Proven
+from pipelines.funnel.rerank import Found
 from pipelines.funnel.selection import Goal
 from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
-from pipelines.funnel.tune_lake import tune_in_lake
-from pipelines.funnel.tuner import tune_in_memory
+from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
@@ -97,7 +97,7 @@ class Funnel:
         """
         _check_home(home)
         table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table.refresh()
-        plan = None if stages is None else _plan_of(stages, home, table)
+        plan = None if stages is None else plan_of_stages(stages, home, table)
         if plan is not None:
             goal = replace(goal, k=plan.k)
         asked = None if queries is None else np.stack([table.encode_query(query) for query in queries])
@@ -284,36 +284,11 @@ def _tune_and_save(
         ids.append(row_ids(batch))
         blocks.append(to_numpy(batch[VECTOR]))
     dataset, ids_N = table.dataset, np.concatenate(ids)
-    vectors = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
-    tuned, empty = tune_in_memory(
-        np.concatenate(blocks), table.space.ladder.dims, goal, dataset.version, query_QD, vectors, plan
-    )
+    read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
+    vectors = TableVectors(np.concatenate(blocks), table.space.ladder.dims, dataset.version, read)
+    tuned, empty = tune_in_memory(vectors, goal, query_QD, plan)
     name = save_codebook(empty, table.uri, table.storage)
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
-
-
-def _plan_of(stages: Sequence[FunnelStage], home: Home, table: VectorTable) -> Plan:
-    """Make a plan of somebody's stages.
-
-    Raises:
-        ConfigError: They do not narrow, or the last is not the table's own vectors.
-        DimError: The space may not be cut there.
-    """
-    try:
-        plan = Plan(stages=tuple(stages), home=home, k=stages[-1].keep)
-    except ValidationError as error:
-        raise ConfigError(f"stages: {error.errors()[0]['msg']}") from None
-    width, last = table.space.ladder.width, plan.stages[-1]
-    if (last.dims, last.precision) != (width, "float16"):
-        raise ConfigError(
-            f"stages: the last one ranks the table's own vectors, {width} dims float16; "
-            f"got {last.dims} dims {last.precision}"
-        )
-    for stage in plan.stages:
-        table.space.ladder.check(stage.dims, table.uri)
-        if home == "lake" and stage.precision != "float16":
-            raise ConfigError(f"stages: {table.uri} holds float16 columns; {stage.precision} needs a funnel in memory")
-    return plan
 
 
 def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:

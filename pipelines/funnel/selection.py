@@ -1,8 +1,10 @@
-"""Judging plans: how many candidates a plan needs for a recall target, and what that costs.
+"""Choose the plan that reaches a recall target at the least measured cost, and write its recall card.
 
-Owns the choice and the recall card's numbers; owns no search. A quarter of the queries chooses the plan; the others
-then say how many candidates it takes for the interval to lie above the target, and are what the card reports. Because
-the last stage is exact, what a plan finds is known for every number of candidates from one long list of them.
+Owns the goal, the choice, and the numbers on the card. Owns no search: each `Trial` brings its own.
+
+A quarter of the queries, at most 500, is the validation split: it chooses the plan and the number of candidates. The
+others are the test split: the lower end of their 95 % interval must reach the target, and the card reports their
+recall. The last stage is exact, so one long list of candidates tells the recall for every shorter list.
 
 Shapes: Q queries, D full width, K candidates, T true neighbours.
 """
@@ -20,34 +22,34 @@ from typing import Literal
 import numpy as np
 
 from pipelines.funnel.faiss_stages import Floats, Index, Positions
-from pipelines.funnel.ground_truth import GroundTruth
-from pipelines.funnel.plan import recall_interval
+from pipelines.funnel.ground_truth import GroundTruth, recall_interval
 from schemas.errors import TableError
 from schemas.plans import CardRow, Plan, RecallCard
 
 Objective = Literal["latency", "throughput"]
 
-MOST_CANDIDATES = 3_200
-_SHOWN_KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, MOST_CANDIDATES)
+MAX_CANDIDATES = 3_200
+_SHOWN_KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, MAX_CANDIDATES)
 _STEP = 1.12
-_FEWEST_QUERIES, _MOST_QUERIES = 1_000, 16_000
-_MOST_CHOOSING = 500
+_MIN_QUERIES, _MAX_QUERIES = 1_000, 16_000
+_MAX_VALIDATION_QUERIES = 500
 _TIMED_QUERIES = 64
 _MARGINS = 100
-_WORTH_A_MARGIN = 0.9
+# A margin must bring the mean number of candidates below this share of what it is without one.
+_MARGIN_MUST_SAVE = 0.9
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What to tune for.
+    """State what to tune for.
 
     Attributes:
-        recall: What the lower end of the recall's 95 % interval must reach.
+        recall: Least value of the lower end of the 95 % interval of recall@k.
         k: Results per query.
-        objective: `latency` is one query at a time, `throughput` many in one call.
-        queries: Rows to hold out, at most a fifth of the table; None is as many as the interval needs.
-        bytes_per_vector: Bytes of RAM that a vector may take; None sets no limit.
-        seed: Of the draw of held-out rows.
+        objective: Time to minimise: `latency` of one query at a time, or `throughput` of many in one call.
+        queries: Rows to hold out as queries, at most a fifth of the table; None: as many as the interval needs.
+        bytes_per_vector: Bytes of RAM that a vector may take; None: no limit.
+        seed: Seed of the draw of held-out rows.
     """
 
     recall: float = 0.95
@@ -58,29 +60,28 @@ class Goal:
     seed: int = 0
 
     def allows(self, plan: Plan) -> bool:
-        """Whether a plan takes no more RAM than a vector may."""
+        """Tell whether a plan keeps to the limit of RAM."""
         return self.bytes_per_vector is None or plan.home == "lake" or plan.bytes_per_vector <= self.bytes_per_vector
 
-    def queries_of(self, rows: int) -> int:
-        """Return how many of a table's rows to hold out.
+    def held_out_rows(self, rows: int) -> int:
+        """Return how many rows of a table of `rows` to hold out as queries.
 
-        Were every answer perfect, the interval of n queries would reach down to 1 - 3.84 / n; this leaves room to miss.
+        With n queries and no miss, the interval reaches down to 1 - 3.84 / n. 16 / (1 - recall) leaves room for misses.
         """
-        wanted = self.queries or min(
-            _MOST_QUERIES, max(_FEWEST_QUERIES, math.ceil(16 / (1 - min(self.recall, 0.9999))))
-        )
+        wanted = self.queries or min(_MAX_QUERIES, max(_MIN_QUERIES, math.ceil(16 / (1 - min(self.recall, 0.9999)))))
         return min(wanted, rows // 5)
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A plan to try.
+    """Hold one plan to try, with its search.
 
     Attributes:
-        plan: With as many candidates as will be looked at.
-        candidates: The ids that its stages but the last find for queries (Q, D): (Q, K), best first.
-        search: The whole search, to be timed.
-        empty: Its trained empty stages, in memory.
+        plan: The plan, with the largest number of candidates to consider.
+        candidates: Finds candidates with all stages but the last. Takes queries (Q, D) and which of all queries these
+            are; returns ids (Q, K), best first.
+        search: Runs all stages, to be timed.
+        empty: The plan's trained, empty stages; none in the lake.
     """
 
     plan: Plan
@@ -90,14 +91,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a card says of the table.
+class Baseline:
+    """Describe the table and the exact search that a card compares with.
 
     Attributes:
-        rows: Vectors searched.
+        rows: Vectors in the table.
         version: Version of the table.
-        exact_us: Microseconds of an exact query, alone.
-        exact_batched_us: In a batch.
+        exact_us: Microseconds of one exact query at a time.
+        exact_batched_us: Microseconds per exact query, many in one call.
     """
 
     rows: int
@@ -107,7 +108,9 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
+class _Evaluated:
+    """One trial on the validation split; `cost` is infinite if it misses the target."""
+
     trial: Trial
     plan: Plan
     row: CardRow
@@ -115,56 +118,65 @@ class _Judged:
 
 
 class PlanSelector:
-    """Hears trials and names the best."""
+    """Evaluates trials and decides which plan is best."""
 
-    def __init__(self, truth: GroundTruth, queries_QD: Floats, goal: Goal) -> None:
-        """PlanSelector by these queries and what is true of them."""
-        self._truth, self._queries_QD, self._goal = truth, queries_QD, goal
-        split = min(_MOST_CHOOSING, max(1, len(queries_QD) // 4))
-        self._choosing, self._vouching = slice(0, split), slice(split, None)
-        self._heard: list[_Judged] = []
+    def __init__(self, truth: GroundTruth, query_QD: Floats, goal: Goal) -> None:
+        """Split the queries.
+
+        Args:
+            truth: Exact neighbours of the queries.
+            query_QD: float32 unit rows.
+            goal: What to tune for.
+        """
+        self._truth, self._query_QD, self._goal = truth, query_QD, goal
+        split = min(_MAX_VALIDATION_QUERIES, max(1, len(query_QD) // 4))
+        self._validation, self._test = slice(0, split), slice(split, None)
+        self._evaluated: list[_Evaluated] = []
 
     @property
     def leaders(self) -> list[Plan]:
-        """The plans heard that reach the target, cheapest first."""
-        reaching = [judged for judged in self._heard if judged.cost < math.inf]
-        return [judged.plan for judged in sorted(reaching, key=lambda judged: judged.cost)]
+        """The evaluated plans that reach the target, cheapest first."""
+        reaching = [evaluated for evaluated in self._evaluated if evaluated.cost < math.inf]
+        return [evaluated.plan for evaluated in sorted(reaching, key=lambda evaluated: evaluated.cost)]
 
     def is_hopeless(self, plan: Plan) -> bool:
-        """Whether a plan reads many more codes than one that is good enough with few; the exact one never is."""
+        """Tell whether a plan cannot win: its codes are much larger than those of a good plan with few candidates.
+
+        The exact plan is never hopeless.
+        """
         best = next(iter(self.leaders), None)
         if best is None or plan.is_exact or best.candidates > 50 * self._goal.k:
             return False
         return plan.stages[0].bytes_per_vector >= best.stages[0].bytes_per_vector + 32
 
-    def hear(self, trial: Trial) -> None:
-        """Find the fewest candidates that meet the target for the choosing queries, and time them."""
-        ranks_QT = self._ranks(trial, self._choosing)
-        keep = self._least_keep(trial, partial(self._likely, ranks_QT))
+    def evaluate(self, trial: Trial) -> None:
+        """Find the fewest candidates that reach the target on the validation split, and time the search with them."""
+        ranks_QT = self._ranks(trial, self._validation)
+        keep = self._least_keep(trial, partial(self._mean_recall, ranks_QT))
         plan = trial.plan.keeping(keep) if keep else trial.plan
         row = self._row(plan, ranks_QT, self._time(trial, plan) if keep else (None, None))
         cost = row.us_per_query if self._goal.objective == "latency" else row.us_per_query_batched
-        self._heard.append(_Judged(trial, plan, row, math.inf if cost is None else cost))
+        self._evaluated.append(_Evaluated(trial, plan, row, math.inf if cost is None else cost))
 
-    def verdict(self, measured: Measured) -> tuple[Trial, RecallCard] | None:
-        """Return the cheapest plan that the other queries vouch for, with its card; None if there is none."""
-        for judged in sorted(self._heard, key=lambda judged: judged.cost):
-            trial = judged.trial
-            if judged.cost == math.inf:
+    def decide(self, baseline: Baseline) -> tuple[Trial, RecallCard] | None:
+        """Return the cheapest plan whose recall the test split confirms, with its card; None if there is none."""
+        for evaluated in sorted(self._evaluated, key=lambda evaluated: evaluated.cost):
+            trial = evaluated.trial
+            if evaluated.cost == math.inf:
                 return None
-            ranks_QT = self._ranks(trial, self._vouching)
-            keep = self._least_keep(trial, partial(self._surely, ranks_QT))
+            ranks_QT = self._ranks(trial, self._test)
+            keep = self._least_keep(trial, partial(self._low_recall, ranks_QT))
             if keep is not None:
-                others = [other.row for other in self._heard if other is not judged]
-                return self._vouch(trial, trial.plan.keeping(keep), ranks_QT, others, measured)
+                others = [other.row for other in self._evaluated if other is not evaluated]
+                return self._write_card(trial, trial.plan.keeping(keep), ranks_QT, others, baseline)
         return None
 
-    def card_of(self, trial: Trial, measured: Measured) -> tuple[Trial, RecallCard]:
-        """Return the card of a plan that somebody else chose."""
-        return self._vouch(trial, trial.plan, self._ranks(trial, self._vouching), [], measured)
+    def confirm(self, trial: Trial, baseline: Baseline) -> tuple[Trial, RecallCard]:
+        """Return a plan as it is, with its card from the test split."""
+        return self._write_card(trial, trial.plan, self._ranks(trial, self._test), [], baseline)
 
-    def _vouch(
-        self, trial: Trial, plan: Plan, ranks_QT: Positions, others: Sequence[CardRow], measured: Measured
+    def _write_card(
+        self, trial: Trial, plan: Plan, ranks_QT: Positions, others: Sequence[CardRow], baseline: Baseline
     ) -> tuple[Trial, RecallCard]:
         chosen, most = self._row(plan, ranks_QT, self._time(trial, plan)), trial.plan.candidates
         shown = [n for n in _SHOWN_KEEPS if self._goal.k <= n <= most and n != plan.candidates]
@@ -173,37 +185,37 @@ class PlanSelector:
         card = RecallCard(
             k=self._goal.k,
             queries=len(ranks_QT),
-            rows_in_table=measured.rows,
-            version=measured.version,
-            exact_us_per_query=measured.exact_us,
-            exact_us_per_query_batched=measured.exact_batched_us,
+            rows_in_table=baseline.rows,
+            version=baseline.version,
+            exact_us_per_query=baseline.exact_us,
+            exact_us_per_query_batched=baseline.exact_batched_us,
             chosen=rows.index(chosen),
             rows=tuple(rows),
         )
         return replace(trial, plan=plan), card
 
-    def with_margin(
+    def add_margin(
         self, trial: Trial, card: RecallCard, scored: Callable[[Plan, Floats, slice], tuple[Floats, Positions]]
     ) -> tuple[Trial, RecallCard]:
-        """Let easy queries stop early, if the others vouch that this looks at fewer candidates on the average.
+        """Let easy queries stop early, if the test split confirms that this ranks fewer candidates on average.
 
         Args:
-            trial: What the verdict chose.
+            trial: The trial that `decide` returned.
             card: Its card.
-            scored: Finds cosines and ids (Q, K), best first, as `trial.candidates` finds the ids.
+            scored: Finds candidates as `trial.candidates` does, with their cosines: (Q, K) each, best first.
 
         Returns:
-            The trial with twice the candidates and the narrowest margin that reaches the target, and its card; what
-            was given where no margin looks at fewer.
+            The trial with twice the candidates and the narrowest margin that reaches the target, and its card. The
+            arguments unchanged, if no margin saves enough.
         """
-        k, asked = self._goal.k, self._vouching
-        plan = trial.plan.keeping(min(2 * trial.plan.candidates, MOST_CANDIDATES))
-        scores_QK, found_QK = scored(plan, self._queries_QD[asked], asked)
+        k, asked = self._goal.k, self._test
+        plan = trial.plan.keeping(min(2 * trial.plan.candidates, MAX_CANDIDATES))
+        scores_QK, found_QK = scored(plan, self._query_QD[asked], asked)
         ranks_QT = self._truth.ranks(found_QK, asked)
         below_QK = scores_QK[:, k - 1 : k] - scores_QK
         for margin in np.quantile(below_QK[np.isfinite(below_QK)], np.arange(1, _MARGINS) / _MARGINS):
             looked_Q = np.maximum(k, (below_QK <= margin).sum(axis=1))
-            if looked_Q.mean() > _WORTH_A_MARGIN * card.best.looked_at:
+            if looked_Q.mean() > _MARGIN_MUST_SAVE * card.best.looked_at:
                 break
             recall, low, high = recall_interval(self._truth.recall(ranks_QT, looked_Q))
             if low < self._goal.recall:
@@ -226,18 +238,19 @@ class PlanSelector:
             return replace(trial, plan=plan), card.model_copy(update={"rows": tuple(rows), "chosen": rows.index(row)})
         return trial, card
 
-    def _likely(self, ranks_QT: Positions, keep: int) -> float:
+    def _mean_recall(self, ranks_QT: Positions, keep: int) -> float:
         return float(self._truth.recall(ranks_QT, keep).mean())
 
-    def _surely(self, ranks_QT: Positions, keep: int) -> float:
+    def _low_recall(self, ranks_QT: Positions, keep: int) -> float:
         return recall_interval(self._truth.recall(ranks_QT, keep))[1]
 
-    def most(self) -> float:
-        """Return the best recall heard."""
-        return max((judged.row.recall for judged in self._heard), default=0.0)
+    @property
+    def best_recall(self) -> float:
+        """The best recall of all evaluated trials."""
+        return max((evaluated.row.recall for evaluated in self._evaluated), default=0.0)
 
     def _ranks(self, trial: Trial, queries: slice) -> Positions:
-        return self._truth.ranks(trial.candidates(self._queries_QD[queries], queries), queries)
+        return self._truth.ranks(trial.candidates(self._query_QD[queries], queries), queries)
 
     def _least_keep(self, trial: Trial, recall_at: Callable[[int], float]) -> int | None:
         if trial.plan.is_exact:
@@ -263,12 +276,12 @@ class PlanSelector:
         )
 
     def _time(self, trial: Trial, plan: Plan) -> tuple[float, float]:
-        def once(queries_QD: Floats) -> float:
+        def once(query_QD: Floats) -> float:
             started = time.perf_counter()
-            trial.search(plan, queries_QD)
-            return (time.perf_counter() - started) / len(queries_QD) * 1e6
+            trial.search(plan, query_QD)
+            return (time.perf_counter() - started) / len(query_QD) * 1e6
 
-        asked_QD = self._queries_QD[self._choosing]
+        asked_QD = self._query_QD[self._validation]
         alone = statistics.median(once(query_D[None]) for query_D in asked_QD[:_TIMED_QUERIES])
         return alone, min(once(asked_QD) for _ in range(2))
 
@@ -278,7 +291,7 @@ def _order(row: CardRow) -> tuple[float, ...]:
 
 
 def _steps(least: int, most: int) -> Sequence[int]:
-    """Numbers of candidates to consider, each a tenth more than the last."""
+    """Return the numbers of candidates to consider, each about a tenth more than the last."""
     count = math.ceil(math.log(max(1, most / least), _STEP))
     return [min(most, round(least * _STEP**power)) for power in range(count + 1)]
 
@@ -287,7 +300,7 @@ def check_rows(rows: int, goal: Goal) -> None:
     """Refuse a table with too few rows to hold any out.
 
     Raises:
-        TableError: The message says how many it takes.
+        TableError: The table is too small.
     """
     least = 5 * (goal.k + 1)
     if rows < least:

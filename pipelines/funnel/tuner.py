@@ -1,7 +1,9 @@
-"""Which plan with its codes in RAM meets a recall target at the least measured cost.
+"""Tune a funnel: try plans on a table and choose the cheapest that reaches the recall target.
 
-Owns what is tried; owns no search and no judgement. Rows of the table are held out as queries, unless queries are
-given. Shapes: Q queries, N rows, B rows of a block, D full width, K candidates.
+Owns the plans to try, in memory (homes `memory` and `codes`) and in the lake. Owns no search, no index, and not the
+choice itself (`selection`). Queries are held-out rows of the table, unless queries are given.
+
+Shapes: Q queries, N rows, B rows of a block, D full width, K candidates.
 """
 
 from __future__ import annotations
@@ -9,109 +11,133 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Halves, Index, Positions, train_stages, training_rows
 from pipelines.funnel.ground_truth import exact_neighbours
+from pipelines.funnel.lake import LakeIndex, candidates, read_rows, row_ids
 from pipelines.funnel.rerank import Vectors, rerank
-from pipelines.funnel.selection import MOST_CANDIDATES, Goal, Measured, PlanSelector, Trial, check_rows
+from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, Goal, PlanSelector, Trial, check_rows
 from pipelines.funnel.slices import FaissSlices, fill_stores
+from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
+from schemas.columns import VECTOR, prefix_column
 from schemas.errors import TableError
 from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
 
+# FAISS trains codes well from this many rows on; fewer rows are compared by their prefixes.
 _CODED_ROWS = 4_096
 _PARTITIONED_ROWS = 100_000
 _REFINED_LEADERS = 2
-# Where each candidate is a read from the table, more than these are not worth trying.
-_MOST_READ = 800
-_BLOCK = 65_536
+# Limit of candidates where each is a read from the table.
+_MAX_READ = 800
+_MAX_LAKE_QUERIES = 2_000
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class TableVectors:
+    """Hold all vectors of a table in RAM, for the time of tuning.
+
+    Attributes:
+        x_ND: float16 unit rows.
+        ladder: Dims that the space may be cut to, ascending; the last is D.
+        version: Version of the table.
+        read: Reads the vectors (K, D) at positions of `x_ND` from the table, for the home `codes`; None for `memory`.
+    """
+
+    x_ND: Halves
+    ladder: Sequence[int]
+    version: int
+    read: Vectors | None = None
+
+    @property
+    def home(self) -> Home:
+        """Where the tuned funnel will live."""
+        return "memory" if self.read is None else "codes"
+
+    def hold_out(self, goal: Goal) -> tuple[Floats, TableVectors]:
+        """Take random rows out as queries; return these as float32 unit rows (Q, D), and the other rows."""
+        order = np.random.default_rng(goal.seed).permutation(len(self.x_ND))
+        held_out = order[: goal.held_out_rows(len(self.x_ND))]
+        others = np.delete(np.arange(len(self.x_ND)), held_out)
+        read = self.read
+        read_others = None if read is None else (lambda positions_K: read(others[positions_K]))
+        return unit(self.x_ND[held_out].astype(np.float32)), replace(self, x_ND=self.x_ND[others], read=read_others)
 
 
 def tune_in_memory(
-    x_ND: Halves,
-    ladder: tuple[int, ...],
-    goal: Goal,
-    version: int,
-    query_QD: Floats | None = None,
-    vectors: Vectors | None = None,
-    plan: Plan | None = None,
+    vectors: TableVectors, goal: Goal, query_QD: Floats | None = None, plan: Plan | None = None
 ) -> tuple[TunedFunnel, tuple[Index, ...]]:
     """Choose stages, precision, index and candidates for a funnel whose first stage is in RAM.
 
     Args:
-        x_ND: Every row of the table, float16 unit rows.
-        ladder: Dims that the space may be cut to.
+        vectors: The table.
         goal: What to tune for.
-        version: Version of the table, for the card.
-        query_QD: float32 unit rows to tune on; default are rows of the table, taken out of it.
-        vectors: Reads rows from the table, for a last stage that is there; None has them in RAM.
-        plan: Stages to measure instead of choosing some.
+        query_QD: float32 unit rows to tune on; default: held-out rows of the table.
+        plan: A plan to measure as it is; None: choose one.
 
     Returns:
-        Plan and card, and the plan's trained empty stages, without the last.
+        Plan and card, and the plan's trained, empty stages, without the last.
 
     Raises:
         TableError: The table has too few rows to hold any out, or no plan is both small and good enough.
     """
-    check_rows(len(x_ND), goal)
-    held_out = np.random.default_rng(goal.seed).permutation(len(x_ND))[: goal.queries_of(len(x_ND))]
-    queries_QD = query_QD if query_QD is not None else unit(x_ND[held_out].astype(np.float32))
-    others = np.delete(np.arange(len(x_ND)), held_out if query_QD is None else [])
-    rest_ND = x_ND if query_QD is not None else x_ND[others]
+    rows = len(vectors.x_ND)
+    check_rows(rows, goal)
+    query_QD, vectors = vectors.hold_out(goal) if query_QD is None else (query_QD, vectors)
     started = time.perf_counter()
-    truth = exact_neighbours(_blocks(rest_ND), queries_QD, goal.k)
-    exact_batched_us = (time.perf_counter() - started) / len(queries_QD) * 1e6
-    measured = Measured(len(x_ND), version, _exact_us(rest_ND, queries_QD), exact_batched_us)
-    judge = PlanSelector(truth, queries_QD, goal)
-    read = None if vectors is None else (lambda positions: vectors(others[positions]))
-    home: Home = "memory" if vectors is None else "codes"
-    stores = None if read else fill_stores(_vectors(rest_ND), len(rest_ND), x_ND.shape[1])
+    truth = exact_neighbours(_blocks(vectors.x_ND), query_QD, goal.k)
+    exact_batched_us = (time.perf_counter() - started) / len(query_QD) * 1e6
+    baseline = Baseline(rows, vectors.version, _exact_us(vectors.x_ND, query_QD), exact_batched_us)
+    selector, trials = PlanSelector(truth, query_QD, goal), _MemoryTrials(vectors)
     if plan is not None:
-        (trial,) = _trials([plan], rest_ND, stores, read)
-        trial, card = judge.card_of(trial, measured)
+        trial, card = selector.confirm(next(iter(trials([plan]))), baseline)
         return TunedFunnel(plan=trial.plan, card=card), trial.empty
-    for tried in _flat_plans(ladder, len(rest_ND), goal, home):
-        if goal.allows(tried) and (home == "codes" or not judge.is_hopeless(tried)):
-            for trial in _trials([tried], rest_ND, stores, read):
-                judge.hear(trial)
-    for tries in _refined_plans(judge.leaders[:_REFINED_LEADERS], len(rest_ND)):
-        if goal.allows(tries[0]):
-            for trial in _trials(tries, rest_ND, stores, read):
-                judge.hear(trial)
-    best = judge.verdict(measured)
+    for tried in _flat_plans(vectors, goal):
+        if goal.allows(tried) and (vectors.home == "codes" or not selector.is_hopeless(tried)):
+            for trial in trials([tried]):
+                selector.evaluate(trial)
+    for variants in _refined_plans(selector.leaders[:_REFINED_LEADERS], len(vectors.x_ND)):
+        if goal.allows(variants[0]):
+            for trial in trials(variants):
+                selector.evaluate(trial)
+    best = selector.decide(baseline)
     if best is None:
         raise TableError(
             f"no plan of at most {goal.bytes_per_vector} bytes a vector is sure to reach recall {goal.recall} (the "
-            f"best reached {judge.most():.4f}); allow more bytes, keep the full vectors in the lake, or ask for less"
+            f"best reached {selector.best_recall:.4f}); allow more bytes, keep the full vectors in the lake, or ask "
+            "for less recall"
         )
     trial, card = best
     return TunedFunnel(plan=trial.plan, card=card), trial.empty
 
 
-def _flat_plans(ladder: tuple[int, ...], rows: int, goal: Goal, home: Home) -> Iterator[Plan]:
-    """Yield what to try: codes of few bytes first; last what can hardly miss, in RAM the exact search."""
-    width, is_read = ladder[-1], home == "codes"
+def _flat_plans(vectors: TableVectors, goal: Goal) -> Iterator[Plan]:
+    """Yield two-stage plans, those of the fewest bytes first; the last is exact, or nearly so for `codes`."""
+    rows, width, is_read = len(vectors.x_ND), vectors.ladder[-1], vectors.home == "codes"
     last = FunnelStage(dims=width, precision="float16", keep=goal.k)
-    most = min(_MOST_READ if is_read else MOST_CANDIDATES, rows)
-    firsts = []
+    keep = min(_MAX_READ if is_read else MAX_CANDIDATES, rows)
     if rows >= _CODED_ROWS:
         firsts = [
-            FunnelStage(dims=dims, precision="pq4", codes=dims // share, keep=most)
-            for dims in ladder
+            FunnelStage(dims=dims, precision="pq4", codes=dims // share, keep=keep)
+            for dims in vectors.ladder
             for share in (1, 2, 4, 8)
             if dims % share == 0 and 16 <= dims // share <= (width if is_read else max(64, width // 2))
         ]
     else:
-        firsts = [FunnelStage(dims=dims, precision="float16", keep=most) for dims in ladder[:-1] if dims >= 8]
+        firsts = [FunnelStage(dims=dims, precision="float16", keep=keep) for dims in vectors.ladder[:-1] if dims >= 8]
     firsts.sort(key=lambda stage: (stage.bytes_per_vector, -stage.dims))
-    for first in [*firsts, FunnelStage(dims=width, precision="int8" if is_read else "float16", keep=most)]:
-        yield Plan(stages=(first, last), home=home, k=goal.k, recall=goal.recall)
+    for first in [*firsts, FunnelStage(dims=width, precision="int8" if is_read else "float16", keep=keep)]:
+        yield Plan(stages=(first, last), home=vectors.home, k=goal.k, recall=goal.recall)
 
 
 def _refined_plans(leaders: Sequence[Plan], rows: int) -> Iterator[list[Plan]]:
-    """Yield what to try of the best plans: in partitions; where vectors are read, with a stage that spares reads."""
+    """Yield variants of the best plans: in partitions; for `codes`, with a stage in between that saves reads."""
     for leader in leaders:
         if leader.stages[0].precision != "pq4":
             continue
@@ -121,31 +147,41 @@ def _refined_plans(leaders: Sequence[Plan], rows: int) -> Iterator[list[Plan]]:
             yield [leader.model_copy(update={"stages": (first, between, last)})]
         elif rows >= _PARTITIONED_ROWS:
             lists = 1 << round(np.log2(2 * rows**0.5))
-            wide = leader.keeping(MOST_CANDIDATES)
+            wide = leader.keeping(MAX_CANDIDATES)
             yield [wide.model_copy(update={"lists": lists, "probes": lists // share}) for share in (32, 16, 8, 4, 2)]
 
 
-def _trials(plans: Sequence[Plan], x_ND: Halves, stores: list[Index] | None, read: Vectors | None) -> Iterator[Trial]:
-    """Yield trials of plans that differ in nothing but what a query looks at, over one filled index."""
-    sample = np.random.default_rng(0).permutation(len(x_ND))[: training_rows(plans[0])]
-    empty = train_stages(plans[0], x_ND[sample].astype(np.float32))
-    slices = FaissSlices.build(empty, _vectors(x_ND), len(x_ND), stores)
+class _MemoryTrials:
+    """Makes trials over one table; all share its full vectors."""
 
-    def search(plan: Plan, queries_QD: Floats) -> object:
-        if read is None:
-            return slices.search(plan, queries_QD, plan.k)
-        among = [found[found >= 0] for found in slices.candidates(plan, queries_QD)]
-        return rerank(queries_QD, among, read, plan.k)
+    def __init__(self, vectors: TableVectors) -> None:
+        self._x_ND, self._read = vectors.x_ND, vectors.read
+        rows, width = self._x_ND.shape
+        self._stores = None if self._read else fill_stores(_vector_blocks(self._x_ND), rows, width)
 
-    for plan in plans:
-        yield Trial(plan, lambda queries_QD, _, plan=plan: slices.candidates(plan, queries_QD), search, tuple(empty))  # type: ignore[misc]
+    def __call__(self, plans: Sequence[Plan]) -> Iterator[Trial]:
+        """Yield a trial for each plan; the plans differ only in numbers of candidates and probes."""
+        sample = np.random.default_rng(0).permutation(len(self._x_ND))[: training_rows(plans[0])]
+        empty = train_stages(plans[0], self._x_ND[sample].astype(np.float32))
+        slices = FaissSlices.build(empty, _vector_blocks(self._x_ND), len(self._x_ND), self._stores)
+        for plan in plans:
+            yield Trial(plan, partial(self._candidates, slices, plan), partial(self._search, slices), tuple(empty))
+
+    def _candidates(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> Positions:
+        return slices.candidates(plan, query_QD)
+
+    def _search(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> object:
+        if self._read is None:
+            return slices.search(plan, query_QD, plan.k)
+        found_Q = [found[found >= 0] for found in slices.candidates(plan, query_QD)]
+        return rerank(query_QD, found_Q, self._read, plan.k)
 
 
-def _exact_us(x_ND: Halves, queries_QD: Floats) -> float:
-    """Microseconds of one exact float32 search over all rows, from a part of them."""
-    part_ND = x_ND[: 2 * _BLOCK].astype(np.float32)
+def _exact_us(x_ND: Halves, query_QD: Floats) -> float:
+    """Estimate the microseconds of one exact float32 search over all rows, from a part of them."""
+    part_ND = x_ND[: 2 * _BLOCK_ROWS].astype(np.float32)
     times = []
-    for query_D in queries_QD[:5]:
+    for query_D in query_QD[:5]:
         started = time.perf_counter()
         np.argpartition(part_ND @ query_D, -1)
         times.append(time.perf_counter() - started)
@@ -153,10 +189,105 @@ def _exact_us(x_ND: Halves, queries_QD: Floats) -> float:
 
 
 def _blocks(x_ND: Halves) -> Iterator[tuple[Positions, Halves]]:
-    for start in range(0, len(x_ND), _BLOCK):
-        block = x_ND[start : start + _BLOCK]
-        yield np.arange(start, start + len(block)), block
+    for start in range(0, len(x_ND), _BLOCK_ROWS):
+        x_BD = x_ND[start : start + _BLOCK_ROWS]
+        yield np.arange(start, start + len(x_BD)), x_BD
 
 
-def _vectors(x_ND: Halves) -> Iterator[Halves]:
-    return (block_BD for _, block_BD in _blocks(x_ND))
+def _vector_blocks(x_ND: Halves) -> Iterator[Halves]:
+    return (x_BD for _, x_BD in _blocks(x_ND))
+
+
+def tune_in_lake(
+    dataset: LanceDataset, goal: Goal, query_QD: Floats | None = None, plan: Plan | None = None
+) -> TunedFunnel:
+    """Choose prefix column, probes and candidates for a funnel on the table's own columns and indexes.
+
+    Only the queries are in RAM. A row that serves as a query does not count as its own neighbour.
+
+    Args:
+        dataset: The table.
+        goal: What to tune for.
+        query_QD: float32 unit rows to tune on; default: rows of the table.
+        plan: A plan to measure as it is; None: choose one.
+
+    Raises:
+        TableError: The table has too few rows or no prefix column, or no plan reaches the target.
+    """
+    dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
+    if not dims and plan is None:
+        raise TableError(
+            f"{dataset.uri} has no prefix column to search; "
+            "run: python -m jobs shortlist CONFIG --set dims=[64], with this table in CONFIG"
+        )
+    rows = dataset.count_rows()
+    check_rows(rows, goal)
+    own_ids_Q, query_QD = _draw_queries(dataset, goal) if query_QD is None else (None, query_QD)
+    batches = dataset.scanner(columns=["_rowid", VECTOR]).to_batches()
+    started = time.perf_counter()
+    blocks = ((row_ids(batch), np.array(to_numpy(batch[VECTOR]))) for batch in batches)
+    truth = exact_neighbours(blocks, query_QD, goal.k, own_ids_Q)
+    exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
+    selector, baseline = PlanSelector(truth, query_QD, goal), Baseline(rows, dataset.version, exact_us, exact_us)
+    if plan is not None:
+        trial, card = selector.confirm(_lake_trial(dataset, plan, own_ids_Q), baseline)
+        return TunedFunnel(plan=trial.plan, card=card)
+    for tried in _lake_plans(dataset, dims, goal):
+        selector.evaluate(_lake_trial(dataset, tried, own_ids_Q))
+    best = selector.decide(baseline)
+    if best is None:
+        raise TableError(
+            f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MAX_CANDIDATES} "
+            f"candidates (the best reached {selector.best_recall:.4f}); run: python -m jobs shortlist CONFIG with more "
+            "dims, lower --recall, or hold out more rows"
+        )
+    trial, card = selector.add_margin(*best, partial(_scored_candidates, dataset, own_ids_Q))
+    return TunedFunnel(plan=trial.plan, card=card)
+
+
+def _draw_queries(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
+    """Return ids (Q,) and vectors (Q, D) of random rows to serve as queries."""
+    ids_N = row_ids(dataset.scanner(columns=["_rowid"]).to_table())
+    count = min(goal.held_out_rows(len(ids_N)), _MAX_LAKE_QUERIES)
+    drawn = np.random.default_rng(goal.seed).choice(ids_N, count, replace=False)
+    found = read_rows(dataset, drawn, [VECTOR])
+    return row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32))
+
+
+def _lake_plans(dataset: LanceDataset, dims: Sequence[int], goal: Goal) -> Iterator[Plan]:
+    """Yield a plan for every prefix column and number of probes."""
+    last = FunnelStage(dims=dataset.schema.field(VECTOR).type.list_size, precision="float16", keep=goal.k)
+    for dim in dims:
+        first = FunnelStage(dims=dim, precision="float16", keep=min(MAX_CANDIDATES, dataset.count_rows()))
+        for probes in _probes(dataset, prefix_column(dim)):
+            yield Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.recall)
+
+
+def _probes(dataset: LanceDataset, column: str) -> list[int]:
+    """Return the numbers of partitions to probe; 0 if the column has no index."""
+    for index in dataset.describe_indices():
+        if column in index.field_names:
+            partitions = dataset.stats.index_stats(index.name)["indices"][0]["num_partitions"]
+            return sorted({min(partitions, probes) for probes in (8, 16, 32, 64, 128)})
+    return [0]
+
+
+def _lake_trial(dataset: LanceDataset, plan: Plan, own_ids_Q: Positions | None) -> Trial:
+    return Trial(
+        plan,
+        lambda query_QD, which: _scored_candidates(dataset, own_ids_Q, plan, query_QD, which)[1],
+        lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k),
+    )
+
+
+def _scored_candidates(
+    dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
+) -> tuple[Floats, Positions]:
+    """Return cosines and row ids (Q, K) that the first stage finds, best first, without the queries' own rows."""
+    scores_QK = np.full((len(query_QD), plan.stages[0].keep), -np.inf, np.float32)
+    found_QK = np.full(scores_QK.shape, -1, np.int64)
+    for row, query_D in enumerate(query_QD):
+        scores, found = candidates(dataset, plan, query_D, None)
+        others = np.ones(len(found), bool) if own_ids_Q is None else found != own_ids_Q[which][row]
+        found_QK[row, : others.sum()], scores_QK[row, : others.sum()] = found[others], scores[others]
+    return scores_QK, found_QK
