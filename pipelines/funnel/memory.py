@@ -1,10 +1,11 @@
-"""The first home of stage 0: its codes in RAM, true to a version of the table; the full vectors there as well, or read.
+"""Search a funnel whose first stages are in RAM (homes `memory` and `codes`), for one version of its table at a time.
 
-Owns the match between positions in the FAISS index and rows of the table: rows deleted or rewritten since the codes
-were made are masked, rows added or rewritten since are compared exactly, and when there are many of either the codes
-are made anew. A search works on one immutable snapshot, so any number of threads may search while one refreshes.
+Owns the match between positions in the stages and rows of the table. When the table changes, rows that were deleted or
+rewritten are masked, and rows that were added or rewritten (the tail) are compared exactly. When there are many of
+either, the stages are filled anew. A search works on one immutable snapshot, so any number of threads may search while
+one refreshes. Owns no codes: those are in `slices` (FAISS) or `torch_stages`.
 
-Shapes: B queries, N coded vectors, T rows newer than the codes, D full width, K candidates.
+Shapes: B queries, N rows in the stages, T rows of the tail, D full width, K candidates.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,24 +24,58 @@ from lance import LanceDataset
 from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.funnel.lake import read_rows, read_vectors, row_ids
 from pipelines.funnel.rerank import Found, rerank
-from pipelines.funnel.stages import StageIndex
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
 from schemas.plans import Explanation, Plan, StageReport
 
 Mask = npt.NDArray[np.bool_]
-# Half-precision rows are unit length up to rounding; this many more than k are ranked again by their true cosine.
+# Half-precision rows have unit length only up to rounding. So this many more than k are ranked by their true cosine.
 _SPARE = 8
+# Changed rows that a refresh accepts before it fills the stages anew: 10,000, or a tenth of the table.
 _REBUILD_FRACTION = 0.1
 _TAIL_ROWS = 10_000
-_REMEMBERED_FILTERS = 16
+_CACHED_FILTERS = 16
+# A vector's row id and the version it was last written in.
 _IDENTITY_BYTES = 16
-# Bounds what is held of many queries before a filter: candidates of all.
-_CANDIDATES = 1 << 23
-# Among the rows that a filter allows a query's best are spread unevenly.
+# Candidates of all queries that are held at once, before a filter.
+MAX_CANDIDATES_HELD = 1 << 23
+# The best rows are spread unevenly over the rows that a filter allows, so ask for this much more.
 _UNEVEN = 1.2
 _UPDATED = "_row_last_updated_at_version"
+
+
+class StageIndex(Protocol):
+    """A plan's stages in RAM or on a device, filled with N vectors at positions 0 to N - 1.
+
+    Any number of threads may search.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether the last stage, the full vectors, is held too."""
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes that a vector takes over all stages held."""
+
+    def search(self, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
+        """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
+
+    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
+        """Return the positions (B, ≤ keep) that the first stages find, best first; -1 where there are fewer.
+
+        Args:
+            plan: The plan of these stages; its numbers to keep may differ.
+            query_BD: float32 unit rows at full width.
+            stages: How many stages to search; default: all but the last.
+        """
+
+    def vectors(self, positions_K: Positions) -> Halves:
+        """Gather full vectors (K, D)."""
 
 
 Fill = Callable[[Iterator[Halves], int], StageIndex]
@@ -50,14 +86,14 @@ class _Snapshot:
     """One version of a table in RAM.
 
     Attributes:
-        dataset: That version.
-        stages: Coded rows.
-        row_ids_N: Their row ids.
-        updated_N: Version in which each was last written.
-        alive_N: Which of them are in the table as they were coded; None is all.
-        tail_ids_T: Row ids of the rows written since.
+        dataset: The version.
+        stages: The filled stages.
+        row_ids_N: Row ids of the rows in the stages.
+        updated_N: Version in which each of these was last written.
+        alive_N: Which of these are still in the table unchanged; None: all.
+        tail_ids_T: Row ids of the rows written since the stages were filled.
         tail_TD: Their vectors.
-        allowed: What filters were found to allow.
+        allowed: Cached results of filters: masks (N,) and (T,) by SQL.
     """
 
     dataset: LanceDataset
@@ -70,24 +106,27 @@ class _Snapshot:
     allowed: dict[str, tuple[Mask, Mask]] = field(default_factory=dict)
 
     def vectors(self, positions_K: Positions) -> Halves:
-        """Return full vectors (K, D), from RAM or from the table."""
+        """Gather full vectors (K, D) from RAM or from the table."""
         if self.stages.holds_vectors:
             return self.stages.vectors(positions_K)
         return read_vectors(self.dataset, self.row_ids_N[positions_K])
 
 
 class MemoryIndex:
-    """A funnel's stages in RAM."""
+    """A funnel's stages in RAM, kept up to date with the table."""
 
-    def __init__(self, dataset: LanceDataset, plan: Plan, fill: Fill) -> None:
-        """Encode every row of the table.
+    def __init__(
+        self, dataset: LanceDataset, plan: Plan, fill: Fill, max_candidates_held: int = MAX_CANDIDATES_HELD
+    ) -> None:
+        """Fill the stages with every row of the table.
 
         Args:
             dataset: Version to load.
-            plan: Stages.
-            fill: Makes them of float16 unit rows (B, D), and of how many these are in all.
+            plan: The funnel's plan.
+            fill: Makes filled stages of blocks of float16 unit rows (B, D) and their total number.
+            max_candidates_held: Candidates of all queries to hold at once, before a filter.
         """
-        self.plan, self._fill = plan, fill
+        self.plan, self._fill, self._max_held = plan, fill, max_candidates_held
         self._refreshing = threading.Lock()
         self._snapshot = self._load(dataset)
 
@@ -98,21 +137,16 @@ class MemoryIndex:
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of RAM that a vector takes, with its row id and the version it is of."""
+        """Bytes of RAM that a vector takes, with its row id and version."""
         return self._snapshot.stages.bytes_per_vector + _IDENTITY_BYTES
 
-    @property
-    def dataset(self) -> LanceDataset:
-        """The table at that version."""
-        return self._snapshot.dataset
-
     def refresh(self, dataset: LanceDataset) -> None:
-        """Bring what a search sees to another version of the table."""
+        """Load another version of the table."""
         with self._refreshing:
             if dataset.version != self.version:
                 self._snapshot = self._follow(self._snapshot, dataset)
 
-    def everything(self) -> tuple[LanceDataset, Positions, Halves]:
+    def all_rows(self) -> tuple[LanceDataset, Positions, Halves]:
         """Return the version that a search sees, with the row ids (N,) and full vectors (N, D) of all its rows."""
         now = self._snapshot
         alive = np.arange(len(now.row_ids_N)) if now.alive_N is None else np.flatnonzero(now.alive_N)
@@ -130,14 +164,15 @@ class MemoryIndex:
         """
         now = self._snapshot
         plan = self.plan.keeping(max(keep or self.plan.candidates, k))
-        tail_ids_T, tail_TD, allowed_N = now.tail_ids_T, now.tail_TD, now.alive_N
-        if where is not None:
-            allowed_N, allowed_T = self._allowed(now, where)
-            tail_ids_T, tail_TD = tail_ids_T[allowed_T], tail_TD[allowed_T]
-        if where is None and now.stages.holds_vectors:
-            scores_BK, positions_BK = self._through_chain(now, plan, query_BD, k)
+        if where is None:
+            allowed_N, tail_ids_T, tail_TD = now.alive_N, now.tail_ids_T, now.tail_TD
         else:
-            scores_BK, positions_BK = self._among(now, plan, query_BD, k, allowed_N)
+            allowed_N, allowed_T = self._allowed(now, where)
+            tail_ids_T, tail_TD = now.tail_ids_T[allowed_T], now.tail_TD[allowed_T]
+        if where is None and now.stages.holds_vectors:
+            scores_BK, positions_BK = self._search_unfiltered(now, plan, query_BD, k)
+        else:
+            scores_BK, positions_BK = self._search_allowed(now, plan, query_BD, k, allowed_N)
         rows_BK = np.where(positions_BK < 0, -1, now.row_ids_N[positions_BK])
         if len(tail_ids_T):
             tail_BT = query_BD @ unit(tail_TD.astype(np.float32)).T
@@ -147,7 +182,11 @@ class MemoryIndex:
         return Found(np.take_along_axis(scores_BK, order_BK, 1), np.take_along_axis(rows_BK, order_BK, 1), now.dataset)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
-        """Search the first stage, then the first two, and so on to the whole: each took what it added to the last."""
+        """Search once and report each stage.
+
+        FAISS searches a chain of stages as a whole. So this searches the first stage, then the first two, and so on;
+        the time of a stage is what it adds.
+        """
         now, plan, rows = self._snapshot, self.plan, len(self._snapshot.row_ids_N)
         compared = rows * plan.probes // plan.lists if plan.lists else rows
         reports: list[StageReport] = []
@@ -175,8 +214,8 @@ class MemoryIndex:
         width = plan.stages[-1].dims
         return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
 
-    def _through_chain(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
-        """Search from the first stage to the last in RAM; again and wider for queries that dead rows leave too few."""
+    def _search_unfiltered(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
+        """Search all stages in RAM; search more widely for queries whose results are too often masked."""
         spare = k + _SPARE
         if now.alive_N is None:
             return now.stages.search(plan.keeping(max(plan.candidates, spare)), query_BD, spare)
@@ -188,42 +227,46 @@ class MemoryIndex:
         scores_BK, positions_BK = np.where(is_alive, scores_BK, -np.inf), np.where(is_alive, positions_BK, -1)
         short_B = is_alive.sum(axis=1) < min(k, alive)
         if short_B.any():
-            found = self._among(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
+            found = self._search_allowed(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
             scores_BK[short_B], positions_BK[short_B] = found
         return scores_BK, positions_BK
 
-    def _among(
+    def _search_allowed(
         self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int, allowed_N: Mask | None
     ) -> tuple[Floats, Positions]:
-        """Return scores and positions (B, k) among the allowed ones, best first, padded with -inf and -1."""
+        """Return scores and positions (B, k) among the allowed rows, best first; -inf and -1 where there are fewer.
+
+        Candidates come from a wider search that is filtered afterwards. Where few rows are allowed, or too few
+        candidates pass, all allowed rows are ranked.
+        """
         rows = len(now.row_ids_N)
         count = rows if allowed_N is None else int(allowed_N.sum())
         wider = plan if count == rows else _wider(plan, _UNEVEN * rows / max(1, count))
 
-        def everything() -> Positions:
+        def all_allowed() -> Positions:
             return np.arange(rows) if allowed_N is None else np.flatnonzero(allowed_N)
 
         if 2 * wider.candidates >= count:
-            return rerank(query_BD, [everything()] * len(query_BD), now.vectors, k)
-        at_once = max(1, _CANDIDATES // wider.candidates)
+            return rerank(query_BD, [all_allowed()] * len(query_BD), now.vectors, k)
+        at_once = max(1, self._max_held // wider.candidates)
         among_B = []
         for start in range(0, len(query_BD), at_once):
             for found in now.stages.candidates(wider, query_BD[start : start + at_once]):
                 among = found[found >= 0] if allowed_N is None else found[(found >= 0) & allowed_N[found]]
-                among_B.append(among if len(among) >= min(k, count) else everything())
+                among_B.append(among if len(among) >= min(k, count) else all_allowed())
         return rerank(query_BD, among_B, now.vectors, k)
 
     def _allowed(self, now: _Snapshot, where: str) -> tuple[Mask, Mask]:
-        """Return which coded rows and which newer rows satisfy `where`; what it found is remembered."""
-        known = now.allowed.get(where)
-        if known is None:
+        """Return which rows of the stages (N,) and of the tail (T,) satisfy `where`; cached."""
+        masks = now.allowed.get(where)
+        if masks is None:
             wanted = now.dataset.scanner(columns=["_rowid"], filter=where).to_table()["_rowid"].to_numpy()
             allowed_N = np.isin(now.row_ids_N, wanted)
-            known = allowed_N if now.alive_N is None else allowed_N & now.alive_N, np.isin(now.tail_ids_T, wanted)
-            if len(now.allowed) >= _REMEMBERED_FILTERS:
+            masks = allowed_N if now.alive_N is None else allowed_N & now.alive_N, np.isin(now.tail_ids_T, wanted)
+            if len(now.allowed) >= _CACHED_FILTERS:
                 now.allowed.clear()
-            now.allowed[where] = known
-        return known
+            now.allowed[where] = masks
+        return masks
 
     def _load(self, dataset: LanceDataset) -> _Snapshot:
         ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -240,26 +283,34 @@ class MemoryIndex:
         return _Snapshot(dataset, stages, ids_N, np.concatenate(updated), None, np.empty(0, np.int64), none_TD)
 
     def _follow(self, old: _Snapshot, dataset: LanceDataset) -> _Snapshot:
+        """Return the snapshot of another version: mask what is gone and read the tail, or fill anew."""
         rows = dataset.scanner(columns=["_rowid", _UPDATED]).to_table()
         ids, updated = (rows[name].to_numpy().astype(np.int64) for name in ("_rowid", _UPDATED))
-        order = np.argsort(old.row_ids_N)
-        slot = np.searchsorted(old.row_ids_N, ids, sorter=order).clip(max=max(0, len(order) - 1))
-        at = order[slot] if len(order) else np.zeros(len(ids), np.int64)
-        same = (
-            (old.row_ids_N[at] == ids) & (old.updated_N[at] == updated) if len(order) else np.zeros(len(ids), np.bool_)
-        )
+        position, is_known = _positions_of(ids, old.row_ids_N)
+        is_same = is_known & (old.updated_N[position] == updated) if len(old.row_ids_N) else is_known
         alive_N = np.zeros(len(old.row_ids_N), np.bool_)
-        alive_N[at[same]] = True
-        fresh = ids[~same]
+        alive_N[position[is_same]] = True
+        tail_ids = ids[~is_same]
         limit = max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION))
-        if len(fresh) > limit or (~alive_N).sum() > limit:
+        if len(tail_ids) > limit or (~alive_N).sum() > limit:
             return self._load(dataset)
-        tail = read_rows(dataset, fresh, [VECTOR])
+        tail = read_rows(dataset, tail_ids, [VECTOR])
         mask = None if alive_N.all() else alive_N
         return replace(
             old, dataset=dataset, alive_N=mask, tail_ids_T=row_ids(tail), tail_TD=to_numpy(tail[VECTOR]), allowed={}
         )
 
 
+def _positions_of(ids: Positions, row_ids_N: Positions) -> tuple[Positions, Mask]:
+    """Return where each id stands in `row_ids_N`, and whether it stands there at all."""
+    if not len(row_ids_N):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
+    order = np.argsort(row_ids_N)
+    place = np.searchsorted(row_ids_N, ids, sorter=order).clip(max=len(order) - 1)
+    position = order[place]
+    return position, row_ids_N[position] == ids
+
+
 def _wider(plan: Plan, scale: float) -> Plan:
+    """Return the plan with `scale` times the candidates of every stage."""
     return plan.with_keeps([math.ceil(stage.keep * scale) for stage in plan.stages[:-1]])

@@ -235,7 +235,7 @@ class Funnel:
         with self._encoding:
             query_D = self.table.encode_query(query)
             if self._proof is None or self._proof[0].version != self._index.version:
-                dataset, ids_N, x_ND = self._index.everything()
+                dataset, ids_N, x_ND = self._index.all_rows()
                 self._proof = (dataset, ids_N, ProofIndex(x_ND))
             dataset, ids_N, index = self._proof
         proven = index.search(query_D, k)

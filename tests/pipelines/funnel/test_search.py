@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.funnel import Funnel, Goal, adaptive_retrieval, funnel_retrieval
-from pipelines.funnel.cores import useful_slices
+from pipelines.funnel.memory import MemoryIndex
+from pipelines.funnel.slices import useful_slices
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import cut, unit
@@ -176,8 +177,8 @@ def test_many_filtered_queries_are_answered_a_few_at_a_time(
 ) -> None:
     funnel, many = Funnel.open(table, **how), np.stack([query(seed) for seed in range(9)])
     whole = funnel.search(many, k=4, where="parity = 1")
-    monkeypatch.setattr("pipelines.funnel.memory._CANDIDATES", 200)
-    monkeypatch.setattr("pipelines.funnel.rerank._GATHERED", 200)
+    if isinstance(funnel._index, MemoryIndex):
+        funnel._index._max_held = 200
     parts = funnel.search(many, k=4, where="parity = 1")
     assert ids(parts) == ids(whole)
     assert parts["score"].to_pylist() == pytest.approx(whole["score"].to_pylist(), abs=1e-6)
