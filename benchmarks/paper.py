@@ -44,7 +44,8 @@ from benchmarks.paper_cells import (
 )
 from benchmarks.paper_claims import Claim, claims_of, over_seeds
 from benchmarks.paper_measure import K, Models, measure_models
-from pipelines.reports.page import Curve, Grid, Part, Plot, Report, Section, write_report
+from pipelines.reports.page import Grid, Part, Report, Section, write_report
+from pipelines.reports.plots import Curve, Plot
 from schemas.errors import InputError
 
 IMAGES, SMALL_IMAGES = 60_000, 12_000

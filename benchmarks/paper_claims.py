@@ -18,7 +18,7 @@ from scipy import stats
 
 from benchmarks.paper_cells import Architecture
 from benchmarks.paper_measure import COARSE
-from pipelines.evaluation.intervals import Interval
+from pipelines.shortlist.bootstrap import Interval
 
 Runs = Sequence[dict[str, Any]]
 """What was measured, one entry per seed."""

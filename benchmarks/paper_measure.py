@@ -19,12 +19,11 @@ import orjson
 
 from benchmarks.data import fashion_mnist
 from benchmarks.paper_cells import Architecture, Trained
-from pipelines.evaluation.baselines import make_baseline
-from pipelines.evaluation.cascade import Stages, cheapest_as_good, frontier, run_cascade
+from pipelines.evaluation.by_dim import LINEAR, measure, probe_scores
+from pipelines.evaluation.cascade import CascadeStages, cheapest_as_accurate, pareto_front, run_cascade
 from pipelines.evaluation.metrics import Labels
-from pipelines.evaluation.retrieval import Setting, retrieve, settings_for
-from pipelines.evaluation.systems import System, between, fixed, nested
-from pipelines.evaluation.table import LINEAR, measure, probe_scores
+from pipelines.evaluation.retrieval import SearchSetting, retrieve, settings_for
+from pipelines.evaluation.systems import System, between, fixed, make_baseline, nested
 from pipelines.storage.atomic_files import atomic_path
 
 KEEP, KEEPS, K = 200, (200, 100, 50, 25, 10), 10
@@ -128,28 +127,26 @@ def _probed(system: System, truth: Labels) -> dict[int, float]:
 
 
 def _cascade(trained: Trained, labels_Q: np.ndarray) -> dict[str, Any]:
-    """Learn thresholds on a fifth of the test images, and judge them on the others."""
+    """Learn thresholds on a fifth of the test images and test them on the others."""
     logits = trained.logits_GQC - trained.logits_GQC.max(axis=2, keepdims=True)
     softmax = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
-    stages = Stages.of(trained.cell.dims, softmax, labels_Q)
-    order_Q = np.random.default_rng(trained.cell.seed).permutation(len(labels_Q))
-    held = round(_HELD_OUT * len(order_Q))
-    holdout, test = stages.of_queries(order_Q[:held]), stages.of_queries(order_Q[held:])
-    settings = frontier(holdout)
-    chosen = cheapest_as_good(holdout, settings)
+    stages = CascadeStages.of(trained.cell.dims, softmax, labels_Q)
+    holdout, test = stages.split(_HELD_OUT, trained.cell.seed)
+    settings = pareto_front(holdout)
+    chosen = cheapest_as_accurate(holdout, settings)
     points = []
-    for one in settings:
+    for place, one in enumerate(settings):
         outcome = run_cascade(test, one)
         points.append(
             {
                 "accuracy": float(outcome.right_Q.mean()),
                 "dims": float(outcome.dims_Q.mean()),
                 "cumulative": float(outcome.cumulative_Q.mean()),
-                "is_chosen": one is chosen,
+                "is_chosen": place == chosen,
             }
         )
     alone = {dim: test.accuracy(stage) for stage, dim in enumerate(trained.cell.dims)}
-    return {"points": points, "alone": alone, "held_out": held}
+    return {"points": points, "alone": alone, "held_out": holdout.right_GQ.shape[1]}
 
 
 def _searches(trained: Trained, truth: Labels) -> list[dict[str, Any]]:
@@ -173,7 +170,7 @@ def _searches(trained: Trained, truth: Labels) -> list[dict[str, Any]]:
     return found
 
 
-def _chosen_settings(dims: tuple[int, ...]) -> list[Setting]:
+def _chosen_settings(dims: tuple[int, ...]) -> list[SearchSetting]:
     """Return single shots, reranks at full width, and funnels to it: what the paper's figures show."""
     return [one for one in settings_for(dims, KEEP, KEEPS, K) if len(one.dims) == 1 or one.dims[-1] == dims[-1]]
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from benchmarks import data, paper
 from benchmarks.paper_claims import _verdict, over_seeds
-from pipelines.evaluation.intervals import Interval
+from pipelines.shortlist.bootstrap import Interval
 
 
 def test_an_interval_over_seeds_is_students() -> None:

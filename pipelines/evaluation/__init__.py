@@ -1,17 +1,17 @@
-"""How good vectors are at each dim: neighbours and linear probes against labels or judgements, cascades, funnels.
+"""Evaluation: how good vectors are at each dim, against labels, relevance judgements or their own full width.
 
-    systems, baselines   what is measured side by side
-    metrics, nearest     what is right, and one score per query
-    probe, splits        linear classifiers; few-shot and long-tail training sets
-    table, intervals     all of it by dim, with paired bootstrap intervals
-    cascade, retrieval   adaptive classification; adaptive and funnel retrieval; costs says what they cost
-    corruptions          pictures made worse
+    datasets, prepare, alignment   test sets on disk, tables of all systems, the samples they share
+    systems                        nested and fixed systems, baselines
+    metrics, knn, probe            ground truth and scores per query, exact neighbours, linear probes
+    by_dim, cascade, retrieval     scores by dim; adaptive classification; adaptive and funnel retrieval
+    corruptions                    corrupted images
+    evaluate, results              all of it in order, and its record
 
-Everything is exact and in memory; nothing here reads or writes a table.
+Measurements are exact and in memory. Shared intervals come from `pipelines.shortlist.bootstrap`.
 """
 
 from __future__ import annotations
 
-from pipelines.evaluation.nearest import hits_by_dim, label_accuracy_by_dim, neighbours, recall_by_dim
+from pipelines.evaluation.knn import hits_by_dim, label_accuracy_by_dim, neighbours, recall_by_dim
 
 __all__ = ["hits_by_dim", "label_accuracy_by_dim", "neighbours", "recall_by_dim"]

@@ -1,10 +1,12 @@
-"""Pictures made worse, in kinds and five severities, after ImageNet-C.
+"""Image corruptions of several kinds in five severities, after ImageNet-C.
 
 Owns pixels only. A corruption is a function of the pixels, its kind, its severity and a seed: the same call gives the
-same picture. Shapes: H height, W width, C channels.
+same image.
 
-Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261); strengths are those of their code at 224 pixels, and blur
-scales with the picture's short side.
+Shapes: H height, W width, C channels.
+
+Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261). Strengths are those of their code at 224 pixels; the blur
+radius scales with the image's short side.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def corrupt(pixels_HWC: Pixels, kind: str, severity: int, seed: int = 0) -> Pixels:
-    """Corrupt a picture.
+    """Corrupt an image.
 
     Args:
         pixels_HWC: uint8, grey (H, W) or (H, W, 3).
         kind: One of `KINDS`.
         severity: 1 to 5.
-        seed: Of what is random.
+        seed: Seed of the noise.
 
     Returns:
-        The same shape, uint8.
+        The corrupted image, same shape, uint8.
 
     Raises:
-        ValueError: No such kind or severity.
+        ValueError: There is no such kind or severity.
     """
     if kind not in KINDS or severity not in SEVERITIES:
         raise ValueError(f"no corruption {kind!r} at severity {severity!r}; there are {', '.join(KINDS)}, each 1 to 5")

@@ -1,9 +1,10 @@
-"""What makes a neighbour right, and one score per query: top-1, mAP, recall, nDCG.
+"""Ground truth, and one score per query from it: top-1, mAP, recall, nDCG.
 
-Owns the metrics; owns no search, no interval and no file. Every score is kept query by query, so that intervals can be
-drawn and systems compared on the same queries.
+Owns the metrics. Does not own search, intervals or files. Scores are kept query by query, so that intervals can be
+computed and systems can be compared on the same queries. `docs/decisions/0013-metrics.md` says why no metrics library
+is used; the tests compare these metrics with scikit-learn's.
 
-Shapes: N database rows, Q queries, K neighbours.
+Shapes: N database rows, Q queries, K neighbours, J judged pairs.
 """
 
 from __future__ import annotations
@@ -20,35 +21,35 @@ Scores = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
 
 NOTHING = -1
-"""Where a search found fewer than K: no row."""
+"""Row number where a search found fewer than K neighbours."""
 
 
-class Truth(Protocol):
-    """What is right for each query."""
+class GroundTruth(Protocol):
+    """Which database rows are correct answers to each query."""
 
     @property
     def depth(self) -> int:
-        """How many neighbours `score` needs."""
+        """Number of neighbours that `score` needs."""
         ...
 
     def score(self, found_QK: Rows) -> dict[str, Scores]:
-        """Score the nearest rows of each query, best first: (Q,) per metric."""
+        """Score the neighbours of each query, best first: (Q,) per metric."""
         ...
 
-    def of_queries(self, places: Rows) -> Truth:
-        """Return what is right for some of the queries, ascending."""
+    def of_queries(self, places: Rows) -> GroundTruth:
+        """Return the ground truth of some of the queries; `places` ascend."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """A neighbour is right when it is of the query's class.
+    """Ground truth by class: a neighbour is correct when its class is that of the query.
 
     Attributes:
         database_N: Class of each database row, int64.
-        queries_Q: Class of each query.
+        queries_Q: Class of each query, int64.
         k: Neighbours that mAP looks at.
-        recall_ks: Neighbours among which recall wants one of the class.
+        recall_ks: Neighbours that recall looks at; one of them must be of the class.
     """
 
     database_N: Rows
@@ -58,15 +59,15 @@ class Labels:
 
     @property
     def depth(self) -> int:
-        """How many neighbours `score` needs."""
+        """Number of neighbours that `score` needs."""
         return max(self.k, *self.recall_ks, 1)
 
     def of_queries(self, places: Rows) -> Labels:
-        """Return what is right for some of the queries, ascending."""
+        """Return the ground truth of some of the queries; `places` ascend."""
         return replace(self, queries_Q=self.queries_Q[places])
 
     def right(self, found_QK: Rows) -> Right:
-        """Say which neighbours are of the query's class."""
+        """Return for each neighbour whether it is of the query's class: (Q, K)."""
         right_QK: Right = (self.database_N[found_QK] == self.queries_Q[:, None]) & (found_QK != NOTHING)
         return right_QK
 
@@ -84,14 +85,14 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Judgements:
-    """A neighbour is as right as people judged it for this very query.
+    """Ground truth by relevance judgements (qrels): each judged pair of query and document has a gain.
 
     Attributes:
-        keys_J: Judged pairs as query * N + row, ascending; documents that the database lacks are not among them.
-        gains_J: What each is worth, above 0.
-        ideal_QK: Gains of each query's best K documents, descending, 0 where there are fewer.
-        relevant_Q: Documents of each query that are worth something, in the database or not.
-        own_Q: Database row with the query's own id, which is no answer; `NOTHING` where there is none.
+        keys_J: Judged pairs as query * N + row, ascending. Documents that the database lacks are left out.
+        gains_J: Gain of each pair, above 0.
+        ideal_QK: Gains of each query's K best documents, descending, padded with 0.
+        relevant_Q: Number of documents with a gain above 0, in the database or not.
+        own_Q: Database row with the query's own id, which is not an answer; `NOTHING` where there is none.
         rows: N.
         k: Neighbours that nDCG looks at.
         recall_ks: Neighbours that recall looks at.
@@ -115,7 +116,7 @@ class Judgements:
         k: int = 10,
         recall_ks: Sequence[int] = (100,),
     ) -> Judgements:
-        """Line judgements up with rows.
+        """Translate judgements of ids into judgements of rows.
 
         Args:
             judged: Query id to document id to gain; each query has one above 0.
@@ -125,22 +126,22 @@ class Judgements:
             recall_ks: Neighbours that recall looks at.
         """
         row_of = {name: row for row, name in enumerate(database)}
-        worth = [{doc: gain for doc, gain in judged[query].items() if gain > 0} for query in queries]
+        relevant = [{doc: gain for doc, gain in judged[query].items() if gain > 0} for query in queries]
         pairs = sorted(
             (q * len(database) + row_of[doc], gain)
-            for q, gains in enumerate(worth)
+            for q, gains in enumerate(relevant)
             for doc, gain in gains.items()
             if doc in row_of
         )
         ideal_QK = np.zeros((len(queries), k))
-        for q, gains in enumerate(worth):
+        for q, gains in enumerate(relevant):
             best = sorted(gains.values(), reverse=True)[:k]
             ideal_QK[q, : len(best)] = best
         return cls(
             keys_J=np.array([key for key, _ in pairs], np.int64),
             gains_J=np.array([gain for _, gain in pairs], np.float64),
             ideal_QK=ideal_QK,
-            relevant_Q=np.array([len(gains) for gains in worth], np.int64),
+            relevant_Q=np.array([len(gains) for gains in relevant], np.int64),
             own_Q=np.array([row_of.get(query, NOTHING) for query in queries], np.int64),
             rows=len(database),
             k=k,
@@ -149,11 +150,11 @@ class Judgements:
 
     @property
     def depth(self) -> int:
-        """How many neighbours `score` needs: one more than are judged, where a query may find itself."""
+        """Number of neighbours that `score` needs: one more than it looks at where a query may find itself."""
         return max(self.k, *self.recall_ks, 1) + bool((self.own_Q != NOTHING).any())
 
     def of_queries(self, places: Rows) -> Judgements:
-        """Return what is right for some of the queries, ascending."""
+        """Return the ground truth of some of the queries; `places` ascend."""
         queries_J, rows_J = np.divmod(self.keys_J, self.rows)
         is_kept_J = np.isin(queries_J, places)
         return replace(
@@ -166,7 +167,7 @@ class Judgements:
         )
 
     def gains(self, found_QK: Rows) -> Scores:
-        """Return what each neighbour is worth to its query."""
+        """Return the gain of each neighbour for its query: (Q, K), 0 where it was not judged."""
         if not len(self.keys_J):
             return np.zeros(found_QK.shape)
         keys_QK = np.arange(len(found_QK))[:, None] * self.rows + found_QK
@@ -175,7 +176,7 @@ class Judgements:
         return np.where(is_judged, self.gains_J[places_QK], 0.0)
 
     def score(self, found_QK: Rows) -> dict[str, Scores]:
-        """Return `nDCG@k` and `recall@K` of each query; a document with the query's own id is passed over."""
+        """Return `nDCG@k` and `recall@K` of each query; a document with the query's own id is skipped."""
         gains_QK = self.gains(_without(found_QK, self.own_Q))
         scores = {f"nDCG@{self.k}": ndcg(gains_QK, self.ideal_QK, self.k)}
         for k in self.recall_ks:
@@ -184,10 +185,10 @@ class Judgements:
 
 
 def average_precision(right_QK: Right, k: int) -> Scores:
-    """Return the precision at each right neighbour among the first k, summed, divided by k: (Q,).
+    """Return the precision at each correct neighbour among the first k, summed, divided by k: (Q,).
 
-    Source: Kusupati et al. 2022 (arXiv 2205.13147), section 4.3: mAP@k divides by k, whatever there was to find. The
-    paper fetches 2048 neighbours; the first k decide.
+    Source: Kusupati et al. 2022 (arXiv 2205.13147), section 4.3: mAP@k divides by k, even where fewer than k rows are
+    correct. The paper searches 2048 neighbours, of which only the first k count.
     """
     right_QK = right_QK[:, :k]
     precision_QK = np.cumsum(right_QK, axis=1) / np.arange(1, right_QK.shape[1] + 1)
@@ -210,7 +211,7 @@ def _discounted(gains_QK: Scores) -> Scores:
 
 
 def _without(found_QK: Rows, own_Q: Rows) -> Rows:
-    """Move each query's own row behind the others, where `gains` cannot see it."""
+    """Replace each query's own row by `NOTHING` and move it behind the others."""
     is_own_QK = (found_QK == own_Q[:, None]) & (found_QK != NOTHING)
     order_QK = np.argsort(is_own_QK, axis=1, kind="stable")
     return np.take_along_axis(np.where(is_own_QK, NOTHING, found_QK), order_QK, axis=1)

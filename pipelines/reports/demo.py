@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_dim
 from pipelines.funnel import Funnel
-from pipelines.reports.page import Answers, Curve, Figures, Gallery, Grid, Hit, Part, Plot, Report, Section
+from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Part, Report, Section
+from pipelines.reports.plots import Curve, Plot
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import Trained
 from pipelines.vectors.arrays import to_numpy

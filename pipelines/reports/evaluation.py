@@ -1,6 +1,6 @@
-"""The page of `jobs evaluate`, with plots like the paper's, and the files it is written to with its numbers.
+"""Report of `jobs evaluate`: metrics.json, and an HTML page with plots like the paper's.
 
-Owns how results are laid out; measures nothing.
+Owns the layout of the results. Does not measure.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ from pathlib import Path
 
 import orjson
 
-from pipelines.evaluation.intervals import Interval
+from pipelines.evaluation.by_dim import Measurement
+from pipelines.evaluation.cascade import AdaptiveClassification
 from pipelines.evaluation.results import (
-    MEANT,
-    Adaptive,
+    DEFINITIONS,
     Results,
     as_json,
     by_system,
     cell,
-    cheapest_as_good,
+    describe_adaptive,
+    describe_searches,
     dims_of,
-    full_search,
     metrics_of,
-    ranking,
-    say_adaptive,
-    say_search,
 )
-from pipelines.evaluation.table import Row
-from pipelines.reports.page import Curve, Figures, Grid, Part, Plot, Report, Section, write_report
+from pipelines.evaluation.retrieval import SINGLE_SHOT, cheapest_as_good, full_search, ranking_metric
+from pipelines.reports.page import Figures, Grid, Part, Report, Section, write_report
+from pipelines.reports.plots import Curve, Plot
+from pipelines.shortlist.bootstrap import Interval
 
 
 def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
-    """Write metrics.json and report.html; return where they are."""
+    """Write metrics.json and report.html; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     metrics, page = folder / "metrics.json", folder / "report.html"
     metrics.write_bytes(orjson.dumps(as_json(results), option=orjson.OPT_INDENT_2))
@@ -40,7 +39,7 @@ def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
 
 
 def build_report(results: Results) -> Report:
-    """Compose the page."""
+    """Compose the page from results."""
     names = ", ".join(system.name for system in results.config.systems)
     sections = [_glance(results), _by_dim(results)]
     sections += [_splits(results)] if any("," in row.metric for row in results.rows) else []
@@ -50,7 +49,7 @@ def build_report(results: Results) -> Report:
     return Report(
         title="How many dims do you need?",
         subtitle=f"{names}: measured on {results.queries:,} queries over {results.rows_searched:,} rows, with "
-        f"{results.config.measure.confidence:.0%} intervals by {results.config.measure.draws:,} bootstrap draws.",
+        f"{results.config.measure.confidence:.0%} intervals by {results.config.measure.draws:,} bootstrap resamples.",
         sections=sections,
         footer=" ".join(f"{note}." for note in results.notes) + " Made by `python -m jobs evaluate`.",
     )
@@ -63,11 +62,11 @@ def _glance(results: Results) -> Section:
     full = first[max(first)]
     near = min(dim for dim, row in first.items() if row.value.mean >= full.value.mean - 0.01)
     items.append((f"{full.value.mean:.3f}", f"{main} of {full.system} at {full.dim} dims"))
-    items.append((f"{near}", f"dims within one point of that: {full.dim / near:.0f} times fewer"))
+    items.append((f"{near}", f"dims are within one point of that: {full.dim / near:.0f} times fewer"))
     if results.adaptive is not None:
         best = results.adaptive.best
         items.append(
-            (f"{results.adaptive.dims[-1] / best.dims.mean:.1f}×", "fewer dims a query by adaptive classification")
+            (f"{results.adaptive.dims[-1] / best.dims.mean:.1f}×", "fewer dims per query by adaptive classification")
         )
     if results.searches:
         full_mflops, cheap = full_search(results.searches).mflops, cheapest_as_good(results.searches)
@@ -78,11 +77,11 @@ def _glance(results: Results) -> Section:
 def _by_dim(results: Results) -> Section:
     metrics = metrics_of(results.rows)
     parts: list[Part] = [
-        Plot(f"{metric} by dims", _meaning(metric), _curves(results, results.rows, metric), floor=None)
+        Plot(f"{metric} by dims", _definition(metric), _curves(results, results.rows, metric), floor=None)
         for metric in metrics
     ]
     parts += [
-        _grid(results.rows, metric, f"{metric}; ~ marks dims that a system was not made for.") for metric in metrics
+        _grid(results.rows, metric, f"{metric}; ~ marks dims that the system was not made for.") for metric in metrics
     ]
     reference = results.systems[0].name
     rows = [
@@ -92,8 +91,8 @@ def _by_dim(results: Results) -> Section:
     heads = ["system", "dims", "metric", "mean (interval)", f"minus {reference} (paired interval)"]
     parts.append(Grid(heads, rows, fold=f"all {len(rows)} numbers with their intervals"))
     text = (
-        "Dashed lines are baselines made of the first system's whole vectors; bands are intervals. Points between the "
-        "trained dims are interpolation: nobody trained for them."
+        "Dashed lines are baselines made of full vectors; bands are intervals. Points between the trained dims are "
+        "interpolation: the system was not trained for them."
     )
     return Section("By number of dims", text, parts)
 
@@ -102,8 +101,8 @@ def _splits(results: Results) -> Section:
     metrics = list(dict.fromkeys(row.metric for row in results.rows if "," in row.metric))
     grids = [_grid(results.rows, metric, metric) for metric in metrics]
     text = (
-        "Few-shot: only so many rows of each class are searched and learnt from. Long tail: classes are thinned out "
-        "exponentially; head and tail are the queries of the commonest and the rarest third of the classes."
+        "Few-shot: only a few rows of each class are searched and learnt from. Long tail: class sizes fall "
+        "exponentially; head and tail are the queries of the most common and the rarest third of the classes."
     )
     return Section("With fewer examples", text, grids)
 
@@ -120,7 +119,7 @@ def _robustness(results: Results) -> Section:
             for metric, name in both
             for curve in _curves(results, results.corrupted, metric)
         ]
-        parts.append(Plot(f"{base} on clean and corrupted pictures", "Mean over all corruptions.", curves, floor=None))
+        parts.append(Plot(f"{base} on clean and corrupted images", "Mean over all corruptions.", curves, floor=None))
     dims = dims_of(results.corrupted)
     for base in dict.fromkeys(row.metric.partition(", ")[0] for row in results.corrupted):
         rows = [
@@ -129,11 +128,14 @@ def _robustness(results: Results) -> Section:
             for name, by_dim in by_system(results.corrupted, f"{base}, {change}").items()
         ]
         parts.append(Grid(["", *map(str, dims)], rows, caption=base))
-    text = "Corrupted pictures ask; the rows that are searched and learnt from are clean. The number is the severity."
+    text = (
+        "Corrupted images are the queries; the rows that are searched and learnt from are clean. The number is the "
+        "severity."
+    )
     return Section("Under corruptions", text, parts)
 
 
-def _classification(adaptive: Adaptive) -> Section:
+def _classification(adaptive: AdaptiveClassification) -> Section:
     points = sorted(adaptive.points, key=lambda point: point.dims.mean)
     alone = Curve(
         "one stage alone", adaptive.dims, [one.mean for one in adaptive.alone], bounds=_bounds(adaptive.alone)
@@ -142,7 +144,7 @@ def _classification(adaptive: Adaptive) -> Section:
     curves = [
         Curve("cascade", [p.dims.mean for p in points], [a.mean for a in accuracies], bounds=_bounds(accuracies)),
         alone,
-        Curve("cascade, dims counted anew", [p.cumulative.mean for p in points], [a.mean for a in accuracies], True),
+        Curve("cascade, dims of all stages", [p.cumulative.mean for p in points], [a.mean for a in accuracies], True),
     ]
     rows = [
         (
@@ -154,32 +156,32 @@ def _classification(adaptive: Adaptive) -> Section:
         )
         for point in adaptive.points
     ]
-    heads = ["thresholds", "accuracy", "minus full width", "expected dims", "counted anew"]
+    heads = ["thresholds", "accuracy", "minus full width", "expected dims", "dims of all stages"]
     text = (
-        f"Of {', '.join(map(str, adaptive.dims))} dims, the shortest prefix that is sure enough answers a query. "
+        f"Of {', '.join(map(str, adaptive.dims))} dims, the shortest prefix that is confident enough answers a query. "
         f"Thresholds on the largest softmax probability were learnt on {adaptive.held_out:,} queries over a grid of "
-        f"100 and judged on the other {adaptive.queries:,}. {say_adaptive(adaptive)}"
+        f"100 values and tested on the other {adaptive.queries:,}. {describe_adaptive(adaptive)}"
     )
-    plot = Plot("Accuracy by expected dims", "Counted anew: each stage's dims cost, not only the last one's.", curves,
-                axis="expected dims", floor=None)  # fmt: skip
+    caption = "Dims of all stages: the dims of every stage that was asked, not only of the one that answered."
+    plot = Plot("Accuracy by expected dims", caption, curves, axis="expected dims", floor=None)
     return Section("Adaptive classification", text, [plot, Grid(heads, rows, marked=adaptive.chosen)])
 
 
 def _retrieval(results: Results) -> Section:
     searches = results.searches
-    metric = ranking(searches)
+    metric = ranking_metric(searches)
     kinds = dict.fromkeys(search.setting.kind for search in searches)
     curves = []
     for kind in kinds:
         some = sorted((s for s in searches if s.setting.kind == kind), key=lambda s: s.mflops)
         values = [search.values[metric].mean for search in some]
-        curves.append(Curve(kind, [s.mflops for s in some], values, has_line=kind == "single shot"))
+        curves.append(Curve(kind, [s.mflops for s in some], values, has_line=kind == SINGLE_SHOT))
     timed = [
         Curve(curve.label, [s.milliseconds for s in some], [s.values[metric].mean for s in some], has_line=False)
         for curve in curves
         for some in [[s for s in searches if s.setting.kind == curve.label]]
     ]
-    heads = ["", "dims (handed on)", *searches[0].values, f"{metric} minus full width", "MFLOPs", "ms a query"]
+    heads = ["", "dims (candidates kept)", *searches[0].values, f"{metric} minus full width", "MFLOPs", "ms a query"]
     rows = [
         (
             search.setting.kind,
@@ -192,9 +194,10 @@ def _retrieval(results: Results) -> Section:
         for search in searches
     ]
     text = (
-        "A shortlist by a short prefix is ranked again by a longer one; a funnel does so in several steps. One "
-        "multiply-add a dim of every vector compared; wall-clock of one thread, vectors in half precision. The marked "
-        f"row is the cheapest that is at most .005 below a single shot at full width. {say_search(results)}"
+        "A shortlist by a short prefix is reranked by a longer one; a funnel does so in several stages. FLOPs are "
+        "multiply-adds, one for each dim of every vector compared; wall-clock is of one thread, with vectors in half "
+        "precision. The marked row is the cheapest that is at most .005 below a single shot at full width. "
+        f"{describe_searches(searches)}"
     )
     plots = [
         Plot(f"{metric} by MFLOPs", "", curves, axis="MFLOPs a query", base=10, floor=None),
@@ -204,7 +207,7 @@ def _retrieval(results: Results) -> Section:
     return Section("Adaptive and funnel retrieval", text, [*plots, Grid(heads, rows, marked=chosen)])
 
 
-def _curves(results: Results, rows: Iterable[Row], metric: str) -> list[Curve]:
+def _curves(results: Results, rows: Iterable[Measurement], metric: str) -> list[Curve]:
     is_baseline = {system.name: system.is_baseline for system in results.systems}
     return [
         Curve(
@@ -222,12 +225,12 @@ def _bounds(intervals: Sequence[Interval]) -> tuple[list[float], list[float]]:
     return [one.low for one in intervals], [one.high for one in intervals]
 
 
-def _grid(rows: Sequence[Row], metric: str, caption: str) -> Grid:
+def _grid(rows: Sequence[Measurement], metric: str, caption: str) -> Grid:
     found = by_system(rows, metric)
     dims = sorted({dim for by_dim in found.values() for dim in by_dim})
     cells = [(name, *(cell(by_dim.get(dim)) for dim in dims)) for name, by_dim in found.items()]
     return Grid(["", *map(str, dims)], cells, caption=caption)
 
 
-def _meaning(metric: str) -> str:
-    return MEANT[metric.partition("@")[0]]
+def _definition(metric: str) -> str:
+    return DEFINITIONS[metric.partition("@")[0]]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.shortlist.bootstrap import percentile_bounds, resample
 from schemas.errors import DependencyMissing, TableError
 
 _QUERIES_AT_ONCE = 256
@@ -109,11 +110,10 @@ def agreement(shortlists: Mapping[int, pa.Array], queries: int, resamples: int =
     codes = _codes([shortlists[dim] for dim in dims], queries)
     overlap_QLK = np.stack([_overlap(codes_QK, codes[-1]) for codes_QK in codes], axis=1)
     mean_LK = overlap_QLK.mean(axis=0)
-    drawn_RQ = np.random.default_rng(seed).multinomial(queries, np.full(queries, 1 / queries), size=resamples)
-    resampled_RLK = (drawn_RQ @ overlap_QLK.reshape(queries, -1) / queries).reshape(resamples, *mean_LK.shape)
-    low_LK, high_LK = np.quantile(resampled_RLK, [0.025, 0.975], axis=0)
-    steps_RL = np.diff(resampled_RLK[:, :, -1], axis=1, prepend=0.0)
-    step_low_L, step_high_L = np.quantile(steps_RL, [0.025, 0.975], axis=0)
+    means_MR = resample(overlap_QLK.reshape(queries, -1).T, resamples, seed)
+    low_LK, high_LK = (bound_M.reshape(mean_LK.shape) for bound_M in percentile_bounds(means_MR))
+    full_LR = means_MR.reshape(*mean_LK.shape, -1)[:, -1]
+    step_low_L, step_high_L = percentile_bounds(np.diff(full_LR, axis=0, prepend=0.0))
     return Agreement(dims, queries, mean_LK, low_LK, high_LK, step_low_L, step_high_L)
 
 

@@ -316,7 +316,7 @@ keeps = [16, 12]
 
 
 def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path, tmp_path: Path) -> None:
-    from pipelines.evaluation.systems_of_tables import rotation_between
+    from pipelines.evaluation.prepare import rotation_between
     from pipelines.tables.rotate import rotate_here
 
     x_ND, labels_N = clouds(300, 5)
@@ -357,7 +357,7 @@ def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path
         ('[data]\nbeir = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "wordllama" }\n', "has no corpus.jsonl"),
         (
             '[data]\nimages = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "efficientnet-lite0" }\n',
-            "is no folder",
+            "is not a folder",
         ),
         ('[[systems]]\nname = "x"\ndatabase = "{dim}"\ndims = [8]\n[cascade]\n', "put one first that can be cut"),
         ('[robustness]\nkinds = ["fog"]\n[[systems]]\nname = "x"\ndatabase = "a"\n', "robustness.kinds"),

@@ -1,4 +1,4 @@
-"""Cascades do what a loop over queries does, and their thresholds are the best of the grid."""
+"""Cascades equal a loop over queries, and their thresholds are the best of the grid."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from hypothesis import strategies as st
 from pipelines.evaluation.cascade import (
     GRID,
     NEVER,
-    Stages,
-    cheapest_as_good,
-    frontier,
+    CascadeStages,
+    cheapest_as_accurate,
+    evaluate_cascade,
     learn_thresholds,
+    pareto_front,
     run_cascade,
 )
 
 DIMS = (8, 16, 64)
 
 
-def _stages(seed: int, queries: int = 200, dims: tuple[int, ...] = DIMS) -> Stages:
+def _stages(seed: int, queries: int = 200, dims: tuple[int, ...] = DIMS) -> CascadeStages:
     """Classifiers that are the more often right the wider they are, and the surer the more often right."""
     rng = np.random.default_rng(seed)
     hardness_Q = rng.random(queries)
     sure_GQ = (1.1 - hardness_Q[None] * np.linspace(0.9, 0.4, len(dims))[:, None]).clip(0.1, 1)
-    return Stages(dims, sure_GQ, rng.random((len(dims), queries)) < sure_GQ)
+    return CascadeStages(dims, sure_GQ, rng.random((len(dims), queries)) < sure_GQ)
 
 
 def test_stages_keep_of_a_softmax_what_matters() -> None:
     softmax = [np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.8, 0.2]])]
-    stages = Stages.of((2, 4), softmax, [0, 1])
+    stages = CascadeStages.of((2, 4), softmax, [0, 1])
     np.testing.assert_allclose(stages.confidence_GQ, [[0.7, 0.6], [0.9, 0.8]])
     np.testing.assert_array_equal(stages.right_GQ, [[True, True], [True, False]])
     assert stages.accuracy(1) == 0.5
@@ -98,13 +99,13 @@ def test_learnt_thresholds_of_three_stages_are_close_to_the_best_pair() -> None:
 
 def test_the_frontier_falls_in_dims_and_accuracy_and_its_cheapest_as_good_is_as_good() -> None:
     holdout = _stages(3, 500)
-    settings_ = frontier(holdout)
+    settings_ = pareto_front(holdout)
     met = [run_cascade(holdout, one) for one in settings_]
     dims = [outcome.dims_Q.mean() for outcome in met]
     accuracies = [outcome.right_Q.mean() for outcome in met]
     assert dims == sorted(dims, reverse=True)
     assert accuracies == sorted(accuracies, reverse=True)
-    chosen = run_cascade(holdout, cheapest_as_good(holdout, settings_))
+    chosen = run_cascade(holdout, settings_[cheapest_as_accurate(holdout, settings_)])
     assert chosen.right_Q.mean() >= holdout.accuracy(-1)
     assert chosen.dims_Q.mean() < 64
 
@@ -112,7 +113,23 @@ def test_the_frontier_falls_in_dims_and_accuracy_and_its_cheapest_as_good_is_as_
 def test_where_no_short_prefix_helps_the_full_width_answers() -> None:
     confidence = np.full((2, 100), 0.5)
     right = np.array([np.zeros(100, bool), np.ones(100, bool)])
-    holdout = Stages((8, 64), confidence, right)
-    thresholds = cheapest_as_good(holdout, frontier(holdout))
+    holdout = CascadeStages((8, 64), confidence, right)
+    settings_ = pareto_front(holdout)
+    thresholds = settings_[cheapest_as_accurate(holdout, settings_)]
     assert run_cascade(holdout, thresholds).dims_Q.mean() == 64
     assert NEVER in GRID
+
+
+def test_thresholds_are_learnt_on_one_part_of_the_queries_and_tested_on_the_other() -> None:
+    stages = _stages(4, 400)
+    found = evaluate_cascade(stages, 0.25, seed=1, resamples=50)
+    assert (found.dims, found.held_out, found.queries) == (DIMS, 100, 300)
+    _, test = stages.split(0.25, 1)
+    assert [one.mean for one in found.alone] == pytest.approx([test.accuracy(stage) for stage in range(3)])
+    for point in found.points:
+        outcome = run_cascade(test, np.array(point.thresholds))
+        assert point.accuracy.mean == pytest.approx(outcome.right_Q.mean())
+        assert point.dims.mean == pytest.approx(outcome.dims_Q.mean())
+        assert point.above_full.mean == pytest.approx(point.accuracy.mean - test.accuracy(-1))
+        assert point.dims.low <= point.dims.mean <= point.dims.high
+    assert found.best is found.points[found.chosen]

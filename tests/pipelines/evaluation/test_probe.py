@@ -8,7 +8,6 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pipelines.evaluation import probe as module
 from pipelines.evaluation.probe import fit_probe
 
 
@@ -18,8 +17,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("rows_at_once", [1 << 16, 100])
-def test_it_is_scikit_learns_at_the_same_penalty(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ROWS_AT_ONCE", rows_at_once)
+def test_it_is_scikit_learns_at_the_same_penalty(rows_at_once: int) -> None:
     x, y = _digits()
     train, test = slice(None, 1000), slice(1000, None)
     penalty = 1e-2
@@ -28,7 +26,7 @@ def test_it_is_scikit_learns_at_the_same_penalty(rows_at_once: int, monkeypatch:
     theirs = LogisticRegression(C=1 / (1000 * penalty), max_iter=1000, tol=1e-8)
     theirs.fit(scale.transform(known[train]), y[train])
     expected = theirs.predict_proba(scale.transform(known[test]))
-    found = fit_probe(x[train], y[train], 10, penalty).probabilities(x[test])
+    found = fit_probe(x[train], y[train], 10, penalty, rows_at_once=rows_at_once).probabilities(x[test])
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.evaluation.costs import mflops
 from pipelines.evaluation.metrics import Labels
-from pipelines.evaluation.retrieval import Setting, retrieve, settings_for
+from pipelines.evaluation.retrieval import SearchSetting, mflops, retrieve, settings_for
 from pipelines.vectors.matryoshka import cut, unit
 
 
@@ -26,7 +25,7 @@ def test_settings_are_every_dim_every_pair_and_a_funnel_from_every_dim() -> None
     kinds = [setting.kind for setting in found]
     assert (kinds.count("single shot"), kinds.count("adaptive")) == (6, 15)
     funnels = [setting for setting in found if setting.kind == "funnel"]
-    assert funnels[0] == Setting("funnel", (16, 32, 64, 128, 256, 2048), (200, 100, 50, 25, 10, 10))
+    assert funnels[0] == SearchSetting("funnel", (16, 32, 64, 128, 256, 2048), (200, 100, 50, 25, 10, 10))
     assert all(len(setting.dims) > 2 and setting.dims[-1] == 2048 for setting in funnels)
     assert str(found[0]) == "16 (10)"
 
@@ -46,15 +45,15 @@ def truth(sides: tuple[np.ndarray, np.ndarray]) -> Labels:
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting("single shot", (16,), (10,)),
-        Setting("adaptive", (8, 32), (50, 10)),
-        Setting("adaptive", (4, 16), (50, 10)),
-        Setting("funnel", (4, 8, 16, 32), (80, 40, 20, 10)),
+        SearchSetting("single shot", (16,), (10,)),
+        SearchSetting("adaptive", (8, 32), (50, 10)),
+        SearchSetting("adaptive", (4, 16), (50, 10)),
+        SearchSetting("funnel", (4, 8, 16, 32), (80, 40, 20, 10)),
     ],
     ids=str,
 )
 def test_stages_are_those_of_sorting_and_keeping(
-    setting: Setting, sides: tuple[np.ndarray, np.ndarray], truth: Labels
+    setting: SearchSetting, sides: tuple[np.ndarray, np.ndarray], truth: Labels
 ) -> None:
     found = retrieve(sides, truth, setting)
     expected = []
@@ -73,6 +72,6 @@ def test_stages_are_those_of_sorting_and_keeping(
 
 def test_a_database_smaller_than_the_shortlist_is_searched_whole(sides: tuple[np.ndarray, np.ndarray]) -> None:
     few = Labels(np.arange(12) % 2, np.arange(40) % 2, k=10)
-    adaptive = retrieve((sides[0][:12], sides[1]), few, Setting("adaptive", (4, 32), (200, 10)))
-    single = retrieve((sides[0][:12], sides[1]), few, Setting("single shot", (32,), (10,)))
+    adaptive = retrieve((sides[0][:12], sides[1]), few, SearchSetting("adaptive", (4, 32), (200, 10)))
+    single = retrieve((sides[0][:12], sides[1]), few, SearchSetting("single shot", (32,), (10,)))
     assert np.abs(adaptive.scores["mAP@10"] - single.scores["mAP@10"]).mean() < 0.02

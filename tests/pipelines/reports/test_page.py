@@ -10,19 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.reports.page import (
-    Answers,
-    Curve,
-    Figures,
-    Gallery,
-    Grid,
-    Hit,
-    Plot,
-    Report,
-    Section,
-    data_url,
-    write_report,
-)
+from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Report, Section, data_url, write_report
+from pipelines.reports.plots import Curve, Plot
 
 
 def _png(colour: str) -> bytes:

@@ -1,7 +1,7 @@
-"""Test sets as they lie on disk: ImageFolder and BEIR, read and laid out as shards for `jobs embed`.
+"""Test sets on disk, ImageFolder and BEIR: read them and write them as shards for `jobs embed`.
 
-Owns both layouts. Shards are a function of what was read, down to their time stamps, so that a second run finds its
-work done; their folder carries a digest of the source, so that a changed source is another test set.
+Owns both layouts. Shards are a function of the source, down to their time stamps, so that a second run has nothing to
+do. Their folder is named by a digest of the source, so that a changed source gives new shards.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from schemas.config import LimitsConfig
 from schemas.errors import InputError, ShardNotFound, nearest
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".avif"})
-_PICTURES_PER_SHARD, _TEXTS_PER_SHARD = 256, 8192
-_WRITTEN_AT_S = 1_600_000_000  # part of a shard's identity
+_IMAGES_PER_SHARD, _TEXTS_PER_SHARD = 256, 8192
+_WRITTEN_AT_S = 1_600_000_000  # the time stamp is part of a shard's identity
 CLEAN = "clean"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image file and its class: the folder it lies in."""
+class LabelledImage:
+    """An image file and its class, the name of its folder."""
 
     path: Path
     label: str
@@ -44,12 +44,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Beir:
-    """A retrieval test set.
+    """A retrieval test set in BEIR layout.
 
     Attributes:
-        corpus: corpus.jsonl, or that with .gz.
-        queries: queries.jsonl likewise.
-        judged: Query id to document id to gain, of queries with a gain above 0.
+        corpus: corpus.jsonl or corpus.jsonl.gz.
+        queries: queries.jsonl or queries.jsonl.gz.
+        judged: Query id to document id to gain, only gains above 0.
     """
 
     corpus: Path
@@ -57,21 +57,21 @@ class Beir:
     judged: Mapping[str, Mapping[str, int]]
 
 
-def list_pictures(folder: Path) -> list[Picture]:
-    """List an ImageFolder split: a subfolder per class, images anywhere below; in order of class and path.
+def list_images(folder: Path) -> list[LabelledImage]:
+    """List one split of an ImageFolder: a subfolder per class, images anywhere below; ordered by class and path.
 
     Raises:
-        ShardNotFound: The folder is not there, or holds no class with an image.
+        ShardNotFound: The folder is missing, or no subfolder has an image.
     """
     if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.glob("*/")) if folder.parent.is_dir() else []
         raise ShardNotFound(
-            f"{folder} is no folder{nearest(folder.name, there)}; beside it are: {', '.join(there) or 'none'}; "
-            "data.train and data.valid name the subfolders of data.images"
+            f"{folder} is not a folder{nearest(folder.name, there)}; the folders beside it are: "
+            f"{', '.join(there) or 'none'}; data.train and data.valid name the subfolders of data.images"
         )
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     found = [
-        Picture(path, one.name)
+        LabelledImage(path, one.name)
         for one in classes
         for path in sorted(one.rglob("*"))
         if path.suffix.lower() in _SUFFIXES
@@ -81,25 +81,25 @@ def list_pictures(folder: Path) -> list[Picture]:
     return found
 
 
-def write_pictures(pictures: Sequence[Picture], source: Path, folder: Path) -> str:
-    """Lay pictures out as Parquet shards with `id` (path within `source`), `label`, `image`; return their pattern."""
+def write_images(images: Sequence[LabelledImage], source: Path, folder: Path) -> str:
+    """Write images as Parquet shards with `id` (path within `source`), `label`, `image`; return their pattern."""
     rows = (
         {"id": one.path.relative_to(source).as_posix(), "label": one.label, "image": one.path.read_bytes()}
-        for one in pictures
+        for one in images
     )
-    return _write(rows, folder / digest_of(one.path for one in pictures), _PICTURES_PER_SHARD)
+    return _write(rows, folder / _digest(one.path for one in images), _IMAGES_PER_SHARD)
 
 
 def write_corrupted(
-    pictures: Sequence[Picture], source: Path, folder: Path, changes: Sequence[tuple[str, int]], pixels: int
+    images: Sequence[LabelledImage], source: Path, folder: Path, changes: Sequence[tuple[str, int]], pixels: int
 ) -> str:
-    """Lay out the middle square of each picture, clean and after every change, with a column `corruption`.
+    """Write the centre square of each image, clean and after every corruption, with a column `corruption`.
 
     Args:
-        pictures: What is corrupted.
-        source: Folder that ids start from.
-        folder: Where the shards go.
-        changes: Kinds and severities.
+        images: Images to corrupt.
+        source: Folder that ids are relative to.
+        folder: Folder of the shards.
+        changes: Kinds and severities of the corruptions.
         pixels: Side of the square.
 
     Returns:
@@ -108,11 +108,11 @@ def write_corrupted(
     rule = ImageRule(crop=(pixels, pixels), short=pixels)
 
     def rows() -> Iterator[dict[str, object]]:
-        for seed, one in enumerate(pictures):
+        for seed, one in enumerate(images):
             try:
                 square = decode(one.path.read_bytes(), rule, LimitsConfig().max_pixels)
             except BadSample:
-                continue  # as unreadable when it is embedded whole, and counted there
+                continue  # it is a reject of the clean images, and is counted there
             name = one.path.relative_to(source).as_posix()
             for kind, severity in ((CLEAN, 0), *changes):
                 changed = square if kind == CLEAN else corrupt(square, kind, severity, seed)
@@ -121,20 +121,18 @@ def write_corrupted(
                 done = f"{kind}/{severity}"
                 yield {"id": f"{done}/{name}", "label": one.label, "corruption": done, "image": png.getvalue()}
 
-    key = (
-        f"{digest_of(one.path for one in pictures)}-{hashlib.sha256(repr((changes, pixels)).encode()).hexdigest()[:8]}"
-    )
-    return _write(rows(), folder / key, _PICTURES_PER_SHARD)
+    digest = hashlib.sha256(repr((changes, pixels)).encode()).hexdigest()[:8]
+    return _write(rows(), folder / f"{_digest(one.path for one in images)}-{digest}", _IMAGES_PER_SHARD)
 
 
 def read_beir(folder: Path, split: str) -> Beir:
-    """Find a BEIR test set and read its judgements.
+    """Read the judgements of a BEIR test set.
 
     Raises:
         ShardNotFound: A file is missing.
-        InputError: The judgements are malformed, or none is above 0.
+        InputError: The judgements are malformed, or no gain is above 0.
 
-    Source: Thakur et al. 2021 (arXiv 2104.08663); tab-separated query-id, corpus-id, score under a header.
+    Source: Thakur et al. 2021 (arXiv 2104.08663). Files are tab-separated: query-id, corpus-id, score, with a header.
     """
     corpus, queries = (_find(folder, f"{name}.jsonl") for name in ("corpus", "queries"))
     path = next((p for p in (folder / "qrels" / f"{split}.tsv", folder / "qrels.tsv") if p.exists()), None)
@@ -153,29 +151,29 @@ def read_beir(folder: Path, split: str) -> Beir:
                 if number == 1:
                     continue  # the header
                 raise InputError(
-                    f"{path}, line {number}: {line} is not query-id, corpus-id and a whole number, by tabs"
+                    f"{path}, line {number}: {line} is not query-id, corpus-id and a whole number, separated by tabs"
                 ) from None
             if gain > 0:
                 judged.setdefault(query, {})[document] = gain
     if not judged:
-        raise InputError(f"{path} judges no document relevant; nothing can be measured")
+        raise InputError(f"{path} has no document with a score above 0; nothing can be measured")
     return Beir(corpus, queries, judged)
 
 
 def write_documents(beir: Beir, folder: Path) -> str:
-    """Lay the corpus out as Parquet shards with `id` and `text`, title first; return their pattern."""
+    """Write the corpus as Parquet shards with `id` and `text` (title first); return their pattern."""
     rows = ({"id": row["_id"], "text": f"{row.get('title') or ''} {row['text']}".strip()} for row in _rows(beir.corpus))
-    return _write(rows, folder / digest_of([beir.corpus]), _TEXTS_PER_SHARD)
+    return _write(rows, folder / _digest([beir.corpus]), _TEXTS_PER_SHARD)
 
 
 def write_queries(beir: Beir, folder: Path) -> str:
-    """Lay the judged queries out likewise."""
+    """Write the judged queries as Parquet shards with `id` and `text`; return their pattern."""
     rows = ({"id": row["_id"], "text": row["text"]} for row in _rows(beir.queries) if row["_id"] in beir.judged)
     judged = hashlib.sha256("\0".join(sorted(beir.judged)).encode()).hexdigest()[:8]
-    return _write(rows, folder / f"{digest_of([beir.queries])}-{judged}", _TEXTS_PER_SHARD)
+    return _write(rows, folder / f"{_digest([beir.queries])}-{judged}", _TEXTS_PER_SHARD)
 
 
-def digest_of(paths: Iterable[Path]) -> str:
+def _digest(paths: Iterable[Path]) -> str:
     """Return 12 hex digits over names, sizes and times of files."""
     digest = hashlib.sha256()
     for path in paths:
@@ -194,7 +192,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
                 except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
                     raise InputError(
                         f"{path}, line {number}: {type(error).__name__}: {error}; "
-                        "a line is a JSON object with _id and text"
+                        "each line must be a JSON object with _id and text"
                     ) from None
 
 
@@ -208,7 +206,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _write(rows: Iterable[Mapping[str, object]], folder: Path, per_shard: int) -> str:
-    """Write shards, each whole or not at all; once all are there, nothing is read again."""
+    """Write shards, each atomically; once all are written, read nothing again."""
     pattern, done = str(folder / "*.parquet"), folder / "_SUCCESS"
     if done.exists():
         return pattern

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.folders import (
-    list_pictures,
+from pipelines.evaluation.datasets import (
+    list_images,
     read_beir,
     write_corrupted,
     write_documents,
-    write_pictures,
+    write_images,
     write_queries,
 )
 from schemas.errors import InputError, ShardNotFound
@@ -64,7 +64,7 @@ def test_shards_are_written_once_and_anew_when_the_source_has_changed(beir: Path
     ("file", "content", "said"),
     [
         ("qrels/dev.tsv", "q1\td1\t1\nq1 d1 1\n", "line 2"),
-        ("qrels/dev.tsv", "q1\td1\t0\n", "judges no document relevant"),
+        ("qrels/dev.tsv", "q1\td1\t0\n", "no document with a score above 0"),
         ("queries.jsonl", '{"_id": "q1"}\n', "line 1: KeyError: 'text'"),
         ("queries.jsonl", '{"_id": "q1", "text": "x"}\n[1]\n', "line 2: TypeError"),
         ("queries.jsonl", '{"_id": "q1", "text"\n', "line 1: JSONDecodeError"),
@@ -87,9 +87,9 @@ def test_pictures_come_with_the_folder_they_lie_in(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 20), "teal").save(path)
     (tmp_path / "val" / "cat" / "notes.txt").write_text("no picture")
-    found = list_pictures(tmp_path / "val")
+    found = list_images(tmp_path / "val")
     assert [(one.path.name, one.label) for one in found] == [("a.png", "cat"), ("b.JPG", "cat"), ("c.png", "dog")]
-    rows = _rows(write_pictures(found, tmp_path, tmp_path / "shards"))
+    rows = _rows(write_images(found, tmp_path, tmp_path / "shards"))
     assert (rows[0]["id"], rows[0]["label"]) == ("val/cat/a.png", "cat")
     changed = _rows(write_corrupted(found, tmp_path, tmp_path / "bad", [("contrast", 5), ("jpeg", 1)], 16))
     assert len(changed) == 3 * 3
@@ -101,13 +101,13 @@ def test_a_picture_that_cannot_be_read_is_left_to_the_embedding(tmp_path: Path) 
     (tmp_path / "val" / "cat").mkdir(parents=True)
     (tmp_path / "val" / "cat" / "bad.png").write_bytes(b"no picture")
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "val" / "cat" / "good.png")
-    rows = _rows(write_corrupted(list_pictures(tmp_path / "val"), tmp_path, tmp_path / "bad", [("jpeg", 1)], 16))
+    rows = _rows(write_corrupted(list_images(tmp_path / "val"), tmp_path, tmp_path / "bad", [("jpeg", 1)], 16))
     assert {row["id"].rpartition("/")[2] for row in rows} == {"good.png"}
 
 
 def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "valid" / "cat").mkdir(parents=True)
     with pytest.raises(ShardNotFound, match="holds no images"):
-        list_pictures(tmp_path / "valid")
+        list_images(tmp_path / "valid")
     with pytest.raises(ShardNotFound, match=r"did you mean 'valid'\?"):
-        list_pictures(tmp_path / "val")
+        list_images(tmp_path / "val")

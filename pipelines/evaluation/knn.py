@@ -1,8 +1,8 @@
-"""How good a prefix is: what its exact nearest neighbours share with those of the full vectors, or with the truth.
+"""Exact k-nearest neighbours by prefix, and their agreement with full vectors, answers or labels.
 
-Owns exact measurement in memory, of tables that fit there; owns no index and no table.
+Owns exact search in memory, for tables that fit there. Does not own indexes or tables.
 
-Shapes: N database rows, Q queries, D full width, K neighbours.
+Shapes: N database rows, Q queries, D full width, M prefix width, K neighbours.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _QUERIES_AT_ONCE, _SCORES_AT_ONCE = 256, 1 << 27
 def neighbours(
     database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, skip_self: bool = False, device: str = "auto"
 ) -> Rows:
-    """Return the (Q, K) database rows nearest to each query by the first `dim` dims, best first, exactly.
+    """Return the K database rows nearest to each query by prefix, best first, exactly: (Q, K).
 
     Args:
         database_ND: Any float dtype.
         queries_QD: Any float dtype.
-        dim: Width of the prefix.
-        k: Neighbours wanted; at most N.
-        skip_self: Query q is database row q and is not its own neighbour.
-        device: Torch device that compares; `auto` is a GPU if there is one.
+        dim: Prefix width.
+        k: K, at most N.
+        skip_self: Query q is database row q and must not find itself.
+        device: Torch device of the search; `auto` is a GPU if there is one.
     """
     place = pick_device(device)
     database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim).to(place)
@@ -51,24 +51,31 @@ def neighbours(
 def recall_by_dim(
     database_ND: Floats, queries_QD: Floats, dims: Sequence[int], k: int = 10, *, skip_self: bool = False
 ) -> list[float]:
-    """Return, for each dim, the share of the full-width top k that the prefix's top k holds."""
+    """Return recall@k at each dim: the share of the full vectors' k nearest that the prefix finds."""
     width = database_ND.shape[1]
     exact_QK = neighbours(database_ND, queries_QD, width, k, skip_self=skip_self)
-    shares = []
-    for dim in dims:
-        found_QK = exact_QK if dim == width else neighbours(database_ND, queries_QD, dim, k, skip_self=skip_self)
-        shares.append(float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean()))
-    return shares
+    below = [dim for dim in dims if dim != width]
+    shares = iter(recall_of(exact_QK, database_ND, queries_QD, below, skip_self=skip_self))
+    return [1.0 if dim == width else next(shares) for dim in dims]
+
+
+def recall_of(
+    exact_QK: Rows, database_ND: Floats, queries_QD: Floats, dims: Sequence[int], *, skip_self: bool = False
+) -> list[float]:
+    """Return, for each dim, the share of given neighbours that prefixes of any vectors find."""
+    k = exact_QK.shape[1]
+    found = (neighbours(database_ND, queries_QD, dim, k, skip_self=skip_self) for dim in dims)
+    return [float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean()) for found_QK in found]
 
 
 def hits_by_dim(database_ND: Floats, queries_QD: Floats, answers_Q: Rows, dims: Sequence[int], k: int) -> list[float]:
-    """Return, for each dim, the share of queries whose one right row is among the prefix's top k."""
+    """Return the hit rate at each dim: the share of queries whose one answer is among the prefix's k nearest."""
     return [
         float((neighbours(database_ND, queries_QD, dim, k) == answers_Q[:, None]).any(axis=1).mean()) for dim in dims
     ]
 
 
 def label_accuracy_by_dim(database_ND: Floats, labels_N: npt.NDArray[np.str_], dims: Sequence[int]) -> list[float]:
-    """Return, for each dim, how often a row's nearest other row has its label: 1-NN, leave one out."""
+    """Return the leave-one-out 1-NN accuracy at each dim."""
     nearest = [neighbours(database_ND, database_ND, dim, 1, skip_self=True)[:, 0] for dim in dims]
     return [float((labels_N[rows_N] == labels_N).mean()) for rows_N in nearest]

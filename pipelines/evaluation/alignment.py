@@ -1,0 +1,189 @@
+"""Alignment: the samples that all systems hold, in one order, with their ground truth and vectors.
+
+Owns the matching of rows by id. Does not own metrics.
+
+Shapes: N database rows, Q queries, D full width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.evaluation.metrics import GroundTruth, Judgements, Labels
+from pipelines.evaluation.prepare import ALL_DIMS, TablePair, Tables, rotation_between
+from pipelines.evaluation.systems import Floats, Sides, System, between, fixed, nested
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.rotation import Rotation
+from schemas.columns import VECTOR, Space
+from schemas.config.evaluation import EvaluateConfig, SystemConfig
+from schemas.errors import ConfigError, FieldNotFound, InputError, nearest
+
+_MIN_SHARED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The samples that every system holds, in one order.
+
+    Attributes:
+        database: Ids of the N database rows, string.
+        queries: Ids of the Q queries, string.
+        truth: The ground truth.
+        classes: Names of the classes; empty where the ground truth is judgements.
+    """
+
+    database: pa.Array
+    queries: pa.Array
+    truth: GroundTruth
+    classes: pa.Array
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Tables of several systems over the same samples.
+
+    Attributes:
+        config: The job's config.
+        samples: The samples and their ground truth.
+        tables: The tables.
+        notes: Warnings for the reader, such as samples that were left out.
+    """
+
+    config: EvaluateConfig
+    samples: Samples
+    tables: Tables
+    notes: Sequence[str]
+
+    def systems(self) -> Iterator[tuple[System, Sides]]:
+        """Yield each system with the full vectors of its largest dim; vectors are read when a system is reached."""
+        for asked in self.config.systems:
+            pairs = self.tables.pairs[asked.name]
+            if asked.is_fixed:
+                by_dim = {dim: partial(_read_sides, self.samples, pair) for dim, pair in pairs.items()}
+                yield fixed(asked.name, by_dim), by_dim[max(by_dim)]()
+            else:
+                sides = _read_sides(self.samples, pairs[ALL_DIMS])
+                yield self._nested(asked, sides, pairs[ALL_DIMS].database.space), sides
+
+    def corrupted_queries(self, system: str) -> tuple[list[str], npt.NDArray[np.int64], Floats]:
+        """Read a system's corrupted images: the corruption, class and vector of each."""
+        table, pair = self.tables.corrupted[system], self.tables.pairs[system][ALL_DIMS]
+        rows = table.dataset.to_table(columns=["id", "corruption", self.config.data.label, VECTOR]).sort_by("id")
+        labels_Q = pc.index_in(rows[self.config.data.label], self.samples.classes).to_numpy().astype(np.int64)
+        vectors_QD = _rotate(to_numpy(rows[VECTOR]).astype(np.float32), rotation_between(pair.database, table))
+        return rows["corruption"].to_pylist(), labels_Q, vectors_QD
+
+    def _nested(self, asked: SystemConfig, sides: Sides, space: Space) -> System:
+        dims = asked.dims or space.ladder.dims
+        if max(dims) > space.ladder.width:
+            raise ConfigError(
+                f"system {asked.name!r}: dim {max(dims)} is beyond its {space.ladder.width} dims; its ladder is "
+                f"{space.ladder}"
+            )
+        made_for = [dim for dim in dims if _is_in_ladder(space, dim)]
+        extra = between(made_for) if self.config.measure.between else ()
+        return nested(asked.name, sides, (*dims, *extra), made_for)
+
+
+def align(config: EvaluateConfig, tables: Tables) -> Aligned:
+    """Find the samples that all systems hold, and their ground truth.
+
+    Raises:
+        FieldNotFound: The table has no column of labels.
+        InputError: The systems share too few samples, ids are not unique, or a row has no label.
+    """
+    pairs = [pair for by_dim in tables.pairs.values() for pair in by_dim.values()]
+    ids = [_ids(config, pair) for pair in pairs]
+    judged = tables.beir.judged if tables.beir is not None else None
+    judged_ids = None if judged is None else set(judged)
+    notes: list[str] = []
+    database = _shared("searched rows", [sides[0] for sides in ids], None, notes)
+    queries = _shared("queries", [sides[1] for sides in ids], judged_ids, notes)
+    if config.data.queries is not None:
+        queries = queries[:: -(-len(queries) // config.data.queries)]
+    database_ids, query_ids = pa.array(database, pa.string()), pa.array(queries, pa.string())
+    k, recall = config.measure.k, config.measure.recall
+    if judged is not None:
+        truth = Judgements.of(judged, queries, database, k, recall)
+        return Aligned(config, Samples(database_ids, query_ids, truth, pa.array([], pa.string())), tables, notes)
+    names_N = _labels(pairs[0].database, config.data.label, database_ids)
+    names_Q = _labels(pairs[0].query_table, config.data.label, query_ids)
+    classes = pa.array(sorted({*names_N.to_pylist(), *names_Q.to_pylist()}), pa.string())
+    labels_N, labels_Q = (pc.index_in(one, classes).to_numpy().astype(np.int64) for one in (names_N, names_Q))
+    samples = Samples(database_ids, query_ids, Labels(labels_N, labels_Q, k, recall), classes)
+    return Aligned(config, samples, tables, notes)
+
+
+def _shared(what: str, ids: Sequence[set[str]], judged: set[str] | None, notes: list[str]) -> list[str]:
+    """Return the ids that all systems hold, sorted; only judged ones where there are judgements."""
+    shared = set.intersection(*ids)
+    shared = shared if judged is None else shared & judged
+    most = max(map(len, ids)) if judged is None else len(judged)
+    if len(shared) < max(1, _MIN_SHARED * most):
+        raise InputError(
+            f"of {most:,} {what} only {len(shared):,} are in every system's tables; systems are compared on the "
+            "same samples, by id: embed the same data for each, with the same input.id"
+        )
+    if len(shared) < most:
+        notes.append(f"{most - len(shared):,} of {most:,} {what} are not in every system's tables, and are left out")
+    return sorted(shared)
+
+
+def _ids(config: EvaluateConfig, pair: TablePair) -> tuple[set[str], set[str]]:
+    """Return the ids of database and queries; where one table holds both, split them by a hash of the id."""
+    database = _unique_ids(pair.database)
+    if pair.queries is not None:
+        return database, _unique_ids(pair.queries)
+    held = {one for one in database if hashlib.blake2b(one.encode()).digest()[0] < 256 * config.data.held_out}
+    return database - held, held
+
+
+def _unique_ids(table: VectorTable) -> set[str]:
+    ids = table.dataset.to_table(columns=["id"])["id"].to_pylist()
+    if len(unique := set(ids)) < len(ids):
+        raise InputError(
+            f"{table.uri}: {len(ids) - len(unique):,} of {len(ids):,} ids are not unique, so rows cannot be matched; "
+            "embed with an input.id that is unique"
+        )
+    return unique
+
+
+def _labels(table: VectorTable, column: str, ids: pa.Array) -> pa.Array:
+    if column not in table.kept.names:
+        raise FieldNotFound(
+            f"{table.uri} has no column {column!r}{nearest(column, table.kept.names)}; its columns are: "
+            f"{', '.join(table.kept.names) or 'none'}; set data.label, or embed with input.keep"
+        )
+    labels = _in_order(table, column, ids).cast(pa.string())
+    if labels.null_count:
+        raise InputError(f"{table.uri}: {labels.null_count:,} of {len(labels):,} rows have no {column!r}")
+    return labels
+
+
+def _in_order(table: VectorTable, column: str, ids: pa.Array) -> pa.Array:
+    rows = table.dataset.to_table(columns=["id", column])
+    return rows[column].combine_chunks().take(pc.index_in(ids, rows["id"].combine_chunks()))
+
+
+def _read_sides(samples: Samples, pair: TablePair) -> Sides:
+    database_ND = to_numpy(_in_order(pair.database, VECTOR, samples.database)).astype(np.float32)
+    queries_QD = to_numpy(_in_order(pair.query_table, VECTOR, samples.queries)).astype(np.float32)
+    return database_ND, _rotate(queries_QD, rotation_between(pair.database, pair.query_table))
+
+
+def _rotate(x_QD: Floats, rotation: Rotation | None) -> Floats:
+    return x_QD if rotation is None else rotation.apply(x_QD)
+
+
+def _is_in_ladder(space: Space, dim: int) -> bool:
+    ladder = space.ladder
+    return dim in ladder.dims or (ladder.any_from is not None and ladder.any_from <= dim)

@@ -1,0 +1,28 @@
+"""Labelled points around five centres, as database and queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.evaluation.metrics import Labels
+from pipelines.vectors.matryoshka import unit
+
+CLASSES, WIDTH = 5, 16
+
+
+@pytest.fixture(scope="package")
+def sides() -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows of a database and of queries, whose first dims carry the least."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((CLASSES, WIDTH)) * np.linspace(0.2, 1.5, WIDTH)
+    return tuple(  # type: ignore[return-value]
+        unit((centres[np.arange(n) % CLASSES] + 0.5 * rng.standard_normal((n, WIDTH))).astype(np.float32))
+        for n in (400, 100)
+    )
+
+
+@pytest.fixture(scope="package")
+def truth() -> Labels:
+    """Classes of both sides."""
+    return Labels(np.arange(400) % CLASSES, np.arange(100) % CLASSES, k=10, recall_ks=(5,))
