@@ -48,37 +48,43 @@ class Measurement:
     above: Interval | None = None
 
 
-def measure(system: System, truth: GroundTruth, *, has_probe: bool = False) -> Measured:
-    """Score a system's neighbours at each of its dims; with `has_probe` a linear probe as well."""
+def measure(system: System, truth: GroundTruth, *, has_probe: bool = False, device: str = "auto") -> Measured:
+    """Score a system's neighbours at each of its dims on a torch device; with `has_probe` a linear probe as well."""
     measured: Measured = {}
     for dim in system.dims:
         database_NM, queries_QM = system.at(dim)
-        found_QK = neighbours(database_NM, queries_QM, dim, min(truth.depth, len(database_NM)))
+        found_QK = neighbours(database_NM, queries_QM, dim, min(truth.depth, len(database_NM)), device=device)
         measured |= {(system.name, dim, metric): scores for metric, scores in truth.score(found_QK).items()}
         if has_probe and isinstance(truth, Labels):
-            measured[(system.name, dim, LINEAR)] = probe_scores(database_NM, queries_QM, truth)
+            measured[(system.name, dim, LINEAR)] = probe_scores(database_NM, queries_QM, truth, device)
     return measured
 
 
-def probe_scores(database_NM: npt.NDArray[np.float32], queries_QM: npt.NDArray[np.float32], truth: Labels) -> Scores:
+def probe_scores(
+    database_NM: npt.NDArray[np.float32], queries_QM: npt.NDArray[np.float32], truth: Labels, device: str = "auto"
+) -> Scores:
     """Fit a linear probe on the database; return 1 for each query whose class it finds, else 0."""
     classes = int(max(truth.database_N.max(), truth.queries_Q.max())) + 1
-    probe = fit_probe(database_NM, truth.database_N, classes)
+    probe = fit_probe(database_NM, truth.database_N, classes, device=device)
     right_Q: Scores = (probe.probabilities(queries_QM).argmax(axis=1) == truth.queries_Q).astype(np.float64)
     return right_Q
 
 
-def measure_few_shot(system: System, truth: Labels, shots: int, repeats: int, seed: int = 0) -> Measured:
+def measure_few_shot(
+    system: System, truth: Labels, shots: int, repeats: int, seed: int = 0, device: str = "auto"
+) -> Measured:
     """Score with `shots` rows of every class, averaged over `repeats` training sets."""
     sets = [few_shot(truth.database_N, shots, seed + repeat) for repeat in range(repeats)]
     measured: Measured = {}
     for dim in system.dims:
-        for metric, scores_TQ in _on_training_sets(system, truth, dim, sets).items():
+        for metric, scores_TQ in _on_training_sets(system, truth, dim, sets, device).items():
             measured[(system.name, dim, f"{metric}, {shots}-shot")] = scores_TQ.mean(axis=0)
     return measured
 
 
-def measure_long_tail(system: System, truth: Labels, imbalance: float, repeats: int, seed: int = 0) -> Measured:
+def measure_long_tail(
+    system: System, truth: Labels, imbalance: float, repeats: int, seed: int = 0, device: str = "auto"
+) -> Measured:
     """Score with classes thinned out exponentially: over all queries, and over those of the head and of the tail.
 
     Queries of other classes are NaN in the latter two.
@@ -87,7 +93,8 @@ def measure_long_tail(system: System, truth: Labels, imbalance: float, repeats: 
     ends = [head_and_tail(order_C) for _, order_C in drawn]
     measured: Measured = {}
     for dim in system.dims:
-        for metric, scores_TQ in _on_training_sets(system, truth, dim, [rows for rows, _ in drawn]).items():
+        sets = [rows for rows, _ in drawn]
+        for metric, scores_TQ in _on_training_sets(system, truth, dim, sets, device).items():
             measured[(system.name, dim, f"{metric}, long tail")] = scores_TQ.mean(axis=0)
             for end, name in enumerate(("head", "tail")):
                 counts_TQ = np.stack([np.isin(truth.queries_Q, both[end]) for both in ends])
@@ -161,16 +168,16 @@ def head_and_tail(order_C: Rows) -> tuple[Rows, Rows]:
 
 
 def _on_training_sets(
-    system: System, truth: Labels, dim: int, sets: Sequence[Rows]
+    system: System, truth: Labels, dim: int, sets: Sequence[Rows], device: str
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return the 1-NN and linear scores (T, Q) with each of T choices of database rows."""
     database_NM, queries_QM = system.at(dim)
     scores: dict[str, list[Scores]] = {"1-NN": [], LINEAR: []}
     for rows in sets:
         part = replace(truth, database_N=truth.database_N[rows])
-        nearest_Q = neighbours(database_NM[rows], queries_QM, dim, 1)
+        nearest_Q = neighbours(database_NM[rows], queries_QM, dim, 1, device=device)
         scores["1-NN"].append(part.right(nearest_Q)[:, 0].astype(np.float64))
-        scores[LINEAR].append(probe_scores(database_NM[rows], queries_QM, part))
+        scores[LINEAR].append(probe_scores(database_NM[rows], queries_QM, part, device))
     return {metric: np.stack(scores_TQ) for metric, scores_TQ in scores.items()}
 
 

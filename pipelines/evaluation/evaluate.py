@@ -92,12 +92,13 @@ class _Evaluation:
         self._systems.append(system)
         asked, truth = self._asked, self._truth
         with self._waiting(f"{system.name} at {', '.join(map(str, system.dims))} dims"):
-            self._measured |= measure(system, truth, has_probe=asked.linear)
+            self._measured |= measure(system, truth, has_probe=asked.linear, device=asked.device)
             if isinstance(truth, Labels):
+                how = (asked.repeats, asked.seed, asked.device)
                 for shots in asked.shots:
-                    self._measured |= measure_few_shot(system, truth, shots, asked.repeats, asked.seed)
+                    self._measured |= measure_few_shot(system, truth, shots, *how)
                 if asked.imbalance is not None:
-                    self._measured |= measure_long_tail(system, truth, asked.imbalance, asked.repeats, asked.seed)
+                    self._measured |= measure_long_tail(system, truth, asked.imbalance, *how)
 
     def _measure_corrupted(self, system: System, sides: Sides) -> None:
         """Search with corrupted images as queries; score each corruption, and the mean of all."""
@@ -106,7 +107,7 @@ class _Evaluation:
         truth = Labels(self._truth.database_N, labels_Q, self._truth.k)
         queries = nested(system.name, (sides[0], vectors_QD), system.dims, sorted(system.made_for))
         with self._waiting(f"{system.name} on corrupted images"):
-            measured = measure(queries, truth, has_probe=self._asked.linear)
+            measured = measure(queries, truth, has_probe=self._asked.linear, device=self._asked.device)
         changes = np.array(done)
         for (name, dim, metric), scores in measured.items():
             by_change = {change: scores[changes == change] for change in dict.fromkeys(done)}
@@ -133,7 +134,8 @@ class _Evaluation:
     def _probabilities(self, system: System, dim: int, truth: Labels) -> npt.NDArray[np.float32]:
         database_NM, queries_QM = system.at(dim)
         classes = len(self._aligned.samples.classes)
-        return fit_probe(database_NM, truth.database_N, classes).probabilities(queries_QM)
+        probe = fit_probe(database_NM, truth.database_N, classes, device=self._asked.device)
+        return probe.probabilities(queries_QM)
 
     def _search(self, system: System, sides: Sides) -> list[SearchResult]:
         """Compare adaptive and funnel retrieval, where asked for and where there are several dims."""

@@ -104,6 +104,7 @@ class MeasureConfig(ConfigBlock):
         draws: Of the bootstrap.
         confidence: Of all intervals.
         seed: Of all that is random.
+        device: Torch device of neighbours and linear probes; `auto` is a GPU if there is one.
     """
 
     between: bool = True
@@ -116,6 +117,7 @@ class MeasureConfig(ConfigBlock):
     draws: int = Field(1000, ge=10)
     confidence: float = Field(0.95, gt=0, lt=1)
     seed: int = Field(0, ge=0)
+    device: str = "auto"
 
 
 class RobustnessConfig(ConfigBlock):
