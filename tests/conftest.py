@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.printed import printed
 from tests.support.s3 import S3Server, running_s3
 from tests.support.small_tables import make_table
 
-__all__ = ["make_table"]
+__all__ = ["make_table", "printed"]
 
 # No test may fail because a machine is slow, and in CI a run must be repeatable.
 settings.register_profile(

@@ -1,11 +1,10 @@
-"""`jobs embed` from its config to its table: complete, exact, resumable, and clear where it refuses."""
+"""`jobs embed` from its config to its table: complete, exact, repeatable; bad samples are rejected by name."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,19 @@ from safetensors.numpy import load_file, save_file
 
 from jobs.__main__ import main
 from jobs.embed import bound_by
-from pipelines.embedding.plan import expected_samples, make_plan, plan_leases
-from pipelines.reports.progress import BusyMeter
+from pipelines.embedding.plan import expected_samples, make_plan
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
-from schemas.records import Shard, StageSeconds
-from tests.support.corpus import (
-    Corpus,
-    config_for,
-    contents,
-    differing,
-    settings,
-    texts,
-    truth,
-    write_config,
-    write_corpus,
-    write_shard,
-)
-from tests.support.drivers import MISBEHAVING, Driver, run_job, wait_until
-
-Lake = tuple[Path, Corpus, Path]  # folder, corpus, config file
-Say = Callable[[], str]
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Everything printed since the last call, on one line."""
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def read() -> str:
-        out, err = capsys.readouterr()
-        return " ".join((out + err).split())
-
-    return read
-
-
-def embed(config: Path, *options: str) -> int:
-    return main(["embed", str(config), *options])
-
-
-def lake_of(folder: Path, shards: int = 3, rows: int = 20, **blocks: Any) -> Lake:
-    corpus = write_corpus(folder / "src", shards, rows)
-    config = write_config(folder / "config.toml", settings(folder / "src", folder / "t.lance", **blocks))
-    return folder, corpus, config
+from schemas.records import StageSeconds
+from tests.support.corpus import config_for, contents, differing, settings, texts, truth, write_config, write_shard
+from tests.support.embedded_lakes import Lake, embed, make_lake, runs_of
+from tests.support.printed import Printed
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Lake:
     """A lake whose table is complete; tests that change it take a copy."""
-    lake = lake_of(tmp_path_factory.mktemp("lake"))
+    lake = make_lake(tmp_path_factory.mktemp("lake"))
     assert embed(lake[2]) == 0
     return lake
 
@@ -79,11 +42,6 @@ def table_copy(embedded: Lake, folder: Path) -> Path:
 
 def version_of(folder: Path) -> int:
     return int(lance.dataset(str(folder / "t.lance")).version)
-
-
-def runs(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = lance.dataset(str(folder / "t.runs.lance")).to_table().to_pylist()
-    return sorted(rows, key=lambda row: row["started_at"])
 
 
 def landed_at(folder: Path) -> dict[str, Any]:
@@ -103,7 +61,7 @@ def test_every_sample_of_every_shard_is_there_with_its_vector(embedded: Lake) ->
 
 def test_the_summary_and_the_config_are_stored_with_the_run(embedded: Lake) -> None:
     folder = embedded[0]
-    run = runs(folder)[0]
+    run = runs_of(folder)[0]
     assert (run["job"], run["state"]) == ("embed", "complete")
     assert EmbedConfig.model_validate_json(run["config"]).table == str(folder / "t.lance")
     summary = json.loads(run["summary"])
@@ -112,17 +70,17 @@ def test_the_summary_and_the_config_are_stored_with_the_run(embedded: Lake) -> N
     assert summary["seconds"] > 0 < summary["start_s"]
 
 
-def test_run_again_it_does_nothing_and_says_so(embedded: Lake, said: Say) -> None:
+def test_run_again_it_does_nothing_and_says_so(embedded: Lake, printed: Printed) -> None:
     folder, _, config = embedded
     version = version_of(folder)
     assert embed(config) == 0
-    assert "nothing to do" in said()
-    assert "holds all 3 shards" in (embed(config), said())[1]
+    assert "nothing to do" in printed()
+    assert "holds all 3 shards" in (embed(config), printed())[1]
     assert version_of(folder) == version
 
 
-def test_what_is_new_or_replaced_is_done_and_nothing_else(tmp_path: Path, local_ray: None, said: Say) -> None:
-    folder, corpus, config = lake_of(tmp_path)
+def test_what_is_new_or_replaced_is_done_and_nothing_else(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+    folder, corpus, config = make_lake(tmp_path)
     assert embed(config, "--set", "limits.max_reject_fraction=1") == 0
     names = list(corpus)
     corpus[names[0]] = texts("s000", 12, seed=99)
@@ -130,43 +88,43 @@ def test_what_is_new_or_replaced_is_done_and_nothing_else(tmp_path: Path, local_
     for uri in (names[0], str(folder / "src" / "s900.jsonl")):
         write_shard(Path(uri), corpus[uri])
     blank = write_shard(folder / "src" / "s901.jsonl", {"x-0": " ", "x-1": ""})
-    said()
+    printed()
     assert embed(config, "--set", "limits.max_reject_fraction=1") == 0
-    assert "17 rows from 3 shards" in (line := said())
+    assert "17 rows from 3 shards" in (line := printed())
     assert "2 rejects, 2 shards were there before" in line
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
     assert embed(config) == 0  # the shard without rows is done as well
-    assert "nothing to do" in said()
+    assert "nothing to do" in printed()
     version = version_of(folder)
     Path(blank).unlink()
     assert embed(config) == 0
     assert version_of(folder) == version
 
 
-def test_shards_are_leased_together_up_to_a_size(tmp_path: Path) -> None:
-    shards = [Shard(f"s{i}", size, "1", "jsonl") for i, size in enumerate((30, 30, 30, 200, 10, 10))]
-    leases = plan_leases(shards, 60)
-    assert [[shard.uri for shard in lease.shards] for lease in leases] == [["s0", "s1"], ["s2"], ["s3"], ["s4", "s5"]]
-    assert plan_leases([], 60) == []
-
-
-def test_leases_of_several_shards_and_few_commits_give_the_same(tmp_path: Path, local_ray: None) -> None:
-    limits = {"lease_bytes": 1 << 20, "commit_shards": 4, "commit_age_s": 60.0}
-    folder, corpus, config = lake_of(tmp_path, shards=9, rows=7, limits=limits)
-    assert embed(config) == 0
+def test_leases_of_several_shards_give_the_same_in_one_commit_and_json_lines_count_them(
+    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = {"lease_bytes": 1 << 20, "commit_shards": 4, "commit_age_s": 600.0}
+    folder, corpus, config = make_lake(tmp_path, shards=9, rows=7, limits=limits)
+    assert embed(config, "--log", "json") == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-    assert json.loads(runs(folder)[0]["summary"])["commits"] == 1
+    assert json.loads(runs_of(folder)[0]["summary"])["commits"] == 1
+    out, err = capsys.readouterr()
+    last = json.loads(out.splitlines()[-1])
+    assert (last["job"], last["shards"], last["shards_total"], last["landed"], last["failed"]) == ("embed", 9, 9, 9, 0)
+    assert last["tokens_per_s"] > 0
+    assert "63 rows from 9 shards" in " ".join(err.split())
 
 
 def test_feeders_give_the_same_rows(tmp_path: Path, local_ray: None) -> None:
     cluster = {"actors": 1, "cpus_per_actor": 0.5, "decode_threads": 1, "feeders": 1}
-    folder, corpus, config = lake_of(tmp_path, cluster=cluster)
+    folder, corpus, config = make_lake(tmp_path, cluster=cluster)
     assert embed(config) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
-def test_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None, said: Say) -> None:
-    folder, corpus, config = lake_of(tmp_path, rows=120, rotation={"kind": "pca", "sample_rows": 300})
+def test_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+    folder, corpus, config = make_lake(tmp_path, rows=120, rotation={"kind": "pca", "sample_rows": 300})
     assert embed(config) == 0
     table = VectorTable.open(str(folder / "t.lance"))
     assert table.rotation is not None
@@ -185,11 +143,11 @@ def test_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None, sai
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, said: Say) -> None:
-    folder, corpus, config = lake_of(tmp_path)
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, printed: Printed) -> None:
+    folder, corpus, config = make_lake(tmp_path)
     before = sorted(folder.rglob("*"))
     assert embed(config, "--dry-run") == 0
-    words = said()
+    words = printed()
     assert "3 to do, 0 in the table" in words
     assert 40 <= int(re.findall(r"about (\d+) samples", words)[0]) <= 90
     assert "64, 128, 256" in words
@@ -198,22 +156,11 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, sa
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_dry_run_counts_what_the_table_holds(embedded: Lake, tmp_path: Path, said: Say) -> None:
+def test_a_dry_run_counts_what_the_table_holds(embedded: Lake, tmp_path: Path, printed: Printed) -> None:
     config = table_copy(embedded, tmp_path)
     assert embed(config, "--dry-run") == 0
-    assert "0 to do, 3 in the table" in said()
+    assert "0 to do, 3 in the table" in printed()
     assert expected_samples([], config_for(embedded[0], tmp_path)) == 0
-
-
-def test_json_lines_say_where_a_run_stands(tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
-    config = lake_of(tmp_path)[2]
-    assert embed(config, "--log", "json") == 0
-    out, err = capsys.readouterr()
-    lines = [json.loads(line) for line in out.splitlines()]
-    last = lines[-1]
-    assert (last["job"], last["shards"], last["shards_total"], last["landed"], last["failed"]) == ("embed", 3, 3, 3, 0)
-    assert last["tokens_per_s"] > 0
-    assert "60 rows from 3 shards" in " ".join(err.split())
 
 
 def test_what_bounds_a_run_is_told_from_who_waits() -> None:
@@ -223,35 +170,26 @@ def test_what_bounds_a_run_is_told_from_who_waits() -> None:
     assert bound_by(StageSeconds(total=10, encoder_waited=8, read=1, prepare=7)) == "prepare"
 
 
-def test_a_busy_share_is_of_the_last_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 1.0, 4.0, 8.0])
-    monkeypatch.setattr("pipelines.reports.progress.time.monotonic", lambda: next(clock))
-    meter = BusyMeter()
-    assert meter.share(1.0) == 0
-    assert meter.share(3.0) == pytest.approx(0.75)
-    assert meter.share(4.0) == pytest.approx(0.25)
-
-
 # --- bad samples ------------------------------------------------------------------------------------------------------
 
 
-def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ray: None, said: Say) -> None:
+def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ray: None, printed: Printed) -> None:
     limits = {"lease_bytes": 1, "max_sample_bytes": 800, "max_reject_fraction": 0.5}
-    folder, corpus, config = lake_of(tmp_path, rows=30, limits=limits)
+    folder, corpus, config = make_lake(tmp_path, rows=30, limits=limits)
     long = {"long-0": "river " * 200, "long-1": "stone " * 200}
     uri = write_shard(folder / "src" / "s500.jsonl", {**long, "blank-0": " ", "fine-0": "glass"})
     assert embed(config) == 0
     corpus[uri] = {"fine-0": "glass"}
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-    said()
+    printed()
     assert main(["rejects", str(folder / "t.lance")]) == 0
-    words = said()
+    words = printed()
     assert "3 rejects" in words
     assert "2 too_large" in words
     assert "1 empty_text" in words
     assert f"{uri} #1 " in words
     assert main(["rejects", str(folder / "t.lance"), "--reason", "empty_text"]) == 0
-    assert "blank-0" in (words := said())
+    assert "blank-0" in (words := printed())
     assert "#1 " not in words
 
     others = {key: row for key, row in contents(folder / "t.lance").items() if row[0] != uri}
@@ -261,21 +199,21 @@ def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ra
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
     assert others.items() <= contents(folder / "t.lance").items()
     assert {name for name, at in landed_at(folder).items() if at != before[name]} == {uri}
-    said()
+    printed()
     assert main(["rejects", str(folder / "t.lance")]) == 0
-    assert "1 rejects" in said()
+    assert "1 rejects" in printed()
 
 
-def test_a_run_in_which_too_much_falls_out_stops(tmp_path: Path, local_ray: None, said: Say) -> None:
-    folder, _, config = lake_of(tmp_path, shards=1, rows=30)
+def test_a_run_in_which_too_much_falls_out_stops(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+    folder, _, config = make_lake(tmp_path, shards=1, rows=30)
     write_shard(folder / "src" / "s500.jsonl", {f"x-{i}": " " for i in range(30)})
     limits = ("--set", "limits.lease_bytes=1000000")
     assert embed(config, *limits) == 1
-    words = said()
+    words = printed()
     assert "30 of 60 samples were rejected, more than limits.max_reject_fraction = 0.05" in words
     assert "30 x empty_text" in words
     assert contents(folder / "t.lance") == {}
-    (run,) = runs(folder)
+    (run,) = runs_of(folder)
     assert run["state"] == "incomplete"
     assert "were rejected" in json.loads(run["summary"])["error"]
 
@@ -295,7 +233,7 @@ def test_rows_without_a_finite_vector_are_rejected(tmp_path: Path, local_ray: No
     save_file(weights, tmp_path / "model" / "weights" / "l2_supercat_256.safetensors")
     encoder = {"name": "wordllama", "path": str(tmp_path / "model")}
     limits = {"lease_bytes": 1, "max_reject_fraction": 1.0}
-    folder, corpus, config = lake_of(tmp_path, encoder=encoder, limits=limits)
+    folder, corpus, config = make_lake(tmp_path, encoder=encoder, limits=limits)
     assert embed(config) == 0
     clean = {
         uri: {key: text for key, text in samples.items() if "violin" not in text} for uri, samples in corpus.items()
@@ -306,175 +244,29 @@ def test_rows_without_a_finite_vector_are_rejected(tmp_path: Path, local_ray: No
     assert rejects.num_rows == sum("violin" in text for samples in corpus.values() for text in samples.values())
 
 
-# --- failing shards ---------------------------------------------------------------------------------------------------
+# --- tables and dims that do not fit ----------------------------------------------------------------------------------
 
 
-def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
-    tmp_path: Path, local_ray: None, said: Say
+def test_a_table_of_another_space_is_refused_and_stays_as_it_is(
+    embedded: Lake, tmp_path: Path, printed: Printed
 ) -> None:
-    folder, corpus, config = lake_of(tmp_path, limits={"lease_bytes": 1 << 20, "commit_age_s": 0.2})
-    (folder / "src" / "s005.parquet").write_bytes(b"PAR1 and nothing else")
-    options = ("--set", f'shards=["{folder}/src/*"]')
-    assert embed(config, *options) == 1
-    words = said()
-    assert "1 of 4 shards failed, all others landed" in words
-    assert "s005.parquet is not a whole Parquet file" in words
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-    assert runs(folder)[0]["state"] == "incomplete"
-    (folder / "src" / "s005.parquet").unlink()
-    corpus[write_shard(folder / "src" / "s005.jsonl", texts("s005", 4, 0))] = texts("s005", 4, 0)
-    assert embed(config, *options) == 0
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-
-
-def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sample(
-    tmp_path: Path, local_ray: None, said: Say
-) -> None:
-    limits = {
-        "max_tries": 2,
-        "lease_bytes": 1,
-        "commit_age_s": 0.2,
-        "sample_timeout_s": 1.0,
-        "max_reject_fraction": 1.0,
-    }
-    folder, corpus, config = lake_of(tmp_path, shards=6, rows=8, limits=limits)
-    poison = write_shard(folder / "src" / "s002b.jsonl", {"p-0": "river", "p-1": "cyanide"})
-    slow = write_shard(folder / "src" / "s003b.jsonl", {"h-0": "glass", "h-1": "hang", "h-2": "stone"})
-    ended = run_job(["embed", config], tmp_path, {"PYTHONPATH": str(MISBEHAVING)})
-    assert ended.code == 1, ended.err
-    words = " ".join(ended.err.split())
-    assert "1 of 8 shards failed, all others landed" in words
-    assert poison in words
-    corpus[slow] = {"h-0": "glass", "h-2": "stone"}
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-    (reject,) = lance.dataset(str(folder / "t.rejects.lance")).to_table().to_pylist()
-    assert (reject["key"], reject["reason"]) == ("h-1", "timeout")
-    # Once the cause is mended, only that shard is left to do.
-    corpus[poison] = {"p-0": "river", "p-1": "cyanide"}
-    said()
-    assert embed(config) == 0
-    assert "2 rows from 1 shards" in said()
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-
-
-# --- stopping ---------------------------------------------------------------------------------------------------------
-
-
-def landed(folder: Path) -> int:
-    try:
-        return int(lance.dataset(str(folder / "t.lance")).count_rows())
-    except ValueError:
-        return 0
-
-
-def messages(driver: Driver) -> str:
-    return " ".join(json.loads(line).get("message", "") for line in driver.said().splitlines())
-
-
-def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path, local_ray: None) -> None:
-    folder, corpus, config = lake_of(tmp_path, shards=400, rows=3)
-    with Driver(["embed", config, "--log", "json"], tmp_path) as driver:
-        wait_until(lambda: landed(folder) > 0)
-        driver.interrupt()
-        ended = driver.end()
-        assert "finishing what is in flight" in messages(driver)
-    assert ended.code == 130, ended.err
-    assert "stopped as asked" in " ".join(ended.err.split())
-    there = contents(folder / "t.lance")
-    assert 0 < len(there) < 1200
-    assert there.items() <= truth(corpus).items()
-    (run,) = runs(folder)
-    summary = json.loads(run["summary"])
-    assert run["state"] == "stopped"
-    assert summary["is_stopped"]
-    assert summary["rows"] == len(there)
-    assert embed(config) == 0
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-
-
-def test_ctrl_c_twice_stops_now(tmp_path: Path, local_ray: None) -> None:
-    folder, corpus, config = lake_of(tmp_path, shards=5, rows=3)
-    uri = write_shard(folder / "src" / "s001b.jsonl", {"h-0": "hang for an hour"})
-    misbehaving = {"PYTHONPATH": str(MISBEHAVING)}
-    with Driver(["embed", config, "--log", "json"], tmp_path, misbehaving) as driver:
-        wait_until(lambda: landed(folder) == 15)
-        driver.interrupt()
-        wait_until(lambda: "finishing what is in flight" in messages(driver))
-        driver.interrupt()
-        ended = driver.end()
-    assert ended.code == 130, ended.err
-    assert "the same command resumes" in " ".join(ended.err.split())
-    assert "Traceback" not in ended.err
-    assert runs(folder)[0]["state"] == "stopped"
-    corpus[uri] = {"h-0": "hang for an hour"}
-    assert embed(config) == 0
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-
-
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-
-def refusal(said: Say, config: Path, *options: str) -> str:
-    said()
-    assert embed(config, *options) == 2
-    return said()
-
-
-def all_in(words: str, parts: Iterable[str]) -> bool:
-    return all(part in words for part in parts)
-
-
-@pytest.mark.parametrize(
-    ("override", "parts"),
-    [
-        ("encoder.nmae=wordllama", ["encoder.nmae", "did you mean 'name'?"]),
-        ("limit.max_tries=3", ["limit", "did you mean 'limits'?"]),
-        ("limits.max_tries=none", ["limits.max_tries", "integer"]),
-        (
-            "encoder.name=wordlama",
-            ["no encoder is named 'wordlama'", "did you mean 'wordllama'?", "efficientnet-lite0"],
-        ),
-        ("input.text=txet", ["txet", "text"]),
-        ('input.keep=["m"]', ["s000.jsonl", "'m'", "n"]),
-        ("input.image=png", ["exactly one of"]),
-        ("encoder.name=efficientnet-lite0", ["does not embed that", "input.image"]),
-        ("shards=SRC/s00{0..9}.jsonl", ["s003.jsonl", "not there"]),
-        ("shards=SRC/*.tar", ["matches nothing"]),
-        ("encoder.dtype=float16", ["float16"]),
-    ],
-)
-def test_what_cannot_work_is_refused_before_anything_is_done(
-    tmp_path: Path, said: Say, override: str, parts: list[str]
-) -> None:
-    folder, _, config = lake_of(tmp_path)
-    words = refusal(said, config, "--set", override.replace("SRC", str(folder / "src")))
-    assert words.startswith("error: ")
-    assert all_in(words, parts), words
-    assert not (folder / "t.lance").exists()
-
-
-def test_a_config_that_is_not_there_or_not_toml_is_refused(tmp_path: Path, said: Say) -> None:
-    assert "no config file at" in refusal(said, tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("shards = [")
-    assert "not valid TOML" in refusal(said, tmp_path / "bad.toml")
-    assert "write key=value" in refusal(said, lake_of(tmp_path)[2], "--set", "encoder")
-
-
-def test_a_table_of_another_space_is_refused_and_stays_as_it_is(embedded: Lake, tmp_path: Path, said: Say) -> None:
     config = table_copy(embedded, tmp_path)
     shutil.copytree(embedded[0] / "src", tmp_path / "src")
-    words = refusal(said, config, "--set", "rotation.kind=pca", "--set", f"shards={tmp_path}/src/*.jsonl")
-    assert all_in(words, ["were not rotated", "jobs rotate"]), words
-    words = refusal(said, config, "--set", "encoder.dtype=bfloat16")
-    assert all_in(words, ["bfloat16"]), words
+    printed()
+    assert embed(config, "--set", "rotation.kind=pca", "--set", f"shards={tmp_path}/src/*.jsonl") == 2
+    words = printed()
+    assert "were not rotated" in words
+    assert "jobs rotate" in words
+    assert embed(config, "--set", "encoder.dtype=bfloat16") == 2
+    assert "bfloat16" in printed()
     assert contents(tmp_path / "t.lance") == contents(embedded[0] / "t.lance")
 
 
-def test_a_dim_outside_the_ladder_is_refused(embedded: Lake, said: Say) -> None:
+def test_a_dim_outside_the_ladder_is_refused(embedded: Lake, printed: Printed) -> None:
     table = str(embedded[0] / "t.lance")
-    said()
+    printed()
     assert main(["search", table, "river", "--dims", "96"]) == 2
-    assert "dim 96 is not in the ladder" in said()
+    assert "dim 96 is not in the ladder" in printed()
     assert main(["search", table, "river", "--dims", "64", "--k", "3"]) == 0
     assert main(["search", str(embedded[0] / "none.lance"), "river"]) == 2
-    assert "makes one" in said()
+    assert "makes one" in printed()

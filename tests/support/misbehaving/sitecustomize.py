@@ -1,11 +1,13 @@
-"""Put on PYTHONPATH by a test: makes the tokeniser of wordllama die of some texts and hang on others.
+"""Put on PYTHONPATH by a test: makes the tokeniser of wordllama die, hang or wait for some texts.
 
-Stands for what native decoders do to a process. The product knows nothing of it.
+A text with "cyanide" kills the process, "hang" takes an hour, "wait for PATH" lasts until that file exists. This stands
+for what native decoders do to a process. The product knows nothing of it.
 """
 
 import importlib.abc
 import importlib.util
 import os
+import re
 import signal
 import sys
 import time
@@ -37,6 +39,9 @@ def _spoil(preparer):
             os.kill(os.getpid(), signal.SIGKILL)
         if any("hang" in str(value) for value in values):
             time.sleep(3600)
+        for path in re.findall(r"wait for (\S+)", " ".join(map(str, values))):
+            while not os.path.exists(path):  # noqa: PTH110 - pathlib would make every start of Python slower
+                time.sleep(0.02)
         return prepare(self, values)
 
     preparer.prepare = prepare_or_die

@@ -1,0 +1,111 @@
+"""`jobs embed` where things are far away: submitted to a cluster by `ray job submit`, shards and table on S3."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from pipelines.storage.s3 import lance_options
+from tests.support.corpus import (
+    Corpus,
+    contents,
+    differing,
+    lines,
+    settings,
+    texts,
+    truth,
+    write_config,
+    write_corpus,
+)
+from tests.support.drivers import ROOT, wait_until
+from tests.support.printed import Printed
+from tests.support.s3 import S3Server, free_port
+
+# --- on a cluster -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare_cluster() -> Iterator[dict[str, str]]:
+    """A cluster by `ray start --head --block` in an environment with nothing in it, and that environment."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as name:  # sockets must not have the long names of tmp_path
+        yield from run_cluster(Path(name))
+
+
+def run_cluster(folder: Path) -> Iterator[dict[str, str]]:
+    bare = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
+    bare |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    dashboard = free_port()
+    options = ["--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    options += ["--dashboard-agent-listen-port", str(free_port())]  # the default is taken by any other cluster here
+    options += ["--ray-client-server-port", str(free_port()), "--temp-dir", str(folder / "ray"), "--num-cpus", "2"]
+    with (folder / "head.log").open("wb") as log:
+        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", *options]
+        head = subprocess.Popen(command, env=bare, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: head.poll() is not None or "Ray runtime started" in (folder / "head.log").read_text())
+        assert head.poll() is None, (folder / "head.log").read_text()
+        yield bare | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+@pytest.mark.timeout(600)
+def test_ray_job_submit_runs_the_same_command(tmp_path: Path, bare_cluster: dict[str, str]) -> None:
+    corpus = write_corpus(tmp_path / "src", 3, 20)
+    config = write_config(tmp_path / "config.toml", settings(tmp_path / "src", tmp_path / "t.lance"))
+
+    def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["ray", "job", "submit", "--working-dir", ".", "--", *arguments]
+        return subprocess.run(command, env=bare_cluster, cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+    # A cluster takes jobs some time after it says that it has started: "No available agent …, please try again later".
+    wait_until(lambda: submit("true").returncode == 0)
+    embed = ("python", "-m", "jobs", "embed")
+
+    first = submit(*embed, str(config))
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "60 rows from 3 shards" in " ".join(first.stdout.split())
+    assert differing(contents(tmp_path / "t.lance"), truth(corpus)) == []
+    refused = submit(*embed, str(config), "--set", "encoder.name=wordlama")
+    assert refused.returncode == 1
+    assert "did you mean 'wordllama'?" in refused.stdout
+
+
+# --- on S3 ------------------------------------------------------------------------------------------------------------
+
+
+def test_shards_and_table_on_s3(
+    tmp_path: Path, local_ray: None, s3_server: S3Server, bucket: str, printed: Printed
+) -> None:
+    corpus: Corpus = {}
+
+    def put(name: str, rows: int, seed: int) -> None:
+        uri = f"s3://{bucket}/src/{name}.jsonl"
+        corpus[uri] = texts(name, rows, seed)
+        s3_server.client().put_object(Bucket=bucket, Key=f"src/{name}.jsonl", Body=lines(corpus[uri]).encode())
+
+    for name in ("a", "b", "c"):
+        put(name, 20, 0)
+    table, options = f"s3://{bucket}/lake/t.lance", lance_options(s3_server.storage)
+    at = {"endpoint": s3_server.storage.endpoint, "region": s3_server.storage.region}
+    config = write_config(tmp_path / "c.toml", settings(f"s3://{bucket}/src", table, storage=at))
+    assert main(["embed", str(config)]) == 0
+    assert differing(contents(table, options), truth(corpus)) == []
+    put("b", 7, 1)
+    put("d", 5, 0)
+    printed()
+    assert main(["embed", str(config)]) == 0
+    assert "12 rows from 2 shards" in printed()
+    assert differing(contents(table, options), truth(corpus)) == []
+    assert main(["embed", str(config)]) == 0
+    assert "nothing to do" in printed()
+    assert main(["rejects", table, "--endpoint", at["endpoint"] or "", "--region", at["region"] or ""]) == 0
+    assert "0 rejects" in printed()
