@@ -13,6 +13,7 @@ from pipelines.encoders import REGISTRY, EncoderSpec, encoder_spec, licence_noti
 # What each family imports that the base install may lack.
 _LIBRARIES = {
     "clip": "transformers",
+    "efficientnet": "efficientnet_lite_pytorch",
     "openclip": "open_clip",
     "sentence": "sentence_transformers",
     "timm": "timm",

@@ -25,6 +25,7 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.prepare import prepare
 from pipelines.evaluation.results import Results
 from pipelines.reports.evaluation import write_results
+from pipelines.reports.plots import check_plots
 from pipelines.reports.terminal import print_results, waiting
 from schemas.config import EmbedConfig, load_config
 from schemas.config.evaluation import EvaluateConfig
@@ -37,6 +38,7 @@ def main(config_file: ConfigFile, /, *, overrides: Overrides = None) -> int:
     The results are printed, and written as metrics.json and report.html into the folder that the config names.
     """
     config, console = load_config(EvaluateConfig, config_file, overrides or ()), Console()
+    check_plots()
     results = run(config, console)
     print_results(results, console)
     for path in write_results(results, Path(config.folder)):

@@ -25,6 +25,7 @@ from rich.table import Table as RichTable
 from cluster.actors import ActorPool
 from cluster.session import Pool, connect, plan_pool
 from jobs.options import ConfigFile, DryRun, Overrides
+from pipelines.reports.plots import check_plots
 from pipelines.shortlist.agreement import Agreement, agreement
 from pipelines.shortlist.lists import commit_lists, plan_lists, read_lists, search_task
 from pipelines.shortlist.planning import lists_uri, open_lists
@@ -81,6 +82,8 @@ def main(
     """
     config = load_config(ShortlistConfig, config_file, overrides or ())
     console = Console(highlight=False)
+    if plot:
+        check_plots()
     if dry_run:
         _print_plan(config, console)
         return 0

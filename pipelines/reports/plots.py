@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -84,12 +85,21 @@ class Plot:
         return Markup(_draw(self))
 
 
+def check_plots() -> None:
+    """Check that plots can be drawn. A long job calls it first, so that it does not fail at its end.
+
+    Raises:
+        DependencyMissing: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise DependencyMissing("reports and plots need matplotlib; run: pip install 'matryoshka-lake[report]'")
+
+
 def _draw(plot: Plot) -> str:
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise DependencyMissing("plots need matplotlib; run: pip install 'matryoshka-lake[demo]'") from None
+    check_plots()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.2, 3.7), layout="constrained")
         axes = figure.add_subplot()

@@ -71,7 +71,7 @@ class Agreement:
         try:
             from matplotlib.figure import Figure
         except ImportError:
-            raise DependencyMissing("plots need matplotlib; run: pip install 'matryoshka-lake[demo]'") from None
+            raise DependencyMissing("plots need matplotlib; run: pip install 'matryoshka-lake[report]'") from None
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
         ranks = np.arange(1, self.k + 1)

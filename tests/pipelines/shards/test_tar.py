@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import webdataset
 import zstandard
 
-from pipelines.shards import shard_schema
+from pipelines.shards import list_shards, shard_schema
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound
 from tests.support.shard_files import Member, read, shard_at, tar_bytes, text_members
@@ -169,3 +170,15 @@ def test_blocks_are_bounded(tmp_path: Path) -> None:
     sizes = [block.rows["input"].nbytes for block in read_blocks(shard_at(path), InputConfig(image="jpg"))]
     assert sum(sizes) > 30_000_000
     assert max(sizes) < 10_000_000
+
+
+def test_shards_written_by_webdataset_are_read_whole(tmp_path: Path) -> None:
+    pattern = str(tmp_path / "pairs-%03d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=3, verbose=0) as sink:
+        for number in range(8):
+            sink.write({"__key__": f"sample{number}", "txt": f"text {number}", "json": {"url": f"u{number}"}})
+    shards = list_shards([str(tmp_path / "pairs-{000..002}.tar")])
+    config = InputConfig(text="txt", keep=("url",))
+    rows = [row for shard in shards for row in read(shard, config).rows]
+    assert [row["input"] for row in rows] == [f"text {number}" for number in range(8)]
+    assert [row["url"] for row in rows] == [f"u{number}" for number in range(8)]
