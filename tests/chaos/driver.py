@@ -1,4 +1,4 @@
-"""The process that a driver lives in: imports everything, then runs `python -m jobs`' own `main` as often as asked.
+"""Serve as a driver process: import everything once, then run the `main` of `python -m jobs` for each request.
 
 Starting Python and importing torch takes longer than all else in a trial; apart from that this is `python -m jobs`.
 """
@@ -15,16 +15,16 @@ from jobs.__main__ import main
 
 
 def serve() -> None:
-    """Take requests from stdin, `{"argv": […], "said": path}`; answer each with its exit code on stdout."""
+    """Read requests from stdin, `{"argv": […], "log": path}`; answer each with its exit code on stdout."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `python -m jobs` does
     answers = os.fdopen(os.dup(1), "w")
     assert jobs.embed
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        with open(request["said"], "ab") as said:  # noqa: PTH123 - a descriptor is wanted
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
+        with open(request["log"], "ab") as log:  # noqa: PTH123 - a descriptor is wanted
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
         try:
             code = main(request["argv"])
         except BaseException:

@@ -1,4 +1,4 @@
-"""What goes wrong in a trial, and how. Each fault is given a run that is under way, and spoils it."""
+"""The faults of the trials. Each fault starts a run, disturbs it, and returns the exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.processes import actors_below, command, descendants, end_tree, kill, raylets_below
-from tests.chaos.stage import Stage
+from tests.chaos.shared_cluster import SharedCluster
 from tests.support.drivers import ROOT
 
 _RUN_S = 6.0  # about how long a run takes: what is random in time is spread over this
@@ -22,56 +22,56 @@ _WORK_S = 2.5  # about how long from the first sign of an actor to its last leas
 
 @dataclass
 class Run:
-    """A run that a fault may spoil.
+    """A run that a fault disturbs.
 
     Attributes:
-        stage: Where it happens.
+        shared: The cluster, server and drivers to use.
         argv: The job's command line.
-        said: File that takes what the drivers say.
-        dice: The trial's own.
-        landed: Returns the share of shards that have landed so far.
+        log: File that receives the output of the drivers.
+        rng: The trial's own.
+        committed_share: Returns the share of shards that have committed_share so far.
     """
 
-    stage: Stage
+    shared: SharedCluster
     argv: list[str]
-    said: Path
-    dice: random.Random
-    landed: Callable[[], float]
+    log: Path
+    rng: random.Random
+    committed_share: Callable[[], float]
 
 
 def undisturbed(run: Run) -> list[int]:
-    """Nothing goes wrong."""
-    with run.stage.driver() as driver:
-        return [driver.run(run.argv, run.said)]
+    """Run without a fault."""
+    with run.shared.driver() as driver:
+        return [driver.run(run.argv, run.log)]
 
 
 def kill_driver(run: Run) -> list[int]:
-    """The driver is killed."""
-    with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
-        code = pool.submit(driver.run, run.argv, run.said)
-        _wait_for_the_moment(run, code, run.stage.head_pid)
+    """Kill the driver."""
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        _wait_for_a_random_moment(run, code, run.shared.head_pid)
         kill(driver.pid)
         return [code.result()]
 
 
 def kill_actors(run: Run) -> list[int]:
-    """Actors are killed, one to three times in all."""
-    with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
-        code = pool.submit(driver.run, run.argv, run.said)
-        for _ in range(run.dice.randint(1, 3)):
-            _wait_for_the_moment(run, code, run.stage.head_pid)
-            actors = actors_below(run.stage.head_pid)
+    """Kill one to three actors."""
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        for _ in range(run.rng.randint(1, 3)):
+            _wait_for_a_random_moment(run, code, run.shared.head_pid)
+            actors = actors_below(run.shared.head_pid)
             if actors and not code.done():
-                kill(run.dice.choice(actors))
+                kill(run.rng.choice(actors))
         return [code.result()]
 
 
 def kill_node(run: Run) -> list[int]:
-    """The cluster loses a node, with all that runs on it."""
-    node = run.stage.second_node()
-    with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
-        code = pool.submit(driver.run, run.argv, run.said)
-        _wait_for_the_moment(run, code, run.stage.head_pid)
+    """Kill a node of the cluster, with all that runs on it."""
+    node = run.shared.second_node()
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        _wait_for_a_random_moment(run, code, run.shared.head_pid)
         for raylet in raylets_below(node):
             kill(raylet)
         end_tree(node)
@@ -79,53 +79,53 @@ def kill_node(run: Run) -> list[int]:
 
 
 def two_drivers(run: Run) -> list[int]:
-    """Two drivers do the same work at once; in half of the trials one of them is killed."""
-    with run.stage.driver() as first, run.stage.driver() as second, ThreadPoolExecutor(2) as pool:
-        codes = [pool.submit(first.run, run.argv, run.said)]
-        time.sleep(run.dice.choice((0.0, 0.1, 0.5, 2.0)))
-        codes.append(pool.submit(second.run, run.argv, run.said))
-        if run.dice.random() < 0.5:
-            _wait_for_the_moment(run, codes[0], run.stage.head_pid)
-            kill(run.dice.choice((first, second)).pid)
+    """Let two drivers do the same work at once; in half of the trials, kill one of them."""
+    with run.shared.driver() as first, run.shared.driver() as second, ThreadPoolExecutor(2) as pool:
+        codes = [pool.submit(first.run, run.argv, run.log)]
+        time.sleep(run.rng.choice((0.0, 0.1, 0.5, 2.0)))
+        codes.append(pool.submit(second.run, run.argv, run.log))
+        if run.rng.random() < 0.5:
+            _wait_for_a_random_moment(run, codes[0], run.shared.head_pid)
+            kill(run.rng.choice((first, second)).pid)
         return [code.result() for code in codes]
 
 
 def stop_driver(run: Run) -> list[int]:
-    """The driver is asked to stop, once or twice, by SIGINT or SIGTERM."""
-    with run.stage.driver() as driver, ThreadPoolExecutor(1) as pool:
-        code = pool.submit(driver.run, run.argv, run.said)
-        _wait_for_the_moment(run, code, run.stage.head_pid)
-        for _ in range(run.dice.randint(1, 2)):
+    """Ask the driver to stop, once or twice, by SIGINT or SIGTERM."""
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        _wait_for_a_random_moment(run, code, run.shared.head_pid)
+        for _ in range(run.rng.randint(1, 2)):
             if not code.done():
-                kill(driver.pid, run.dice.choice((signal.SIGINT, signal.SIGTERM)))
-            time.sleep(run.dice.uniform(0, 0.3))
+                kill(driver.pid, run.rng.choice((signal.SIGINT, signal.SIGTERM)))
+            time.sleep(run.rng.uniform(0, 0.3))
         return [code.result()]
 
 
 def kill_local_cluster(run: Run) -> list[int]:
-    """A driver with a cluster of its own loses the raylet or the control service of it."""
-    environment = {name: value for name, value in run.stage.environment.items() if name != "RAY_ADDRESS"}
+    """Kill the raylet or the control service of a driver's own local cluster."""
+    environment = {name: value for name, value in run.shared.environment.items() if name != "RAY_ADDRESS"}
     environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # a minute by default, in which nothing happens
-    with run.said.open("ab") as said:
+    with run.log.open("ab") as log:
         driver = subprocess.Popen(
             [sys.executable, "-m", "jobs", *run.argv],
             env=environment,
             cwd=ROOT,
-            stdout=said,
-            stderr=said,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
     with ThreadPoolExecutor(1) as pool:
         code = pool.submit(driver.wait)
         try:
-            _wait_for_the_moment(run, code, driver.pid)
+            _wait_for_a_random_moment(run, code, driver.pid)
             if not code.done():
                 parts = [pid for pid in descendants(driver.pid) if _is_part(pid)]
                 if parts:
-                    kill(run.dice.choice(parts))
+                    kill(run.rng.choice(parts))
                 else:
                     driver.kill()
-            return [code.result(90)]
+            return [code.result(500)]
         finally:
             end_tree(driver.pid)
 
@@ -134,17 +134,17 @@ def _is_part(pid: int) -> bool:
     return any(name in command(pid) for name in ("/raylet/raylet ", "/gcs/gcs_server "))
 
 
-def _wait_for_the_moment(run: Run, code: Future[int], ray_pid: int) -> None:
-    """Wait until a random moment: of the run's whole time, of its actors' first seconds, or of its progress."""
-    kind = run.dice.choice(("time", "actors", "actors", "progress", "progress"))
-    share = run.dice.uniform(0, 0.9)
-    deadline = time.monotonic() + (run.dice.uniform(0, _RUN_S) if kind == "time" else 60)
+def _wait_for_a_random_moment(run: Run, code: Future[int], ray_pid: int) -> None:
+    """Wait for a random moment of the run's time, of its actors' first seconds, or of its progress."""
+    kind = run.rng.choice(("time", "actors", "actors", "progress", "progress"))
+    share = run.rng.uniform(0, 0.9)
+    deadline = time.monotonic() + (run.rng.uniform(0, _RUN_S) if kind == "time" else 60)
     while not code.done() and time.monotonic() < deadline:
-        if kind == "progress" and run.landed() > share:
-            time.sleep(run.dice.uniform(0, 0.02))
+        if kind == "progress" and run.committed_share() > share:
+            time.sleep(run.rng.uniform(0, 0.02))
             return
         if kind == "actors" and actors_below(ray_pid):
-            time.sleep(run.dice.uniform(0, _WORK_S))
+            time.sleep(run.rng.uniform(0, _WORK_S))
             return
         time.sleep(0.005)
 

@@ -1,4 +1,4 @@
-"""Processes by their ids: who descends from whom, and an end to those that were started here."""
+"""Find processes by their ancestry and end those that were started here, by their ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> bool:
-    """Send a signal; say whether the process was there."""
+    """Send a signal; return whether the process existed."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

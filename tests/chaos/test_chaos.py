@@ -1,37 +1,43 @@
-"""A handful of the trials of `make chaos`."""
+"""A few of the trials of `make chaos`, one of each fault; the rest of `tests.chaos` without processes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from cluster.actors import ActorPool
+from cluster.session import Pool
 from tests.chaos.__main__ import plan, summary
 from tests.chaos.faults import FAULTS, SHARES
-from tests.chaos.stage import Stage, open_stage
-from tests.chaos.trial import Verdict, run_trial
+from tests.chaos.processes import actors_below
+from tests.chaos.shared_cluster import SharedCluster, open_shared_cluster
+from tests.chaos.trial import TrialResult, run_trial
+from tests.support.actor_workers import Named
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with open_stage() as stage, pytest.MonkeyPatch.context() as patch:
-        for name, value in stage.server.environment().items():
+def shared() -> Iterator[SharedCluster]:
+    with open_shared_cluster() as shared, pytest.MonkeyPatch.context() as patch:
+        for name, value in shared.server.environment().items():
             patch.setenv(name, value)
-        yield stage
+        yield shared
 
 
-@pytest.mark.parametrize("fault", ["kill_driver", "kill_actors", "two_drivers", "bad_network"])
-def test_whatever_goes_wrong_the_table_is_exact_in_the_end(stage: Stage, fault: str) -> None:
-    verdict = run_trial(stage, seed=list(FAULTS).index(fault), fault=fault)
-    assert not verdict.wrong, verdict
+@pytest.mark.parametrize(
+    "fault",
+    ["kill_driver", *(pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS if fault != "kill_driver")],
+)
+def test_the_table_is_exact_after_every_fault(shared: SharedCluster, fault: str) -> None:
+    result = run_trial(shared, seed=list(FAULTS).index(fault), fault=fault)
+    assert not result.wrong, result
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("fault", ["kill_node", "stop_driver", "kill_local_cluster"])
-def test_so_it_is_after_the_rarer_faults(stage: Stage, fault: str) -> None:
-    verdict = run_trial(stage, seed=list(FAULTS).index(fault), fault=fault)
-    assert not verdict.wrong, verdict
+def test_the_processes_of_actors_are_found(local_ray: None) -> None:
+    with ActorPool[int, int](Named, Pool(1, cpus=0.1, gpus=0, threads=1, in_flight=1)) as actors:
+        (process,) = (outcome.result for outcome in actors.run([1]) if outcome is not None)
+        assert process in actors_below(os.getpid())
 
 
 def test_every_fault_has_its_share_and_the_seed_decides() -> None:
@@ -44,9 +50,9 @@ def test_every_fault_has_its_share_and_the_seed_decides() -> None:
 
 
 def test_the_summary_names_what_was_wrong() -> None:
-    good = Verdict(seed=1, fault="kill_driver", codes=(-9, 0), rows=10, wrong="", seconds=1.0)
-    bad = Verdict(seed=2, fault="kill_node", codes=(0, 0), rows=10, wrong="3 rows differ", seconds=1.0)
-    said = summary([good, bad], 2.0)
-    assert "2 trials in 2 s, 1 wrong" in said
-    assert "seed      2" in said.splitlines()[-1]
-    assert "3 rows differ" in said.splitlines()[-1]
+    good = TrialResult(seed=1, fault="kill_driver", codes=(-9, 0), rows=10, wrong="", seconds=1.0)
+    bad = TrialResult(seed=2, fault="kill_node", codes=(0, 0), rows=10, wrong="3 rows differ", seconds=1.0)
+    printed = summary([good, bad], 2.0)
+    assert "2 trials in 2 s, 1 wrong" in printed
+    assert "seed      2" in printed.splitlines()[-1]
+    assert "3 rows differ" in printed.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""One trial: a small corpus, perhaps a table of its past; a fault; runs until the job is complete; the check."""
+"""One trial: a small corpus, perhaps with an older table; one fault; runs until complete; every row compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
 from tests.chaos.faults import ALLOWED, FAULTS, Run
-from tests.chaos.stage import Stage, put
+from tests.chaos.shared_cluster import SharedCluster, put
 from tests.support.corpus import Corpus, contents, differing, lines, settings, texts, truth, write_config
 from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.s3 import REGION
@@ -30,8 +30,8 @@ _BUCKET = "chaos"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How a trial ended.
+class TrialResult:
+    """Outcome of a trial.
 
     Attributes:
         seed: Of the trial; the same seed plans the same trial, though not the same timing.
@@ -59,13 +59,13 @@ class Verdict:
 
 @dataclass
 class _Trial:
-    stage: Stage
+    shared: SharedCluster
     fault: str
-    dice: random.Random
+    rng: random.Random
     folder: Path
     prefix: str
     corpus: Corpus = field(default_factory=dict)
-    said: Path = Path()
+    log: Path = Path()
 
     @property
     def is_on_s3(self) -> bool:
@@ -77,33 +77,33 @@ class _Trial:
 
     @property
     def storage(self) -> StorageConfig:
-        return self.stage.server.storage if self.is_on_s3 else StorageConfig()
+        return self.shared.server.storage if self.is_on_s3 else StorageConfig()
 
     def write(self, name: str, samples: dict[str, str]) -> None:
         uri = f"{self.prefix}/src/{name}.jsonl"
         self.corpus[uri] = samples
         data = lines(samples).encode()
         if self.is_on_s3:
-            put(self.stage.server, _BUCKET, {uri.removeprefix(f"s3://{_BUCKET}/"): data})
+            put(self.shared.server, _BUCKET, {uri.removeprefix(f"s3://{_BUCKET}/"): data})
         else:
             Path(uri).parent.mkdir(parents=True, exist_ok=True)
             Path(uri).write_bytes(data)
 
     def write_corpus(self) -> None:
         """Write the shards; in a third of the trials the table already holds older contents of some."""
-        names = [f"s{number:02d}" for number in range(self.dice.randint(8, 20))]
-        if self.dice.random() < 1 / 3:
-            for name in names[: self.dice.randint(2, len(names))]:
-                self.write(name, texts(name, self.dice.randint(3, 25), seed=1))
+        names = [f"s{number:02d}" for number in range(self.rng.randint(8, 20))]
+        if self.rng.random() < 1 / 3:
+            for name in names[: self.rng.randint(2, len(names))]:
+                self.write(name, texts(name, self.rng.randint(3, 25), seed=1))
             self._embed_here()
-            for uri in self.dice.sample(sorted(self.corpus), len(self.corpus) // 2):
+            for uri in self.rng.sample(sorted(self.corpus), len(self.corpus) // 2):
                 del self.corpus[uri]
         for name in names:
             if f"{self.prefix}/src/{name}.jsonl" not in self.corpus:
-                self.write(name, texts(name, self.dice.randint(3, 25), seed=2))
+                self.write(name, texts(name, self.rng.randint(3, 25), seed=2))
 
     def _embed_here(self) -> None:
-        """Make the table's past, without Ray."""
+        """Create the older table, without Ray."""
         config = EmbedConfig.model_validate(self.config(self.storage))
         shards = list_shards(config.shards, storage=self.storage)
         kept = shard_schema(shards[0], config.input, self.storage)
@@ -111,24 +111,24 @@ class _Trial:
         table.commit([Embedder(config, 1).run(Lease((shard,))) for shard in shards], "past")
 
     def config(self, storage: StorageConfig) -> dict[str, Any]:
-        dice = random.Random(self.dice.random())
+        rng = random.Random(self.rng.random())
         cluster = {
-            "actors": dice.choice((1, 2)),
+            "actors": rng.choice((1, 2)),
             "cpus_per_actor": 0.5,
             "decode_threads": 1,
-            "leases_per_actor": dice.choice((1, 2, 3)),
-            "feeders": int(dice.random() < 0.1),
+            "leases_per_actor": rng.choice((1, 2, 3)),
+            "feeders": int(rng.random() < 0.1),
         }
         limits = {
-            "lease_bytes": dice.choice((1, 1, 5_000)),
-            "commit_age_s": dice.choice((0.0, 0.05, 0.5)),
-            "commit_shards": dice.choice((1, 4, 256)),
+            "lease_bytes": rng.choice((1, 1, 5_000)),
+            "commit_age_s": rng.choice((0.0, 0.05, 0.5)),
+            "commit_shards": rng.choice((1, 4, 256)),
             "max_tries": 20,
         }
         at = {name: value for name, value in storage.model_dump().items() if value}
         return settings(f"{self.prefix}/src", self.table, cluster=cluster, limits=limits, storage=at)
 
-    def landed(self) -> float:
+    def committed_share(self) -> float:
         """Return the share of shards that are in the table, or 0 while there is none."""
         try:
             rows = lance.dataset(self.table, storage_options=lance_options(self.storage)).to_table(columns=["shard"])
@@ -139,18 +139,18 @@ class _Trial:
     def run(self) -> tuple[list[int], str]:
         with self._network() as storage:
             config = write_config(self.folder / "config.toml", self.config(storage))
-            run = Run(self.stage, ["embed", str(config), "--log", "json"], self.said, self.dice, self.landed)
+            run = Run(self.shared, ["embed", str(config), "--log", "json"], self.log, self.rng, self.committed_share)
             codes = FAULTS[self.fault](run)
             while codes[-1] != 0 or self.fault != "undisturbed":
                 if len(codes) > _MOST_RUNS:
                     return codes, f"not complete after {len(codes)} runs"
-                with self.stage.driver() as driver:
-                    codes.append(driver.run(run.argv, self.said))
+                with self.shared.driver() as driver:
+                    codes.append(driver.run(run.argv, self.log))
                 if codes[-1] == 0:
                     break
         if unexpected := set(codes) - set(ALLOWED[self.fault]):
             return codes, f"a run ended with code {unexpected.pop()}"
-        if "Traceback (most recent call last)" in self.said.read_text(errors="replace"):
+        if "Traceback (most recent call last)" in self.log.read_text(errors="replace"):
             return codes, "a run ended with a traceback instead of an error"
         return codes, self._wrong()
 
@@ -160,12 +160,12 @@ class _Trial:
             yield self.storage
             return
         bad = Faults(
-            rate=self.dice.choice((0.03, 0.1, 0.2)),
-            seed=self.dice.randrange(1 << 30),
+            rate=self.rng.choice((0.03, 0.1, 0.2)),
+            seed=self.rng.randrange(1 << 30),
             stall_s=1.0,
             slow_bytes_per_s=50_000,
         )
-        with FaultProxy(self.stage.server.endpoint, bad) as proxy:
+        with FaultProxy(self.shared.server.endpoint, bad) as proxy:
             yield StorageConfig(endpoint=proxy.endpoint, region=REGION)
 
     def _wrong(self) -> str:
@@ -187,13 +187,13 @@ class _Trial:
         return f"{table.companion('rejects').count_rows()} rejects" if table.companion("rejects").count_rows() else ""
 
 
-def run_trial(stage: Stage, seed: int, fault: str) -> Verdict:
+def run_trial(shared: SharedCluster, seed: int, fault: str) -> TrialResult:
     """Run one trial."""
     began = time.monotonic()
-    folder = stage.folder / f"trial-{seed}"
+    folder = shared.folder / f"trial-{seed}"
     folder.mkdir()
     prefix = f"s3://{_BUCKET}/trial-{seed}" if fault == "bad_network" else str(folder)
-    trial = _Trial(stage, fault, random.Random(seed), folder, prefix, said=folder / "said.txt")
+    trial = _Trial(shared, fault, random.Random(seed), folder, prefix, log=folder / "log.txt")
     codes: list[int] = []
     rows = 0
     try:
@@ -202,4 +202,4 @@ def run_trial(stage: Stage, seed: int, fault: str) -> Verdict:
         rows = sum(map(len, trial.corpus.values()))
     except Exception as error:  # a trial that breaks is a finding, and the others go on
         wrong = f"{type(error).__name__}: {error}"
-    return Verdict(seed, fault, tuple(codes), rows, wrong, time.monotonic() - began)
+    return TrialResult(seed, fault, tuple(codes), rows, wrong, time.monotonic() - began)

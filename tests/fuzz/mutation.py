@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _STACKED_AT_MOST = 4
-_HANGS_AFTER_S = 30
+_HANGS_AFTER_S = 300
 
 
 @dataclass(frozen=True)

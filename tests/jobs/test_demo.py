@@ -108,10 +108,10 @@ def test_a_browser_shows_the_report(lake: Lake, tmp_path: Path) -> None:
     if browser is None:
         pytest.skip("no chromium here")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --window-size=1240,5000 --timeout=20000"
+    flags += " --disable-component-update --disable-sync --window-size=1240,5000 --timeout=60000"
     shot = tmp_path / "report.png"
     command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
-    subprocess.run([*command, (lake.folder / "report.html").as_uri()], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, (lake.folder / "report.html").as_uri()], check=True, capture_output=True)
     from PIL import Image
 
     pixels = np.asarray(Image.open(shot).convert("RGB"))
@@ -132,7 +132,7 @@ def test_a_second_run_does_nothing_and_says_so(lake: Lake) -> None:
 def test_the_notebook_opens_the_lake_searches_and_plots(lake: Lake) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "query.ipynb", as_version=4)
     home = str(lake.folder.parent.parent)
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": home}})
+    client = NotebookClient(notebook, timeout=500, resources={"metadata": {"path": home}})
     done = client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

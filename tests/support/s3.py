@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 REGION = "us-east-1"
-_READY_WITHIN_S = 90
+_READY_WITHIN_S = 300
 
 
 @dataclass(frozen=True)

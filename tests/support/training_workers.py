@@ -20,6 +20,8 @@ def on_two_workers(work: Callable[[int], Any], folder: Path) -> list[Any]:
 def _run(rank: int, work: Callable[[int], Any], folder: str) -> None:
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=dt.timedelta(seconds=60))
+    torch.distributed.init_process_group(
+        "gloo", store=store, rank=rank, world_size=2, timeout=dt.timedelta(seconds=500)
+    )
     torch.save(work(rank), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What all trials share: a Ray cluster with a node that may go, an S3 server, drivers that have imported everything."""
+"""What trials share: a Ray cluster with a node to lose, an S3 server, drivers that have imported everything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Driver:
     """A process that runs jobs one after the other until it is killed."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        """Start to import."""
+        """Start the process; it begins to import."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.driver"],
             cwd=ROOT,
@@ -54,18 +54,18 @@ class Driver:
         if self._process.stdout.readline().strip() != "ready":
             raise RuntimeError("a driver did not come up")
 
-    def run(self, argv: list[str], said: Path) -> int:
+    def run(self, argv: list[str], log: Path) -> int:
         """Run a job to its end; -9 if the driver is killed meanwhile."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({"argv": argv, "said": str(said)}) + "\n")
+            self._process.stdin.write(json.dumps({"argv": argv, "log": str(log)}) + "\n")
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         return int(answer) if answer else self._process.wait()
 
     def is_alive(self) -> bool:
-        """Say whether it can run another job."""
+        """Return whether it can run another job."""
         return self._process.poll() is None
 
     def end(self) -> None:
@@ -79,8 +79,8 @@ class Driver:
 
 
 @dataclass
-class Stage:
-    """A place to run trials on.
+class SharedCluster:
+    """The cluster, server and drivers that all trials share.
 
     Attributes:
         folder: For corpora, tables and logs on disk.
@@ -93,38 +93,37 @@ class Stage:
     environment: dict[str, str]
     _head: subprocess.Popen[bytes] | None = None
     _node: subprocess.Popen[bytes] | None = None
-    _drivers: dict[str, queue.Queue[Driver]] = field(default_factory=dict)
+    _idle: queue.Queue[Driver] = field(default_factory=queue.Queue)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _starting: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "start-driver"))
 
     @property
     def address(self) -> str:
-        """Of the cluster."""
+        """Address of the cluster."""
         return self.environment["RAY_ADDRESS"]
 
     @property
     def head_pid(self) -> int:
-        """Process that all of the cluster's head descends from."""
+        """Id of the process that started the head of the cluster."""
         assert self._head is not None
         return self._head.pid
 
     @contextlib.contextmanager
     def driver(self) -> Iterator[Driver]:
-        """Lend a driver that is on the shared cluster; one that lives afterwards is lent again."""
-        idle = self._idle()
-        driver = idle.get()
-        if idle.empty():
-            self._starting.submit(self._start_driver, idle)
+        """Lend a driver that uses the shared cluster; one that is alive afterwards is lent again."""
+        driver = self._idle.get()
+        if self._idle.empty():
+            self._starting.submit(self._start_driver)
         try:
             yield driver
         finally:
             if driver.is_alive():
-                idle.put(driver)
+                self._idle.put(driver)
             else:
                 driver.end()
 
     def second_node(self) -> int:
-        """Return the process of the cluster's second node; start one if the last is gone."""
+        """Return the process id of the second node; start a node if there is none."""
         with self._lock:
             if self._node is None or self._node.poll() is not None:
                 self._node = self._start_ray(["--address", self.address], "node")
@@ -132,7 +131,9 @@ class Stage:
             return self._node.pid
 
     def start_cluster(self) -> None:
-        """Start the head."""
+        """Start the head of the cluster, and spare drivers beside it."""
+        for _ in range(_SPARE_DRIVERS):
+            self._starting.submit(self._start_driver)
         port = self.address.rpartition(":")[2]
         options = [
             "--head",
@@ -151,9 +152,8 @@ class Stage:
     def end(self) -> None:
         """End all that was started here."""
         self._starting.shutdown(wait=True)
-        for idle in self._drivers.values():
-            while not idle.empty():
-                idle.get().end()
+        while not self._idle.empty():
+            self._idle.get().end()
         for ray in (self._node, self._head):
             if ray is not None:
                 rest = descendants(ray.pid)
@@ -165,18 +165,10 @@ class Stage:
                     kill(pid)
                 ray.wait()
 
-    def _idle(self) -> queue.Queue[Driver]:
-        with self._lock:
-            if "shared" not in self._drivers:
-                self._drivers["shared"] = queue.Queue()
-                for _ in range(_SPARE_DRIVERS):
-                    self._starting.submit(self._start_driver, self._drivers["shared"])
-        return self._drivers["shared"]
-
-    def _start_driver(self, idle: queue.Queue[Driver]) -> None:
+    def _start_driver(self) -> None:
         driver = Driver(self.environment)
         driver.wait_until_ready()
-        idle.put(driver)
+        self._idle.put(driver)
 
     def _start_ray(self, options: list[str], name: str) -> subprocess.Popen[bytes]:
         ray = Path(sys.executable).with_name("ray")
@@ -196,8 +188,8 @@ class Stage:
 
 
 @contextlib.contextmanager
-def open_stage() -> Iterator[Stage]:
-    """Set the stage, and clear it afterwards."""
+def open_shared_cluster() -> Iterator[SharedCluster]:
+    """Start what trials share, and end it afterwards."""
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "s3").mkdir()
@@ -207,16 +199,16 @@ def open_stage() -> Iterator[Stage]:
             address = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}", "COLUMNS": "200"}
             environment = {**os.environ, **server.environment(), **token, **address}
             environment["PYTHONPATH"] = str(ROOT)
-            stage = Stage(folder, server, environment)
+            shared = SharedCluster(folder, server, environment)
             try:
-                stage.start_cluster()
-                yield stage
+                shared.start_cluster()
+                yield shared
             finally:
-                stage.end()
+                shared.end()
 
 
 def put(server: S3Server, bucket: str, files: dict[str, bytes]) -> None:
-    """Write objects into a bucket, making it if need be."""
+    """Write objects into a bucket; create it if it does not exist."""
     client: Any = server.client()
     with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=bucket)
