@@ -1,16 +1,25 @@
-"""Models trained here, as they are stored: `head.json` and `model.json`.
+"""Models trained here, as they are stored: `head.json`, `model.json`, and the checkpoint of a run.
 
-Owns what the two files hold. Their weights and the folders around them are in `pipelines.encoders.checkpoints`.
+Owns what the files hold besides weights. The weights and the folders around them are in
+`pipelines.encoders.checkpoints` and `pipelines.training.checkpoint`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.config.training import LossConfig, ModelConfig
+from schemas.errors import ConfigError
 from schemas.records import Modality
+from schemas.stored import Format, Stored
+
+_CHECKPOINT = Format(
+    "the training checkpoint", error=ConfigError, remedy="delete it to train from the start, or give another folder"
+)
+_CHECKPOINT_KEYS = ("identity", "task", "optimiser", "scaler", "sums", "step", "epochs")
 
 
 class FrozenTower(BaseModel):
@@ -29,19 +38,22 @@ class FrozenTower(BaseModel):
     space: str
 
 
-class HeadFile(BaseModel):
+class HeadFile(Stored):
     """The content of `head.json`.
 
     Attributes:
-        format: Version of this file.
         dims: The ladder, ascending.
         towers: The frozen encoder of each modality.
         licence: SPDX id or name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    stored_as: ClassVar[Format] = Format(
+        "head.json of a Matryoshka head",
+        error=ConfigError,
+        remedy="give the folder of a head that `jobs train` made",
+        is_numbered_from_first=True,
+    )
 
-    format: Literal[1] = 1
     dims: tuple[int, ...] = Field(min_length=1)
     towers: dict[Modality, FrozenTower] = Field(min_length=1)
     licence: str = "its towers'"
@@ -53,11 +65,10 @@ class HeadFile(BaseModel):
         return self
 
 
-class ModelFile(BaseModel):
+class ModelFile(Stored):
     """The content of `model.json`: how to build a whole model that was trained here.
 
     Attributes:
-        format: Version of this file.
         kind: The task it was trained for.
         model: Its architecture.
         loss: Its ladder, and the classifier heads that are saved with it.
@@ -65,9 +76,13 @@ class ModelFile(BaseModel):
         vocabulary: Size of its tokeniser's vocabulary; 0 without a text tower.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    stored_as: ClassVar[Format] = Format(
+        "model.json of a trained model",
+        error=ConfigError,
+        remedy="give the folder of a model that `jobs train` made",
+        is_numbered_from_first=True,
+    )
 
-    format: Literal[1] = 1
     kind: Literal["classify", "pairs", "mlm"]
     model: ModelConfig
     loss: LossConfig
@@ -83,3 +98,25 @@ class ModelFile(BaseModel):
             "mlm": ("text",),
         }
         return by_kind[self.kind]
+
+
+def check_checkpoint(state: object, where: str) -> None:
+    """Refuse a training checkpoint that this release cannot read. Its number is in the key `format`; none means 1.
+
+    Args:
+        state: What the file holds.
+        where: Path of the file.
+
+    Raises:
+        ConfigError: It is of a newer format, or lacks something.
+    """
+    if not isinstance(state, Mapping):
+        raise _CHECKPOINT.malformed(where, f"must hold a dict, not {type(state).__name__}")
+    _CHECKPOINT.check_number(state.get("format", 1), state.get("release"), where)
+    if missing := [key for key in _CHECKPOINT_KEYS if key not in state]:
+        raise _CHECKPOINT.malformed(where, f"lacks {', '.join(missing)}")
+
+
+def unreadable_checkpoint(where: str, error: Exception) -> ConfigError:
+    """Return the error for a checkpoint file that is damaged."""
+    return ConfigError(str(_CHECKPOINT.malformed(where, f"cannot be read: {error}")))

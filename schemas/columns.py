@@ -1,24 +1,28 @@
-"""Arrow schemas of every table, the Space they belong to, and the Ladder of dims it may be cut to.
+"""Columns of vector tables and of their companions, the Space of the vectors, and the Ladder of dims it may be cut to.
 
-Owns names and types of columns; owns no data. The only module that knows how a space is written into a schema.
+Owns names and types of columns, and how a space is written into a schema. Owns no data. Shortlist tables are in
+`schemas.shortlists`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
 from schemas.records import Modality
+from schemas.stored import Format, Stored
 
 VECTOR = "vector"
 SPACE_KEY = b"lake:space"
-_SHORTLIST_KEY = b"lake:shortlist"
 # Wide vectors default to Lance's "fullzip" layout, whose full scans run at a fifth of this one's speed.
 _VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
+
+_VECTOR_TABLE = Format("the vector table")
+_COMPANION = Format("the table's companion", remedy="restore it from where the table was copied")
 
 Step = Literal["layer_norm", "l2"]
 
@@ -63,14 +67,14 @@ class Ladder(BaseModel):
         return rungs if self.any_from is None else f"{rungs}, and every dim from {self.any_from}"
 
 
-class Space(BaseModel):
+class Space(Stored):
     """What makes vectors comparable: two vectors may be compared if and only if their spaces' fingerprints are equal.
 
     Attributes:
         encoder: Registry name of the encoder, or of the joint model whose image and text towers share the space.
         revision: Pinned revision of the model.
         weights: sha256 over the model's files, where a local path was given.
-        path: The local path that was given; where the files are, not what they are, so not part of the fingerprint.
+        path: The local path that was given. It says where the files are, so it is not part of the fingerprint.
         prompts: Text put before an input, by side (`query`, `document`).
         pooling: How token or patch vectors become one.
         steps: What is done to the pooled vector, in order, before it is stored; slicing comes after, then L2 again.
@@ -80,13 +84,13 @@ class Space(BaseModel):
         ladder: The dims its vectors may be cut to.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    stored_as: ClassVar[Format] = Format("the space in the table's schema")
 
     encoder: str
     revision: str
     weights: str = ""
     path: str | None = None
-    prompts: dict[str, str] = {}
+    prompts: dict[str, str] = Field({})
     pooling: str = "mean"
     steps: tuple[Step, ...] = ("l2",)
     max_length: int | None = None
@@ -96,8 +100,44 @@ class Space(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change when anything that changes the vectors does."""
-        return hashlib.sha256(self.model_dump_json(exclude={"path"}).encode()).hexdigest()[:16]
+        """16 hex digits that change when anything that changes the vectors does.
+
+        A setting of a later release counts only where it differs from its default, so that the fingerprint of a table
+        stays the same in every release.
+        """
+        later = _later_settings(self, _FIRST_SPACE)
+        exclude = {"path": True, **dict.fromkeys(later, True), "ladder": _later_settings(self.ladder, _FIRST_LADDER)}
+        return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()[:16]
+
+
+# The settings of the first release, which its fingerprints cover whatever their value. Never add to these.
+_FIRST_LADDER = frozenset({"dims", "any_from"})
+_FIRST_SPACE = frozenset(
+    {
+        "encoder",
+        "revision",
+        "weights",
+        "path",
+        "prompts",
+        "pooling",
+        "steps",
+        "max_length",
+        "dtype",
+        "rotation",
+        "ladder",
+    }
+)
+
+
+def _later_settings(record: BaseModel, first: frozenset[str]) -> set[str]:
+    """Name the settings of later releases that stand at their default."""
+    fields = type(record).model_fields.items()
+    return {
+        name
+        for name, field in fields
+        if name not in first
+        and getattr(record, name) == field.get_default(call_default_factory=True, validated_data={})
+    }
 
 
 def prefix_column(dim: int) -> str:
@@ -111,86 +151,31 @@ def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
 
 
 def table_schema(space: Space, kept: pa.Schema) -> pa.Schema:
-    """Schema of a vector table: `id, shard, <kept columns>, vector`, with the space in its metadata."""
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("shard", pa.int64(), nullable=False),
-            *kept,
-            vector_field(space.ladder.width),
-        ],
-        metadata={SPACE_KEY: space.model_dump_json().encode()},
-    )
+    """Return the schema of a vector table: `id, shard, <kept columns>, vector`, with the space in its metadata."""
+    id_field, shard_field, vector = _own_fields(space)
+    return pa.schema([id_field, shard_field, *kept, vector], metadata={SPACE_KEY: space.to_json().encode()})
 
 
 def space_of(schema: pa.Schema, where: str) -> Space:
-    """Read back the space that `table_schema` wrote.
+    """Read the space of a vector table from its schema.
 
     Raises:
-        TableError: The schema says nothing of a space, so the table was not made here.
+        TableError: The table was not made by this project, is of a newer format, or is malformed.
     """
     written = (schema.metadata or {}).get(SPACE_KEY)
     if written is None:
         raise TableError(f"{where} does not say what space its vectors are in; only tables made by `jobs embed` do")
-    return Space.model_validate_json(written)
+    space = Space.from_json(written, where)
+    _VECTOR_TABLE.check_columns(schema, pa.schema(_own_fields(space)), where)
+    return space
 
 
-class ShortlistSpec(BaseModel):
-    """What a shortlist table holds: the K nearest of every query at every dim, as of one version of both sides.
-
-    Attributes:
-        queries: Address of the table whose vectors ask.
-        queries_version: Its version.
-        vectors: Address of the table that is searched.
-        vectors_version: Its version.
-        space: Fingerprint of the space of both.
-        dims: Prefix widths.
-        k: Rows for each query at each dim.
-        where: SQL that the searched rows satisfy.
-        exclude_self: Whether a row with the query's own id is left out.
-        column: Column that was searched: `vector`, or the prefix that serves all dims.
-        metric: How rows are compared.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    queries: str
-    queries_version: int
-    vectors: str
-    vectors_version: int
-    space: str
-    dims: tuple[int, ...]
-    k: int
-    where: str | None = None
-    exclude_self: bool = False
-    column: str = VECTOR
-    metric: Literal["cosine"] = "cosine"
-
-
-def shortlist_schema(spec: ShortlistSpec) -> pa.Schema:
-    """Schema of a shortlist table: rows in order of query, dim and rank, rank 1 the nearest."""
-    return pa.schema(
-        [
-            pa.field("query_id", pa.string(), nullable=False),
-            pa.field("dim", pa.int32(), nullable=False),
-            pa.field("rank", pa.int32(), nullable=False),
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("score", pa.float32(), nullable=False),
-        ],
-        metadata={_SHORTLIST_KEY: spec.model_dump_json().encode()},
+def _own_fields(space: Space) -> tuple[pa.Field, pa.Field, pa.Field]:
+    return (
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("shard", pa.int64(), nullable=False),
+        vector_field(space.ladder.width),
     )
-
-
-def shortlist_spec(schema: pa.Schema, where: str) -> ShortlistSpec:
-    """Read back what `shortlist_schema` wrote.
-
-    Raises:
-        TableError: The table is no shortlist table.
-    """
-    written = (schema.metadata or {}).get(_SHORTLIST_KEY)
-    if written is None:
-        raise TableError(f"{where} is not a shortlist table; name another address for the lists")
-    return ShortlistSpec.model_validate_json(written)
 
 
 REJECTS = pa.schema(
@@ -230,19 +215,47 @@ RUNS = pa.schema(
     ]
 )
 
+COMPANIONS = {"shards": SHARDS, "rejects": REJECTS, "runs": RUNS}
+"""Columns of a table's companions `<table>.<name>.lance`, by name."""
+
+CODEBOOK = pa.schema([pa.field("stage", pa.large_binary())])
+"""Columns of a funnel's codebook: the trained, empty FAISS index of each stage but the last, serialised by FAISS."""
+
+
+def rotation_schema(width: int) -> pa.Schema:
+    """Return the schema of a rotation: one row per output dim."""
+    direction = pa.list_(pa.float32(), width)
+    return pa.schema([pa.field("direction", direction), pa.field("explained", pa.float32())])
+
+
+def check_companion(found: pa.Schema, columns: pa.Schema, where: str) -> None:
+    """Refuse a companion of a table that this release cannot read.
+
+    Args:
+        found: Its schema.
+        columns: The columns that it must have.
+        where: Its address.
+
+    Raises:
+        TableError: It is of a newer format, lacks a column, or has one of another type.
+    """
+    _COMPANION.check_columns(found, columns, where)
+
+
 __all__ = [
+    "CODEBOOK",
+    "COMPANIONS",
     "REJECTS",
     "RUNS",
     "SHARDS",
     "VECTOR",
     "Ladder",
     "Modality",
-    "ShortlistSpec",
     "Space",
     "Step",
+    "check_companion",
     "prefix_column",
-    "shortlist_schema",
-    "shortlist_spec",
+    "rotation_schema",
     "space_of",
     "table_schema",
     "vector_field",

@@ -7,9 +7,11 @@ config, so they are versioned with the rows that they were measured on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.stored import Format, Stored
 
 Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
 Home = Literal["memory", "codes", "lake"]
@@ -213,8 +215,10 @@ class RecallCard(_Record):
         return "\n".join([said, head, *lines])
 
 
-class TunedFunnel(_Record):
-    """What a table stores: the plan and the card that vouches for it."""
+class TunedFunnel(Stored):
+    """What a table stores of a funnel: the plan, and the card that confirms its recall."""
+
+    stored_as: ClassVar[Format] = Format("the funnel", remedy="tune it again: python -m jobs funnel TABLE")
 
     plan: Plan
     card: RecallCard

@@ -22,13 +22,15 @@ import pyarrow.compute as pc
 from lance import LanceDataset
 
 from pipelines.shortlist.exact import Best, ExactSearch, merge_best
-from pipelines.shortlist.pieces import PIECE, Pieces
+from schemas.shortlists import PIECE
+from pipelines.shortlist.pieces import Pieces
 from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists, plan_lists
 from pipelines.shortlist.scan import Slice, chunk_rows, free_at_once, read_chunks
 from pipelines.storage.s3 import lance_options
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
-from schemas.columns import VECTOR, ShortlistSpec, shortlist_schema, shortlist_spec
+from schemas.columns import VECTOR
+from schemas.shortlists import ShortlistSpec, shortlist_schema, shortlist_spec
 from schemas.config import ShortlistConfig
 from schemas.errors import TableError
 

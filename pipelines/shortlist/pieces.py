@@ -13,7 +13,7 @@ from lance.file import LanceFileSession
 
 from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
-from schemas.columns import ShortlistSpec
+from schemas.shortlists import ShortlistSpec
 from schemas.config import StorageConfig
 
 _BEGUN = "begun.lance"

@@ -21,7 +21,7 @@ from pipelines.shortlist.scan import column_for, query_block
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.storage.s3 import lance_options
 from pipelines.tables.table import VectorTable
-from schemas.columns import ShortlistSpec, shortlist_spec
+from schemas.shortlists import ShortlistSpec, shortlist_spec
 from schemas.config import ListsConfig, ShortlistConfig, StorageConfig
 from schemas.errors import ConfigError, TableError, TableNotFound
 
