@@ -105,8 +105,8 @@ class Space(Stored):
         A setting of a later release counts only where it differs from its default, so that the fingerprint of a table
         stays the same in every release.
         """
-        later = _later_settings(self, _FIRST_SPACE)
-        exclude = {"path": True, **dict.fromkeys(later, True), "ladder": _later_settings(self.ladder, _FIRST_LADDER)}
+        exclude: dict[str, bool | set[str]] = dict.fromkeys({"path", *_later_settings(self, _FIRST_SPACE)}, True)
+        exclude["ladder"] = _later_settings(self.ladder, _FIRST_LADDER)
         return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()[:16]
 
 

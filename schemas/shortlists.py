@@ -16,6 +16,8 @@ from schemas.stored import Format, Stored
 _KEY = b"lake:shortlist"
 _TABLE = Format("the shortlist table", remedy="run `python -m jobs shortlist` with another lists.table")
 
+_PIECES = Format("the plan of an unfinished shortlist table", remedy="delete that folder to search again")
+
 COLUMNS = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),
@@ -69,6 +71,17 @@ class ShortlistSpec(Stored):
     exclude_self: bool = False
     column: str = VECTOR
     metric: Literal["cosine"] = "cosine"
+
+
+def check_pieces(plan: pa.Table, where: str) -> None:
+    """Refuse the plan of an unfinished run that this release cannot read.
+
+    Raises:
+        TableError: It is of a newer format, or malformed.
+    """
+    _PIECES.check_columns(plan.schema, PIECES_PLAN, where)
+    if plan.num_rows != 1:
+        raise _PIECES.malformed(where, f"must have one row, not {plan.num_rows}")
 
 
 def shortlist_schema(spec: ShortlistSpec) -> pa.Schema:

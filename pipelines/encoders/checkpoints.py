@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from pipelines.encoders.pooling import finish
 from pipelines.encoders.towers import ImageTower, TextTower
 from schemas.checkpoints import HeadFile, ModelFile
-from schemas.errors import ConfigError, EncoderError
+from schemas.errors import EncoderError
 from schemas.records import Modality
 
 _HEAD_JSON, _HEAD_TENSORS = "head.json", "head.safetensors"
@@ -72,7 +71,7 @@ def save_head(folder: str | Path, head: HeadFile, layers: Mapping[Modality, Sequ
             if layer.bias is not None:
                 tensors[f"{modality}.{i}.bias"] = layer.bias.detach().cpu().contiguous()
     save_file(tensors, folder / _HEAD_TENSORS)
-    (folder / _HEAD_JSON).write_text(head.model_dump_json(indent=2) + "\n")
+    (folder / _HEAD_JSON).write_text(head.to_json(indent=2) + "\n")
 
 
 def read_head(folder: Path) -> HeadFile:
@@ -81,12 +80,7 @@ def read_head(folder: Path) -> HeadFile:
     Raises:
         ConfigError: It is not there, or is not a valid one.
     """
-    try:
-        return HeadFile.model_validate_json((folder / _HEAD_JSON).read_text())
-    except (OSError, ValidationError) as error:
-        raise ConfigError(
-            f"encoder.path={folder} is no Matryoshka head (head.json, head.safetensors): {error}"
-        ) from None
+    return HeadFile.from_file(folder / _HEAD_JSON)
 
 
 def read_layers(folder: Path, modality: Modality) -> list[Layer]:
@@ -114,7 +108,7 @@ def save_model(folder: Path, file: ModelFile, state: Mapping[str, torch.Tensor])
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / _MODEL_TENSORS)
-    (folder / _MODEL_JSON).write_text(file.model_dump_json(indent=2) + "\n")
+    (folder / _MODEL_JSON).write_text(file.to_json(indent=2) + "\n")
 
 
 def read_model_file(folder: Path) -> ModelFile:
@@ -123,12 +117,7 @@ def read_model_file(folder: Path) -> ModelFile:
     Raises:
         ConfigError: It is not there, or is not a valid one.
     """
-    try:
-        return ModelFile.model_validate_json((folder / _MODEL_JSON).read_text())
-    except (OSError, ValidationError) as error:
-        raise ConfigError(
-            f"encoder.path={folder} is no model that `jobs train` made (model.json, model.safetensors): {error}"
-        ) from None
+    return ModelFile.from_file(folder / _MODEL_JSON)
 
 
 def load_towers(folder: Path) -> dict[Modality, ImageTower | TextTower]:

@@ -24,8 +24,11 @@ import pyarrow as pa
 
 from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.commits import open_dataset
 from pipelines.vectors.matryoshka import cut
+from schemas.columns import CODEBOOK, check_companion
 from schemas.config import StorageConfig
+from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
 
 Floats = npt.NDArray[np.float32]
@@ -142,8 +145,8 @@ def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig
         Its name, for `Plan.codebook`.
     """
     written = [faiss.serialize_index(stage).tobytes() for stage in empty]
-    name = f"codebook-{hashlib.sha256(b''.join(written)).hexdigest()[:16]}"
-    rows = pa.table({"stage": pa.array(written, pa.large_binary())})
+    name = _codebook_name(written)
+    rows = pa.table({"stage": written}, schema=CODEBOOK)
     try:
         lance.write_dataset(rows, sibling(table_uri, name), mode="create", storage_options=lance_options(storage))
     except OSError as error:
@@ -153,9 +156,23 @@ def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig
 
 
 def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> list[Index]:
-    """Read back what `save_codebook` wrote."""
-    rows = lance.dataset(sibling(table_uri, name), storage_options=lance_options(storage)).to_table()
-    return [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in rows["stage"].to_pylist()]
+    """Read a codebook that `save_codebook` wrote.
+
+    Raises:
+        TableNotFound: It is not beside its table.
+        TableError: It is of a newer format, or damaged.
+    """
+    uri = sibling(table_uri, name)
+    rows = open_dataset(uri, storage, None).to_table()
+    check_companion(rows.schema, CODEBOOK, uri)
+    stages = rows["stage"].to_pylist()
+    if _codebook_name(stages) != name:
+        raise TableError(f"{uri} is damaged; tune the funnel again: python -m jobs funnel {table_uri}")
+    return [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in stages]
+
+
+def _codebook_name(stages: Sequence[bytes]) -> str:
+    return f"codebook-{hashlib.sha256(b''.join(stages)).hexdigest()[:16]}"
 
 
 def _on_prefix(stage: FunnelStage, width: int, spec: str) -> Index:

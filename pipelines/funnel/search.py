@@ -105,7 +105,7 @@ class Funnel:
             tuned = tune_in_lake(table.dataset, goal, asked, plan)
         else:
             tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
-        table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.model_dump_json()})
+        table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.to_json()})
         return cls.open(table, home=home)
 
     @classmethod
@@ -165,7 +165,7 @@ class Funnel:
             raise TableError(
                 f"{table.uri} has no funnel in {home}; run: python -m jobs funnel {table.uri} --home {home}"
             )
-        return TunedFunnel.model_validate_json(written)
+        return TunedFunnel.from_json(written, table.uri)
 
     @property
     def bytes_per_vector(self) -> int:

@@ -7,7 +7,6 @@ Shapes: N rows of a table, D its full width, Q queries.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_d
 from pipelines.funnel import Funnel
 from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Part, Report, Section
 from pipelines.reports.plots import Curve, Plot
+from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import Trained
 from pipelines.vectors.arrays import to_numpy
@@ -47,8 +47,7 @@ class _Ingest:
 
     @classmethod
     def of(cls, table: VectorTable) -> _Ingest:
-        done = table.companion("runs").to_table(columns=["summary"], filter="job = 'embed' AND state = 'complete'")
-        runs = [json.loads(summary) for summary in done["summary"].to_pylist()]
+        runs = [run.summary for run in read_journal(table) if (run.job, run.state) == ("embed", "complete")]
         return cls(sum(run["rows"] for run in runs), sum(run["seconds"] + run["start_s"] for run in runs))
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import orjson
-
 from pipelines.evaluation.by_dim import Measurement
 from pipelines.evaluation.cascade import AdaptiveClassification
 from pipelines.evaluation.results import (
@@ -27,13 +25,14 @@ from pipelines.evaluation.retrieval import SINGLE_SHOT, cheapest_as_good, full_s
 from pipelines.reports.page import Figures, Grid, Part, Report, Section, write_report
 from pipelines.reports.plots import Curve, Plot
 from pipelines.shortlist.bootstrap import Interval
+from schemas.metrics import MetricsFile
 
 
 def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
     """Write metrics.json and report.html; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     metrics, page = folder / "metrics.json", folder / "report.html"
-    metrics.write_bytes(orjson.dumps(as_json(results), option=orjson.OPT_INDENT_2))
+    metrics.write_text(MetricsFile.model_validate(as_json(results)).to_json(indent=2))
     write_report(build_report(results), page)
     return metrics, page
 

@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from lance import LanceDataset
 
 from pipelines.shortlist.exact import Best, ExactSearch, merge_best
-from schemas.shortlists import PIECE
 from pipelines.shortlist.pieces import Pieces
 from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists, plan_lists
 from pipelines.shortlist.scan import Slice, chunk_rows, free_at_once, read_chunks
@@ -30,9 +29,9 @@ from pipelines.storage.s3 import lance_options
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
-from schemas.shortlists import ShortlistSpec, shortlist_schema, shortlist_spec
 from schemas.config import ShortlistConfig
 from schemas.errors import TableError
+from schemas.shortlists import PIECE, ShortlistSpec, shortlist_schema, shortlist_spec
 
 __all__ = ["build_lists", "commit_lists", "plan_lists", "read_lists", "search_task"]
 

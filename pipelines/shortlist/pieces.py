@@ -13,19 +13,10 @@ from lance.file import LanceFileSession
 
 from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
-from schemas.shortlists import ShortlistSpec
 from schemas.config import StorageConfig
+from schemas.shortlists import PIECE, PIECES_PLAN, ShortlistSpec, check_pieces
 
 _BEGUN = "begun.lance"
-
-PIECE = pa.schema(
-    [
-        pa.field("query", pa.int64(), nullable=False),
-        pa.field("dim", pa.int32(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-    ]
-)
 
 
 class Pieces:
@@ -33,7 +24,8 @@ class Pieces:
 
     def __init__(self, lists_uri: str, storage: StorageConfig) -> None:
         """Name the folder; nothing is made until something is written."""
-        self._folder = LanceFileSession(sibling(lists_uri, "parts"), storage_options=lance_options(storage))
+        self._uri = sibling(lists_uri, "parts")
+        self._folder = LanceFileSession(self._uri, storage_options=lance_options(storage))
 
     def there(self) -> set[str]:
         """Return the names of all finished pieces."""
@@ -49,15 +41,17 @@ class Pieces:
 
     def begin(self, spec: ShortlistSpec, memory_bytes: int) -> None:
         """Note what a run sets out to do: what the lists hold, and the budget that decides how the work is cut."""
-        row = pa.RecordBatch.from_pylist([{"spec": spec.model_dump_json(), "memory_bytes": memory_bytes}])
-        self._write(_BEGUN, [row], row.schema)
+        row = {"spec": spec.to_json(), "memory_bytes": memory_bytes}
+        self._write(_BEGUN, [pa.RecordBatch.from_pylist([row], PIECES_PLAN)], PIECES_PLAN)
 
     def begun(self) -> tuple[ShortlistSpec, int] | None:
         """Return what an unfinished run set out to do, if there is one."""
         if not self._folder.contains(_BEGUN):
             return None
-        (row,) = self.read(_BEGUN).to_pylist()
-        return ShortlistSpec.model_validate_json(row["spec"]), row["memory_bytes"]
+        plan = self.read(_BEGUN)
+        check_pieces(plan, self._uri)
+        (row,) = plan.to_pylist()
+        return ShortlistSpec.from_json(row["spec"], self._uri), row["memory_bytes"]
 
     def clear(self) -> None:
         """Remove everything, the note last: without it the pieces mean nothing."""

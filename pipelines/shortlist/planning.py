@@ -21,9 +21,9 @@ from pipelines.shortlist.scan import column_for, query_block
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.storage.s3 import lance_options
 from pipelines.tables.table import VectorTable
-from schemas.shortlists import ShortlistSpec, shortlist_spec
 from schemas.config import ListsConfig, ShortlistConfig, StorageConfig
 from schemas.errors import ConfigError, TableError, TableNotFound
+from schemas.shortlists import ShortlistSpec, shortlist_spec
 
 _MOST_PART_ROWS = 4 << 20
 _LEAST_PART_ROWS = 1 << 16

@@ -167,5 +167,5 @@ def _with_space(schema: LanceSchema, space: Space) -> LanceSchema:
     Lance offers no way to change a schema's metadata in the same commit as its data; what it offers for pickling does.
     """
     rebuild, (metadata, *fields) = cast(Any, schema.__reduce__())
-    changed = json.loads(metadata) | {SPACE_KEY.decode(): list(space.model_dump_json().encode())}
+    changed = json.loads(metadata) | {SPACE_KEY.decode(): list(space.to_json().encode())}
     return cast(LanceSchema, rebuild(json.dumps(changed), *fields))

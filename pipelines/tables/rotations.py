@@ -8,8 +8,11 @@ import pyarrow as pa
 from pipelines.storage.addresses import sibling
 from pipelines.storage.retry import retry_transient
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.commits import open_dataset
 from pipelines.vectors.rotation import Rotation
+from schemas.columns import check_companion, rotation_schema
 from schemas.config import StorageConfig
+from schemas.errors import TableError
 
 
 def save_rotation(rotation: Rotation, table_uri: str, storage: StorageConfig = StorageConfig()) -> None:
@@ -19,7 +22,8 @@ def save_rotation(rotation: Rotation, table_uri: str, storage: StorageConfig = S
         {
             "direction": pa.FixedSizeListArray.from_arrays(rotation.matrix_DD.ravel(), width),
             "explained": rotation.explained_D,
-        }
+        },
+        schema=rotation_schema(width),
     )
     uri = sibling(table_uri, f"rotation-{rotation.fingerprint}")
     retry_transient(
@@ -28,8 +32,17 @@ def save_rotation(rotation: Rotation, table_uri: str, storage: StorageConfig = S
 
 
 def load_rotation(fingerprint: str, table_uri: str, storage: StorageConfig = StorageConfig()) -> Rotation:
-    """Read back what `save_rotation` wrote."""
+    """Read a rotation that `save_rotation` wrote.
+
+    Raises:
+        TableNotFound: The rotation is not beside its table.
+        TableError: It is of a newer format, malformed, or another one.
+    """
     uri = sibling(table_uri, f"rotation-{fingerprint}")
-    rows = lance.dataset(uri, storage_options=lance_options(storage)).to_table()
+    rows = open_dataset(uri, storage, None).to_table()
+    check_companion(rows.schema, rotation_schema(rows.num_rows), uri)
     flat = rows["direction"].combine_chunks().flatten().to_numpy()
-    return Rotation(flat.reshape(rows.num_rows, rows.num_rows), rows["explained"].to_numpy())
+    rotation = Rotation(flat.reshape(rows.num_rows, rows.num_rows), rows["explained"].to_numpy())
+    if rotation.fingerprint != fingerprint:
+        raise TableError(f"{uri} holds another rotation ({rotation.fingerprint}); restore it from where it was copied")
+    return rotation

@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
+from pipelines.storage.addresses import sibling
 from pipelines.storage.retry import retry_transient
 from pipelines.tables.table import VectorTable
 from schemas.columns import RUNS
+from schemas.journal import JournalEntry, journal_entry
 
 ALIVE_FOR = dt.timedelta(minutes=15)
 BEAT_S = 60.0
@@ -63,8 +65,17 @@ class RunRecord:
         retry_transient(self._table.uri, upsert)
 
 
+def read_journal(table: VectorTable) -> list[JournalEntry]:
+    """Return every run that the journal holds, the oldest first.
+
+    Raises:
+        TableError: The journal is of a newer format, or malformed.
+    """
+    rows = table.companion("runs").to_table(columns=RUNS.names).sort_by("started_at").to_pylist()
+    return [journal_entry(row, sibling(table.uri, "runs")) for row in rows]
+
+
 def living_runs(table: VectorTable) -> list[str]:
     """Return the runs that were seen alive in the last 15 minutes and have not ended."""
     since = dt.datetime.now(dt.UTC) - ALIVE_FOR
-    rows = table.companion("runs").to_table(columns=["run", "seen_at"], filter="state = 'running'").to_pylist()
-    return [row["run"] for row in rows if row["seen_at"] > since]
+    return [entry.run for entry in read_journal(table) if entry.state == "running" and entry.seen_at > since]

@@ -31,7 +31,17 @@ from pipelines.tables.rotations import load_rotation
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut, unit
 from pipelines.vectors.rotation import Rotation
-from schemas.columns import REJECTS, RUNS, SHARDS, VECTOR, Space, prefix_column, space_of, table_schema
+from schemas.columns import (
+    COMPANIONS,
+    REJECTS,
+    SHARDS,
+    VECTOR,
+    Space,
+    check_companion,
+    prefix_column,
+    space_of,
+    table_schema,
+)
 from schemas.config import StorageConfig
 from schemas.errors import SpaceMismatch, TableExists
 from schemas.records import LeaseResult, Shard
@@ -99,7 +109,7 @@ class VectorTable:
             TableExists: Something is at that address already.
         """
         uri = absolute(uri)
-        for suffix, companion in (("shards", SHARDS), ("rejects", REJECTS), ("runs", RUNS)):
+        for suffix, companion in COMPANIONS.items():
             with contextlib.suppress(TableExists):
                 retry_transient(uri, partial(create_dataset, sibling(uri, suffix), companion, storage))
         dataset = retry_transient(uri, partial(create_dataset, uri, table_schema(space, kept), storage))
@@ -145,7 +155,10 @@ class VectorTable:
 
     def companion(self, suffix: str) -> LanceDataset:
         """Open `<table>.<suffix>.lance`, for example `rejects` or `shards`."""
-        return open_dataset(sibling(self.uri, suffix), self.storage, None)
+        uri = sibling(self.uri, suffix)
+        dataset = open_dataset(uri, self.storage, None)
+        check_companion(dataset.schema, COMPANIONS[suffix], uri)
+        return dataset
 
     def done_shards(self) -> set[int]:
         """Return the identities of all shards that have landed.

@@ -7,11 +7,13 @@ checkpoint holds the weights, the optimiser, and what was measured so far.
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from pipelines.storage.atomic_files import atomic_path
+from schemas.checkpoints import check_checkpoint, unreadable_checkpoint
 from schemas.errors import ConfigError
 
 FILE = "checkpoint.pt"
@@ -43,10 +45,19 @@ def read_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the checkpoint of a folder, whatever run it is of, or None."""
+    """Return the checkpoint of a folder, whatever run it is of, or None.
+
+    Raises:
+        ConfigError: It is of a newer format, or damaged.
+    """
     if not (folder / FILE).exists():
         return None
-    state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    path = folder / FILE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        raise unreadable_checkpoint(str(path), error) from None
+    check_checkpoint(state, str(path))
     return state
 
 

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.columns import Ladder, Space, prefix_column, space_of, table_schema, vector_field
+from schemas.columns import (
+    SHARDS,
+    Ladder,
+    Space,
+    check_companion,
+    prefix_column,
+    rotation_schema,
+    space_of,
+    table_schema,
+    vector_field,
+)
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
 
 SPACE = Space(encoder="m", revision="1", ladder=Ladder(dims=(64, 128, 256)))
@@ -64,6 +74,25 @@ def test_where_the_files_are_does_not_change_the_fingerprint() -> None:
     assert len(SPACE.fingerprint) == 16
 
 
+def test_a_setting_of_a_later_release_counts_only_where_it_is_set() -> None:
+    class LaterLadder(Ladder):
+        unit: str = "dim"
+
+    class Later(Space):
+        normalise: bool = True
+        tags: tuple[str, ...] = ()
+        ladder: LaterLadder
+
+    settings = SPACE.model_dump()
+    assert Later.model_validate(settings).fingerprint == SPACE.fingerprint
+    changes = ({"normalise": False}, {"tags": ("a",)}, {"ladder": {"dims": (64, 128, 256), "unit": "bit"}})
+    assert len({Later.model_validate(settings | change).fingerprint for change in ({}, *changes)}) == 4
+
+
+def test_the_fingerprint_is_the_one_of_the_first_release() -> None:
+    assert SPACE.fingerprint == "b17c668bcabb1b60"
+
+
 def test_a_schema_says_its_space() -> None:
     schema = table_schema(SPACE, pa.schema([pa.field("n", pa.int32())]))
     assert schema.names == ["id", "shard", "n", "vector"]
@@ -71,6 +100,36 @@ def test_a_schema_says_its_space() -> None:
     assert space_of(schema, "t") == SPACE
     with pytest.raises(TableError, match="t does not say what space"):
         space_of(schema.remove_metadata(), "t")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (b"{", "the space in the table's schema is not valid JSON"),
+        (b'{"encoder": "m"}', "is malformed: revision: Field required; ladder: Field required"),
+        (b'{"format": 2, "release": "0.3"}', r"has format 2 and needs matryoshka-lake 0\.3 or newer"),
+    ],
+)
+def test_a_malformed_or_newer_space_is_refused(written: bytes, said: str) -> None:
+    with pytest.raises(TableError, match=said):
+        space_of(table_schema(SPACE, pa.schema([])).with_metadata({b"lake:space": written}), "t")
+
+
+def test_a_table_without_its_own_columns_is_refused() -> None:
+    schema = table_schema(SPACE, pa.schema([]))
+    for number, name in enumerate(["id", "shard", "vector"]):
+        with pytest.raises(TableError, match=f"the vector table has no column '{name}'"):
+            space_of(schema.remove(number), "t")
+    with pytest.raises(TableError, match="has a column 'vector' of type"):
+        space_of(schema.set(2, vector_field(8)), "t")
+
+
+def test_companions_are_checked_by_their_columns() -> None:
+    check_companion(SHARDS, SHARDS, "t.shards.lance")
+    with pytest.raises(TableError, match=r"t\.shards\.lance: the table's companion has no column 'shard'"):
+        check_companion(SHARDS.remove(0), SHARDS, "t.shards.lance")
+    with pytest.raises(TableError, match="of type"):
+        check_companion(rotation_schema(8), rotation_schema(16), "t.rotation-x.lance")
 
 
 def test_vector_columns_are_named_by_their_dim_and_laid_out_to_scan_fast() -> None:

@@ -13,9 +13,9 @@ from pipelines.shortlist.lists import build_lists, commit_lists, plan_lists, rea
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
-from schemas.shortlists import shortlist_spec
 from schemas.config import ShortlistConfig
 from schemas.errors import ConfigError, DimNotInLadder, SpaceMismatch, TableError
+from schemas.shortlists import shortlist_spec
 from tests.support.small_tables import land, vectors
 
 
