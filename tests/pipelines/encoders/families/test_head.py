@@ -77,5 +77,5 @@ def test_what_does_not_fit_together_is_not_saved(tmp_path: Path) -> None:
         save_head(tmp_path, head, {"text": layers(256, 16)})
     with pytest.raises(EncoderError, match="towers"):
         save_head(tmp_path, head, {"image": layers(1280, 8)})
-    with pytest.raises(ConfigError, match="head.json of a Matryoshka head cannot be read"):
+    with pytest.raises(ConfigError, match=r"head\.json of a Matryoshka head cannot be read"):
         make_space(EncoderConfig(name="matryoshka-head", path=str(tmp_path)))

@@ -114,7 +114,7 @@ def test_other_weights_are_another_space(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model.json of a trained model cannot be read"):
+    with pytest.raises(ConfigError, match=r"model\.json of a trained model cannot be read"):
         make_space(EncoderConfig(name="matryoshka-model", path=str(tmp_path)))
 
 
