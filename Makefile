@@ -1,4 +1,4 @@
-# Everything a person or CI does here, each by one word. `make help` lists it.
+# Every command that a person or CI runs here. `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -72,7 +72,7 @@ check: lint .coverage ## Lint, then hold the last test run's coverage to its flo
 .coverage: $(SOURCES)
 	$(MAKE) test
 
-format: .venv/dev ## Lay out the code and mend what can be mended by itself
+format: .venv/dev ## Format the code and fix what ruff can fix by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -1,4 +1,4 @@
-"""What the README tells people to type, open and read is there."""
+"""Every command, file, page and public name that the README and the docs give exists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import matryoshka_lake
 from jobs.__main__ import VERBS
 from schemas.config import EmbedConfig, load_config
 
@@ -23,9 +24,15 @@ def test_every_make_target_it_names_exists() -> None:
 
 
 def test_every_verb_it_names_exists() -> None:
-    named = set(re.findall(r"python -m jobs ([a-z]+)", "\n".join(page.read_text() for page in PAGES)))
+    named = set(re.findall(r"(?:python -m jobs|\bmlake) ([a-z]+)", "\n".join(page.read_text() for page in PAGES)))
     assert named
     assert named <= set(VERBS)
+
+
+def test_every_name_it_imports_is_public() -> None:
+    lines = re.findall(r"^from matryoshka_lake import (.+)$", README, re.MULTILINE)
+    assert lines
+    assert {name for line in lines for name in line.split(", ")} <= set(matryoshka_lake.__all__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
