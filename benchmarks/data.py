@@ -31,7 +31,7 @@ from schemas.errors import InputError
 
 _WORDNET = Path("/usr/share/wordnet")
 _DICTD = Path("/usr/share/dictd")
-_FASHION = Path("/usr/share/datasets/fashion-mnist")
+FASHION = Path("/usr/share/datasets/fashion-mnist")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -86,7 +86,7 @@ def texts() -> list[tuple[str, str]]:
     return [(source, text) for text, source in found.items()]
 
 
-def fashion_mnist(part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def fashion_mnist(part: str, folder: Path = FASHION) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Read the pictures (N, 28, 28) and classes (N,) of Fashion-MNIST's `train` or `t10k`.
 
     Raises:
@@ -94,7 +94,7 @@ def fashion_mnist(part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
     """
     try:
         pixels, labels = (
-            np.frombuffer(gzip.decompress((_FASHION / f"{part}-{name}.gz").read_bytes()), np.uint8, offset=offset)
+            np.frombuffer(gzip.decompress((folder / f"{part}-{name}.gz").read_bytes()), np.uint8, offset=offset)
             for name, offset in (("images-idx3-ubyte", 16), ("labels-idx1-ubyte", 8))
         )
     except FileNotFoundError as error:

@@ -93,7 +93,7 @@ def _baselines(architecture: Architecture, runs: Runs) -> list[Claim]:
         _worst(f"random dims of FF far below MRL at {low}, linear", "4.56 against 66.63", runs, "linear", "MRL",
                "random dims of FF", [low], 10.0),
         Claim("dims between trained ones no worse than their neighbours (by 0.2 points), 1-NN", "as in its figure 5",
-              f"{_points(worst)} at {where[1]}", _verdict(worst, -0.2)),
+              f"{_points(worst)} at {where[1]}", outcome(worst, -0.2)),
     ]  # fmt: skip
 
 
@@ -110,9 +110,9 @@ def _adaptive(architecture: Architecture, runs: Runs, ratios: tuple[float, float
     pair = [_search(run, lambda s: s["dims"] == [coarse, width]) for run in runs]
     claims = [
         Claim("adaptive classification: full accuracy (less 0.1 points at most)", "76.30 at 37 dims, as FF-512",
-              f"{_points(gap)}", _verdict(gap, -0.1)),
+              f"{_points(gap)}", outcome(gap, -0.1)),
         Claim("  … at an expected dim several (4) times smaller", "14 times",
-              f"{_times(factor)}, dims counted anew {_times(anew)}", _verdict(factor, 4.0)),
+              f"{_times(factor)}, dims counted anew {_times(anew)}", outcome(factor, 4.0)),
         _kept(f"adaptive retrieval {coarse} → {width}: mAP@10 of full width (less 0.1 points)", "65.27 against 65.20",
               "mAP@10", pair, full, -0.1),
         Claim("  … MFLOPs and wall-clock of a single shot over its own", "128 and 14 times",
@@ -126,7 +126,7 @@ def _adaptive(architecture: Architecture, runs: Runs, ratios: tuple[float, float
                             [one[0] for one in funnels], full, -0.1))  # fmt: skip
     step = Interval(ratios[0], ratios[0], ratios[0])
     claims.append(Claim("a step of MRL takes at most 1.05 of one of FF", "no extra cost",
-                        f"{ratios[0]:.3f}; MRL-E {ratios[1]:.3f}", _verdict(step, 1.05, is_ceiling=True)))  # fmt: skip
+                        f"{ratios[0]:.3f}; MRL-E {ratios[1]:.3f}", outcome(step, 1.05, is_ceiling=True)))  # fmt: skip
     return claims
 
 
@@ -143,7 +143,7 @@ def _worst(
     dim, worst = min(margins.items(), key=lambda item: item[1].mean)
     means = (100 * float(np.mean([run["by_dim"][metric][name][dim] for run in runs])) for name in (system, against))
     ours, theirs = means
-    return Claim(text, paper, f"{_points(worst)} at {dim}: {ours:.2f} against {theirs:.2f}", _verdict(worst, bound))
+    return Claim(text, paper, f"{_points(worst)} at {dim}: {ours:.2f} against {theirs:.2f}", outcome(worst, bound))
 
 
 def _kept(
@@ -151,7 +151,7 @@ def _kept(
 ) -> Claim:
     gap = over_seeds([100 * (one[metric] - whole[metric]) for one, whole in zip(ours, full, strict=True)])
     means = [100 * float(np.mean([one[metric] for one in some])) for some in (ours, full)]
-    return Claim(text, paper, f"{_points(gap)}: {means[0]:.2f} against {means[1]:.2f}", _verdict(gap, bound))
+    return Claim(text, paper, f"{_points(gap)}: {means[0]:.2f} against {means[1]:.2f}", outcome(gap, bound))
 
 
 def _search(run: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -159,7 +159,8 @@ def _search(run: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) ->
     return found
 
 
-def _verdict(margin: Interval, bound: float, *, is_ceiling: bool = False) -> str:
+def outcome(margin: Interval, bound: float, *, is_ceiling: bool = False) -> str:
+    """Return whether a claim holds: by its whole interval, only by its mean, or not at all."""
     low, mean = (-margin.high, -margin.mean) if is_ceiling else (margin.low, margin.mean)
     bound = -bound if is_ceiling else bound
     if low >= bound:

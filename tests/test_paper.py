@@ -1,8 +1,9 @@
-"""The benchmark of the paper: small, from end to end, and once more; its claims are judged by their intervals."""
+"""The benchmark of the paper: intervals decide its claims; its small version runs end to end and resumes."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 from scipy import stats
 
 from benchmarks import data, paper
-from benchmarks.paper_claims import _verdict, over_seeds
+from benchmarks.paper_claims import outcome, over_seeds
 from pipelines.shortlist.bootstrap import Interval
 
 
-def test_an_interval_over_seeds_is_students() -> None:
+def test_an_interval_over_seeds_is_that_of_student_s_t() -> None:
     values = [0.91, 0.93, 0.92]
     found = over_seeds(values)
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
@@ -24,7 +25,7 @@ def test_an_interval_over_seeds_is_students() -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin", "is_ceiling", "verdict"),
+    ("margin", "is_ceiling", "wanted"),
     [
         (Interval(1, 0.5, 1.5), False, "holds"),
         (Interval(1, -0.5, 2.5), False, "holds on average"),
@@ -34,21 +35,21 @@ def test_an_interval_over_seeds_is_students() -> None:
         (Interval(1, -2, 4), True, "does not hold"),
     ],
 )
-def test_a_claim_holds_when_its_whole_interval_does(margin: Interval, is_ceiling: bool, verdict: str) -> None:
-    assert _verdict(margin, 0.0, is_ceiling=is_ceiling) == verdict
+def test_a_claim_holds_when_its_whole_interval_does(margin: Interval, is_ceiling: bool, wanted: str) -> None:
+    assert outcome(margin, 0.0, is_ceiling=is_ceiling) == wanted
 
 
-def test_where_the_pictures_are_not_installed_the_package_is_named(
+def test_missing_pictures_are_an_error_that_names_their_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(data, "_FASHION", tmp_path)
+    monkeypatch.setattr(paper, "fashion_mnist", partial(data.fashion_mnist, folder=tmp_path))
     assert paper.main(["--small", "--folder", str(tmp_path)]) == 2
     assert "apt-get install dataset-fashion-mnist" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not data._FASHION.exists(), reason="apt-get install dataset-fashion-mnist")
+@pytest.mark.skipif(not data.FASHION.exists(), reason="apt-get install dataset-fashion-mnist")
 def test_the_small_version_judges_every_claim_and_trains_nothing_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
