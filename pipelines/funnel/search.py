@@ -265,7 +265,7 @@ class Funnel:
         if not reaching:
             most = max(row.low for row in same)
             raise ConfigError(
-                f"recall={recall}: the card of {self.table.uri} vouches for {most:.4f} at most; "
+                f"recall={recall}: the card of {self.table.uri} confirms a recall of {most:.4f} at most; "
                 f"run: python -m jobs funnel {self.table.uri} --recall {recall}"
             )
         return min(reaching)

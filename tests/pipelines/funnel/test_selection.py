@@ -1,0 +1,102 @@
+"""The choice of a plan, on candidates whose ranks are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.funnel.faiss_stages import Floats, Positions
+from pipelines.funnel.ground_truth import GroundTruth
+from pipelines.funnel.selection import Baseline, Goal, PlanSelector, Trial, check_rows
+from schemas.errors import TableError
+from schemas.plans import FunnelStage, Plan
+
+QUERIES, KEEP = 400, 300
+GOAL = Goal(recall=0.9, k=2)
+BASELINE = Baseline(rows=1_000, version=3, exact_us=50.0, exact_batched_us=20.0)
+
+
+def plan(dims: int = 8, home: str = "memory") -> Plan:
+    first = FunnelStage(dims=dims, precision="float16", keep=KEEP)
+    return Plan(stages=(first, FunnelStage(dims=64, precision="float16", keep=2)), home=home, k=2)
+
+
+def candidates_with(place: int, count: int) -> Positions:
+    """Candidates (count, KEEP) with the true neighbours 0 and 1 at a place and the next."""
+    found = np.arange(1_000, 1_000 + KEEP)
+    found[place : place + 2] = [0, 1][: KEEP - place]
+    return np.tile(found, (count, 1))
+
+
+def trial(place: int, dims: int = 8, home: str = "memory") -> Trial:
+    return Trial(plan(dims, home), lambda x_QD, _: candidates_with(place, len(x_QD)), lambda _plan, _x_QD: None)
+
+
+@pytest.fixture
+def selector() -> PlanSelector:
+    truth = GroundTruth(2, np.tile([0, 1, 7], (QUERIES, 1)), np.full(QUERIES, 2))
+    return PlanSelector(truth, np.zeros((QUERIES, 64), np.float32), GOAL)
+
+
+def test_the_fewest_candidates_that_reach_the_target_are_chosen(selector: PlanSelector) -> None:
+    selector.evaluate(trial(place=20))
+    best = selector.decide(BASELINE)
+    assert best is not None
+    chosen, card = best
+    assert 22 <= chosen.plan.candidates <= 25
+    assert card.best.keep == chosen.plan.candidates
+    assert card.queries == QUERIES - 100
+    assert card.best.recall == 1
+    assert GOAL.recall < card.best.low < 1
+    assert (card.rows_in_table, card.version, card.exact_us_per_query) == (1_000, 3, 50.0)
+    assert {row.recall for row in card if row.keep < 21} == {0.0}
+
+
+def test_plans_that_miss_the_target_are_on_no_card(selector: PlanSelector) -> None:
+    selector.evaluate(trial(place=KEEP - 1))  # only one of the two neighbours is there
+    assert selector.leaders == []
+    assert selector.best_recall == 0.5
+    assert selector.decide(BASELINE) is None
+
+
+def test_a_given_plan_is_confirmed_as_it_is(selector: PlanSelector) -> None:
+    confirmed, card = selector.confirm(trial(place=KEEP - 1), BASELINE)
+    assert confirmed.plan == plan()
+    assert card.best.recall == 0.5
+
+
+def test_larger_codes_than_those_of_a_good_plan_are_hopeless_unless_exact(selector: PlanSelector) -> None:
+    assert not selector.is_hopeless(plan(dims=32))
+    selector.evaluate(trial(place=20))
+    assert selector.is_hopeless(plan(dims=32))
+    assert not selector.is_hopeless(plan(dims=16))
+    assert not selector.is_hopeless(plan(dims=64))  # compares the full vectors: exact
+
+
+def test_a_margin_lets_easy_queries_stop_early(selector: PlanSelector) -> None:
+    def scored(_: Plan, x_QD: Floats, __: slice) -> tuple[Floats, Positions]:
+        is_easy_Q = np.arange(len(x_QD)) % 2 == 0
+        found_QK = np.where(is_easy_Q[:, None], candidates_with(0, len(x_QD)), candidates_with(98, len(x_QD)))
+        easy_K, hard_K = np.linspace(0.5, 0, KEEP), np.linspace(0.9, 0.89, KEEP)
+        easy_K[:2] = 1
+        return np.where(is_easy_Q[:, None], easy_K, hard_K).astype(np.float32), found_QK
+
+    in_lake = Trial(plan(home="lake"), lambda x_QD, which: scored(plan(), x_QD, which)[1], lambda _plan, _x_QD: None)
+    selector.evaluate(in_lake)
+    best = selector.decide(BASELINE)
+    assert best is not None
+    chosen, card = selector.add_margin(*best, scored)
+    assert chosen.plan.margin == card.best.margin
+    assert card.best.margin is not None
+    assert card.best.low >= GOAL.recall
+    assert card.best.looked_at < 0.9 * best[1].best.looked_at
+
+
+def test_what_a_goal_asks_for() -> None:
+    assert Goal(recall=0.95).held_out_rows(100_000) == 1_000
+    assert Goal(recall=0.999).held_out_rows(1_000_000) == 16_000
+    assert Goal(queries=500).held_out_rows(1_000) == 200
+    assert not Goal(bytes_per_vector=16).allows(plan())
+    assert Goal(bytes_per_vector=16).allows(plan(home="lake"))
+    with pytest.raises(TableError, match="needs at least 55; the table has 54"):
+        check_rows(54, Goal())
