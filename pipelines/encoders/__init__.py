@@ -1,8 +1,8 @@
-"""Encoders: the registry, the two protocols every family implements, and how a config becomes a Space.
+"""Encoders: the registry of models, their two halves, and the Space that a config embeds into.
 
-`Preparer` is the CPU half (tokenise, decode, resize) and needs no weights, so it can run on other machines than the
-GPU. `Encoder` is the accelerator half. Both deal in plain numpy arrays: int32 token ids of shape (L,), uint8 RGB of
-(H, W, 3), or float32 vectors made elsewhere.
+The `Preparer` is the CPU half (tokenise, decode, resize). It needs no weights, so it can run on other machines than the
+GPU. The `Encoder` is the accelerator half. Numpy arrays pass between them: int32 token ids (L,), uint8 RGB pixels
+(H, W, 3), or precomputed float32 vectors (D,). Tables, batches and retries are not known here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.encoders.registry import (
     spec_of,
 )
 from pipelines.encoders.spec import EncoderSpec, licence_notice
-from pipelines.encoders.tokens import TokenLists, concatenate, select
+from pipelines.encoders.token_lists import TokenLists, concatenate, select
 
 __all__ = [
     "REGISTRY",

@@ -1,7 +1,7 @@
-"""The registry's entries: every known model with its exact Matryoshka rule. Adding a model is one entry here.
+"""The catalogue: every known model with its exact Matryoshka rule. A new model is one entry here.
 
 Revisions are commits of the model's repository, as MTEB pins them (github.com/embeddings-benchmark/mteb, read in
-August 2026), or the version of the package that carries the weights. What has no commit to pin says so.
+August 2026), or the version of the package that carries the weights.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ JOINT = (
     ),
 )
 
-# Vectors made elsewhere. The smallest of `any_from` is the smallest size its makers have published scores for.
+# Precomputed vectors. `any_from` is the smallest size that the makers have published scores for.
 PRECOMPUTED = (
     EncoderSpec(
         "text-embedding-3-large",
@@ -311,7 +311,7 @@ PRECOMPUTED = (
     EncoderSpec("gemini-embedding-001", "precomputed", ("vector",), (768, 1536, 3072), "Gemini API", dtypes=_EXACT),
 )
 
-# What these are is said by the file at `encoder.path`.
+# The file or folder at `encoder.path` describes these.
 DESCRIBED = (
     EncoderSpec("precomputed", "precomputed", ("vector",), (), "its maker's", dtypes=_EXACT),
     EncoderSpec("matryoshka-head", "head", (), (), "its towers'", dtypes=_EXACT),

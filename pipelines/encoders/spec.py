@@ -1,4 +1,4 @@
-"""EncoderSpec: everything that is known of one model, as data."""
+"""EncoderSpec: the facts about one model, as data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.columns import Ladder, Step
 from schemas.errors import ConfigError
 from schemas.records import Modality, Side
 
-Family = Literal[
+FamilyName = Literal[
     "clip",
     "efficientnet",
     "head",
@@ -30,34 +30,34 @@ _ANY_FLOAT = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What is known of one model. Its place is `pipelines/encoders/catalogue.py`.
+    """The facts about one model; all of them are in `pipelines/encoders/catalogue.py`.
 
     Attributes:
         name: Name in configs.
-        family: Module of `pipelines.encoders` that runs it.
+        family: Module of `pipelines.encoders.families` that runs it.
         modalities: What it embeds into its one space; two of them make it a joint model.
-        dims: Ladder it was trained for, ascending, the last its full width. One entry: not Matryoshka-trained.
+        dims: Its ladder, ascending, up to its full width. A single dim: not Matryoshka-trained. None: a file says.
         licence: SPDX id or name.
-        any_from: Smallest dim, where it was trained for every dim from there to its width.
+        any_from: Smallest dim, where it was trained for every dim from there to its full width.
         repo: Repository on the Hugging Face hub.
         package: Python package that carries the weights.
-        revision: What is pinned: a commit of `repo`, or the version of `package`, or the version of an API.
-        prompts: Text put before an input, by side.
-        tasks: Adapter of the model to use, by side.
-        pooling: How token or patch vectors become one; `model`: by the model's own modules.
-        steps: What is done to the pooled vector, in order, before it is stored.
+        revision: The pinned commit of `repo`, version of `package`, or version of an API.
+        prompts: Text in front of an input, by side.
+        tasks: Adapter of the model, by side.
+        pooling: How token or patch vectors become one; `model`: the model's own modules pool.
+        steps: Applied to the pooled vector, in order, before it is stored.
         max_length: Tokens after which a text is cut.
-        is_ragged: Texts of any lengths make one batch, without padding.
-        pads_to_max: Texts are always padded to `max_length`, as in training.
-        pixels: Side of the square an image is brought to, where the model's own preprocessor file does not say.
-        dtypes: Arithmetic it may run in, the most exact first.
-        text_tower: Registry name of the encoder that embeds texts into this model's space, where it is another model.
-        runs_code: Loading it runs Python from its repository, at the pinned revision.
-        is_gated: Downloading needs an account that has accepted the licence.
+        is_ragged: Whether a batch needs no padding.
+        pads_to_max: Whether texts are always padded to `max_length`, as in training.
+        pixels: Side of the square input image, where no preprocessor file says it.
+        dtypes: Dtypes it may run in, the most exact first.
+        text_tower: Registry name of the model that embeds texts into this model's space, where it is another one.
+        runs_code: Whether loading it runs Python from its repository, at the pinned revision.
+        is_gated: Whether downloading it needs an account that has accepted the licence.
     """
 
     name: str
-    family: Family
+    family: FamilyName
     modalities: tuple[Modality, ...]
     dims: tuple[int, ...]
     licence: str
@@ -80,17 +80,17 @@ class EncoderSpec:
 
     @property
     def ladder(self) -> Ladder:
-        """The dims its vectors may be cut to."""
+        """The dims that its vectors may be cut to."""
         return Ladder(dims=self.dims, any_from=self.any_from)
 
     @property
     def is_matryoshka(self) -> bool:
-        """Whether it was trained for more than its full width."""
+        """Whether it was trained for shorter prefixes than its full width."""
         return len(self.dims) > 1
 
 
 def licence_notice(spec: EncoderSpec) -> str | None:
-    """Return what a person must know of a model's terms before a run starts, or None."""
+    """Return the terms of a model that a person must know before a run starts, or None."""
     terms = []
     if "NC" in spec.licence.split("-"):
         terms.append(f"its licence ({spec.licence}) forbids commercial use")
@@ -102,10 +102,10 @@ def licence_notice(spec: EncoderSpec) -> str | None:
 
 
 def pick_dtype(spec: EncoderSpec, asked: str, *, has_gpu: bool) -> str:
-    """Return the arithmetic a model runs in: what was asked; `auto` is bf16 on a GPU where the model allows it.
+    """Return the dtype that a model runs in; `auto` is bf16 on a GPU where the model allows it, else float32.
 
     Raises:
-        ConfigError: The model must not run in what was asked.
+        ConfigError: The model must not run in the configured dtype.
     """
     if asked == "auto":
         return "bfloat16" if has_gpu and "bfloat16" in spec.dtypes else "float32"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.encoders.images import ImageRule
+from pipelines.encoders.image_preprocessing import ImageRule
 from schemas.config.training import ModelConfig
 from schemas.errors import ConfigError, DependencyMissing
 

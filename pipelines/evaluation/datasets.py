@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.encoders.images import ImageRule, decode
+from pipelines.encoders.image_preprocessing import ImageRule, decode
 from pipelines.encoders.protocol import BadSample
 from pipelines.evaluation.corruptions import corrupt
 from pipelines.storage.atomic_files import atomic_path

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipelines.encoders import BadSample
-from pipelines.encoders.images import decode, decode_box
+from pipelines.encoders.image_preprocessing import decode, decode_box
 from pipelines.encoders.towers import tower_image_rule
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.training.data import Batch, Data, Draws, mask_tokens, mix

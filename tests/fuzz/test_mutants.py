@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.encoders.images import ImageRule, decode
+from pipelines.encoders.image_preprocessing import ImageRule, decode
 from pipelines.encoders.protocol import BadSample
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound, ShardUnreadable

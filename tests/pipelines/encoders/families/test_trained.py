@@ -13,14 +13,13 @@ from tokenizers import Tokenizer
 
 from pipelines.encoders import BadSample, encode_query, load_encoder, load_preparer, make_space
 from pipelines.encoders.checkpoints import read_model_file
-from pipelines.encoders.towers import ImageTower
 from pipelines.training.samples import Survey
 from pipelines.training.saved import Whole, describe_model, make_task, save_task
 from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
 from pipelines.training.words import to_ids, train_tokenizer
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.config.training import LossConfig, ModelConfig, TrainConfig
-from schemas.errors import ConfigError, DependencyMissing, DimNotInLadder, InputError, SpaceMismatch
+from schemas.errors import ConfigError, DimNotInLadder, InputError, SpaceMismatch
 from tests.support.tiny_training import picture, shrink
 
 TEXTS = ["a red square", "a blue square of stone", "owls sleep by the river at noon"]
@@ -118,12 +117,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         make_space(EncoderConfig(name="matryoshka-model", path=str(tmp_path)))
 
 
-def test_a_model_of_grey_pictures_takes_colour_as_well(tmp_path: Path) -> None:
-    tower = ImageTower(ModelConfig(image="resnet-small", pixels=28, channels=1)).eval()
-    grey = torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8)
-    torch.testing.assert_close(tower(grey), tower(grey.repeat(1, 1, 1, 3)), atol=1e-4, rtol=1e-4)
-
-
 def test_logits_come_for_every_dim_and_one_dim_is_a_fixed_feature_model() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
     model = ImageClassifier(ModelConfig(image="resnet-small", channels=1), LossConfig(dims=(4, 8)), 3)
@@ -137,11 +130,3 @@ def test_logits_come_for_every_dim_and_one_dim_is_a_fixed_feature_model() -> Non
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="ends at 64, but the model gives 16"):
         ImageClassifier(ModelConfig(image="resnet18"), LossConfig(dims=(8, 64)), 3)
-    with pytest.raises(ConfigError, match="multiple"):
-        ImageTower(ModelConfig(image="vit-b16", pixels=30))
-
-
-def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(DependencyMissing, match=r"matryoshka-lake\[train\]"):
-        ImageTower(ModelConfig(image="resnet18"))

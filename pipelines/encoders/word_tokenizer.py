@@ -1,8 +1,8 @@
-"""Tokenising each distinct word once, for tokenisers that never join two words into one token.
+"""WordTokenizer: tokenises each distinct word once, for tokenisers whose tokens never join two words.
 
-SentencePiece-like BPE of the Llama family treats a whole text as one word, so that its own cache never hits, and spends
-most of the time of a fast encoder. But as long as no token has a space after its first other character, merges never
-cross from one word to the next: the ids of a text are those of its words, one after the other.
+The BPE of the Llama family treats a whole text as one word. Its own cache therefore never hits, and it takes most of
+the time of a fast encoder. But as long as no token has a space after its first other character, no merge crosses from
+one word to the next: the ids of a text are those of its words, one after the other.
 
 Shapes: B texts, W words of all of them together.
 """
@@ -20,33 +20,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from pipelines.encoders.tokens import TokenLists
+from pipelines.encoders.token_lists import TokenLists
 
 _SPACE = "▁"
-_MOST_IDS = 1 << 21  # of known words; past that they are forgotten
+_MAX_KNOWN_IDS = 1 << 21  # of known words; above that the cache is emptied
 
 
 class WordTokenizer:
-    """Gives the ids that `tokenizer.encode_batch_fast(texts, add_special_tokens=False)` gives. Safe in threads."""
+    """Gives the same ids as `tokenizer.encode_batch_fast(texts, add_special_tokens=False)`. Safe in threads."""
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
-        """Check the rule.
+    def __init__(self, tokenizer: Tokenizer, max_length: int, max_known_ids: int = _MAX_KNOWN_IDS) -> None:
+        """Check that no token joins two words.
 
         Args:
-            tokenizer: BPE whose normaliser puts a space before each text, and writes spaces as `▁`.
-            max_length: Ids after which a text is cut.
+            tokenizer: BPE whose normaliser puts a space before each text and writes spaces as `▁`.
+            max_length: Number of ids after which a text is cut.
+            max_known_ids: Ids of known words in memory, above which the cache is emptied.
 
         Raises:
-            ValueError: A token of it joins two words.
+            ValueError: A token joins two words.
         """
         described = json.loads(tokenizer.to_str())
         if crossing := [token for token in described["model"]["vocab"] if _SPACE in token.lstrip(_SPACE)]:
             raise ValueError(f"the token {crossing[0]!r} joins two words, so that words cannot be tokenised alone")
-        self._tokenizer, self._max_length = tokenizer, max_length
+        self._tokenizer, self._max_length, self._max_known_ids = tokenizer, max_length, max_known_ids
         tokenizer.enable_truncation(max_length)
-        # A text with any of these is tokenised as it stands: runs of spaces may be one token, and so are these.
+        # A text that matches this is tokenised whole: runs of spaces and added tokens may be one token.
         added = [re.escape(token["content"]) for token in described["added_tokens"]]
-        self._whole = "|".join(["  ", "^ ", " $", _SPACE, *added])
+        self._needs_whole = "|".join(["  ", "^ ", " $", _SPACE, *added])
         self._lock = threading.Lock()
         self._place_of = _Places()
         self._known = TokenLists.of([])
@@ -54,7 +55,7 @@ class WordTokenizer:
     def encode(self, texts: Sequence[str]) -> TokenLists:
         """Return the ids of B texts, without special tokens."""
         array = pa.array(texts, pa.large_string())
-        is_whole = pc.match_substring_regex(array, self._whole)
+        is_whole = pc.match_substring_regex(array, self._needs_whole)
         words = pc.split_pattern(array, " ")
         if pc.any(is_whole).as_py():
             wholes = pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), array)
@@ -62,7 +63,7 @@ class WordTokenizer:
         return self._of_words(words)
 
     def _of_words(self, words: pa.ListArray) -> TokenLists:
-        """Look words up, and lay the ids of each text's words behind one another."""
+        """Look up words and concatenate the ids of each text's words."""
         distinct = words.flatten().dictionary_encode()
         with self._lock:
             places = self._places(distinct.dictionary.to_pylist())
@@ -70,11 +71,11 @@ class WordTokenizer:
         ids_W = known.take(places[distinct.indices.to_numpy()])
         offsets = words.offsets.to_numpy()
         ids = TokenLists(ids_W.flat, ids_W.starts[offsets - offsets[0]])
-        return ids.cut_to(self._max_length)
+        return ids.truncate(self._max_length)
 
     def _places(self, words: list[str]) -> npt.NDArray[np.int64]:
-        """Return where words are known, after tokenising those that are not."""
-        if len(self._known.flat) > _MOST_IDS:
+        """Return the places of words in the cache; tokenise the new ones first."""
+        if len(self._known.flat) > self._max_known_ids:
             self._place_of, self._known = _Places(), TokenLists.of([])
         places = np.fromiter(map(self._place_of.__getitem__, words), np.int64, len(words))
         new = [words[at] for at in np.flatnonzero(places >= len(self._known))]

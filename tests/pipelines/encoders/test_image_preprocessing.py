@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.encoders.images import ImageRule, decode
+from pipelines.encoders.image_preprocessing import ImagePreparer, ImageRule, decode
 from pipelines.encoders.protocol import BadSample
+from schemas.config import LimitsConfig
 
 SIDE = 32
 RULE = ImageRule(crop=(SIDE, SIDE), short=SIDE)
@@ -164,3 +165,35 @@ def test_decoding_in_threads_leaves_the_filters_of_warnings_alone() -> None:
     for thread in threads:
         thread.join()
     assert list(warnings.filters) == before
+
+
+def picture(width: int = 640, height: int = 480) -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (33, 200), (7, 7)])
+@pytest.mark.parametrize("rule", [RULE, ImageRule(crop=(24, 20), short=32), ImageRule(crop=(24, 20), short=None)])
+def test_any_image_gets_the_size_that_the_model_wants(size: tuple[int, int], rule: ImageRule) -> None:
+    pixels = decode(encoded(picture(*size), "PNG"), rule, 10**6)
+    assert pixels.shape == (*rule.crop, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_a_jpeg_decoded_at_reduced_scale_looks_like_the_whole_one() -> None:
+    data = encoded(picture(2048, 1536), "JPEG", quality=95)
+    whole = picture(2048, 1536).resize((42, 32), Image.Resampling.BICUBIC).crop((5, 0, 37, 32))
+    assert np.abs(decode(data, RULE, 10**8).astype(int) - np.asarray(whole, int)).mean() < 2
+
+
+def test_one_bad_image_leaves_its_neighbours_unharmed() -> None:
+    good = encoded(picture(), "PNG")
+    data = [good, b"no image", good[: len(good) // 2], encoded(picture(400, 300), "PNG"), b""]
+    prepared = ImagePreparer(RULE, LimitsConfig(max_pixels=640 * 400)).prepare(data)
+    reasons = [p.reason if isinstance(p, BadSample) else "good" for p in prepared]
+    assert reasons == ["too_many_pixels", "bad_image", "too_many_pixels", "good", "bad_image"]
+
+
+def test_transparency_lies_on_white() -> None:
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    assert decode(encoded(clear, "PNG"), RULE, 10**6).min() == 255

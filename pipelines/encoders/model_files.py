@@ -1,6 +1,6 @@
-"""Where a model's files are, and what identifies them.
+"""A model's files: finding, checking and hashing them.
 
-Owns finding and hashing; downloads nothing by itself: the libraries do, at the pinned revision.
+Downloads nothing: the libraries do, at the pinned revision.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pipelines.encoders.spec import EncoderSpec
 from schemas.config import EncoderConfig
 from schemas.errors import ConfigError, DependencyMissing, EncoderError
 
-# What can change a vector; not the model card, not pictures.
+# Files that can change a vector. Model cards and images cannot.
 _MODEL_FILES = {".bin", ".jinja", ".json", ".model", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".txt"}
 
 
 class ModelSource(NamedTuple):
-    """What `from_pretrained` takes: a local folder, or a repository and its pinned revision."""
+    """The arguments of `from_pretrained`: a local folder, or a repository and its pinned revision."""
 
     where: str
     revision: str | None
 
 
-def source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
-    """Say where a Hugging Face model is loaded from.
+def model_source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
+    """Return where a Hugging Face model is loaded from.
 
     Raises:
         ConfigError: `encoder.path` does not exist.
@@ -50,11 +50,11 @@ def local_path(path: str) -> Path:
 
 
 def check_package(spec: EncoderSpec) -> None:
-    """See that the package that carries a model is there, at the pinned version.
+    """Check that the package that carries a model is installed at the pinned version.
 
     Raises:
         DependencyMissing: It is not installed.
-        EncoderError: Another version is installed: its weights may differ, so its vectors are of another space.
+        EncoderError: Another version is installed: its weights may differ, so its vectors would be of another space.
     """
     try:
         installed = version(spec.package)
@@ -70,7 +70,7 @@ def check_package(spec: EncoderSpec) -> None:
 
 
 def hash_files(path: str | Path) -> str:
-    """Return the sha256 over a model's files, names included; a file alone counts by its content."""
+    """Return the sha256 over the names and contents of a model's files; of a single file, over its content alone."""
     root = Path(path)
     files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.suffix in _MODEL_FILES)
     total = hashlib.sha256()

@@ -1,4 +1,9 @@
-"""Bytes to pixels, safely: the one place that opens an image, and the one that scales and crops it."""
+"""Image preprocessing: safe decoding of bytes to pixels, scaling, cropping, normalising.
+
+Owns every opening of an image. Which crop and which statistics a model wants is its `ImageRule`.
+
+Shapes: B images, H height, W width, C channels.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +23,30 @@ from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.storage.device import to_device
 from schemas.config import LimitsConfig
 
-# Pillow's own check warns and goes on; ours refuses by the configured cap before any pixel is decoded.
+# Pillow's own check only warns. Ours refuses by `limits.max_pixels`, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
-# Decoders run in many threads, where warnings cannot be silenced one call at a time; what is wrong enough is an error.
+# Decoders run in many threads, where warnings cannot be silenced for one call. Real damage raises an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# Named one by one: left to itself, Pillow also tries formats that start other programs, as EPS does.
+# Named one by one: otherwise Pillow also tries formats that start other programs, as EPS does.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
-# An image longer than this many times its short side loses its ends, which no crop shows, before it is scaled.
+# An image longer than this many times its short side loses its ends before it is scaled; no crop shows them.
 _MAX_PROPORTION = 8
-# A JPEG is decoded at the smallest eighth that leaves this much for the resampling filter to work with.
+# A JPEG is decoded at the smallest eighth of its size that is this many times the target's.
 _DRAFT_MARGIN = 2
 
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How a model wants its pixels.
+    """The scaling, cropping and normalising that a model was trained with.
 
     Attributes:
         crop: Height and width of the result.
-        short: Length that the short side is scaled to before the centre is cropped; None scales to `crop` outright,
-            whatever that does to the proportions.
+        short: Length that the short side is scaled to before the centre is cropped; None scales to `crop` directly,
+            which changes the proportions.
         resample: Pillow filter.
         mean: Per channel, taken from pixels in 0…1.
-        std: Per channel, what they are divided by then.
-        rounds_crop: Half a pixel beside the centre goes to the nearest even one, as in torchvision; else it is dropped.
+        std: Per channel, the divisor that follows.
+        rounds_crop: Whether half a pixel of the crop's offset is rounded to even, as in torchvision, or cut off.
     """
 
     crop: tuple[int, int]
@@ -53,7 +58,7 @@ class ImageRule:
 
 
 class ImagePreparer:
-    """Decodes images to the pixels that a model wants."""
+    """Decodes images to the pixels that a rule asks for."""
 
     def __init__(self, rule: ImageRule, limits: LimitsConfig) -> None:
         """Keep the rule and the cap on pixels."""
@@ -64,7 +69,7 @@ class ImagePreparer:
         return [self._prepare(cast(bytes, value)) for value in values]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
-        """One each."""
+        """Return 1 for each image, (B,)."""
         return np.ones(len(prepared), np.int64)
 
     def _prepare(self, data: bytes) -> Prepared | BadSample:
@@ -75,13 +80,13 @@ class ImagePreparer:
 
 
 def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Decode an image, turn it upright, scale and crop it by a rule.
+    """Decode an image, rotate it upright, scale and crop it by a rule.
 
     Transparent images are laid on white. JPEGs much larger than the target are decoded at reduced scale.
 
     Args:
         data: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000 or AVIF; of an animation, the first frame.
-        rule: What the model wants.
+        rule: How to scale and crop.
         max_pixels: Larger images are refused before they are decoded.
 
     Returns:
@@ -97,7 +102,7 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
 def decode_box(
     data: bytes, box: Callable[[int, int], tuple[int, int, int, int]], pixels: int, max_pixels: int
 ) -> npt.NDArray[np.uint8]:
-    """Decode an image, turn it upright, and scale a box of it to a square: training's crops.
+    """Decode an image, rotate it upright, and scale a box of it to a square, as training crops.
 
     Args:
         data: As in `decode`.
@@ -119,12 +124,12 @@ def decode_box(
 
 @contextmanager
 def _bad_image() -> Iterator[None]:
-    """Turn whatever decoding raises into a BadSample."""
+    """Turn any error of decoding into a BadSample."""
     try:
         yield
     except BadSample:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser happens to
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise BadSample("bad_image", f"{type(error).__name__}: {error}") from None
 
 
@@ -143,7 +148,7 @@ def _open(data: bytes, short: int, max_pixels: int) -> Image.Image:
 
 
 def normalise(prepared: Sequence[Prepared], rule: ImageRule, device: torch.device) -> torch.Tensor:
-    """Stack B images and bring them to what the model was trained on: (B, 3, H, W) float32, channels last in memory."""
+    """Stack B images and normalise them by a rule: (B, 3, H, W) float32, channels last in memory."""
     pixels_BHWC = to_device(torch.from_numpy(np.stack(prepared)), device)
     mean, std = (torch.tensor(per_channel, device=device) for per_channel in (rule.mean, rule.std))
     return (pixels_BHWC.float().div_(255.0).sub_(mean).div_(std)).permute(0, 3, 1, 2)
@@ -164,7 +169,7 @@ def _scale_and_crop(image: Image.Image, rule: ImageRule) -> Image.Image:
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Keep the middle of a very long image: scaled whole, a line of a million pixels would fill the memory."""
+    """Keep the middle of a very long image: scaling all of a line of a million pixels would fill the memory."""
     width, height = image.size
     longest = _MAX_PROPORTION * min(width, height)
     if max(width, height) <= longest:
@@ -176,7 +181,7 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block raises whatever its parser happens to, and says nothing about the pixels
+    except Exception:  # a broken EXIF block raises errors of many kinds; the pixels may be good
         return image
 
 

@@ -1,4 +1,4 @@
-"""Two towers, one space: each input goes to the tower of its modality."""
+"""Joint models: two towers in one space. Each input goes to the tower of its modality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, modality_of, modality_prepared
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, modality_of, modality_of_prepared
 from schemas.errors import InputError
 from schemas.records import Modality
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class JointPreparer:
-    """Prepares words with the one tower's preparer and images with the other's."""
+    """Prepares each input with the preparer of its modality."""
 
     def __init__(self, towers: Mapping[Modality, Preparer]) -> None:
         """Keep one preparer per modality."""
@@ -30,35 +30,37 @@ class JointPreparer:
         return [self._tower(kind).prepare([value])[0] for kind, value in zip(kinds, values, strict=True)]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
-        """What the tower of their modality says."""
-        return self._tower(modality_prepared(prepared[0])).units(prepared) if len(prepared) else np.empty(0, np.int64)
+        """Return the cost of each of B inputs of one modality, (B,)."""
+        if not len(prepared):
+            return np.empty(0, np.int64)
+        return self._tower(modality_of_prepared(prepared[0])).units(prepared)
 
-    def _tower(self, kind: Modality) -> Preparer:
-        return tower(self._towers, kind)
+    def _tower(self, modality: Modality) -> Preparer:
+        return tower_of(self._towers, modality)
 
 
 class JointEncoder:
-    """Encodes with the tower of the batch's modality, which is loaded when first needed."""
+    """Encodes with the tower of the batch's modality; each tower is loaded at its first batch."""
 
     def __init__(self, towers: Mapping[Modality, Callable[[], Encoder]]) -> None:
-        """Keep how to load each tower."""
+        """Keep a loader per modality."""
         self._loaders = towers
         self._loaded: dict[Modality, Encoder] = {}
 
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode a batch of one modality to (B, D) float32 unit rows."""
-        kind = modality_prepared(prepared[0])
-        if kind not in self._loaded:
-            self._loaded[kind] = tower(self._loaders, kind)()
-        return self._loaded[kind].encode(prepared)
+        modality = modality_of_prepared(prepared[0])
+        if modality not in self._loaded:
+            self._loaded[modality] = tower_of(self._loaders, modality)()
+        return self._loaded[modality].encode(prepared)
 
 
-def tower(towers: Mapping[Modality, T], kind: Modality) -> T:
+def tower_of(towers: Mapping[Modality, T], modality: Modality) -> T:
     """Return the tower of a modality.
 
     Raises:
         InputError: The model has none.
     """
-    if kind not in towers:
-        raise InputError(f"this encoder takes {' and '.join(towers)} inputs; it got one that is {kind}")
-    return towers[kind]
+    if modality not in towers:
+        raise InputError(f"this encoder takes {' and '.join(towers)} inputs; this input is {modality}")
+    return towers[modality]

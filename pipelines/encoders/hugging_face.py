@@ -1,0 +1,135 @@
+"""Loading from the Hugging Face libraries: tokenisers, models and image rules, at a pinned revision or from a folder.
+
+Owns what every family of the transformers library shares. Which class token, pooling or tower makes the vector is left
+to the family.
+
+Shapes: B texts, L tokens of the longest.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from pipelines.encoders.image_preprocessing import ImageRule
+from pipelines.encoders.inference import torch_dtype
+from pipelines.encoders.model_files import model_source
+from pipelines.encoders.protocol import BadSample, Prepared, Raw
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.token_lists import TokenLists, flatten, token_counts
+from pipelines.storage.device import to_device
+from schemas.config import EncoderConfig
+from schemas.errors import EncoderError
+
+# Silences a warning about forks, which does not apply: nothing here forks, and all threads share one pool.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+class TextPreparer:
+    """Tokenises texts behind the prompt of their side; cuts them after `max_length` tokens."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig, where: str, revision: str | None) -> None:
+        """Load the tokeniser from a local folder, or from a repository at a revision."""
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=spec.runs_code)
+        self._prompt = spec.prompts.get(config.side, "")
+        self._limit = min(spec.max_length or tokenizer.model_max_length, tokenizer.model_max_length)
+        self._pads_to_max = spec.pads_to_max
+        self._slow = tokenizer
+        self._lock = threading.Lock()
+        # A copy whose settings never change. Every call sets those of the shared one, so threads would race on it.
+        self._fast: Tokenizer | None = None
+        if tokenizer.is_fast:
+            self._fast = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+            self._fast.enable_truncation(self._limit)
+            self._fast.no_padding()
+            if self._pads_to_max:
+                pad = tokenizer.pad_token
+                self._fast.enable_padding(length=self._limit, pad_id=tokenizer.pad_token_id, pad_token=pad)
+
+    def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
+        """Tokenise texts to int32 ids of shape (L,)."""
+        texts = [cast(str, value) for value in values]
+        ids = TokenLists.of(self._tokenise([self._prompt + text for text in texts]))
+        if all(map(str.strip, texts)):
+            return ids
+        blank = BadSample("empty_text", "only white space")
+        return [row if text.strip() else blank for row, text in zip(ids, texts, strict=True)]
+
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Count the tokens of each text, (B,)."""
+        return token_counts(prepared)
+
+    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+        if self._fast is not None:
+            return [encoding.ids for encoding in self._fast.encode_batch_fast(texts)]
+        padding = "max_length" if self._pads_to_max else False
+        with self._lock:
+            encoded = self._slow(texts, truncation=True, max_length=self._limit, padding=padding)
+        return cast(list[list[int]], encoded["input_ids"])
+
+
+def pad(prepared: Sequence[Prepared], device: torch.device) -> dict[str, Any]:
+    """Pad token ids on the right: `input_ids` and `attention_mask`, (B, L) int64.
+
+    The padding id is 0 for every model, because the mask hides it.
+    """
+    ids_T, lengths_B = flatten(prepared)
+    mask_BL = np.arange(lengths_B.max()) < lengths_B[:, None]
+    ids_BL = np.zeros(mask_BL.shape, np.int64)
+    ids_BL[mask_BL] = ids_T
+    return {
+        "input_ids": to_device(torch.from_numpy(ids_BL), device),
+        "attention_mask": to_device(torch.from_numpy(mask_BL.astype(np.int64)), device),
+    }
+
+
+def load_pretrained(spec: EncoderSpec, config: EncoderConfig, device: torch.device) -> Any:
+    """Load a model's own class onto a device, in the config's dtype and in evaluation mode."""
+    silence_progress_bars()
+    where, revision = model_source(spec, config)
+    model = AutoModel.from_pretrained(
+        where, revision=revision, trust_remote_code=spec.runs_code, dtype=torch_dtype(spec, config, device)
+    )
+    return model.to(device).eval()
+
+
+def silence_progress_bars() -> None:
+    """Turn off the library's progress bars: one per actor and model would hide the run's own progress."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def read_image_rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
+    """Read the image rule from a model's preprocessor file.
+
+    Raises:
+        EncoderError: The file asks for other steps than scaling, centre-cropping and normalising.
+    """
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor  # slow to import
+
+    where, revision = model_source(spec, config)
+    processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        where, revision=revision, trust_remote_code=spec.runs_code, backend="pil"
+    )
+    if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
+        raise EncoderError(f"{where}: its preprocessor file neither scales nor normalises; that is not supported")
+    size, crops = processor.size, bool(getattr(processor, "do_center_crop", False))
+    target = processor.crop_size if crops else size
+    if target.height is None or target.width is None or (size.shortest_edge is None and crops):
+        raise EncoderError(f"{where}: its preprocessor file gives size {size}; height and width are needed, or a crop")
+    return ImageRule(
+        crop=(target.height, target.width),
+        short=size.shortest_edge if crops else None,
+        resample=Image.Resampling(processor.resample),
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+    )

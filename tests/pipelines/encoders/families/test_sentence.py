@@ -1,0 +1,128 @@
+"""Models of sentence-transformers give what that library gives, at every dim, for queries and documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from torch.nn import functional
+from transformers import (
+    BertConfig,
+    BertModel,
+    Qwen3Config,
+    Qwen3Model,
+)
+
+from pipelines.encoders import load_encoder
+from pipelines.vectors.matryoshka import cut
+from schemas.config import EncoderConfig
+from schemas.errors import EncoderError
+from schemas.records import Side
+from tests.support.tiny_encoders import (
+    SIDES,
+    TEXTS,
+    encode,
+    register_like,
+    save_model,
+    save_tokenizer,
+    small_text_config,
+)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_qwen3_takes_the_last_token_and_instructs_queries_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: Side
+) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare, causal=True)
+    save_model(bare, Qwen3Model, small_text_config(Qwen3Config, num_key_value_heads=2, head_dim=8))
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32, "lasttoken"), Normalize()], device="cpu").save(
+        str(whole)
+    )
+    spec = register_like(monkeypatch, "qwen3-embedding-0.6b", dims=(16, 32), any_from=4, max_length=64)
+    ours = encode(EncoderConfig(name=spec.name, path=str(whole), side=side), TEXTS)
+
+    instruct = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+    prompt = instruct if side == "query" else None
+    full = SentenceTransformer(str(whole), device="cpu").encode(TEXTS, prompt=prompt)
+    for dim in (4, 11, 16, 32):
+        recipe = functional.normalize(torch.from_numpy(full[:, :dim])).numpy()
+        np.testing.assert_allclose(cut(ours, spec.ladder.check(dim)), recipe, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_embeddinggemma_keeps_the_dense_modules_of_its_authors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: Side
+) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    torch.manual_seed(0)
+    dense = [Dense(32, 96, bias=False, activation_function=torch.nn.Identity()), Dense(96, 24, bias=False)]
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32), *dense, Normalize()], device="cpu").save(
+        str(whole)
+    )
+    spec = register_like(monkeypatch, "embeddinggemma-300m", dims=(8, 24), max_length=64)
+    ours = encode(EncoderConfig(name=spec.name, path=str(whole), side=side), TEXTS)
+
+    prompt = {"query": "task: search result | query: ", "document": "title: none | text: "}[side]
+    full = SentenceTransformer(str(whole), device="cpu").encode(TEXTS, prompt=prompt)
+    for dim in spec.dims:
+        recipe = functional.normalize(torch.from_numpy(full[:, :dim])).numpy()
+        np.testing.assert_allclose(cut(ours, dim), recipe, atol=1e-5)
+
+
+def test_what_sentence_transformers_truncates_is_our_cut_only_once_it_is_normalised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32), Normalize()], device="cpu").save(str(whole))
+    spec = register_like(monkeypatch, "embeddinggemma-300m", dims=(8, 32), max_length=64)
+    ours = cut(encode(EncoderConfig(name=spec.name, path=str(whole)), TEXTS), 8)
+    theirs = SentenceTransformer(str(whole), device="cpu", truncate_dim=8)
+    prompt = "title: none | text: "
+    assert np.abs(np.linalg.norm(theirs.encode(TEXTS, prompt=prompt), axis=1) - 1).min() > 0.01
+    np.testing.assert_allclose(theirs.encode(TEXTS, prompt=prompt, normalize_embeddings=True), ours, atol=1e-5)
+
+
+def test_a_folder_that_does_not_say_how_to_pool_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tokenizer(tmp_path)
+    save_model(tmp_path, BertModel, small_text_config(BertConfig))
+    with pytest.raises(EncoderError, match=r"modules\.json"):
+        load_encoder(
+            EncoderConfig(name=register_like(monkeypatch, "granite-embedding-311m-r2").name, path=str(tmp_path))
+        )
+
+
+class Adapted(Transformer):
+    """A transformer with one adapter per task, chosen as jina-embeddings-v3 chooses its own."""
+
+    forward_kwargs = {"task"}  # noqa: RUF012 - the library's own attribute
+
+    def forward(self, features: dict[str, Any], task: str = "", **kwargs: Any) -> dict[str, Any]:
+        out = super().forward(features, **kwargs)
+        out["token_embeddings"] = out["token_embeddings"] * torch.linspace(1, len(task), 32)
+        return out
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_the_sides_adapter_is_asked_for(tmp_path: Path, side: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    SentenceTransformer(modules=[Adapted(str(bare)), Pooling(32)], device="cpu").save(str(whole))
+    spec = register_like(monkeypatch, "jina-embeddings-v3", dims=(32,), max_length=64, runs_code=True)
+    task = {"query": "retrieval.query", "document": "retrieval.passage"}[side]
+    model = SentenceTransformer(str(whole), device="cpu", trust_remote_code=True)
+    recipe = model.encode(TEXTS, task=task, prompt=spec.prompts[side], normalize_embeddings=True)
+    other = model.encode(TEXTS, task="else", prompt=spec.prompts[side], normalize_embeddings=True)
+    ours = encode(EncoderConfig(name=spec.name, path=str(whole), side=side), list(TEXTS))
+    np.testing.assert_allclose(ours, recipe, atol=1e-5)
+    assert np.abs(ours - other).max() > 1e-3
