@@ -18,7 +18,7 @@ from schemas.stored import Format, Stored
 
 VECTOR = "vector"
 SPACE_KEY = b"lake:space"
-# Wide vectors default to Lance's "fullzip" layout, whose full scans run at a fifth of this one's speed.
+# Lance's default layout for wide vectors, "fullzip", scans at a fifth of the speed of this one.
 _VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
 
 _VECTOR_TABLE = Format("the vector table")
@@ -31,8 +31,8 @@ class Ladder(BaseModel):
     """The dims a space may be cut to.
 
     Attributes:
-        dims: Rungs that are offered, ascending; the last is the full width.
-        any_from: Where the model was trained for every dim from here to its width: the smallest of them.
+        dims: The dims, ascending; the last is the full width.
+        any_from: If the model was trained for every dim from some dim on: that dim.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,21 +42,21 @@ class Ladder(BaseModel):
 
     @property
     def width(self) -> int:
-        """Full width of the vectors."""
+        """The full width of the vectors."""
         return self.dims[-1]
 
     def check(self, dim: int, where: str = "this space") -> int:
         """Return `dim` if vectors may be cut there.
 
         Raises:
-            NotMatryoshka: The ladder has one rung and `dim` is below it.
-            DimNotInLadder: `dim` is no rung of the ladder.
+            NotMatryoshka: The ladder has a single dim and `dim` is below it.
+            DimNotInLadder: The ladder does not allow `dim`.
         """
         if dim in self.dims or (self.any_from is not None and self.any_from <= dim <= self.width):
             return dim
         if len(self.dims) == 1:
             raise NotMatryoshka(
-                f"{where} is not Matryoshka-trained: its vectors mean something only at their full {self.width} dims, "
+                f"{where} is not Matryoshka-trained: only its full {self.width} dims are meaningful, "
                 f"not at {dim}; embed with --set rotation.kind=pca, run `python -m jobs rotate` on the table, "
                 "or train a Matryoshka head"
             )
@@ -141,12 +141,12 @@ def _later_settings(record: BaseModel, first: frozenset[str]) -> set[str]:
 
 
 def prefix_column(dim: int) -> str:
-    """Name of the column that holds the first `dim` dims, renormalised: `prefix_column(64)` is `vector_64`."""
+    """Return the name of the column of the first `dim` dims, renormalised: `prefix_column(64)` is `vector_64`."""
     return f"{VECTOR}_{dim}"
 
 
 def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
-    """Field of `dim` half-precision floats in the layout that scans fast."""
+    """Return the field of `dim` half-precision floats, in the layout that scans fast."""
     return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
 
 

@@ -1,10 +1,10 @@
-"""Every error this project raises on purpose.
+"""Every error that this project raises on purpose.
 
 LakeError
 ├── ConfigError            the config file or an override is wrong; exit code 2
 ├── InputError             a source cannot be read
 │   ├── ShardNotFound      a pattern matched nothing, or a listed shard is gone
-│   ├── ShardUnreadable    a shard cannot be opened, or breaks off midway
+│   ├── ShardUnreadable    a shard cannot be opened, or ends before its time
 │   └── FieldNotFound      a shard has no such field, or the field has the wrong type
 ├── TableError             a table cannot serve the request
 │   ├── TableNotFound      nothing is at that address
@@ -16,10 +16,10 @@ LakeError
 ├── EncoderError           an encoder cannot be loaded or used
 │   ├── EncoderNotFound    the registry has no such name
 │   └── DependencyMissing  an optional library is not installed
-└── RunError               a run did what it could and must not be called complete
-    ├── ShardsFailed       some shards failed; all others landed; exit code 1
-    ├── ShardsDamaged      some shards broke off; what could be read landed; exit code 1
-    └── TooManyRejects     rejects passed limits.max_reject_fraction; exit code 1
+└── RunError               a run did not complete
+    ├── ShardsFailed       some shards failed, the others are committed; exit code 1
+    ├── ShardsDamaged      some shards are damaged, their readable part is committed; exit code 1
+    └── TooManyRejects     the share of rejects is above limits.max_reject_fraction; exit code 1
 
 Every message says what happened, where, what is allowed, and what to do next.
 """
@@ -31,7 +31,7 @@ from collections.abc import Iterable
 
 
 class LakeError(Exception):
-    """Root of every error raised on purpose; its text is meant for the person who ran the command."""
+    """Base of every error raised on purpose. Its text is for the person who ran the command."""
 
 
 class ConfigError(LakeError):
@@ -47,7 +47,7 @@ class ShardNotFound(InputError):
 
 
 class ShardUnreadable(InputError):
-    """A shard cannot be opened, or breaks off midway."""
+    """A shard cannot be opened, or ends before its time."""
 
 
 class FieldNotFound(InputError):
@@ -95,34 +95,34 @@ class DependencyMissing(EncoderError):
 
 
 class RunError(LakeError):
-    """A run did what it could and must not be called complete."""
+    """A run did not complete."""
 
 
 class ShardsFailed(RunError):
-    """Some shards failed; all others landed."""
+    """Some shards failed. All others are committed."""
 
     def __init__(self, failed: dict[str, str], total: int) -> None:
-        """Keep what failed.
+        """Name the failed shards.
 
         Args:
-            failed: Shard uri to the reason of its last failure.
-            total: Number of shards the run set out to do.
+            failed: Reason of the last failure, by uri of the shard.
+            total: Number of shards in the run.
         """
         self.failed = failed
         self.total = total
         uri, reason = next(iter(failed.items()))
         super().__init__(
-            f"{len(failed)} of {total} shards failed, all others landed; first: {uri}: {reason}; "
-            "mend the cause and run the same command again: only the failed shards are done again"
+            f"{len(failed)} of {total} shards failed, all others are committed; first: {uri}: {reason}; "
+            "fix the cause and run the same command again: only the failed shards are embedded again"
         )
 
 
 class ShardsDamaged(RunError):
-    """Some shards broke off or were corrupt in parts; what could be read of them landed."""
+    """Some shards are truncated or partly corrupt. What could be read of them is committed."""
 
 
 class TooManyRejects(RunError):
-    """Rejected samples passed `limits.max_reject_fraction`."""
+    """The share of rejected samples is above `limits.max_reject_fraction`."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

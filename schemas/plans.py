@@ -25,14 +25,14 @@ class _Record(BaseModel):
 
 
 class FunnelStage(_Record):
-    """One narrowing: the first `dims` dims at a precision, of which the `keep` best go on.
+    """One stage: the first `dims` dims at a precision, and the `keep` best candidates.
 
     Attributes:
         dims: Width of the prefix that is compared.
-        precision: `bit1` is one bit a dim (RaBitQ), `pq4` 4-bit product-quantised codes, `int8` one byte a dim, the
-            others as they are called.
-        keep: Candidates that go on to the next stage; of the last stage, the results.
-        codes: 4-bit codes a vector, for `pq4`.
+        precision: `bit1` is one bit per dim (RaBitQ), `pq4` 4-bit product quantisation, `int8` one byte per dim,
+            `float16` and `float32` are floats.
+        keep: Candidates for the next stage; of the last stage, the results.
+        codes: 4-bit codes per vector, for `pq4`.
     """
 
     dims: int = Field(ge=1)
@@ -59,19 +59,19 @@ class FunnelStage(_Record):
 
 
 class Plan(_Record):
-    """Stages from coarse to full, and how the first finds its candidates.
+    """Stages from coarse to full width, and how the first stage finds its candidates.
 
     Attributes:
-        stages: At least two: each one's dims are at least those before it, and each keeps no more than it was given.
-        home: `memory`: codes and vectors are in RAM; `codes`: all but the last stage is, and that reads its candidates'
-            vectors from the table; `lake`: the table's own columns and indexes are read.
+        stages: At least two. From stage to stage dims never fall and `keep` never rises.
+        home: `memory`: codes and vectors are in RAM. `codes`: all stages but the last are in RAM; the last reads its
+            candidates' vectors from the table. `lake`: the table's own columns and indexes are read.
         lists: Partitions of the first stage's index; 0 compares every code.
-        probes: Partitions that a query looks into.
-        margin: Candidates whose cosine at the first stage is more than this below the k-th best are not looked at
-            again, so that easy queries stop early; None looks at all. In the lake, where each candidate is a read.
+        probes: Partitions that a query searches.
+        margin: Candidates whose cosine at the first stage is more than this below the k-th best are dropped, so that
+            easy queries read less; None drops none. Only in the lake, where each candidate is a read.
         k: Results that the recall was measured for.
-        recall: Target that the plan was tuned to.
-        codebook: Name of the table's companion that holds the trained codebook, where there is one.
+        recall: Target recall of the tuning.
+        codebook: Name of the table's companion that holds the trained codebook; empty without one.
     """
 
     stages: tuple[FunnelStage, ...] = Field(min_length=2)
@@ -101,52 +101,52 @@ class Plan(_Record):
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of one vector in RAM; of a plan in the lake, over all columns that it reads."""
+        """Bytes of one vector in RAM; for a plan in the lake, bytes over all columns that it reads."""
         stages = self.stages[:-1] if self.home == "codes" else self.stages
         return sum(stage.bytes_per_vector for stage in stages)
 
     @property
     def candidates(self) -> int:
-        """Vectors that the last stage ranks."""
+        """Number of vectors that the last stage ranks."""
         return self.stages[-2].keep
 
     @property
     def is_exact(self) -> bool:
-        """Whether the first stage compares the full vectors as they are."""
+        """Whether the first stage compares the full vectors."""
         first = self.stages[0]
         is_whole = first.dims == self.stages[-1].dims and first.precision in ("float16", "float32")
         return is_whole and len(self.stages) == 2 and not self.probes
 
     def keeping(self, candidates: int) -> Plan:
-        """Return the plan with another number of candidates; the stages before keep as many or more."""
+        """Return the plan with another number of candidates; earlier stages keep at least as many."""
         if candidates == self.candidates:
             return self
         *before, _, last = self.stages
         return self.with_keeps([*(max(stage.keep, candidates) for stage in before), max(candidates, last.keep)])
 
     def with_keeps(self, keeps: Sequence[int]) -> Plan:
-        """Return the plan with other numbers kept by its stages but the last."""
+        """Return the plan with another `keep` for each stage but the last."""
         *coarse, last = self.stages
         kept = (stage.model_copy(update={"keep": keep}) for stage, keep in zip(coarse, keeps, strict=True))
         return self.model_copy(update={"stages": (*kept, last)})
 
 
 class CardRow(_Record):
-    """What one setting finds and costs.
+    """Recall and cost of one setting.
 
     Attributes:
         dims: Prefix width of the first stage.
         precision: Its precision.
-        keep: Candidates that the last stage is given.
-        probes: Partitions looked into; 0 is all.
-        margin: Cosine below the k-th best at which candidates are left out; None leaves none out.
-        looked_at: How many of these it looks at, on the average.
+        keep: Candidates of the last stage.
+        probes: Partitions searched; 0 is all.
+        margin: Candidates with a cosine more than this below the k-th best are dropped; None drops none.
+        looked_at: Mean number of candidates that the last stage compares.
         recall: Share of the exact top k among the results, over the held-out queries.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
-        us_per_query: Microseconds for one query at a time; None where it was not timed.
-        us_per_query_batched: Microseconds a query, many in one call; None where it was not timed.
-        bytes_per_vector: In RAM; in the lake, over all columns that are read.
+        us_per_query: Microseconds per query, one query at a time; None if not timed.
+        us_per_query_batched: Microseconds per query, many in one call; None if not timed.
+        bytes_per_vector: Bytes of one vector in RAM; in the lake, over all columns that are read.
     """
 
     dims: int
@@ -164,17 +164,17 @@ class CardRow(_Record):
 
 
 class RecallCard(_Record):
-    """Recall and cost by (dims, keep, probes) against the exact search, measured on queries that tuned nothing.
+    """Recall and cost of plans against the exact search, measured on queries that were not used for tuning.
 
     Attributes:
-        k: Results asked for.
-        queries: Queries that the recall was measured on.
-        rows_in_table: Vectors searched.
+        k: Number of results per query.
+        queries: Number of queries that the recall was measured on.
+        rows_in_table: Number of vectors searched.
         version: Version of the table that was measured.
         exact_us_per_query: Microseconds of an exact float32 search at full width, one query at a time.
-        exact_us_per_query_batched: The same, many in one call.
-        chosen: Which of `rows` the plan is.
-        rows: Everything measured, cheapest first.
+        exact_us_per_query_batched: The same, many queries in one call.
+        chosen: Index in `rows` of the table's plan.
+        rows: All settings measured, cheapest first.
     """
 
     k: int
@@ -196,11 +196,11 @@ class RecallCard(_Record):
 
     @property
     def best(self) -> CardRow:
-        """The row that the plan is."""
+        """The row of the table's plan."""
         return self.rows[self.chosen]
 
     def __str__(self) -> str:
-        """Lay the card out as a table for people; the plan's row is starred."""
+        """Return the card as a text table; the plan's row has a star."""
         said = f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; exact: "
         said += f"{self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches"
         head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'of them':>7} {'probes':>6}"
@@ -225,15 +225,15 @@ class TunedFunnel(Stored):
 
 
 class StageReport(_Record):
-    """What one stage did for one query.
+    """Work of one stage for one query.
 
     Attributes:
-        dims: Dims compared.
-        precision: How they are held.
-        compared: Vectors compared.
-        kept: Candidates handed on.
-        bytes_read: Bytes of vectors or codes read; in the lake, bytes asked of the storage.
-        requests: Reads asked of the storage; 0 in memory.
+        dims: Number of dims compared.
+        precision: Precision of the compared vectors.
+        compared: Number of vectors compared.
+        kept: Candidates for the next stage.
+        bytes_read: Bytes of vectors or codes read; in the lake, bytes read from the storage.
+        requests: Number of reads from the storage; 0 in memory.
         milliseconds: Time taken.
     """
 
@@ -247,12 +247,12 @@ class StageReport(_Record):
 
 
 class Explanation(_Record):
-    """One query, stage by stage, beside what an exact search would have cost.
+    """One query, stage by stage, beside the cost of an exact search.
 
     Attributes:
-        stages: From coarse to full.
+        stages: Stages from coarse to full width.
         exact_bytes: Bytes of an exact float32 search at full width.
-        exact_milliseconds: Its time, from the recall card.
+        exact_milliseconds: Time of that search, from the recall card.
     """
 
     stages: tuple[StageReport, ...]
@@ -260,7 +260,7 @@ class Explanation(_Record):
     exact_milliseconds: float
 
     def __str__(self) -> str:
-        """Lay the stages out as a table for people."""
+        """Return the stages as a text table."""
         lines = [f"{'dims':>6} {'precision':>9} {'compared':>10} {'kept':>6} {'bytes':>13} {'requests':>8} {'ms':>8}"]
         lines += [
             f"{s.dims:>6} {s.precision:>9} {s.compared:>10,} {s.kept:>6,} {s.bytes_read:>13,} {s.requests or '':>8}"

@@ -19,15 +19,15 @@ class ConfigBlock(BaseModel):
 
 
 class InputConfig(ConfigBlock):
-    """What a shard holds and which of it is used.
+    """Layout of the shards, and the fields that are used.
 
     Attributes:
-        format: Layout of the shards; `auto` goes by the file name.
+        format: Layout of the shards; `auto` decides by the file name.
         id: Field that names a sample. Default: the tar key, or `<shard>-<position>` elsewhere.
         text: Field to embed as text (exactly one of `text`, `image` and `vector`).
-        image: Field to embed as an image; alternatives are joined by `;` as in `jpg;png`.
-        vector: Field with vectors made elsewhere, for an encoder that takes them.
-        keep: Fields kept beside the vector. In tars a name is a member's extension, or a key of the `json` member.
+        image: Field to embed as an image; `;` separates alternatives, as in `jpg;png`.
+        vector: Field with precomputed vectors, for an encoder that takes them.
+        keep: Fields stored beside the vector. In a tar a name is a member's extension, or a key of the `json` member.
     """
 
     format: Literal["auto"] | ShardFormat = "auto"
@@ -48,21 +48,21 @@ class InputConfig(ConfigBlock):
 
     @property
     def modality(self) -> Modality:
-        """What the named field holds."""
+        """Modality of the field to embed."""
         if self.text is not None:
             return "text"
         return "image" if self.image is not None else "vector"
 
 
 class EncoderConfig(ConfigBlock):
-    """Which model embeds, and how.
+    """The model that embeds, and how it runs.
 
     Attributes:
         name: Name in the registry; `python -m jobs encoders` lists them.
-        path: Local folder or file with the model's weights, instead of the registered ones.
-        side: Which of the model's prompts is put before the input.
-        device: `auto` takes CUDA where there is a GPU.
-        dtype: `auto` takes bf16 on GPUs that have it where the model allows it, else float32.
+        path: Local folder or file with the model's weights, in place of the registered ones.
+        side: Selects the model's prompt for documents or for queries; it is put before the input.
+        device: `auto` takes CUDA if there is a GPU.
+        dtype: `auto` takes bf16 if the GPU has it and the model allows it, else float32.
         batch: Samples per batch, or `auto`: a token budget for text, a pixel budget for images.
         compile: Run the model through `torch.compile`.
     """
@@ -80,8 +80,9 @@ class RotationConfig(ConfigBlock):
     """Orthonormal rotation for encoders that are not Matryoshka-trained.
 
     Attributes:
-        kind: `pca` sorts the dims by variance, so that a prefix keeps as much as a linear map can; `none` leaves them.
-        sample_rows: Vectors that the rotation is fitted on.
+        kind: `pca` sorts the dims by variance, so that a prefix keeps the most that a linear map can; `none` rotates
+            nothing.
+        sample_rows: Number of vectors that the rotation is fitted on.
     """
 
     kind: Literal["none", "pca"] = "none"
@@ -89,16 +90,16 @@ class RotationConfig(ConfigBlock):
 
 
 class ClusterConfig(ConfigBlock):
-    """How work is spread.
+    """How work is spread over processes and machines.
 
     Attributes:
-        actors: Encoder actors; `auto` is one per GPU, or one per machine's worth of CPUs where there is none.
-        cpus_per_actor: CPUs that an actor holds, and threads torch uses in it; `auto` shares the machine out.
-        gpus_per_actor: GPUs that an actor holds; `auto` is 1 where there are GPUs.
-        feeders: CPU actors that read, decode and tokenise for the encoder actors; 0 does it in the actors' threads.
-            `auto` is one for each CPU of the machines without a GPU, where there are GPUs, else 0.
-        leases_per_actor: Leases in flight per actor: one encodes while the next is read.
-        decode_threads: Threads that decode and tokenise, per actor; `auto` is the actor's CPUs.
+        actors: Encoder actors; `auto` is one per GPU, or one per machine if there are no GPUs.
+        cpus_per_actor: CPUs that an actor reserves, and torch threads in it; `auto` divides the machine evenly.
+        gpus_per_actor: GPUs that an actor reserves; `auto` is 1 if there are GPUs.
+        feeders: CPU actors that read, decode and tokenise for the encoder actors; with 0 the encoder actors do it in
+            threads. `auto` is one per CPU of the machines without a GPU if there are GPUs, else 0.
+        leases_per_actor: Leases in flight per actor: one is encoded while the next is read.
+        decode_threads: Threads per actor that decode and tokenise; `auto` is the number of the actor's CPUs.
     """
 
     actors: Literal["auto"] | int = "auto"
@@ -110,19 +111,19 @@ class ClusterConfig(ConfigBlock):
 
 
 class LimitsConfig(ConfigBlock):
-    """Bounds that keep a run healthy.
+    """Limits of a run.
 
     Attributes:
-        max_reject_fraction: A run whose share of rejected samples passes this stops. Judged once 20 samples are
-            rejected, or all of them; 0 stops at the first.
-        max_sample_bytes: A larger input is rejected.
-        max_pixels: An image with more pixels is rejected before it is decoded.
-        sample_timeout_s: A sample whose decoding takes longer is rejected.
-        max_tries: Tries after which a shard is given up.
-        lease_bytes: Small shards are leased together up to this many bytes.
-        buffer_bytes: Decoded input waiting for the encoder, per lease.
-        commit_shards: Shards that land in one commit at most.
-        commit_age_s: Seconds after which finished shards land even if they are few.
+        max_reject_fraction: The run stops when the share of rejected samples is above this. It is checked from 20
+            rejects on, or when all samples are rejected; 0 stops at the first reject.
+        max_sample_bytes: Larger inputs are rejected.
+        max_pixels: Images with more pixels are rejected before they are decoded.
+        sample_timeout_s: Samples that take longer to decode are rejected.
+        max_tries: A shard that failed this often is given up.
+        lease_bytes: Small shards share a lease up to this many bytes.
+        buffer_bytes: Decoded input that may wait for the encoder, per lease.
+        commit_shards: Maximum number of shards in one commit.
+        commit_age_s: Finished shards are committed after this many seconds, even if they are few.
     """
 
     max_reject_fraction: float = Field(0.05, ge=0, le=1)
@@ -137,12 +138,12 @@ class LimitsConfig(ConfigBlock):
 
 
 class StorageConfig(ConfigBlock):
-    """Where S3 is. Credentials come from the boto3 chain only (environment, profile, instance role).
+    """Address of S3. Credentials come from the boto3 chain only (environment, profile, instance role).
 
     Attributes:
         endpoint: URL of an S3-compatible store; None is AWS.
-        region: Region name.
-        profile: Profile of the shared AWS config.
+        region: Name of the region.
+        profile: Profile in the shared AWS config.
     """
 
     endpoint: str | None = None

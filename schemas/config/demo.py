@@ -11,10 +11,10 @@ class DemoConfig(ConfigBlock):
     """Settings of `python -m jobs demo`.
 
     Attributes:
-        folder: Where its shards, tables and report go.
-        limit: Samples per corpus at most; None takes all of them.
-        shortlist_dim: Prefix that gets a column and an index of its own.
-        recall: What the funnel is tuned to find of the true ten nearest.
+        folder: Folder for its shards, tables and report.
+        limit: Maximum number of samples per corpus; None takes all.
+        shortlist_dim: Dim of the prefix that gets a column and an index.
+        recall: Recall@10 that the funnel is tuned to.
     """
 
     folder: str = "lake/demo"

@@ -1,4 +1,4 @@
-"""What `python -m jobs evaluate` is told: the data, the systems side by side, and what is measured of them."""
+"""The config of `python -m jobs evaluate`: the data, the systems to compare, and the measurements."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _DIM = "{dim}"
 
 
 class TruthConfig(ConfigBlock):
-    """What is right, and where the samples are that encoders embed.
+    """The ground truth, and the samples that encoders embed.
 
     Attributes:
-        images: ImageFolder: in it a subfolder for each of `train` and `valid`, in each a subfolder of images per class.
+        images: Folder with the subfolders `train` and `valid`, each with one subfolder of images per class.
         beir: Folder in BEIR layout: corpus.jsonl, queries.jsonl, and qrels/<split>.tsv or qrels.tsv.
-        train: Subfolder of `images` that is searched and learnt from.
-        valid: Subfolder of `images` that asks.
-        split: Judgements that are used.
-        label: Column of a table with the class of a row.
-        held_out: Of a system of one table: the fraction of its rows that asks instead of being searched.
-        queries: Queries at most, evenly spread over all; None takes all.
+        train: Subfolder of `images` that is searched, and that probes are fitted on.
+        valid: Subfolder of `images` whose images are the queries.
+        split: Name of the relevance judgements.
+        label: Column of a table that holds the class of a row.
+        held_out: For a system with one table: fraction of its rows that are queries and are not searched.
+        queries: Maximum number of queries, evenly spread over all; None takes all.
     """
 
     images: str | None = None
@@ -46,15 +46,16 @@ class TruthConfig(ConfigBlock):
 
 
 class SystemConfig(ConfigBlock):
-    """Vectors under one name: in tables, or of an encoder that embeds the data.
+    """Vectors to evaluate under one name: those of tables, or of an encoder that embeds the data.
 
     Attributes:
-        name: What it is called in the results.
-        database: Table that is searched and learnt from; `{dim}` in its address stands for a table of its own per dim.
-        queries: Table that asks, `{dim}` likewise; None holds a part of `database` out.
-        encoder: Embeds the data instead.
-        rotation: Of that encoder.
-        dims: Where it is measured; none is every rung of its ladder.
+        name: Name of the system in the results.
+        database: Table that is searched, and that probes are fitted on. With `{dim}` in the address there is one
+            table per dim.
+        queries: Table of the queries, with `{dim}` likewise; None holds out a part of `database`.
+        encoder: Encoder that embeds the data, in place of tables.
+        rotation: Rotation of that encoder's vectors.
+        dims: Dims to measure; empty is every dim of its ladder.
     """
 
     name: str
@@ -81,29 +82,30 @@ class SystemConfig(ConfigBlock):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether each dim has tables of its own."""
+        """Whether each dim has its own tables."""
         return self.database is not None and _DIM in self.database
 
     def addresses(self, dim: int) -> tuple[str, str | None]:
-        """Return the tables that are searched and that ask, for a dim."""
+        """Return the addresses of the searched table and of the query table, for a dim."""
         database = (self.database or "").replace(_DIM, str(dim))
         return database, self.queries and self.queries.replace(_DIM, str(dim))
 
 
 class MeasureConfig(ConfigBlock):
-    """What is measured at every dim.
+    """Measurements at every dim.
 
     Attributes:
-        between: Measure also half-way between the rungs of nested systems.
+        between: Measure also half-way between the dims of a ladder.
         linear: Fit linear probes.
-        k: Neighbours that mAP@k and nDCG@k look at.
-        recall: Neighbours that recall@K looks at, for each K.
-        shots: Rows per class of few-shot training sets.
-        imbalance: How many times the commonest class of a long-tail set outnumbers the rarest; None makes no such set.
-        repeats: Few-shot and long-tail sets drawn of each kind.
-        draws: Of the bootstrap.
-        confidence: Of all intervals.
-        seed: Of all that is random.
+        k: Number of neighbours of mAP@k and nDCG@k.
+        recall: Each K of recall@K.
+        shots: Rows per class of the few-shot training sets.
+        imbalance: Rows of the most common class divided by rows of the rarest, in a long-tail training set; None makes
+            no such set.
+        repeats: Number of few-shot and long-tail sets of each kind.
+        draws: Number of bootstrap draws.
+        confidence: Confidence of all intervals.
+        seed: Seed of every random choice.
         device: Torch device of neighbours and linear probes; `auto` is a GPU if there is one.
     """
 
@@ -121,13 +123,13 @@ class MeasureConfig(ConfigBlock):
 
 
 class RobustnessConfig(ConfigBlock):
-    """How well corrupted pictures find the clean ones.
+    """Retrieval of clean images with corrupted ones.
 
     Attributes:
-        kinds: Corruptions.
-        severities: Of each, 1 to 5.
-        pictures: Pictures of `valid` that are corrupted, evenly spread over it.
-        pixels: Side of the square that is cut from the middle of each and corrupted; clean ones are cut alike.
+        kinds: Kinds of corruption.
+        severities: Severities of each kind, 1 to 5.
+        pictures: Number of images of `valid` that are corrupted, evenly spread over it.
+        pixels: Side of the square that is cut from the middle of each image; clean images are cut the same way.
     """
 
     kinds: tuple[Corruption, ...] = Field(min_length=1)
@@ -140,7 +142,7 @@ class CascadeConfig(ConfigBlock):
     """Adaptive classification by linear probes at nested dims.
 
     Attributes:
-        held_out: Fraction of the queries that the thresholds are learnt on; the others judge.
+        held_out: Fraction of the queries that the thresholds are learnt on; accuracy is measured on the others.
     """
 
     held_out: float = Field(0.2, gt=0, lt=1)
@@ -150,9 +152,9 @@ class RetrievalConfig(ConfigBlock):
     """Adaptive and funnel retrieval.
 
     Attributes:
-        keep: Candidates of a shortlist with one rerank.
-        keeps: Candidates that the stages of a funnel hand on.
-        queries: Queries at most; every setting searches for each of them three times.
+        keep: Candidates of adaptive retrieval: a shortlist and one rerank.
+        keeps: Candidates that each stage of the funnel keeps.
+        queries: Maximum number of queries; each setting is timed on all of them three times.
     """
 
     keep: int = Field(200, ge=1)
@@ -164,14 +166,15 @@ class EvaluateConfig(ConfigBlock):
     """Settings of `python -m jobs evaluate`.
 
     Attributes:
-        folder: Where metrics.json and report.html go, and the shards and tables of encoders.
-        data: What is right.
-        systems: Side by side; the others are compared with the first.
-        baselines: Made of whole vectors: those of the first system with tables of its own per dim, at its largest, as
-            in the paper; where there is none, of the first system. One that can be cut is its own truncation.
-        measure: What is measured at every dim.
-        robustness: Corrupted pictures; only with `data.images`, and of systems with an encoder.
-        cascade: Adaptive classification; only with labels.
+        folder: Folder for metrics.json, report.html, and the shards and tables of encoders.
+        data: The ground truth.
+        systems: Systems to compare; the first is the reference.
+        baselines: Baselines made from full vectors: those of the first system that has its own tables per dim, at its
+            largest dim, as in the paper; without one, those of the first system. A system with a ladder is its own
+            truncation.
+        measure: Measurements at every dim.
+        robustness: Measurements on corrupted images; only with `data.images` and a first system with an encoder.
+        cascade: Adaptive classification; needs labels.
         retrieval: Adaptive and funnel retrieval.
     """
 

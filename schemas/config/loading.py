@@ -16,12 +16,12 @@ C = TypeVar("C", bound=ConfigBlock)
 
 
 def load_config(model: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
-    """Read a TOML file, lay `key.sub=value` overrides over it, and check the whole.
+    """Read a TOML file, apply `key.sub=value` overrides, and check the result.
 
     Args:
         model: The job's config model.
-        path: TOML file; None starts from an empty one.
-        overrides: `dotted.key=value`; the value is TOML, or a bare string where it is not valid TOML.
+        path: TOML file; None starts from an empty config.
+        overrides: `dotted.key=value`; the value is TOML, or a plain string if it is not valid TOML.
 
     Raises:
         ConfigError: The file is missing or not TOML, an override is malformed, or the result does not fit the model.
@@ -38,14 +38,14 @@ def load_config(model: type[C], path: str | Path | None, overrides: Sequence[str
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
     for override in overrides:
-        _lay_over(raw, override)
+        _apply_override(raw, override)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path or 'config'}: " + "; ".join(_explain(model, e) for e in error.errors())) from None
 
 
-def _lay_over(raw: dict[str, Any], override: str) -> None:
+def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r}: write key=value, for example --set encoder.batch=64")

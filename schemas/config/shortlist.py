@@ -13,9 +13,9 @@ class PrefixIndexConfig(ConfigBlock):
     """How a prefix column is indexed.
 
     Attributes:
-        type: `auto` goes by the table's size, and leaves small tables to a plain scan; `none` builds none.
-        partitions: Cells that the index divides the vectors into; `auto` goes by the table's size.
-        sub_vectors: Bytes that IVF_PQ codes a vector in; None is half the dim.
+        type: `auto` decides by the table's size, and builds none for a small table; `none` builds none.
+        partitions: Number of cells of the index; `auto` decides by the table's size.
+        sub_vectors: Bytes of an IVF_PQ code; None is half the dim.
     """
 
     type: Literal["auto", "none", "IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_FLAT", "IVF_HNSW_SQ"] = "auto"
@@ -24,11 +24,12 @@ class PrefixIndexConfig(ConfigBlock):
 
 
 class ExactConfig(ConfigBlock):
-    """Arithmetic of the exact search; none of it changes the result.
+    """Arithmetic of the exact search. It does not change the result.
 
     Attributes:
-        device: `auto` takes CUDA where there is a GPU.
-        precision: Of the rough scores that choose the rows to score exactly; `auto` takes the quicker on the device.
+        device: `auto` takes CUDA if there is a GPU.
+        precision: Precision of the first scores, which select the rows to score exactly; `auto` takes the faster one on
+            the device.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -39,13 +40,13 @@ class ListsConfig(ConfigBlock):
     """A shortlist table: the exact K nearest of every query, at every dim.
 
     Attributes:
-        queries: Table whose vectors ask; None is the searched table itself.
-        table: Where the lists go; None is `<table>.shortlist.lance`.
-        dims: Prefix widths; empty is every rung of the ladder.
+        queries: Table whose vectors are the queries; None is the searched table itself.
+        table: Address of the shortlist table; None is `<table>.shortlist.lance`.
+        dims: Prefix widths; empty is every dim of the ladder.
         k: Rows for each query at each dim.
         where: SQL that searched rows must satisfy.
-        exclude_self: Leave out a row with the query's own id.
-        memory_bytes: What a worker's process may hold at its peak, whatever the tables' sizes.
+        exclude_self: Leave out the row with the query's own id.
+        memory_bytes: Peak memory of a worker process, whatever the sizes of the tables.
     """
 
     queries: str | None = None
@@ -61,10 +62,10 @@ class ShortlistConfig(ConfigBlock):
     """Settings of `python -m jobs shortlist`.
 
     Attributes:
-        table: Table to give prefix columns, and to search.
-        dims: Prefix columns to add; None is every rung below the full width.
+        table: Table that gets prefix columns and is searched.
+        dims: Prefix columns to add; None is every dim of the ladder below the full width.
         index: How the prefix columns are indexed.
-        lists: A shortlist table to make or bring up to date; None makes none.
+        lists: Shortlist table to make or to update; None makes none.
         exact: Arithmetic of the shortlist table.
     """
 

@@ -1,4 +1,4 @@
-"""What `python -m jobs train` is told: the task, the model, the data, the loss, the optimiser and the run."""
+"""The config of `python -m jobs train`: the task, the model, the data, the loss, the optimiser and the run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Bert = Literal["bert-base", "bert-mini", "bert-tiny"]
 
 
 class ModelConfig(ConfigBlock):
-    """What is trained. Everything starts from random weights; what a head stands on stays as it is.
+    """The model to train. It starts from random weights; the frozen encoder under a head does not change.
 
     Attributes:
-        image: Backbone of the images; the `small` ones are for pictures of some thirty pixels.
-        text: Transformer of the texts.
-        pixels: Height and width of the square that the image backbone sees.
+        image: Image backbone; the `small` ones are for images of about 30 pixels.
+        text: Text transformer.
+        pixels: Height and width of the input of the image backbone.
         channels: 3 for RGB, 1 for grey.
-        width: Width of the vectors, by a linear projection; None is the backbone's own. A head's is its ladder's end.
+        width: Width of the vectors, by a linear projection; None is the backbone's own. A head's is its largest dim.
         max_length: Tokens after which a text is cut.
-        vocabulary: Tokens of the tokeniser that is trained on the texts, where none is given.
-        tokenizer: A `tokenizer.json`; None trains one.
-        hidden: Widths of a head's hidden layers; none of them makes it linear.
+        vocabulary: Size of the vocabulary of the tokeniser that is trained on the texts, if `tokenizer` is None.
+        tokenizer: Path of a `tokenizer.json`; None trains a tokeniser.
+        hidden: Widths of a head's hidden layers; without any the head is linear.
     """
 
     image: Backbone | None = None
@@ -43,11 +43,11 @@ class LossConfig(ConfigBlock):
     """The nested loss.
 
     Attributes:
-        dims: The ladder, ascending. One dim makes a fixed-feature model.
-        weights: Importance of each dim; None is 1 for each.
-        tied: One head whose columns all dims share (MRL-E), instead of one each (MRL).
+        dims: The ladder, ascending. A single dim makes a fixed-feature model.
+        weights: Weight of the loss at each dim; None is 1 for each.
+        tied: Train one classifier whose columns all dims share (MRL-E), not one per dim (MRL).
         smoothing: Label smoothing.
-        temperature: Of InfoNCE, where it starts; of the distillation, throughout. None is the loss's own.
+        temperature: Initial temperature of InfoNCE, or the fixed one of the distillation; None is the default.
     """
 
     dims: tuple[int, ...] = Field(min_length=1)
@@ -66,23 +66,25 @@ class LossConfig(ConfigBlock):
 
 
 class DataConfig(ConfigBlock):
-    """What is learnt from.
+    """The training data.
 
     Attributes:
-        train: Shards as `jobs embed` takes them, or one folder with a subfolder of images per class.
-        valid: The same, held out; none measures nothing on the way. A head holds a fraction of its table out instead.
-        input: Which fields of a shard are used; a folder of images needs none.
-        label: Field with the class of a sample.
-        caption: Field with the words that belong to an image.
-        table: Of a head: the table whose vectors, whole and frozen, it learns from.
-        caption_encoder: Of a head from pairs: the frozen encoder of the captions.
-        group: Of a head: column whose equal rows are held out together, or not at all. Default: each row by itself.
-        group_without: Words that make no difference there: `man cook` and `woman cook` are one group without the first.
-        held_out: Of a head: the fraction held out.
-        noise: Of a head: length of the random vector added to each unit vector, anew each time it is learnt from.
-        samples: Samples that make an epoch; None counts them first, by reading the shards once.
-        classes: Where labels are the numbers 0, 1, …: how many; None collects them while counting.
-        shuffle_rows: Samples of a worker among which the next is drawn.
+        train: Shard patterns as in `jobs embed`, or one folder with one subfolder of images per class.
+        valid: Validation data, given the same way; without it nothing is measured during training. A head holds out a
+            fraction of its table instead.
+        input: The fields of a shard to use; not needed for a folder of images.
+        label: Field that holds the class of a sample.
+        caption: Field that holds the caption of an image.
+        table: For a head: the table whose full, frozen vectors it is trained on.
+        caption_encoder: For a head from pairs: the frozen encoder of the captions.
+        group: For a head: rows with equal values in this column are held out together. Default: each row by itself.
+        group_without: Words that are removed before `group` is compared: without `man` and `woman`, the values
+            `man cook` and `woman cook` are one group.
+        held_out: For a head: the fraction of the table that is held out.
+        noise: For a head: length of the random vector that is added to each unit vector, drawn anew at each step.
+        samples: Number of samples in an epoch; None reads the shards once to count them.
+        classes: Number of classes, if the labels are the numbers 0, 1, …; None collects the classes while counting.
+        shuffle_rows: Size of the shuffle buffer of a worker, in samples.
         augment: Crop and flip the training images at random.
     """
 
@@ -111,19 +113,20 @@ class DataConfig(ConfigBlock):
 
 
 class OptimiserConfig(ConfigBlock):
-    """How weights move.
+    """The optimiser and its schedule.
 
     Attributes:
         name: SGD with momentum, or AdamW.
         lr: Peak learning rate.
-        momentum: Of SGD.
-        betas: Of AdamW.
-        weight_decay: On matrices and kernels; never on biases, norms and temperatures.
-        schedule: How the rate falls after the warm-up: to 0 by a cosine or a line, by `gamma` at milestones, or not.
-        warmup_epochs: Epochs, or parts of one, in which the rate rises from 0.
-        milestones: Epochs at which `step` falls.
-        gamma: Factor by which it does.
-        clip_norm: Largest norm of the gradient; None leaves it.
+        momentum: Momentum of SGD.
+        betas: Betas of AdamW.
+        weight_decay: Decay of matrices and kernels; biases, norms and temperatures have none.
+        schedule: Learning rate after the warm-up: `cosine` and `linear` fall to 0, `step` is multiplied by `gamma` at
+            each milestone, `constant` stays.
+        warmup_epochs: Epochs, possibly a fraction, in which the learning rate rises from 0.
+        milestones: Epochs at which `step` lowers the learning rate.
+        gamma: Factor of `step` at a milestone.
+        clip_norm: Maximum norm of the gradient; None does not clip.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -139,18 +142,18 @@ class OptimiserConfig(ConfigBlock):
 
 
 class RunConfig(ConfigBlock):
-    """How long, on what, and what is kept.
+    """Length of the run, hardware, and what is saved.
 
     Attributes:
         epochs: Passes over the data.
-        batch: Samples a step, of all workers together.
-        accumulate: Parts that a worker's batch is cut into, for less memory.
-        precision: `auto` is bf16 where the device multiplies it faster, else float32.
-        device: `auto` takes CUDA where there is a GPU.
-        workers: Processes; more than one go through Ray Train.
-        seed: Of weights, order and augmentation.
-        checkpoint_steps: Steps between checkpoints; None is one an epoch.
-        tensorboard: Write curves for TensorBoard, where it is installed.
+        batch: Samples per step, over all workers.
+        accumulate: Number of parts of a worker's batch, computed one after another to save memory.
+        precision: `auto` is bf16 if the device computes it faster, else float32.
+        device: `auto` takes CUDA if there is a GPU.
+        workers: Number of processes; more than one run on Ray Train.
+        seed: Seed of weights, order and augmentation.
+        checkpoint_steps: Steps between checkpoints; None writes one per epoch.
+        tensorboard: Write curves for TensorBoard, if it is installed.
     """
 
     epochs: int = Field(10, ge=1)
@@ -173,7 +176,7 @@ class RunConfig(ConfigBlock):
 
 
 class Recipe(ConfigBlock):
-    """What the loop is told: how weights move, and for how long."""
+    """The settings of the training loop."""
 
     optimiser: OptimiserConfig = OptimiserConfig()
     run: RunConfig = RunConfig()
@@ -183,9 +186,9 @@ class TrainConfig(Recipe):
     """Settings of `python -m jobs train`.
 
     Attributes:
-        kind: What is trained on what.
-        out: Folder for the checkpoint, the curves, and in the end the trained encoder.
-        into: Of a head: table that gets the vectors of `data.table` through the head; nothing is encoded again for it.
+        kind: The task: what is trained, on which data.
+        out: Folder for the checkpoint, the curves, and the trained encoder.
+        into: For a head: table for the vectors of `data.table` mapped through the head; nothing is encoded again.
     """
 
     kind: Kind
@@ -199,7 +202,7 @@ class TrainConfig(Recipe):
 
     @property
     def is_head(self) -> bool:
-        """Whether a head on a frozen encoder is trained, not a whole model."""
+        """Whether the task trains a head on a frozen encoder, not a whole model."""
         return self.kind.startswith("head")
 
     @model_validator(mode="after")
@@ -231,7 +234,7 @@ class TrainConfig(Recipe):
                 f"run.accumulate is for kind=classify; kind={self.kind} compares the rows of a whole batch"
             )
         if self.into and not self.is_head:
-            raise ValueError(f"into is for a head; after kind={self.kind} the data is embedded by `jobs embed`")
+            raise ValueError(f"into is for a head; for kind={self.kind} run `python -m jobs embed` afterwards")
         if self.is_head and self.run.workers > 1:
             raise ValueError("a head is trained by one worker; its vectors are few enough")
         return self

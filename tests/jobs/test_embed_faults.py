@@ -36,7 +36,7 @@ def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
     options = ("--set", f'shards=["{folder}/src/*"]')
     assert embed(config, *options) == 1
     words = printed()
-    assert "1 of 4 shards failed, all others landed" in words
+    assert "1 of 4 shards failed, all others are committed" in words
     assert "s005.parquet is not a whole Parquet file" in words
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
     assert runs_of(folder)[0]["state"] == "incomplete"
@@ -63,7 +63,7 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sam
     ended = run_job(["embed", config], tmp_path, {"PYTHONPATH": str(MISBEHAVING)})
     assert ended.code == 1, ended.err
     words = " ".join(ended.err.split())
-    assert "1 of 8 shards failed, all others landed" in words
+    assert "1 of 8 shards failed, all others are committed" in words
     assert poison in words
     corpus[slow] = {"h-0": "glass", "h-2": "stone"}
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []

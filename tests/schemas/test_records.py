@@ -39,7 +39,7 @@ def test_every_error_is_of_the_tree_and_drawn_in_it() -> None:
 
 def test_failed_shards_are_counted_and_the_first_is_named() -> None:
     error = ShardsFailed({"a.tar": "broken", "b.tar": "gone"}, 7)
-    assert "2 of 7 shards failed, all others landed; first: a.tar: broken" in str(error)
+    assert "2 of 7 shards failed, all others are committed; first: a.tar: broken" in str(error)
     assert (error.failed["b.tar"], error.total) == ("gone", 7)
 
 
