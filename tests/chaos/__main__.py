@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from tests.chaos.faults import FAULTS, SHARES
 from tests.chaos.shared_cluster import open_shared_cluster
 from tests.chaos.trial import TrialResult, run_trial
+from tests.support.s3 import running_s3
 
 
 def plan(trials: int, seed: int) -> list[tuple[int, str]]:
@@ -61,8 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         planned = [(seed, args.only[number % len(args.only)]) for number, (seed, _) in enumerate(planned)]
     began = time.monotonic()
     results = []
-    with open_shared_cluster() as shared, ThreadPoolExecutor(args.at_once) as pool:
-        os.environ.update(shared.server.environment())
+    with (
+        tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as s3_folder,
+        running_s3(Path(s3_folder)) as server,
+        open_shared_cluster(server) as shared,
+        ThreadPoolExecutor(args.at_once) as pool,
+    ):
+        os.environ.update(server.environment())
         for result in pool.map(lambda each: run_trial(shared, *each), planned):
             results.append(result)
             print(f"{len(results):>4}  {result}", flush=True)

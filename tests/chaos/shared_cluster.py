@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.chaos.processes import descendants, end_tree, kill
 from tests.support.drivers import ROOT, wait_until
-from tests.support.s3 import S3Server, free_port, running_s3
+from tests.support.s3 import S3Server, free_port
 
 _SPARE_DRIVERS = 2
 _STORE_BYTES = str(100 << 20)
@@ -188,23 +188,19 @@ class SharedCluster:
 
 
 @contextlib.contextmanager
-def open_shared_cluster() -> Iterator[SharedCluster]:
-    """Start what trials share, and end it afterwards."""
+def open_shared_cluster(server: S3Server) -> Iterator[SharedCluster]:
+    """Start a cluster and drivers beside a running S3 server, and end them afterwards."""
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        (folder / "s3").mkdir()
-        with running_s3(folder / "s3") as server:
-            # The token keeps others off the cluster, which listens on more than the loopback address.
-            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-            address = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}", "COLUMNS": "200"}
-            environment = {**os.environ, **server.environment(), **token, **address}
-            environment["PYTHONPATH"] = str(ROOT)
-            shared = SharedCluster(folder, server, environment)
-            try:
-                shared.start_cluster()
-                yield shared
-            finally:
-                shared.end()
+        # The token keeps others off the cluster, which may listen on more than the loopback address.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        address = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **server.environment(), **token, **address}
+        shared = SharedCluster(Path(name), server, environment)
+        try:
+            shared.start_cluster()
+            yield shared
+        finally:
+            shared.end()
 
 
 def put(server: S3Server, bucket: str, files: dict[str, bytes]) -> None:

@@ -15,13 +15,12 @@ from tests.chaos.processes import actors_below
 from tests.chaos.shared_cluster import SharedCluster, open_shared_cluster
 from tests.chaos.trial import TrialResult, run_trial
 from tests.support.actor_workers import Named
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[SharedCluster]:
-    with open_shared_cluster() as shared, pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.server.environment().items():
-            patch.setenv(name, value)
+def shared(s3_server: S3Server) -> Iterator[SharedCluster]:
+    with open_shared_cluster(s3_server) as shared:
         yield shared
 
 
