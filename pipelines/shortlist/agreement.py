@@ -1,4 +1,4 @@
-"""How well each dim's shortlist agrees with the full-width one: the answer to "how many dims do I need?".
+"""Measure how well the shortlist of each dim agrees with that of the full width, to choose how many dims to use.
 
 Owns the overlap, its uncertainty and its plot. Owns no search: it reads shortlists that `exact.py` found.
 
@@ -24,18 +24,19 @@ _QUERIES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Agreement:
-    """Mean overlap of each dim's shortlist with that of the widest dim, at every rank, with 95 % intervals.
+    """Hold the overlap of each dim's shortlist with that of the widest dim, at every rank, with 95 % intervals.
 
-    Overlap at rank r is the share of the widest dim's first r that are among this dim's first r.
+    Overlap at rank r is the share of the widest dim's first r rows that are among this dim's first r rows.
 
     Attributes:
-        dims: L dims, ascending; the last is the one the others are compared with.
+        dims: L dims, ascending; the others are compared with the last.
         queries: Number of queries, Q.
-        overlap_LK: Mean over queries.
-        low_LK: Lower ends of the intervals.
-        high_LK: Upper ends.
-        step_low_L: Lower ends of the intervals of what each dim gains at rank K on the dim before it, paired by query.
-        step_high_L: Upper ends; the first dim is compared with no overlap at all.
+        overlap_LK: Mean overlap over queries.
+        low_LK: Lower ends of its intervals.
+        high_LK: Upper ends of its intervals.
+        step_low_L: Lower ends of the intervals of each dim's gain at rank K over the dim before it, paired by query;
+            the first dim's gain is its overlap.
+        step_high_L: Upper ends of these.
     """
 
     dims: tuple[int, ...]
@@ -86,14 +87,14 @@ class Agreement:
 
 
 def agreement(shortlists: Mapping[int, pa.Array], queries: int, resamples: int = 1000, seed: int = 0) -> Agreement:
-    """Compare the shortlists of the same queries at several dims with those at the widest.
+    """Compare the shortlists of the same queries at several dims with those at the widest dim.
 
     Args:
-        shortlists: By dim, Q x K ids row by row, best first, null where a query has fewer than K rows
+        shortlists: By dim, Q x K ids, flat, query by query, best first; null where a query has fewer than K rows
             (`Best.ids` of an `ExactSearch`, or `read_lists` of a table).
-        queries: Q.
+        queries: Number of queries, Q.
         resamples: Bootstrap resamples of the queries; each serves all dims and ranks, so differences are paired.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Raises:
         TableError: There are no queries, or no shortlists.
@@ -105,7 +106,7 @@ def agreement(shortlists: Mapping[int, pa.Array], queries: int, resamples: int =
     Source: Efron and Tibshirani 1993, chapter 13 (percentile intervals).
     """
     if not shortlists or queries == 0:
-        raise TableError("there are no shortlists to compare; name some dims, and a table of queries that has rows")
+        raise TableError("there are no shortlists to compare; name dims, and a table of queries that has rows")
     dims = tuple(sorted(shortlists))
     codes = _codes([shortlists[dim] for dim in dims], queries)
     overlap_QLK = np.stack([_overlap(codes_QK, codes[-1]) for codes_QK in codes], axis=1)
@@ -118,7 +119,7 @@ def agreement(shortlists: Mapping[int, pa.Array], queries: int, resamples: int =
 
 
 def _codes(lists: list[pa.Array], queries: int) -> list[npt.NDArray[np.int64]]:
-    """Turn ids into numbers that are equal where the ids are; -1 for null."""
+    """Number the distinct ids; return the numbers (Q, K) of each list, -1 for null."""
     encoded = pa.concat_arrays(lists).dictionary_encode().indices
     flat = pc.fill_null(encoded, -1).to_numpy().astype(np.int64)
     return [part.reshape(queries, -1) for part in np.split(flat, len(lists))]

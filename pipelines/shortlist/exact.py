@@ -1,22 +1,23 @@
-"""Exact top K at every dim in one pass over the data, at close to the speed of the matrix product alone.
+"""Find the exact K nearest rows of every query at every dim in one pass, close to the speed of the matrix product.
 
-Owns the arithmetic: which rows can be among the K best, and their exact scores. Owns no table and no files; memory is
-bounded by the blocks that are added and by (queries x dims x K).
+Owns the arithmetic: which rows can be among the K best, and their exact scores. Owns no table and no files. Memory
+grows with the size of a chunk and with queries x dims x K.
 
 **What is exact.** The score of a row is the cosine of the two prefixes in float32. Equal scores are ordered by id.
 
-**How it is found.** Rows stream through in blocks. For each dim the cut block is multiplied with the cut queries,
-in bfloat16 where the machine is fast at that, and only rows whose rough score could belong to the K best are scored
-again in float32. Most of the product is never looked at: the maximum of each group of 16 rows is compared with the
-query's threshold, and only groups that pass are opened.
+**How it is found.** Rows are added in chunks, and each chunk is searched in blocks. For each dim the prefixes of a
+block are multiplied with those of the queries, in bfloat16 where the machine is fast at it. The products are rough
+scores. Only rows whose rough score could belong to the K best (hits) are scored again in float32. Most rough scores are
+never compared on their own: the maximum of each group of 16 rows is compared with the query's bound, and only groups
+that reach it are opened.
 
 **Why nothing is lost.** Let s be the exact score of a row, r its rough score, and e a bound on |s - r| before r is
 rounded to its own type. With unit prefixes q, x and their roundings q', x' the inequality of Cauchy and Schwarz gives
 |qx - q'x'| ≤ ‖q - q'‖ + ‖q'‖ ‖x - x'‖; e adds what float32 sums of M products may be off. If t is at most the K-th best
-exact score of the rows seen so far, every row that belongs to the final K best has s ≥ t, hence r ≥ t - e; rounding
-is monotonic, so after it r ≥ round(t - e) still, and these rows are kept. t comes from rows themselves: K groups with
-distinct maxima ≥ m hold K rows with r ≥ m, so s ≥ m - e for K rows (less the rounding of m); later t is the K-th best
-exact score itself.
+exact score of the rows seen so far, every row that belongs to the final K best has s ≥ t, hence r ≥ t - e. Rounding
+is monotonic, so r ≥ round(t - e) after it, and these rows are kept. At first t comes from the maxima: K groups with
+maxima ≥ m hold K rows with r ≥ m, so s ≥ m - e for K rows (less the rounding of m). Later t is the K-th best exact
+score itself.
 
 Shapes: Q queries, N rows of a block, D full width, M prefix width, K kept, G groups of rows, C candidates.
 """
@@ -42,16 +43,16 @@ from schemas.config import ExactConfig
 _GROUP = 16
 BLOCK_ROWS = 2048
 _CUT_ROWS = 256
-_NOTED_PER_KEPT = 4
+_HITS_PER_KEPT = 4
 
 
 @dataclass
 class Best:
-    """The best rows of each query at one dim, best first.
+    """Hold the best rows of each query at one dim, best first.
 
     Attributes:
         scores_QK: Cosines, float32; -inf where a query has fewer than K rows.
-        ids: Q x K ids, row by row; null where a query has fewer than K rows.
+        ids: Q x K ids, flat, query by query; null where a query has fewer than K rows.
     """
 
     scores_QK: npt.NDArray[np.float32]
@@ -75,14 +76,14 @@ class ExactSearch:
         config: ExactConfig = ExactConfig(),
         query_ids: pa.Array | None = None,
     ) -> None:
-        """Cut the queries.
+        """Prepare the queries.
 
         Args:
-            queries_QD: Queries as rows; their length does not matter.
+            queries_QD: Queries of any float dtype and any length.
             dims: Prefix widths.
             k: Rows to keep for each query at each dim.
             config: Precision and device.
-            query_ids: Ids of the queries: a row with its query's own id is left out. None leaves none out.
+            query_ids: Ids of the queries, to leave out rows with their query's own id; None: leave no row out.
         """
         self._query_ids = query_ids
         self._device = pick_device(config.device, "exact.device")
@@ -92,18 +93,20 @@ class ExactSearch:
 
     @property
     def best(self) -> dict[int, Best]:
-        """The best of all rows added so far, by dim."""
+        """The best rows by dim, of all rows added so far."""
         return {dim: state.best for dim, state in self._dims.items()}
 
     def add(self, ids: pa.Array, vectors_ND: npt.NDArray[np.floating]) -> None:
-        """Take in a chunk of rows. Larger chunks cost less time, and more memory: 8 bytes a number at the widest dim.
+        """Search a chunk of rows.
+
+        Larger chunks take less time and more memory: 8 bytes per row and dim, at the widest dim.
 
         Args:
-            ids: Their ids, of one type throughout, unique over all rows added.
-            vectors_ND: Vectors as rows, any float type, at least as wide as the widest dim.
+            ids: Ids of the rows, unique over all chunks and of one type.
+            vectors_ND: Vectors of any float dtype, at least as wide as the widest dim.
         """
         vectors = torch.from_numpy(np.ascontiguousarray(vectors_ND))
-        own_rows, own_queries = self._own(ids)
+        own_rows, own_queries = self._own_rows(ids)
         for start in range(0, len(ids), BLOCK_ROWS):
             block_BD = vectors[start : start + BLOCK_ROWS].to(self._device).float()
             here = (own_rows >= start) & (own_rows < start + len(block_BD))
@@ -112,13 +115,13 @@ class ExactSearch:
                 rough_BQ = self._product(cut(block_BD, dim), state.rough_MQ)
                 rough_BQ[own] = -torch.inf
                 state.select(rough_BQ, start, is_last=start + len(block_BD) == len(ids))
-                if state.is_full():
-                    state.settle(ids, vectors)
+                if state.has_many_hits():
+                    state.score_hits(ids, vectors)
         for state in self._dims.values():
-            state.settle(ids, vectors)
+            state.score_hits(ids, vectors)
 
-    def _own(self, ids: pa.Array) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the rows that have a query's id, and which query; none where that does not matter."""
+    def _own_rows(self, ids: pa.Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which rows have a query's id, and which query; empty if no row is to be left out."""
         if self._query_ids is None:
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
         query = pc.index_in(ids, value_set=self._query_ids)
@@ -127,7 +130,7 @@ class ExactSearch:
 
 
 class _Dim:
-    """The search at one dim: the cut queries, the bound that rows must pass, and the best so far."""
+    """The search at one dim: prefixes of the queries, the bound that rows must reach, and the best rows so far."""
 
     def __init__(self, exact_QM: torch.Tensor, k: int, rough: torch.dtype) -> None:
         self.exact_QM, self.k = exact_QM, k
@@ -145,7 +148,7 @@ class _Dim:
         self.hits: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def select(self, rough_BQ: torch.Tensor, start: int, *, is_last: bool) -> None:
-        """Note the rows of a block, `start` rows into its chunk, that may be among the K best."""
+        """Record as hits the rows of a block that may be among the K best; the block begins at row `start`."""
         rows, queries = rough_BQ.shape
         group = 1
         while group < _GROUP and rows % (2 * group) == 0 and rows >= 2 * group * self.k:
@@ -168,17 +171,17 @@ class _Dim:
         keys = (at_Q[at_C] << 32) | (at_G[at_C] * group + at_I + start)
         self.hits.append((keys, opened_CI[at_C, at_I].view(rough_BQ.dtype)))
 
-    def is_full(self) -> bool:
-        """Drop noted rows that fell below the bound; say whether so many are left that memory asks to settle them."""
-        most = _NOTED_PER_KEPT * self.best.scores_QK.size
+    def has_many_hits(self) -> bool:
+        """Tell whether hits take much memory even after those below the bound are dropped."""
+        most = _HITS_PER_KEPT * self.best.scores_QK.size
         if sum(len(keys) for keys, _ in self.hits) <= most:
             return False
         if self.pool is not None:
             self._raise_bound()
         return len(self._drop_low()[0]) > most // 2
 
-    def settle(self, ids: pa.Array, vectors_ND: torch.Tensor) -> None:
-        """Score the noted rows of a chunk exactly and merge them with the best so far."""
+    def score_hits(self, ids: pa.Array, vectors_ND: torch.Tensor) -> None:
+        """Score the hits of a chunk exactly and merge them with the best rows so far."""
         if not self.hits:
             return
         sorted_keys = np.sort(self._drop_low()[0].cpu().numpy())
@@ -191,18 +194,18 @@ class _Dim:
             self.pool = None
 
     def _drop_low(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Forget noted rows that the bound has passed since; return the keys and rough scores of the others."""
+        """Drop hits that are now below the bound; return keys and rough scores of the others."""
         keys, rough = (torch.cat(parts) for parts in zip(*self.hits, strict=True))
         stays = rough >= self._floor(rough.dtype)[keys >> 32]
         self.hits = [(keys[stays], rough[stays])]
         return self.hits[0]
 
     def _floor(self, dtype: torch.dtype) -> torch.Tensor:
-        """Least rough score of a row whose exact score reaches the bound; above the -inf of rows that are left out."""
+        """Return the least rough score (Q,) that a row within the bound can have; above the -inf of left-out rows."""
         return (self.bound_Q - self.error).clamp(min=torch.finfo(dtype).min).to(dtype)
 
     def _raise_bound(self) -> None:
-        """Raise the bound to the K-th largest of the maxima so far, less all that a rough score may be off."""
+        """Raise the bound to the K-th largest maximum so far, minus the error of a rough score."""
         maxima_GQ = torch.cat(self.pool or [])
         if len(maxima_GQ) >= self.k:
             largest_QK = maxima_GQ.T.contiguous().topk(self.k, dim=1, sorted=False).values
@@ -213,13 +216,13 @@ class _Dim:
     def _score(
         self, queries: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], vectors_ND: torch.Tensor
     ) -> npt.NDArray[np.float32]:
-        """Return the float32 cosines of pairs that are sorted by query: only these dot products are computed."""
+        """Return the float32 cosines of (query, row) pairs, sorted by query; computes only these dot products."""
         is_wanted = np.zeros(len(vectors_ND), bool)
         is_wanted[rows] = True
         columns = (np.cumsum(is_wanted) - 1)[rows]
         wanted = torch.from_numpy(np.flatnonzero(is_wanted))
         wanted_UM = torch.empty(len(wanted), self.dim, device=self.exact_QM.device)
-        for start in range(0, len(wanted), _CUT_ROWS):  # so few at once that they stay in the cache
+        for start in range(0, len(wanted), _CUT_ROWS):  # few enough to stay in the cache
             some_BD = vectors_ND[wanted[start : start + _CUT_ROWS]].to(self.exact_QM.device).float()
             wanted_UM[start : start + _CUT_ROWS] = cut(some_BD, self.dim)
         ends = np.cumsum(np.bincount(queries, minlength=len(self.exact_QM)))
@@ -240,14 +243,14 @@ class _Dim:
 def _ordered(rough_BQ: torch.Tensor) -> torch.Tensor:
     """View bfloat16 scores as integers, which compare three times as fast.
 
-    Integers keep the order of scores above zero, and every score below zero is less than those. Among scores below zero
-    the order is reversed: their largest integer is still one of them, so a bound on the maximum, but no maximum.
+    Integers keep the order of positive scores, and negative scores come below them. Among negative scores the order is
+    reversed: the largest integer is one of these scores, but not their maximum.
     """
     return rough_BQ.view(torch.int16) if rough_BQ.dtype == torch.bfloat16 else rough_BQ
 
 
 def _passing(values_GQ: torch.Tensor, floor_Q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return row and column of all values that reach their column's floor."""
+    """Return rows and columns of all values that reach their column's floor."""
     if values_GQ.device.type != "cpu" or values_GQ.dtype == torch.bfloat16:
         at_G, at_Q = (values_GQ >= floor_Q).nonzero(as_tuple=True)
         return at_G, at_Q
@@ -263,14 +266,14 @@ def merge_best(
     scores: npt.NDArray[np.float32],
     ids: pa.Array,
 ) -> Best:
-    """Merge scored rows into the best so far; equal scores go by id.
+    """Merge scored rows into the best rows so far; equal scores are ordered by id.
 
     Args:
-        best: The best so far, Q x K.
-        queries: Query of each candidate, C.
-        rows: Place of each candidate in `ids`, C.
-        scores: Their cosines, C.
-        ids: Ids of the rows that `rows` points into.
+        best: The best rows so far, Q x K.
+        queries: Query of each candidate, (C,).
+        rows: Position of each candidate in `ids`, (C,).
+        scores: Cosine of each candidate, (C,).
+        ids: Ids of the chunk's rows.
     """
     count, k = best.scores_QK.shape
     held = count * k
@@ -290,18 +293,18 @@ def merge_best(
         order[is_tied] = tied[np.lexsort((by_id, key[tied]))]
     in_order = of_query[order]
     rank = np.arange(len(order)) - np.searchsorted(in_order, np.arange(count))[in_order]
-    picked = order[rank < k]
-    return Best(all_scores[picked].reshape(count, k), all_ids.take(pa.array(place[picked])))
+    kept = order[rank < k]
+    return Best(all_scores[kept].reshape(count, k), all_ids.take(pa.array(place[kept])))
 
 
 def _descending(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Map float32 scores to integers of 32 bits, in reverse order."""
+    """Map float32 scores to 32-bit integers in reverse order."""
     bits = scores.view(np.int32)
     return np.int64(0x7FFFFFFF) - np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64)
 
 
 class _Product:
-    """Rough scores of a block of rows with all queries, in one buffer that is used again and again."""
+    """The matrix product of a block with all queries, in a buffer that is reused."""
 
     def __init__(self, queries: int, device: torch.device, precision: str) -> None:
         self.dtype = getattr(torch, precision) if precision != "auto" else _quicker_dtype(device)
@@ -309,7 +312,9 @@ class _Product:
 
     def __call__(self, cut_BM: torch.Tensor, rough_MQ: torch.Tensor) -> torch.Tensor:
         """Return (B, Q), valid until the next call, in the product's dtype; in float32 on a GPU."""
-        if cut_BM.is_cuda and self.dtype == torch.bfloat16:  # else partial sums may be rounded, which no bound covers
+        if (
+            cut_BM.is_cuda and self.dtype == torch.bfloat16
+        ):  # else partial sums may be rounded, and no bound covers that
             return torch.mm(cut_BM.to(self.dtype), rough_MQ, out_dtype=torch.float32)
         if len(cut_BM) > len(self._buffer):
             self._buffer = torch.empty(len(cut_BM), *self._buffer.shape[1:], dtype=self.dtype, device=cut_BM.device)
@@ -318,7 +323,7 @@ class _Product:
 
 @cache
 def _quicker_dtype(device: torch.device) -> torch.dtype:
-    """Time a small product on the device: bfloat16 is many times quicker on some processors, and slower on others."""
+    """Time a small product: bfloat16 is several times as fast as float32 on some CPUs, and slower on others."""
     if device.type == "cuda":
         return torch.bfloat16
     seconds = {}

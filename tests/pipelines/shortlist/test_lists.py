@@ -103,7 +103,7 @@ def test_a_prefix_column_is_read_where_it_serves_all_dims(make_table):
 
 def test_a_killed_run_goes_on_with_what_is_left(make_table, tmp_path):
     table = make_table(*(vectors(70_000, seed, width=8) for seed in (1, 2)), ladder=(4, 8))
-    queries = make_table(vectors(300, 3, width=8), name="q", ladder=(4, 8))
+    queries = make_table(vectors(20, 3, width=8), name="q", ladder=(4, 8))
     asked = config(table, queries=queries.uri, k=3)
     plan = plan_lists(asked)
     assert plan is not None
