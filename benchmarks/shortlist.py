@@ -30,9 +30,9 @@ from rich.table import Table
 from benchmarks.data import spectrum_vectors, texts, wordllama_vectors
 from benchmarks.encode import take_turns
 from cluster.actors import ActorPool
-from cluster.session import Pool, connect
-from jobs.shortlist import Caller
+from cluster.session import PoolSize, connect
 from pipelines.shortlist.exact import BLOCK_ROWS, ExactSearch
+from pipelines.shortlist.run import CallWorker
 from pipelines.shortlist.scan import search_table
 from pipelines.tables.indexes import build_segment, choose_index, commit_index, plan_index
 from pipelines.tables.prefixes import add_prefixes
@@ -145,7 +145,7 @@ def index_table(table: VectorTable, rounds: int) -> Table:
         )
         dataset.drop_index("alone")
 
-    with connect(), ActorPool(partial(Caller, 1), Pool(actors, 1, 0, 1, 1)) as pool:
+    with connect(), ActorPool(partial(CallWorker, 1), PoolSize(actors, 1, 0, 1, 1)) as pool:
 
         def in_segments() -> None:
             plan = plan_index(table.refresh(), INDEX_DIM, config)

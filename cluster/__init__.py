@@ -1,1 +1,1 @@
-"""What spreads work over machines: the only place that imports Ray."""
+"""Spread work over machines: the only package that imports Ray."""

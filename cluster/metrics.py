@@ -19,9 +19,11 @@ class RunMetrics:
         self._tags = {"job": job, "run": run}
         self._gauges: dict[str, Gauge] = {}
 
-    def set(self, values: Mapping[str, float]) -> None:
-        """Export the values as they stand."""
+    def set(self, values: Mapping[str, object]) -> None:
+        """Export the numbers among the values; others are left out."""
         for name, value in values.items():
+            if not isinstance(value, int | float):
+                continue
             if name not in self._gauges:
                 self._gauges[name] = Gauge(f"lake_{name}", description=f"{name} of a run", tag_keys=("job", "run"))
                 self._gauges[name].set_default_tags(self._tags)

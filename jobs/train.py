@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cluster.session import connect
-from cluster.stopping import Stop
+from cluster.session import Stop, connect
 from jobs.options import ConfigFile, DryRun, Log, Overrides
 from pipelines.tables.table import VectorTable
 from pipelines.training.checkpoint import FILE
@@ -70,7 +69,7 @@ def run(config: TrainConfig, console: Console, *, log: str = "screen") -> bool:
     """
     if config.is_head:
         with _Screen(console, log) as screen, Stop() as stop:
-            trained = train_head(config, lambda reached: screen.show(reached) or stop.asked)
+            trained = train_head(config, lambda reached: screen.show(reached) or stop.is_asked)
         if not trained.is_stopped:
             print_head(trained, console)
             if config.into and config.data.table:
@@ -82,7 +81,7 @@ def run(config: TrainConfig, console: Console, *, log: str = "screen") -> bool:
     is_stopped = _train_together(config, known, console, log) if config.run.workers > 1 else None
     if is_stopped is None:
         with _Screen(console, log) as screen, Stop() as stop:
-            is_stopped = train_whole(config, known, lambda reached: screen.show(reached) or stop.asked).is_stopped
+            is_stopped = train_whole(config, known, lambda reached: screen.show(reached) or stop.is_asked).is_stopped
     if not is_stopped:
         console.print(f"saved: encoder.name=matryoshka-model encoder.path={config.out}/encoder", soft_wrap=True)
     return is_stopped
@@ -110,7 +109,7 @@ def _train_together(config: TrainConfig, known: Survey, console: Console, log: s
         def show(report: dict[str, Any]) -> bool:
             epoch = report["epoch"] and Epoch(**report["epoch"])
             screen.show(Reached(**{**report, "epoch": epoch}))
-            return stop.asked
+            return stop.is_asked
 
         train_together(partial(_work, config, known), config.run.workers, Path(config.out), show)
     return not save_checkpointed(config, known)

@@ -1,6 +1,6 @@
-"""The nouns that travel between stages: Shard, Lease, Reject, LeaseResult, StageSeconds.
+"""The records that travel between stages and processes: Shard, Reject, SampleBlock, Lease, LeaseResult, and others.
 
-They are plain and small: they cross process borders, so nothing here holds sample data except a SampleBlock.
+They are plain and small: they are pickled between processes. Only a SampleBlock holds sample data.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ShardFormat = Literal["webdataset", "parquet", "jsonl", "lance"]
 
 @dataclass(frozen=True)
 class Shard:
-    """One input file, known by identity (uri, size, etag) and never by its position in a listing.
+    """One input file. Its identity is (uri, size, etag), never its position in a listing.
 
     Attributes:
         uri: Absolute local path, `s3://bucket/key`, or another fsspec address.
         size: Bytes.
-        etag: What changes when the content does: S3's ETag, or local mtime in nanoseconds.
-        format: How its samples are laid out.
+        etag: Changes when the content does: S3's ETag, or local mtime in nanoseconds.
+        format: Layout of its samples.
     """
 
     uri: str
@@ -36,13 +36,13 @@ class Shard:
 
     @cached_property
     def id(self) -> int:
-        """Identity as a positive int64: what the `shard` column of a table holds."""
+        """Identity as a positive int64, as in the `shard` column of a table."""
         digest = hashlib.sha256(f"{self.uri}\0{self.size}\0{self.etag}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
 
 DAMAGE = frozenset({"truncated_shard", "corrupt_shard", "corrupt_row_group"})
-"""Reasons of rejects that stand for a stretch of a shard, not for one sample."""
+"""Reasons of rejects that stand for a part of a shard that cannot be read, not for one sample."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Reject:
         position: 0-based place of the sample in its shard.
         key: The sample's id, or an empty string where it has none.
         reason: Short class of the cause, for counting: `empty_text`, `bad_image`, `timeout`, …
-        message: What exactly was wrong.
+        message: The cause in full.
     """
 
     shard: int
@@ -66,12 +66,12 @@ class Reject:
 
 @dataclass(frozen=True)
 class SampleBlock:
-    """A run of neighbouring samples of one shard, as read.
+    """Neighbouring samples of one shard, as read and checked.
 
     Attributes:
         rows: Columns `id` (string), `position` (int64), `input` (string for text, binary for images), then the kept
             columns under their own names. `input` has no nulls; `id` is unique within the shard.
-        rejects: Samples of the same stretch that could not even be read.
+        rejects: Samples among them that could not be read.
     """
 
     rows: pa.RecordBatch
@@ -80,15 +80,13 @@ class SampleBlock:
 
 @dataclass(frozen=True)
 class Lease:
-    """Shards that one actor embeds as one stream and that land together.
+    """Shards that one actor embeds as one stream and that are committed together.
 
     Attributes:
         shards: One large shard, or neighbours up to `limits.lease_bytes`.
-        tries: How often this lease, or one that held these shards, has failed before.
     """
 
     shards: tuple[Shard, ...]
-    tries: int = 0
 
 
 @dataclass
@@ -98,10 +96,10 @@ class StageSeconds:
     Attributes:
         read: The feeder waited for the reader.
         prepare: The feeder tokenised or decoded.
-        encode: The encoder worked, or waited for its turn.
+        encode: The encoder worked, or waited for another lease's batch.
         encoder_waited: The encoder had no input.
         write: The encoder waited for the writer.
-        total: From first to last.
+        total: From the start of the lease to its end.
     """
 
     read: float = 0.0
@@ -115,10 +113,19 @@ class StageSeconds:
         """Sum stage by stage."""
         return StageSeconds(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    @property
+    def bound_by(self) -> str:
+        """The stage that the others waited for: read, prepare, encode or write."""
+        if self.encoder_waited <= 0.1 * self.total and self.write <= 0.1 * self.total:
+            return "encode"
+        if self.write > self.encoder_waited:
+            return "write"
+        return "read" if self.read > self.prepare else "prepare"
+
 
 @dataclass(frozen=True)
 class ShardCount:
-    """What became of one shard's samples."""
+    """How many samples of one shard became rows, and how many rejects."""
 
     shard: Shard
     rows: int
@@ -127,14 +134,14 @@ class ShardCount:
 
 @dataclass(frozen=True)
 class LeaseResult:
-    """What an actor hands to the committer: fragments written but not yet visible.
+    """An embedded lease: fragments that are written but not yet visible.
 
     Attributes:
-        counts: One entry per shard of the lease.
+        counts: One entry for each shard of the lease.
         fragments: JSON of the uncommitted Lance fragments (`FragmentMetadata`).
         rejects: Rejected samples of all shards of the lease.
         units: Tokens or images encoded.
-        seconds: Where the time went.
+        seconds: Time by stage.
     """
 
     counts: tuple[ShardCount, ...]
@@ -142,3 +149,78 @@ class LeaseResult:
     rejects: tuple[Reject, ...]
     units: int
     seconds: StageSeconds = field(default_factory=StageSeconds)
+
+
+@dataclass(frozen=True)
+class EmbedProgress:
+    """How far a run of `jobs embed` is.
+
+    Attributes:
+        shards: Shards embedded, of `shards_total`.
+        landed: Shards whose rows are visible.
+        rows: Rows encoded.
+        units: Tokens or images encoded (`unit`).
+        rejects: Samples that could not be embedded.
+        failed: Shards given up.
+        encoder_busy: Share of the last seconds in which the encoders worked.
+        bound_by: The stage that the run waits for: encode, read, prepare, write, or start (no actor is up yet).
+    """
+
+    shards: int = 0
+    shards_total: int = 0
+    landed: int = 0
+    rows: int = 0
+    units: int = 0
+    unit: str = "tokens"
+    rejects: int = 0
+    failed: int = 0
+    encoder_busy: float = 0.0
+    bound_by: str = "start"
+
+
+@dataclass
+class EmbedSummary:
+    """How a run of `jobs embed` ended; stored in the journal.
+
+    Attributes:
+        shards: Shards that the run committed, of `shards_todo`; `shards_done` were in the table before.
+        rows: Rows that it committed.
+        rejects: Samples that could not be embedded.
+        units: Tokens or images that it encoded.
+        seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before.
+        commits: Commits to the table, which took `commit_s` seconds.
+        bound_by: The stage that the others waited for.
+        stages: Seconds in each stage, summed over leases.
+        is_stopped: The run was asked to stop, and did.
+    """
+
+    shards: int = 0
+    shards_todo: int = 0
+    shards_done: int = 0
+    rows: int = 0
+    rejects: int = 0
+    units: int = 0
+    seconds: float = 0.0
+    start_s: float = 0.0
+    commits: int = 0
+    commit_s: float = 0.0
+    bound_by: str = ""
+    stages: StageSeconds | None = None
+    is_stopped: bool = False
+
+
+@dataclass
+class ShortlistSummary:
+    """How a run of `jobs shortlist` ended; stored in the journal.
+
+    Attributes:
+        fragments: Fragments that got a prefix.
+        indexed: Dims whose index was built anew; the indexes of the others were extended by the rows appended since.
+        searches: Pairs of a query block and a part of the table that were searched.
+        lists: Address of the shortlist table, if the config asks for one.
+    """
+
+    fragments: int = 0
+    indexed: tuple[int, ...] = ()
+    searches: int = 0
+    lists: str | None = None

@@ -1,6 +1,6 @@
-"""How prepared inputs become batches, and how a batch is encoded so that one bad sample costs only itself.
+"""Group prepared inputs into batches, and encode a batch so that a bad sample is rejected without its neighbours.
 
-Owns batch sizes: planning them, finding them, shrinking them. Owns no model and no thread.
+Owns batch sizes: how they are planned, how they grow, how they shrink. Owns no model and no thread.
 
 Shapes: N inputs of a window, B inputs of a batch, D full width.
 """
@@ -25,7 +25,7 @@ from schemas.records import Modality
 _MAX_WASTE = 0.02
 # Below this share of a full batch, padding costs less than one more call of the model would.
 _FREE_WASTE = 1 / 32
-# (where it starts, where it stops growing) in tokens or images. More brings no rate where these were measured.
+# (first size, largest size) in tokens or images. Larger ones were measured to be no faster.
 _AUTO_UNITS = {
     ("text", "cpu"): (1_024, 4_096),
     ("text", "cuda"): (16_384, 262_144),
@@ -40,7 +40,7 @@ _MAX_ROWS = 4_096
 _WINDOW_BATCHES = 64
 _TYPICAL_TOKENS = 256
 _WORTH_GROWING = 1.05
-# What torch on the CPU, onnxruntime and cuBLAS say in a plain RuntimeError.
+# Parts of the messages of torch on the CPU, onnxruntime and cuBLAS, which raise a plain RuntimeError.
 _OUT_OF_MEMORY = ("allocate memory", "ALLOC_FAILED")
 
 
@@ -58,7 +58,7 @@ def plan_batches(
         max_rows: Inputs that one batch may have.
 
     Returns:
-        Positions in `lengths`, one int64 array a batch; together they are a permutation of 0…N-1.
+        Positions in `lengths`, one int64 array for each batch; together they are a permutation of 0…N-1.
     """
     cost_N = np.asarray(lengths, np.int64)
     order_N = np.argsort(-cost_N, kind="stable")
@@ -88,13 +88,13 @@ def padding_waste(lengths: Sequence[int] | npt.NDArray[np.int64], batches: Seque
 
 @dataclass
 class BatchBudget:
-    """How large a batch may be: grows while that brings rate, shrinks for good when memory runs out.
+    """The size of a batch: grows while larger batches are faster, shrinks for good when memory runs out.
 
     Attributes:
         units: Padded tokens, or images, a batch may have.
         rows: Inputs a batch may have.
         ceiling: Units it may grow to; equal to `units` where the size is fixed.
-        window_batches: Batches' worth of input that is sorted together.
+        window_batches: How many batches of input are sorted together.
         pads: Whether the encoder pads the inputs of a batch to one length.
     """
 
@@ -108,16 +108,16 @@ class BatchBudget:
 
     @property
     def window_units(self) -> int:
-        """Units to gather before planning: texts need many neighbours in length, images need none."""
+        """Units to gather before planning: texts are sorted by length among many, images are not."""
         return self.units * self.window_batches
 
     @classmethod
     def of(cls, config: EncoderConfig, modality: Modality | None = None) -> BatchBudget:
-        """Start from the config: `batch = "auto"` begins small and grows; a number is kept, until memory runs out.
+        """Make the budget of a config: `batch = "auto"` starts small and grows; a number stays until memory runs out.
 
         Args:
             config: The encoder block of a job.
-            modality: What is embedded, where the encoder takes more than one.
+            modality: The kind of input, where the encoder takes more than one.
         """
         spec = resolve(config)
         modality = modality or spec.modalities[0]
@@ -126,31 +126,31 @@ class BatchBudget:
         if isinstance(config.batch, int):
             longest = (spec.max_length or 1) if modality == "text" else 1
             units = config.batch * longest
-            # Few texts are as long as they may be: a window of so many full ones would be far too large.
+            # Few texts have the longest length; a window sized for that would be far too large.
             window = max(1, window * min(longest, _TYPICAL_TOKENS) // longest)
             return cls(units=units, rows=config.batch, ceiling=units, window_batches=window, pads=pads)
         start, ceiling = _AUTO_UNITS[modality if pads else "ragged", pick_device(config.device, "encoder.device").type]
         return cls(units=start, rows=_MAX_ROWS, ceiling=ceiling, window_batches=window, pads=pads)
 
     def plan(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-        """Group the N inputs of a window into batches: by length where they are padded, else as they come.
+        """Group the N inputs of a window into batches: by length where they are padded, else in their order.
 
         Returns:
-            Positions in `lengths`, one int64 array a batch; together they are a permutation of 0…N-1.
+            Positions in `lengths`, one int64 array for each batch; together they are a permutation of 0…N-1.
         """
         if self.pads:
             return plan_batches(lengths, self.units, self.rows)
         filled = (np.cumsum(lengths) - lengths) // self.units
         firsts = np.flatnonzero(np.diff(filled, prepend=-1))
         runs = [run for run in np.split(np.arange(len(lengths)), firsts) if len(run)]
-        return [part for run in runs for part in np.array_split(run, -(-len(run) // self.rows))]
+        return [batch for run in runs for batch in np.array_split(run, -(-len(run) // self.rows))]
 
-    def went_well(self, units: int, seconds: float) -> None:
-        """Take note of an encoded batch; after two full ones, double if the last doubling brought 5 % or more."""
+    def on_success(self, units: int, seconds: float) -> None:
+        """Count an encoded batch; after two full ones, double the size if the last doubling was 5 % faster or more."""
         if 2 * units <= self.units or self.units >= self.ceiling:
             return
         self._full_batches += 1
-        if self._full_batches < 3:  # the first of a size pays for warming up
+        if self._full_batches < 3:  # the first of a size includes warming up
             return
         rate = units / max(seconds, 1e-9)
         if rate < _WORTH_GROWING * self._best_rate:
@@ -159,14 +159,14 @@ class BatchBudget:
         self._best_rate, self._full_batches = rate, 0
         self.units = min(2 * self.units, self.ceiling)
 
-    def ran_out(self, units: int) -> None:
-        """Take note that a batch of `units` did not fit: never again more than half of that."""
+    def on_out_of_memory(self, units: int) -> None:
+        """Allow at most half of `units` from now on: a batch of that size did not fit."""
         self.units = self.ceiling = max(1, min(self.units, units // 2))
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What became of one batch.
+    """The result of one batch.
 
     Attributes:
         vectors_BD: float32 unit rows of the good inputs, in the order given.
@@ -182,10 +182,10 @@ class Encoded:
 def encode_safely(
     encoder: Encoder, prepared: Sequence[Prepared], units: Sequence[int] | npt.NDArray[np.int64], budget: BatchBudget
 ) -> Encoded:
-    """Encode a batch; find and name its bad inputs, and save the others.
+    """Encode the good inputs of a batch and return the reasons of the bad ones.
 
     A batch that fails is bisected until the bad input stands alone. A batch that does not fit into memory is halved,
-    and `budget` remembers. A row that is not finite, or all zeros, is bad.
+    and `budget` shrinks. A row that is not finite, or all zeros, is bad.
 
     Args:
         encoder: Any family.
@@ -194,8 +194,8 @@ def encode_safely(
         budget: Updated in place.
 
     Raises:
-        LakeError: The encoder itself cannot work, so no input is to blame.
-        torch.AcceleratorError: The GPU is in a state that only a new process leaves.
+        LakeError: The encoder itself cannot work; no input is the cause.
+        torch.AcceleratorError: The GPU has failed, and works again only in a new process.
     """
     parts: list[npt.NDArray[np.float32]] = []
     good: list[npt.NDArray[np.int64]] = []
@@ -204,7 +204,7 @@ def encode_safely(
     todo = [(0, len(prepared))] if len(prepared) else []
     while todo:
         start, stop = todo.pop()
-        result = _try(encoder, prepared[start:stop], int(cost[start:stop].max()) * (stop - start), budget)
+        result = _encode(encoder, prepared[start:stop], int(cost[start:stop].max()) * (stop - start), budget)
         if isinstance(result, BadSample):
             if stop - start == 1:
                 bad[start] = result
@@ -224,24 +224,24 @@ def encode_safely(
     return Encoded(vectors, np.concatenate([np.empty(0, np.int64), *good]), bad)
 
 
-def _try(
+def _encode(
     encoder: Encoder, prepared: Sequence[Prepared], units: int, budget: BatchBudget
 ) -> npt.NDArray[np.float32] | BadSample:
     try:
         began = time.perf_counter()
         vectors = encoder.encode(prepared)
-        budget.went_well(units, time.perf_counter() - began)
+        budget.on_success(units, time.perf_counter() - began)
         return vectors
     except (LakeError, torch.AcceleratorError):
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = BadSample("out_of_memory", _one_line(error))
-    except Exception as error:  # models raise whatever they do on a strange input
-        ran_out = any(sign in str(error) for sign in _OUT_OF_MEMORY)
-        failure = BadSample("out_of_memory" if ran_out else "encode_failed", _one_line(error))
-    # Past the except block the failed batch's tensors are free, so that the cache can be emptied.
+    except Exception as error:  # a model may raise anything on a strange input
+        is_out_of_memory = any(sign in str(error) for sign in _OUT_OF_MEMORY)
+        failure = BadSample("out_of_memory" if is_out_of_memory else "encode_failed", _one_line(error))
+    # Only after the except block are the failed batch's tensors free and the cache can be emptied.
     if failure.reason == "out_of_memory":
-        budget.ran_out(units)
+        budget.on_out_of_memory(units)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return failure

@@ -1,12 +1,9 @@
-"""What a run of `jobs embed` sets out to do: which shards, into which table and space, in which leases."""
+"""Plan a run of `jobs embed`: which shards go into which table and space, and in which leases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from pipelines.encoders import make_space, resolve
 from pipelines.shards import list_shards, read_blocks, shard_schema
@@ -16,18 +13,16 @@ from schemas.config import EmbedConfig
 from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
 from schemas.records import Lease, Shard
 
-_SHOWN = 10
-
 
 @dataclass(frozen=True)
 class EmbedPlan:
-    """What a run sets out to do.
+    """The work of a run.
 
     Attributes:
         shards: All shards that the config names.
         todo: Those that the table does not hold.
-        table: The table, or None if it is still to be made.
-        space: The space of its vectors; of a table still to be made, before any rotation is fitted.
+        table: The table, or None if it does not exist yet.
+        space: The space of its vectors; for a table that does not exist yet, without the rotation.
     """
 
     shards: tuple[Shard, ...]
@@ -41,7 +36,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
 
     Args:
         config: The job.
-        retry_rejects: Do also the shards that had rejects.
+        retry_rejects: Include the shards that had rejects.
         has_gpu: Whether the cluster has a GPU; decides the dtype of a new table.
 
     Raises:
@@ -83,7 +78,7 @@ def _check_modality(config: EmbedConfig) -> None:
 
 
 def plan_leases(shards: Sequence[Shard], lease_bytes: int) -> list[Lease]:
-    """Put neighbouring small shards together up to `lease_bytes`; a larger shard stands alone."""
+    """Group neighbouring small shards up to `lease_bytes`; a larger shard gets a lease of its own."""
     leases: list[list[Shard]] = []
     size = 0
     for shard in shards:
@@ -95,29 +90,11 @@ def plan_leases(shards: Sequence[Shard], lease_bytes: int) -> list[Lease]:
     return [Lease(tuple(group)) for group in leases]
 
 
-def print_plan(console: Console, config: EmbedConfig, plan: EmbedPlan) -> None:
-    """Say what would be done."""
-    sizes = sum(shard.size for shard in plan.todo)
-    rotation = " (before the rotation, which is fitted when the run starts)" if config.rotation.kind == "pca" else ""
-    grid = RichTable.grid(padding=(0, 2))
-    grid.add_row("table", plan.table.uri if plan.table else f"{config.table} (new)")
-    grid.add_row("space", f"{plan.space.fingerprint}{rotation if plan.table is None else ''}")
-    grid.add_row("encoder", f"{plan.space.encoder} {plan.space.revision}, {plan.space.dtype}")
-    grid.add_row("ladder", str(plan.space.ladder))
-    grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
-    grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {sizes:,} bytes")
-    console.print(grid, highlight=False, soft_wrap=True)
-    for shard in plan.todo[:_SHOWN]:
-        console.print(f"  {shard.uri}  {shard.size:,} bytes", highlight=False, soft_wrap=True)
-    if len(plan.todo) > _SHOWN:
-        console.print(f"  … and {len(plan.todo) - _SHOWN:,} more", highlight=False)
-
-
 def expected_samples(shards: Sequence[Shard], config: EmbedConfig) -> int:
-    """Count the samples of one middling shard and scale by bytes."""
+    """Estimate the samples of all shards: count those of the shard of median size, and scale by bytes."""
     if not shards:
         return 0
-    typical = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
-    blocks = read_blocks(typical, config.input, config.limits, config.storage)
+    median = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
+    blocks = read_blocks(median, config.input, config.limits, config.storage)
     counted: int = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
-    return round(counted * sum(shard.size for shard in shards) / max(1, typical.size))
+    return round(counted * sum(shard.size for shard in shards) / max(1, median.size))

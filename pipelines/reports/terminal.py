@@ -1,4 +1,4 @@
-"""Terminal output of evaluation, training and demo: tables of results, progress of steps and of training.
+"""Terminal output of jobs: plans, tables of results, spinners and bars of evaluation, training and demo.
 
 Owns what these jobs print. The screen of `jobs embed` is in `progress`.
 """
@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipelines.embedding.plan import EmbedPlan, expected_samples
 from pipelines.evaluation.results import (
     Results,
     by_system,
@@ -28,6 +29,17 @@ from pipelines.evaluation.results import (
     dims_of,
     metrics_of,
 )
+from pipelines.evaluation.rotated_recall import Rotated
+from pipelines.shortlist.agreement import Agreement
+from pipelines.shortlist.planning import lists_uri
+from pipelines.shortlist.run import prefix_dims
+from pipelines.tables.indexes import choose_index
+from pipelines.tables.prefixes import plan_prefixes
+from pipelines.tables.table import VectorTable
+from schemas.config import EmbedConfig, ShortlistConfig
+
+_MAX_SHARDS = 10
+_RANKS = (1, 10, 100, 1000)
 
 
 @contextmanager
@@ -70,3 +82,60 @@ def print_results(results: Results, console: Console) -> None:
         console.print(describe_searches(results.searches), highlight=False)
     for note in results.notes:
         console.print(f"[yellow]note:[/] {note}", highlight=False)
+
+
+def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> None:
+    """Print the shards, table and space of a run of `jobs embed`."""
+    size = sum(shard.size for shard in plan.todo)
+    rotation = " (before the rotation, which is fitted when the run starts)" if config.rotation.kind == "pca" else ""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("table", plan.table.uri if plan.table else f"{config.table} (new)")
+    grid.add_row("space", f"{plan.space.fingerprint}{rotation if plan.table is None else ''}")
+    grid.add_row("encoder", f"{plan.space.encoder} {plan.space.revision}, {plan.space.dtype}")
+    grid.add_row("ladder", str(plan.space.ladder))
+    grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
+    grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {size:,} bytes")
+    console.print(grid, highlight=False, soft_wrap=True)
+    for shard in plan.todo[:_MAX_SHARDS]:
+        console.print(f"  {shard.uri}  {shard.size:,} bytes", highlight=False, soft_wrap=True)
+    if len(plan.todo) > _MAX_SHARDS:
+        console.print(f"  … and {len(plan.todo) - _MAX_SHARDS:,} more", highlight=False)
+
+
+def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:
+    """Print the prefixes, indexes and lists of a run of `jobs shortlist`."""
+    table = VectorTable.open(config.table, storage=config.storage)
+    rows, dims, present = table.dataset.count_rows(), prefix_dims(table, config), set(table.prefix_dims)
+    lacking = plan_prefixes(table, [dim for dim in dims if dim in present])
+    console.print(f"{table.uri}: {rows:,} rows in {len(table.dataset.get_fragments())} fragments")
+    new = [str(dim) for dim in dims if dim not in present]
+    console.print(f"prefix columns to add: {', '.join(new) or 'none'}")
+    console.print(f"fragments that lack a prefix the table has: {len(lacking)}")
+    index = choose_index(rows, config.index)
+    for dim in dims:
+        console.print(f"index over {dim} dims: {'none' if index is None else f'{index[0]}, {index[1]} partitions'}")
+    if config.lists is not None:
+        console.print(f"lists: {lists_uri(config)}")
+
+
+def print_agreement(report: Agreement, console: Console) -> None:
+    """Print how far the shortlists of each dim overlap with those of the full width."""
+    ranks = [rank for rank in _RANKS if rank < report.k] + [report.k]
+    grid = Table(title=f"overlap with {report.dims[-1]} dims, {report.queries} queries, 95 % intervals")
+    grid.add_column("dims", justify="right")
+    for rank in ranks:
+        grid.add_column(f"@{rank}", justify="right")
+    for dim, mean_K, low_K, high_K in zip(report.dims, report.overlap_LK, report.low_LK, report.high_LK, strict=True):
+        cells = [f"{mean_K[r - 1]:.3f} [dim]{low_K[r - 1]:.3f}–{high_K[r - 1]:.3f}[/]" for r in ranks]
+        grid.add_row(str(dim), *cells)
+    console.print(grid)
+
+
+def print_rotated(rotated: Rotated, console: Console) -> None:
+    """Print the recall of each dim before and after a rotation."""
+    table = rotated.table
+    grid = Table("dims", "recall@10 before", "after", title=f"{table.uri}, version {table.dataset.version}")
+    for dim, before, after in zip(rotated.dims, rotated.before, rotated.after, strict=True):
+        grid.add_row(str(dim), f"{before:.3f}", f"{after:.3f}")
+    console.print(grid)
+    console.print(f"the ladder is now {table.space.ladder}; later `jobs embed` runs need --set rotation.kind=pca")

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.actors import ActorPool, ItemOutcome
-from cluster.session import Pool
+from cluster.actors import ActorPool
+from cluster.session import PoolSize
 from schemas.errors import ConfigError, RunError
+from schemas.work import Outcome, RetryPolicy
 from tests.support.actor_workers import (
     Counting,
     Crowded,
@@ -23,6 +24,7 @@ from tests.support.actor_workers import (
     Gated,
     Mortal,
     Named,
+    Placed,
     Refusing,
     Stillborn,
     StillbornOnce,
@@ -32,27 +34,22 @@ from tests.support.drivers import wait_until
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
-def pool_of(actors: int = 1, in_flight: int = 2, feeders: int = 0) -> Pool:
-    return Pool(actors, cpus=0.1, gpus=0, threads=1, in_flight=in_flight, feeders=feeders)
+def size_of(actors: int = 1, in_flight: int = 2, feeders: int = 0) -> PoolSize:
+    return PoolSize(actors, cpus=0.1, gpus=0, threads=1, in_flight=in_flight, feeders=feeders)
 
 
 def work(
-    make: Callable[[], Any], items: Iterable[int], pool: Pool, again: int = 0, **options: Any
-) -> list[ItemOutcome[int, int]]:
-    """Run items; push those whose actor died again, alone, `again` times in all."""
-    outcomes = []
-    with ActorPool[int, int](make, pool, **options) as actors:
-        for outcome in actors.run(items):
-            if outcome is None:
-                continue
-            outcomes.append(outcome)
-            if outcome.died and again:
-                again -= 1
-                actors.push(outcome.item, alone=True)
-    return outcomes
+    make: Callable[[], Any],
+    items: Iterable[int],
+    size: PoolSize,
+    retry: RetryPolicy[int] | None = None,
+    make_feeder: Callable[[], Any] | None = None,
+) -> list[Outcome[int, int]]:
+    with ActorPool[int, int](make, size, make_feeder) as actors:
+        return [outcome for outcome in actors.run(items, retry) if outcome is not None]
 
 
-def results(outcomes: Iterable[ItemOutcome[int, int]]) -> list[tuple[int, int]]:
+def results(outcomes: Iterable[Outcome[int, int]]) -> list[tuple[int, int]]:
     return sorted((outcome.item, outcome.result) for outcome in outcomes if outcome.result is not None)
 
 
@@ -61,16 +58,16 @@ def squares(items: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def test_every_item_is_done_once() -> None:
-    assert results(work(Counting, range(50), pool_of(actors=2))) == squares(range(50))
+    assert results(work(Counting, range(50), size_of(actors=2))) == squares(range(50))
 
 
 def test_no_items_is_no_work() -> None:
-    assert work(Counting, [], pool_of()) == []
+    assert work(Counting, [], size_of()) == []
 
 
 def test_all_actors_work_though_one_comes_later() -> None:
     processes = set()
-    with ActorPool[int, int](Named, pool_of(actors=2)) as actors:
+    with ActorPool[int, int](Named, size_of(actors=2)) as actors:
         for outcome in actors.run(range(200_000)):  # more than one actor could do before the other is there
             if outcome is not None:
                 processes.add(outcome.result)
@@ -81,53 +78,72 @@ def test_all_actors_work_though_one_comes_later() -> None:
 
 def test_so_many_items_are_at_work_at_once_and_no_more() -> None:
     for in_flight in (1, 3):
-        outcomes = work(partial(Crowded, in_flight), range(12), pool_of(in_flight=in_flight))
+        outcomes = work(partial(Crowded, in_flight), range(12), size_of(in_flight=in_flight))
         most = [outcome.result or 0 for outcome in outcomes]
         assert max(most) == in_flight
 
 
-def test_what_a_worker_raises_is_the_outcome_of_its_item_alone() -> None:
-    outcomes = work(Mortal, range(6), pool_of())
+def test_an_item_whose_worker_raises_is_tried_again_and_given_up() -> None:
+    errors: list[BaseException] = []
+    outcomes = work(Mortal, range(6), size_of(), RetryPolicy(max_tries=3, on_failure=errors.append))
     assert results(outcomes) == squares(range(1, 6))
     (failed,) = (outcome for outcome in outcomes if outcome.error is not None)
     assert failed.item == 0
     assert isinstance(failed.error, LookupError)
     assert not failed.died
+    assert [type(error) for error in errors] == [LookupError] * 3
 
 
-def test_an_item_that_kills_its_actor_harms_no_other() -> None:
-    items = [1, 2, -1, 3, 4, 5]
-    outcomes = work(Mortal, items, pool_of(), again=2)
-    assert results(outcomes) == squares([1, 2, 3, 4, 5])
-    deaths = [outcome for outcome in outcomes if outcome.died]
-    suspects = [outcome for outcome in deaths if outcome.was_alone]
-    assert {outcome.item for outcome in suspects} == {-1}  # nobody else is ever alone when an actor dies
-    assert len(suspects) >= 1
-    assert all(outcome.error is not None for outcome in deaths)
+def test_a_final_error_is_not_tried_again() -> None:
+    errors: list[BaseException] = []
+    retry = RetryPolicy[int](is_final=lambda error: isinstance(error, LookupError), on_failure=errors.append)
+    (failed,) = work(Mortal, [0], size_of(), retry)
+    assert isinstance(failed.error, LookupError)
+    assert len(errors) == 1
+
+
+def test_an_item_that_fails_is_split_and_its_good_part_done() -> None:
+    retry = RetryPolicy[int](split=lambda item: [0, 7] if item == -5 else ())
+    outcomes = work(Mortal, [1, -5, 2], size_of(), retry)
+    assert results(outcomes) == squares([1, 2, 7])
+    assert [outcome.item for outcome in outcomes if outcome.error is not None] == [0]
+
+
+def test_what_on_failure_raises_ends_the_run() -> None:
+    def refuse(error: BaseException) -> None:
+        raise RunError("no more") from error
+
+    with pytest.raises(RunError, match="no more"):
+        work(Mortal, [1, 0, 2], size_of(), RetryPolicy(on_failure=refuse))
+
+
+@pytest.mark.parametrize("max_tries", [1, 2])
+def test_an_item_that_kills_its_actor_harms_no_other(max_tries: int) -> None:
+    outcomes = work(Mortal, [1, 2, -1, 3, 4, 5], size_of(), RetryPolicy(max_tries))
+    assert results(outcomes) == squares([1, 2, 3, 4, 5])  # an item that died beside it is not blamed, not even once
+    (failed,) = (outcome for outcome in outcomes if outcome.error is not None)
+    assert (failed.item, failed.died) == (-1, True)
 
 
 def test_an_actor_killed_from_outside_is_started_again() -> None:
     killed: set[int] = set()
     done = set()
-    with ActorPool[int, int](Named, pool_of(actors=2)) as actors:
+    with ActorPool[int, int](Named, size_of(actors=2)) as actors:
         for outcome in actors.run(range(60)):
             if outcome is None:
                 continue
-            if outcome.died:
-                assert not outcome.was_alone or outcome.result is None
-                actors.push(outcome.item, alone=True)
-            elif outcome.result is not None:
-                done.add(outcome.item)
-                if len(killed) < 2 and outcome.result not in killed:
-                    os.kill(outcome.result, signal.SIGKILL)
-                    killed.add(outcome.result)
+            assert outcome.result is not None
+            done.add(outcome.item)
+            if len(killed) < 2 and outcome.result not in killed:
+                os.kill(outcome.result, signal.SIGKILL)
+                killed.add(outcome.result)
     assert done == set(range(60))
     assert len(killed) == 2
 
 
-def test_items_may_be_added_and_waiting_ones_dropped_while_it_runs(tmp_path: Path) -> None:
+def test_waiting_items_may_be_dropped_while_it_runs(tmp_path: Path) -> None:
     plan = [1, 2, 1000, 1001, *range(3, 50)]
-    with ActorPool[int, int](partial(Gated, tmp_path / "gate"), pool_of()) as actors:
+    with ActorPool[int, int](partial(Gated, tmp_path / "gate"), size_of()) as actors:
         done = []
         for outcome in actors.run(plan):
             if outcome is None or outcome.result is None:
@@ -135,15 +151,14 @@ def test_items_may_be_added_and_waiting_ones_dropped_while_it_runs(tmp_path: Pat
             done.append(outcome.item)
             if outcome.item == 2:
                 dropped = actors.drop_waiting()
-                actors.push(100)
                 (tmp_path / "gate").touch()
     assert dropped >= 46
-    assert sorted(done) == sorted([*plan[: len(plan) - dropped], 100])
+    assert sorted(done) == sorted(plan[: len(plan) - dropped])
 
 
 def test_it_yields_none_while_nothing_ends(tmp_path: Path) -> None:
     ticks = 0
-    with ActorPool[int, int](partial(Gated, tmp_path / "gate"), pool_of()) as actors:
+    with ActorPool[int, int](partial(Gated, tmp_path / "gate"), size_of()) as actors:
         for outcome in actors.run([1000], tick_s=0.05):
             ticks += outcome is None
             if ticks == 5:
@@ -152,12 +167,12 @@ def test_it_yields_none_while_nothing_ends(tmp_path: Path) -> None:
 
 def test_counters_add_up_over_actors_and_outlive_them() -> None:
     started_at = time.time()
-    with ActorPool[int, int](Mortal, pool_of(actors=2)) as actors:
+    with ActorPool[int, int](Mortal, size_of(actors=2)) as actors:
         assert actors.progress() == {}
         assert actors.up_at() is None
         assert results(outcome for outcome in actors.run(range(1, 21)) if outcome) == squares(range(1, 21))
         wait_until(lambda: actors.progress() == {"done": 20})
-        assert [outcome.item for outcome in actors.run([-1]) if outcome] == [-1]
+        assert [outcome.item for outcome in actors.run([-1], RetryPolicy(max_tries=1)) if outcome] == [-1]
         assert results(outcome for outcome in actors.run(range(1, 6)) if outcome) == squares(range(1, 6))
         wait_until(lambda: actors.progress() == {"done": 25})
         assert started_at <= (actors.up_at() or 0) <= time.time()
@@ -165,30 +180,37 @@ def test_counters_add_up_over_actors_and_outlive_them() -> None:
 
 def test_workers_that_cannot_be_made_end_the_run_with_their_reason() -> None:
     with pytest.raises(RunError, match=r"no actor can start; .*LookupError: no model here"):
-        work(Stillborn, [1, 2, 3], pool_of(actors=2))
+        work(Stillborn, [1, 2, 3], size_of(actors=2))
 
 
 def test_a_refusal_of_our_own_is_raised_as_it_is() -> None:
     with pytest.raises(ConfigError, match="not with this config"):
-        work(Refusing, [1], pool_of())
+        work(Refusing, [1], size_of())
 
 
 def test_a_worker_that_can_be_made_at_the_second_try_is(tmp_path: Path) -> None:
-    outcomes = work(partial(StillbornOnce, str(tmp_path / "mark")), range(5), pool_of())
+    outcomes = work(partial(StillbornOnce, str(tmp_path / "mark")), range(5), size_of())
     assert results(outcomes) == squares(range(5))
 
 
 def test_feeders_prepare_what_workers_run() -> None:
-    outcomes = work(Feeding, range(1, 9), pool_of(feeders=1), make_feeder=Feeding)
+    outcomes = work(Feeding, range(1, 9), size_of(feeders=1), make_feeder=Feeding)
     assert results(outcomes) == [(item, sum(range(item))) for item in range(1, 9)]
 
 
-def test_what_a_feeder_raises_is_the_outcome_and_its_death_a_death() -> None:
-    outcomes = work(Feeding, [3, 0, -1, 4], pool_of(feeders=1), again=3, make_feeder=Feeding)
+def test_an_error_of_a_feeder_fails_the_item_and_its_death_blames_no_other() -> None:
+    retry = RetryPolicy[int](max_tries=1)
+    outcomes = work(Feeding, [3, 0, -1, 4], size_of(feeders=1), retry, make_feeder=Feeding)
     assert results(outcomes) == [(3, 3), (4, 6)]
-    (refused,) = (outcome for outcome in outcomes if outcome.item == 0 and not outcome.died)
-    assert isinstance(refused.error, LookupError)
-    assert {outcome.item for outcome in outcomes if outcome.died and outcome.was_alone} == {-1}
+    failed = {outcome.item: outcome for outcome in outcomes if outcome.error is not None}
+    assert isinstance(failed[0].error, LookupError)
+    assert (failed.keys(), failed[-1].died) == ({0, -1}, True)
+
+
+def test_workers_are_in_the_folder_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (outcome,) = work(Placed, [1], size_of())
+    assert outcome.result == str(tmp_path)
 
 
 @pytest.fixture(autouse=True)

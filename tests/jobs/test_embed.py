@@ -15,11 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jobs.__main__ import main
-from jobs.embed import bound_by
 from pipelines.embedding.plan import expected_samples, make_plan
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
-from schemas.records import StageSeconds
 from tests.support.corpus import config_for, contents, differing, settings, texts, truth, write_config, write_shard
 from tests.support.embedded_lakes import Lake, embed, make_lake, runs_of
 from tests.support.printed import Printed
@@ -161,13 +159,6 @@ def test_a_dry_run_counts_what_the_table_holds(embedded: Lake, tmp_path: Path, p
     assert embed(config, "--dry-run") == 0
     assert "0 to do, 3 in the table" in printed()
     assert expected_samples([], config_for(embedded[0], tmp_path)) == 0
-
-
-def test_what_bounds_a_run_is_told_from_who_waits() -> None:
-    assert bound_by(StageSeconds(total=10, encode=9, encoder_waited=0.5, write=0.5)) == "encode"
-    assert bound_by(StageSeconds(total=10, encode=1, encoder_waited=1, write=8)) == "write"
-    assert bound_by(StageSeconds(total=10, encoder_waited=8, read=7, prepare=1)) == "read"
-    assert bound_by(StageSeconds(total=10, encoder_waited=8, read=1, prepare=7)) == "prepare"
 
 
 # --- bad samples ------------------------------------------------------------------------------------------------------

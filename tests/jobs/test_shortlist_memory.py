@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.actors import ActorPool
-from cluster.session import Pool
-from jobs.shortlist import Caller
+from cluster.session import PoolSize
 from pipelines.shortlist.lists import commit_lists, plan_lists, search_task
+from pipelines.shortlist.run import CallWorker
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
@@ -63,7 +63,7 @@ def test_a_2_gib_table_is_searched_within_512_mib(tmp_path):
     plan = plan_lists(config)
     assert plan is not None
     calls = [partial(search_task, plan.spec, plan.uri, plan.config, task) for task in plan.todo()]
-    with ActorPool(partial(Caller, 2), Pool(actors=1, cpus=1, gpus=0, threads=2, in_flight=1)) as actors:
+    with ActorPool(partial(CallWorker, 2), PoolSize(actors=1, cpus=1, gpus=0, threads=2, in_flight=1)) as actors:
         for outcome in filter(None, actors.run(calls)):
             if outcome.error is not None:
                 raise outcome.error

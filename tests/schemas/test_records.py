@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas import errors
 from schemas.errors import LakeError, ShardsFailed, nearest
-from schemas.records import Shard
+from schemas.records import Shard, StageSeconds
 
 SHARD = Shard("s3://b/x.tar", 10, "abc", "webdataset")
 
@@ -46,3 +46,15 @@ def test_failed_shards_are_counted_and_the_first_is_named() -> None:
 def test_the_nearest_word_is_offered_where_there_is_one() -> None:
     assert nearest("bacth", ["batch", "name"]) == "; did you mean 'batch'?"
     assert nearest("qqqq", ["batch", "name"]) == ""
+
+
+def test_seconds_of_leases_add_up_stage_by_stage() -> None:
+    both = StageSeconds(total=10, read=1) + StageSeconds(total=5, write=2)
+    assert both == StageSeconds(total=15, read=1, write=2)
+
+
+def test_a_run_is_bound_by_the_stage_that_others_wait_for() -> None:
+    assert StageSeconds(total=10, encode=9, encoder_waited=0.5, write=0.5).bound_by == "encode"
+    assert StageSeconds(total=10, encode=1, encoder_waited=1, write=8).bound_by == "write"
+    assert StageSeconds(total=10, encoder_waited=8, read=7, prepare=1).bound_by == "read"
+    assert StageSeconds(total=10, encoder_waited=8, read=1, prepare=7).bound_by == "prepare"

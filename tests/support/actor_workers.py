@@ -86,6 +86,13 @@ class Named(Counting):
         return os.getpid()
 
 
+class Placed(Counting):
+    """Returns its current directory."""
+
+    def run(self, item: int) -> str:  # type: ignore[override]
+        return str(Path.cwd())
+
+
 class Refusing(Counting):
     """Raises a ConfigError whenever it is made."""
 

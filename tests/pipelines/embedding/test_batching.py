@@ -134,16 +134,16 @@ def test_auto_grows_while_it_pays_and_stops_where_it_does_not() -> None:
     plan = BatchBudget(units=100, rows=64, ceiling=1_600)
     for rate in (10, 20, 20.1):
         for _ in range(3):
-            plan.went_well(plan.units, plan.units / rate)
+            plan.on_success(plan.units, plan.units / rate)
     assert plan.units == plan.ceiling == 400
-    plan.went_well(400, 1e-3)
+    plan.on_success(400, 1e-3)
     assert plan.units == 400
 
 
 def test_auto_learns_nothing_from_batches_that_are_half_empty() -> None:
     plan = BatchBudget(units=100, rows=64, ceiling=1_600)
     for _ in range(9):
-        plan.went_well(40, 1e-3)
+        plan.on_success(40, 1e-3)
     assert plan.units == 100
 
 

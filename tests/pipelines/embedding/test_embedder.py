@@ -13,36 +13,25 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipelines.embedding.embedder import Embedder, Feeder, RotationFitter
+from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.feeder import Feeder
 from pipelines.encoders import BadSample, Prepared, Raw, load_encoder, load_preparer
 from pipelines.shards import list_shards
-from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.errors import InputError, ShardUnreadable, TooManyRejects
-from schemas.records import Lease, LeaseResult
+from schemas.records import Lease
 from tests.support.corpus import config_for, contents, differing, empty_table, texts, truth, write_corpus, write_shard
-
-
-def lease_of(config: EmbedConfig) -> Lease:
-    return Lease(tuple(list_shards(config.shards)))
-
-
-def embed_all(config: EmbedConfig) -> tuple[VectorTable, LeaseResult]:
-    table = empty_table(config)
-    result = Embedder(config, threads=2).run(lease_of(config))
-    table.commit([result], "test")
-    return table, result
+from tests.support.embedding import embed_here, lease_of
 
 
 def test_a_lease_of_many_shards_gives_every_row_of_each(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "src", shards=5, rows=40)
     corpus[write_shard(tmp_path / "src" / "x.jsonl", {})] = {}
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
-    table, result = embed_all(config)
+    table, result = embed_here(config)
     assert differing(contents(table.uri), truth(corpus)) == []
     assert {count.shard.uri: (count.rows, count.rejects) for count in result.counts} == {
         uri: (len(samples), 0) for uri, samples in corpus.items()
@@ -69,7 +58,7 @@ def test_every_bad_sample_is_one_reject_and_its_neighbours_are_unharmed(tmp_path
     uri = write_shard(tmp_path / "src" / "a.jsonl", lines)
     with Path(uri).open("a") as file:
         file.write('{"id": "a-3", "text": "the same id again"}\n{"id": "torn\n')
-    table, result = embed_all(config_for(tmp_path / "src", tmp_path / "t.lance"))
+    table, result = embed_here(config_for(tmp_path / "src", tmp_path / "t.lance"))
     assert differing(contents(table.uri), truth({uri: good})) == []
     found = {(reject.position, reject.key, reject.reason) for reject in result.rejects}
     assert found == {
@@ -126,9 +115,9 @@ def test_what_hangs_raises_or_has_no_finite_vector_costs_only_itself(
     limits = {"sample_timeout_s": 1.0, "lease_bytes": 1}
     config = config_for(tmp_path / "src", tmp_path / "t.lance", limits=limits)
     odd_model = Odd(config)
-    monkeypatch.setattr("pipelines.embedding.embedder.load_preparer", lambda *args: odd_model)
+    monkeypatch.setattr("pipelines.embedding.feeder.load_preparer", lambda *args: odd_model)
     monkeypatch.setattr("pipelines.embedding.embedder.load_encoder", lambda *args: odd_model)
-    table, result = embed_all(config)
+    table, result = embed_here(config)
     odd_model.end.set()
     assert differing(contents(table.uri), truth({uri: good})) == []
     assert {reject.key: reject.reason for reject in result.rejects} == {
@@ -174,16 +163,6 @@ def test_an_unreadable_shard_is_named(tmp_path: Path) -> None:
         Embedder(config, threads=1).run(broken)
 
 
-def test_windows_are_bounded_by_bytes(tmp_path: Path) -> None:
-    write_shard(tmp_path / "src" / "a.jsonl", {f"a-{i}": "river " * 500 for i in range(2_000)})
-    config = config_for(tmp_path / "src", tmp_path / "t.lance", limits={"buffer_bytes": 1 << 20})
-    windows = list(Feeder(config, pa.schema([pa.field("n", pa.string())]), threads=1).feed(lease_of(config)))
-    assert sum(len(part) for window in windows for part in window.parts) == 2_000
-    assert len(windows) >= 2
-    one_call = 4096 * 500 * 4 * 2  # rows prepared at once, tokens of each with room to spare, bytes of a token
-    assert max(window.nbytes for window in windows) <= (1 << 20) // 4 + one_call
-
-
 def tar_of(path: Path, members: dict[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
@@ -212,7 +191,7 @@ def test_corrupt_images_are_rejected_and_the_others_embedded(tmp_path: Path) -> 
             "encoder": {"name": "efficientnet-lite0"},
         }
     )
-    table, result = embed_all(config)
+    table, result = embed_here(config)
     rows = table.refresh().dataset.to_table()
     assert rows["id"].to_pylist() == ["0", "1", "2", "3", "4", "5"]
     norms = np.linalg.norm(np.array(rows["vector"].to_pylist(), np.float32), axis=1)
@@ -221,19 +200,6 @@ def test_corrupt_images_are_rejected_and_the_others_embedded(tmp_path: Path) -> 
     best = table.refresh().search(members["3.png"], k=1)
     assert best["id"].to_pylist() == ["3"]
     assert best["score"][0].as_py() == pytest.approx(1, abs=1e-2)
-
-
-def test_a_rotation_is_fitted_on_samples_of_all_shards(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "src", shards=4, rows=100)
-    config = config_for(tmp_path / "src", tmp_path / "t.lance", rotation={"kind": "pca", "sample_rows": 200})
-    fitter = RotationFitter(config, threads=1)
-    rotation = fitter.run(list_shards(config.shards))
-    assert fitter.progress()["rows"] >= 200
-    matrix = rotation.matrix_DD
-    assert matrix @ matrix.T == pytest.approx(np.eye(256), abs=1e-4)
-    write_shard(tmp_path / "blank" / "a.jsonl", {"a-0": " "})
-    with pytest.raises(InputError, match=r"no sample of .* can be embedded"):
-        fitter.run(list_shards([f"{tmp_path}/blank/*"]))
 
 
 MEASURED = """

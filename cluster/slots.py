@@ -1,0 +1,203 @@
+"""One actor of a pool: how it starts, what it works on, and how it is lost.
+
+Owns the state of one actor as the driver sees it, and the code that runs inside the actor. Owns no decision about
+items: `actors.py` assigns and retries them.
+
+An actor starts in two steps. `is_alive` answers once Ray has found room for the process, which may take long; then
+`start` makes the worker. Items are assigned only after that, so that an actor that dies while it starts has none.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from cluster.session import PoolSize, enter_folder
+from schemas.errors import LakeError
+from schemas.work import FeedingWorker
+
+_MAX_PARTS_AHEAD = 2
+_MAX_FAILED_STARTS = 5
+_PAUSE_S = 1.0
+
+
+@dataclass
+class Task:
+    """An item on its way through the pool.
+
+    Attributes:
+        item: As it was given.
+        failures: How often it has failed so far.
+        is_alone: It runs in an actor with nothing else in flight, so if that actor dies, the item is to blame.
+    """
+
+    item: Any
+    failures: int = 0
+    is_alone: bool = False
+
+
+@dataclass
+class ActorSlot:
+    """The place of one actor in a pool. Ray starts an actor again in the same slot when it dies.
+
+    Attributes:
+        actor: Handle of the actor.
+        starting: The call of `is_alive` or `start` that is on its way, if any.
+        has_process: The process answers; the next call makes the worker.
+        is_up: The worker is ready.
+        is_lost: The actor cannot start and is not asked again.
+        failed_starts: How often in a row the worker could not be made.
+        tasks: Tasks in flight, by their calls.
+        counters: The worker's counters as last seen.
+    """
+
+    actor: Any
+    starting: Any = None
+    has_process: bool = False
+    is_up: bool = False
+    is_lost: bool = False
+    failed_starts: int = 0
+    tasks: dict[Any, Task] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    _next_poll_at: float = 0.0
+    _counters_call: Any = None
+
+    def has_room(self, in_flight: int) -> bool:
+        """Tell whether the actor can take another task beside those it has."""
+        return self.is_up and len(self.tasks) < in_flight and not any(task.is_alone for task in self.tasks.values())
+
+    def assign(self, task: Task, feeder: Any) -> None:
+        """Give the actor a task; `feeder` is the actor that prepares its item, or None."""
+        self.tasks[self.actor.run.remote(task.item, feeder)] = task
+
+    def poll_starting(self) -> None:
+        """Ask an actor that is not up for the next step of its start."""
+        if self.starting is None and not self.is_up and not self.is_lost and time.monotonic() >= self._next_poll_at:
+            self.starting = self.actor.start.remote() if self.has_process else self.actor.is_alive.remote()
+
+    def take_start(self) -> float | None:
+        """Take the answer to `poll_starting`.
+
+        Returns:
+            When the worker was made, in seconds since the epoch; None while it is not.
+
+        Raises:
+            LakeError: The worker refuses its config.
+            ActorLost: The actor cannot start; it is not asked again.
+        """
+        call, self.starting = self.starting, None
+        try:
+            answer = ray.get(call)
+        except RayError as error:
+            self.on_start_failed(error)
+            return None
+        if not self.has_process:
+            self.has_process = True
+            return None
+        self.is_up, self.failed_starts = True, 0
+        return float(answer)
+
+    def on_start_failed(self, error: RayError) -> None:
+        """Ask again after a pause; not when Ray has given the actor up, or its worker failed too often."""
+        self.failed_starts += self.has_process
+        self._next_poll_at = time.monotonic() + _PAUSE_S
+        cause = (isinstance(error, RayTaskError) and error.cause) or error
+        if isinstance(cause, LakeError):
+            raise cause from None
+        self.has_process = self.has_process and isinstance(error, RayTaskError)
+        is_gone = not isinstance(error, RayTaskError | ActorUnavailableError)
+        if is_gone or self.failed_starts >= _MAX_FAILED_STARTS:
+            self.is_lost = True
+            raise ActorLost(f"{type(cause).__name__}: {' '.join(str(cause).split())}") from error
+
+    def on_died(self) -> dict[str, int]:
+        """Wait for the actor that Ray starts in place of the dead one; return what the dead one had counted."""
+        if not self.is_up:
+            return {}
+        counted, self.counters, self._counters_call = self.counters, {}, None
+        self.is_up = self.has_process = False
+        return counted
+
+    def update_counters(self) -> None:
+        """Take the worker's counters if they have arrived, and ask for the next; never waits."""
+        if self._counters_call is not None and ray.wait([self._counters_call], timeout=0)[0]:
+            with suppress(RayError):
+                self.counters = ray.get(self._counters_call)
+            self._counters_call = None
+        if self._counters_call is None and self.is_up:
+            self._counters_call = self.actor.progress.remote()
+
+
+class ActorLost(Exception):
+    """An actor cannot start."""
+
+
+def start_slots(make_worker: Callable[[], Any], size: PoolSize) -> list[ActorSlot]:
+    """Start the actors of a pool, spread over the machines."""
+    options: dict[str, Any] = {
+        "num_cpus": size.cpus,
+        "num_gpus": size.gpus,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": size.in_flight,
+        "concurrency_groups": {"watch": 1},
+        "scheduling_strategy": "SPREAD",
+    }
+    actor_class = ray.remote(**options)(_WorkerActor)
+    return [ActorSlot(actor_class.remote(make_worker, str(Path.cwd()))) for _ in range(size.actors)]
+
+
+def start_feeders(make_feeder: Callable[[], FeedingWorker[Any]], size: PoolSize) -> list[Any]:
+    """Start the feeder actors of a pool, one CPU each."""
+    options: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": size.in_flight}
+    actor_class = ray.remote(**options)(_FeederActor)
+    return [actor_class.remote(make_feeder, str(Path.cwd())) for _ in range(size.feeders)]
+
+
+class _WorkerActor:
+    def __init__(self, make_worker: Callable[[], Any], folder: str) -> None:
+        enter_folder(folder)
+        self._make_worker = make_worker
+        self._lock = threading.Lock()
+        self._worker: Any = None
+        self._made_at = 0.0
+
+    def is_alive(self) -> bool:
+        return True
+
+    def start(self) -> float:
+        with self._lock:
+            if self._worker is None:
+                self._worker = self._make_worker()
+                self._made_at = time.time()
+        return self._made_at
+
+    def run(self, item: Any, feeder: Any) -> Any:
+        if feeder is None:
+            return self._worker.run(item)
+        stream = feeder.feed.options(num_returns="streaming", _generator_backpressure_num_objects=_MAX_PARTS_AHEAD)
+        parts = stream.remote(item)
+        return self._worker.run(item, (ray.get(part) for part in parts))
+
+    @ray.method(concurrency_group="watch")
+    def progress(self) -> dict[str, int]:
+        counters: dict[str, int] = self._worker.progress()
+        return counters
+
+
+class _FeederActor:
+    def __init__(self, make_feeder: Callable[[], FeedingWorker[Any]], folder: str) -> None:
+        enter_folder(folder)
+        self._feeder = make_feeder()
+
+    def feed(self, item: Any) -> Iterator[Any]:
+        for part in self._feeder.feed(item):  # noqa: UP028 - Ray sends into this generator, iterators take nothing
+            yield part

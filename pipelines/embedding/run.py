@@ -1,0 +1,251 @@
+"""One run of `jobs embed`: leases go to a pool of actors, finished leases to the committer, failures to the summary.
+
+Owns what happens with the outcome of a lease, which errors end the run, and the run's entry in the journal. Owns no
+actor: the pool is passed in (`schemas/work.py` says what it must offer).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from pipelines.embedding.committer import Committer
+from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
+from pipelines.shards import shard_schema
+from pipelines.storage.addresses import absolute
+from pipelines.tables.rotations import save_rotation
+from pipelines.tables.runs import RunRecord
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.rotation import Rotation
+from schemas.config import EmbedConfig
+from schemas.errors import FieldNotFound, RunError, ShardsDamaged, ShardsFailed, TableExists, TooManyRejects
+from schemas.records import EmbedProgress, EmbedSummary, Lease, LeaseResult, Shard, StageSeconds
+from schemas.work import Outcome, RetryPolicy, WorkPool
+
+_MAX_REFUSALS_IN_A_ROW = 16
+_BUSY_OVER_S = 2.0
+_UNITS = {"text": "tokens", "image": "images", "vector": "vectors"}
+
+
+class Display(Protocol):
+    """Shows a person how a run goes."""
+
+    def say(self, text: str) -> None:
+        """Print a message once."""
+        ...
+
+    def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
+        """Show how far the run is; called many times a second."""
+        ...
+
+
+class EmbedRun:
+    """One run through the leases of a plan.
+
+    Attributes:
+        summary: What the run has done so far; complete when `run` has ended, however it ended.
+    """
+
+    def __init__(
+        self,
+        config: EmbedConfig,
+        plan: EmbedPlan,
+        table: VectorTable,
+        record: RunRecord,
+        display: Display,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Start with nothing embedded.
+
+        Args:
+            config: The job.
+            plan: Which shards to embed.
+            table: The table that gets the rows.
+            record: The run's entry in the journal; `run` completes it.
+            display: Told how the run goes.
+            replace: Embed also shards that are in the table, in place of their rows.
+        """
+        self.summary = EmbedSummary(shards_todo=len(plan.todo), shards_done=len(plan.shards) - len(plan.todo))
+        self._config, self._todo, self._record, self._display = config, plan.todo, record, display
+        self._committer = Committer(table, config, record.run, replace=replace)
+        self._stages = StageSeconds()
+        self._embedded = 0
+        self._failed: dict[str, str] = {}
+        self._refusals_in_a_row = 0
+        self._meter = BusyMeter(time.monotonic())
+
+    def run(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
+        """Embed and commit all leases, and write the outcome into the journal.
+
+        Args:
+            pool: Actors that each hold an `Embedder`.
+            should_stop: Asked often; once it says so, the leases in flight finish and are committed, and no others.
+            began: When the job began, in seconds since the epoch.
+
+        Raises:
+            ShardsFailed: Some shards could not be embedded; all others are committed.
+            ShardsDamaged: Only a part of some shards could be read; that part is committed.
+            TooManyRejects: The rejects pass the limit; what was committed before stays.
+            RunError: The table's store refuses fragments or commits.
+        """
+        try:
+            self._embed(pool, should_stop, began)
+            self._check_complete()
+        except BaseException as error:
+            self._record.end(_state_after(error), self._final_summary() | {"error": str(error)})
+            raise
+        self._record.end("stopped" if self.summary.is_stopped else "complete", self._final_summary())
+
+    def _embed(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
+        lease_bytes, max_tries = self._config.limits.lease_bytes, self._config.limits.max_tries
+        retry = RetryPolicy[Lease](max_tries, _split, _is_final, self._on_failure)
+        leases = plan_leases(self._todo, lease_bytes)
+        while leases:
+            for outcome in pool.run(leases, retry):
+                if outcome is not None:
+                    self._on_outcome(outcome)
+                self._committer.poll()
+                self._record.beat()
+                if should_stop() and not self.summary.is_stopped:
+                    self._stop(pool)
+                self._display.show(self._progress(pool))
+            redo = self._committer.flush()
+            leases = [] if self.summary.is_stopped else plan_leases(redo, lease_bytes)
+        self._display.show(self._progress(pool), is_last=True)
+        ended = time.time()
+        self.summary.start_s = (pool.up_at() or ended) - began
+        self.summary.seconds = ended - began - self.summary.start_s
+
+    def _on_outcome(self, outcome: Outcome[Lease, LeaseResult]) -> None:
+        """Pass a finished lease to the committer; note the shard of one that was given up."""
+        result = outcome.result
+        if result is not None:
+            self._refusals_in_a_row = 0
+            self._embedded += len(result.counts)
+            self.summary.units += result.units
+            self._stages += result.seconds
+            self._committer.add(result)
+            return
+        (shard,) = outcome.item.shards
+        reason = f"{type(outcome.error).__name__}: {outcome.error}"
+        self._failed[shard.uri] = reason
+        self._display.say(f"given up {shard.uri}: {reason}")
+
+    def _on_failure(self, error: BaseException) -> None:
+        """End the run on an error that concerns all leases."""
+        if isinstance(error, TooManyRejects):
+            raise error
+        # A store or a disk that refuses does so for every shard; any other error concerns one shard.
+        self._refusals_in_a_row += isinstance(error, OSError)
+        if self._refusals_in_a_row > _MAX_REFUSALS_IN_A_ROW:
+            raise RunError(
+                f"{self._refusals_in_a_row} leases in a row could not be written, so the run stops; the last: {error}; "
+                "fix the cause and run the same command again: it resumes"
+            ) from error
+
+    def _stop(self, pool: WorkPool[Lease, LeaseResult]) -> None:
+        self.summary.is_stopped = True
+        waiting = pool.drop_waiting()
+        self._display.say(f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now")
+
+    def _check_complete(self) -> None:
+        if self._failed:
+            raise ShardsFailed(self._failed, len(self._todo))
+        if damaged := [shard.uri for shard in self._todo if shard.id in self._committer.damaged]:
+            raise ShardsDamaged(
+                f"{len(damaged)} of {len(self._todo)} shards are damaged, for example {damaged[0]}; what could be read "
+                f"of them is in the table, `python -m jobs rejects {self._config.table}` names the rest; a repaired "
+                "shard replaces its rows at the next run"
+            )
+
+    def _final_summary(self) -> dict[str, Any]:
+        committer, summary = self._committer, self.summary
+        summary.shards, summary.rows, summary.rejects = committer.shards, committer.rows, committer.rejects
+        summary.commits, summary.commit_s = committer.commits, committer.commit_s
+        summary.stages, summary.bound_by = self._stages, self._stages.bound_by
+        return asdict(summary)
+
+    def _progress(self, pool: WorkPool[Lease, LeaseResult]) -> EmbedProgress:
+        counters = pool.progress()
+        busy_s = counters.get("busy_ms", 0) / 1000 / pool.actors
+        bound_by = "encode" if counters.get("rows") else "start"
+        return EmbedProgress(
+            shards=self._embedded,
+            shards_total=len(self._todo),
+            landed=self._committer.shards,
+            rows=counters.get("rows", 0),
+            units=counters.get("units", 0),
+            unit=_UNITS[self._config.input.modality],
+            rejects=counters.get("rejects", 0),
+            failed=len(self._failed),
+            encoder_busy=self._meter.share(busy_s, time.monotonic()),
+            bound_by=self._stages.bound_by if self._embedded else bound_by,
+        )
+
+
+class BusyMeter:
+    """Measures the share of the last seconds in which the encoders worked."""
+
+    def __init__(self, now_s: float) -> None:
+        """Start at zero."""
+        self._at_s, self._busy_s, self._share = now_s, 0.0, 0.0
+
+    def share(self, busy_s: float, now_s: float) -> float:
+        """Return the share over the last two seconds or more.
+
+        Args:
+            busy_s: Seconds in which the encoders worked since the start, averaged over the actors.
+            now_s: Time of a clock that never goes back.
+        """
+        passed_s = now_s - self._at_s
+        if passed_s >= _BUSY_OVER_S:
+            self._share = max(0.0, min(1.0, (busy_s - self._busy_s) / passed_s))
+            self._at_s, self._busy_s = now_s, busy_s
+        return self._share
+
+
+def create_table(
+    config: EmbedConfig, plan: EmbedPlan, fit: Callable[[tuple[Shard, ...]], Rotation], display: Display
+) -> VectorTable:
+    """Create the table of a plan, and before it the rotation of its space.
+
+    Where another run creates the table first, that one is opened.
+
+    Args:
+        config: The job.
+        plan: Made by `make_plan`; its `table` is None.
+        fit: Fits the rotation on samples of shards; called only where the config asks for a rotation.
+        display: Told that a rotation is fitted.
+    """
+    space = plan.space
+    if config.rotation.kind == "pca":
+        display.say(f"fitting a rotation on {config.rotation.sample_rows:,} samples")
+        rotation = fit(plan.shards)
+        save_rotation(rotation, absolute(config.table), config.storage)
+        space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
+    try:
+        kept = shard_schema(plan.shards[0], config.input, config.storage)
+        return VectorTable.create(config.table, space, kept, config.storage)
+    except TableExists:
+        table = make_plan(config).table
+        if table is None:
+            raise
+        return table
+
+
+def _split(lease: Lease) -> Sequence[Lease]:
+    """Split a lease of several shards, so that one that fails costs no other."""
+    return [Lease((shard,)) for shard in lease.shards] if len(lease.shards) > 1 else ()
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, FieldNotFound)
+
+
+def _state_after(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return "incomplete" if isinstance(error, RunError) else "failed"
