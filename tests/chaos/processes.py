@@ -43,7 +43,7 @@ def command(pid: int) -> str:
 
 def actors_below(pid: int) -> list[int]:
     """Return the actor processes among the descendants of a process."""
-    return [child for child in descendants(pid) if command(child).startswith("ray::_Actor")]
+    return [child for child in descendants(pid) if command(child).startswith("ray::_WorkerActor")]
 
 
 def raylets_below(pid: int) -> list[int]:

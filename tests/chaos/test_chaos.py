@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.actors import ActorPool
-from cluster.session import Pool
+from cluster.session import PoolSize
 from tests.chaos.__main__ import plan, summary
 from tests.chaos.faults import FAULTS, SHARES
 from tests.chaos.processes import actors_below
@@ -34,7 +34,7 @@ def test_the_table_is_exact_after_every_fault(shared: SharedCluster, fault: str)
 
 
 def test_the_processes_of_actors_are_found(local_ray: None) -> None:
-    with ActorPool[int, int](Named, Pool(1, cpus=0.1, gpus=0, threads=1, in_flight=1)) as actors:
+    with ActorPool[int, int](Named, PoolSize(1, cpus=0.1, gpus=0, threads=1, in_flight=1)) as actors:
         (process,) = (outcome.result for outcome in actors.run([1]) if outcome is not None)
         assert process in actors_below(os.getpid())
 
