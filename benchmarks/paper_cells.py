@@ -25,7 +25,8 @@ from benchmarks.train import parse as training_options
 from pipelines.storage.atomic_files import atomic_path
 from pipelines.storage.device import pick_device
 from pipelines.training.data import Arrays, shift_and_flip
-from pipelines.training.loop import dtype_of, fit
+from pipelines.training.loop import fit
+from pipelines.training.optimiser import pick_dtype
 from pipelines.training.tasks import ImageClassifier, features
 from schemas.config.training import LossConfig, ModelConfig, OptimiserConfig, Recipe, RunConfig
 
@@ -202,7 +203,7 @@ def _train(cell: Cell) -> dict[str, npt.NDArray[np.generic]]:
     seconds = time.perf_counter() - began
     test, _ = fashion_mnist("t10k")
     device = pick_device(cell.run.device, "run.device")
-    dtype = dtype_of(cell.run, device)
+    dtype = pick_dtype(cell.run, device)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         train_ND, test_QD = features(model, pixels.numpy()), features(model, test)
     with torch.inference_mode():

@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.storage.device import pick_device
-from pipelines.training.loop import dtype_of
-from pipelines.training.schedule import make_optimiser
+from pipelines.training.optimiser import make_optimiser, pick_dtype
 from pipelines.training.tasks import ImageClassifier
 from schemas.config.training import LossConfig, ModelConfig, OptimiserConfig, RunConfig
 
@@ -55,7 +54,7 @@ class Stepper:
         torch.manual_seed(0)
         run = RunConfig(precision=args.precision)
         self._device = pick_device(run.device, "run.device")
-        self._dtype = dtype_of(run, self._device)
+        self._dtype = pick_dtype(run, self._device)
         dims = tuple(args.dims[-1:] if kind == "FF" else args.dims)
         model = ModelConfig(image=args.backbone, pixels=args.pixels, channels=args.channels)
         self._task = ImageClassifier(model, LossConfig(dims=dims, tied=kind == "MRL-E"), args.classes).to(self._device)

@@ -31,8 +31,8 @@ from pipelines.reports.demo import build_report
 from pipelines.reports.page import write_report
 from pipelines.shortlist import add_prefixes, index_prefix
 from pipelines.tables.table import VectorTable
-from pipelines.training.project import project
-from pipelines.training.train_head import Trained, read_trained, train_head
+from pipelines.training.apply_head import apply_head
+from pipelines.training.train_head import TrainedHead, read_trained, train_head
 from schemas.config import DemoConfig, EmbedConfig, load_config
 from schemas.config.training import TrainConfig
 from schemas.errors import RunError
@@ -114,7 +114,7 @@ def _embed(folder: Path, console: Console) -> int:
     return rows
 
 
-def _train(folder: Path, console: Console) -> tuple[Trained, bool]:
+def _train(folder: Path, console: Console) -> tuple[TrainedHead, bool]:
     """Train the head that brings words and pictures into one space, and bring the pictures there.
 
     Returns:
@@ -133,7 +133,7 @@ def _train(folder: Path, console: Console) -> tuple[Trained, bool]:
             f"     {time.monotonic() - began:.1f} s; {trained.measure} of {trained.held_out} held out: {by_dim}"
         )
     pictures = str(folder / f"{PICTURES}.lance")
-    rows = project(VectorTable.open(str(folder / "emoji.lance")), trained.path, pictures)
+    rows = apply_head(VectorTable.open(str(folder / "emoji.lance")), trained.path, pictures)
     console.print(f"     {PICTURES}: {f'{rows:,} rows' if rows else 'all there'}")
     return trained, is_new or rows > 0
 

@@ -1,7 +1,7 @@
 """Models trained here, as they are stored: `head.json`, `model.json`, and the checkpoint of a run.
 
 Owns what the files hold besides weights. The weights and the folders around them are in
-`pipelines.encoders.checkpoints` and `pipelines.training.checkpoint`.
+`pipelines.encoders.checkpoints` and `pipelines.training.checkpoints`.
 """
 
 from __future__ import annotations

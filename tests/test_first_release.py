@@ -24,9 +24,9 @@ from pipelines.shortlist.agreement import agreement
 from pipelines.shortlist.lists import read_lists
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
-from pipelines.training.checkpoint import load_checkpoint
+from pipelines.training.checkpoints import load_checkpoint
 from pipelines.training.samples import survey
-from pipelines.training.train_whole import train_whole
+from pipelines.training.train_model import train_model
 from schemas.checkpoints import HeadFile, ModelFile
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrainConfig
 from schemas.metrics import MetricsFile
@@ -153,7 +153,7 @@ def test_a_finished_training_run_trains_nothing_more(release: Path, monkeypatch:
     offer("owls.jsonl", (release / "shards" / "owls.jsonl").read_text())
     config = TrainConfig.model_validate_json(Path("model/config.json").read_bytes())
     before = Path("model/checkpoint.pt").read_bytes()
-    train_whole(config, survey(config), lambda progress: False)
+    train_model(config, survey(config), lambda progress: False)
     assert Path("model/checkpoint.pt").read_bytes() == before
     state = load_checkpoint(Path("model"))
     assert state is not None

@@ -23,7 +23,7 @@ from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Part, R
 from pipelines.reports.plots import Curve, Plot
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
-from pipelines.training.train_head import Trained
+from pipelines.training.train_head import TrainedHead
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.plans import CardRow, Plan, RecallCard
@@ -51,7 +51,9 @@ class _Ingest:
         return cls(sum(run["rows"] for run in runs), sum(run["seconds"] + run["start_s"] for run in runs))
 
 
-def build_report(tables: Mapping[str, VectorTable], funnel: Funnel, asked: Sequence[str], trained: Trained) -> Report:
+def build_report(
+    tables: Mapping[str, VectorTable], funnel: Funnel, asked: Sequence[str], trained: TrainedHead
+) -> Report:
     """Measure the demo's tables, ask them the demo's questions, and compose the page.
 
     Args:
@@ -256,7 +258,7 @@ def _pictures(table: VectorTable) -> Section:
     return Section("Ask with a picture", text, galleries)
 
 
-def _words_for_pictures(table: VectorTable, trained: Trained) -> Section:
+def _words_for_pictures(table: VectorTable, trained: TrainedHead) -> Section:
     """Ask the joint space for pictures in words that are no emoji's name, and say how good it is on those held out."""
     columns = ["name", "category", "png"]
     dims = [dim for dim in _WORDS_DIMS if dim in table.space.ladder.dims]

@@ -1,6 +1,6 @@
-"""Batches: what comes when is a function of seed, epoch and step alone, so that a run goes on exactly where it stopped.
+"""Batches in memory, and augmentations: a function of seed, epoch and step, so that a run resumes exactly.
 
-Owns order and randomness; the arrays here are in memory, shards and folders are in `pipelines.training.sources`.
+Owns order, randomness and the `Data` protocol. Batches of shards and folders are in `pipelines.training.batches`.
 
 Shapes: N rows in all, B rows of a step (of all workers), H, W, C of pixels, L tokens.
 """
@@ -15,29 +15,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.training.ranks import rank, world_size
+from pipelines.training.process_group import worker_rank, world_size
 from pipelines.training.tasks import IGNORED
 
 Batch = tuple[Tensor, ...]
 
 
 class Data(Protocol):
-    """What the loop reads."""
+    """Training data or a validation split, as the loop reads it."""
 
     def steps(self, batch: int) -> int:
         """Return the steps of an epoch, at `batch` samples each over all workers."""
         ...
 
     def batches(self, epoch: int, first_step: int, batch: int) -> Iterator[Batch]:
-        """Yield this worker's part of each step's batch, from a step of an epoch on."""
+        """Yield this worker's part of each step's batch, from a step of an epoch to its end."""
         ...
 
 
 class Draws:
-    """Random numbers for the rows of a step that are this worker's; the same however many workers share it."""
+    """Random numbers for this worker's rows of a step; the same however many workers share the step."""
 
     def __init__(self, rows: int, own: slice, *key: int) -> None:
-        """Seed by the key: seed, epoch, step."""
+        """Draw numbers for all rows of a step and return those of `own`.
+
+        Args:
+            rows: Rows of the step, of all workers.
+            own: This worker's rows.
+            key: Numbers to seed with: seed, epoch, step.
+        """
         self._rows, self._own = rows, own
         self._generator = torch.Generator().manual_seed(mix(*key))
 
@@ -54,7 +60,7 @@ Augment = Callable[[Batch, Draws], Batch]
 
 
 class Arrays:
-    """Samples that fit into memory: tensors of N rows each, in step with each other.
+    """Samples in memory: tensors of N rows each, of which row n belongs together.
 
     Example:
         >>> Arrays((images, labels), seed=0)  # doctest: +SKIP
@@ -64,17 +70,17 @@ class Arrays:
         """Keep the tensors.
 
         Args:
-            tensors: What a batch holds, N rows each.
-            seed: Of order and augmentation.
-            augment: Changes a batch on its way.
-            shuffle: Draw a new order each epoch and leave out the few rows that do not fill a step; else all rows come,
-                in order.
+            tensors: Columns of a batch, N rows each.
+            seed: Seed of order and augmentation.
+            augment: Augmentation of each batch.
+            shuffle: Draw a new order each epoch and leave out the last rows that do not fill a step. Without it, all
+                rows come in order.
         """
         self._tensors, self._seed, self._augment, self._shuffle = tensors, seed, augment, shuffle
         self.rows = len(tensors[0])
 
     def steps(self, batch: int) -> int:
-        """Return the steps of an epoch; rows fewer than a batch make one step."""
+        """Return the steps of an epoch; fewer rows than a batch make one step."""
         return max(1, self.rows // batch) if self._shuffle else -(-self.rows // batch)
 
     def batches(self, epoch: int, first_step: int, batch: int) -> Iterator[Batch]:
@@ -94,21 +100,21 @@ class Arrays:
 
 
 def own_share(rows: int, *, evenly: bool) -> slice:
-    """Return which rows of a step are this worker's; `evenly` gives every worker as many, and drops what is left."""
-    world, place = world_size(), rank()
+    """Return the rows of a step that are this worker's; `evenly` gives every worker as many and drops the rest."""
+    world, place = world_size(), worker_rank()
     if evenly:
         return slice(place * (rows // world), (place + 1) * (rows // world))
     return slice(place * rows // world, (place + 1) * rows // world)
 
 
 def mix(*key: int) -> int:
-    """Return 63 bits that depend on every number of a key."""
+    """Hash a key of numbers to 63 bits."""
     digest = hashlib.blake2b(",".join(map(str, key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def shift_and_flip(padding: int = 2, *, flip: bool = True) -> Augment:
-    """Return an augmentation of small pictures (B, H, W, C) uint8: moved by up to `padding` pixels, and mirrored."""
+    """Return an augmentation of small images (B, H, W, C) uint8: shift by up to `padding` pixels, and mirror half."""
 
     def augment(batch: Batch, draws: Draws) -> Batch:
         pixels_BHWC, *others = batch
@@ -125,15 +131,15 @@ def shift_and_flip(padding: int = 2, *, flip: bool = True) -> Augment:
 
 
 def mask_tokens(mask_id: int, vocabulary: int, special: int, share: float = 0.15) -> Augment:
-    """Return an augmentation of (ids, mask) that hides tokens, and adds what they were: (ids, mask, targets).
+    """Return an augmentation that masks tokens: (ids, mask) becomes (ids, mask, targets).
 
-    Of the tokens chosen, eight tenths become the mask, one tenth another token, one tenth stay.
+    Of the chosen tokens 80 % become the mask token, 10 % a random token, and 10 % stay.
 
     Args:
-        mask_id: Id of the mask.
+        mask_id: Id of the mask token.
         vocabulary: Number of tokens.
-        special: Ids below this are never chosen nor put in.
-        share: Of the tokens that are chosen.
+        special: Ids below this one are special tokens, which are neither chosen nor drawn.
+        share: Share of the tokens that is chosen.
 
     Source: Devlin et al. 2019 (arXiv 1810.04805), section 3.1.
     """
@@ -150,7 +156,7 @@ def mask_tokens(mask_id: int, vocabulary: int, special: int, share: float = 0.15
 
 
 def add_noise(length: float) -> Augment:
-    """Return an augmentation of unit vectors, (B, D) float: a random one of some length is added to each."""
+    """Return an augmentation of unit vectors (B, D): add a random vector of about this length to each."""
 
     def augment(batch: Batch, draws: Draws) -> Batch:
         return tuple(

@@ -1,4 +1,4 @@
-"""Nested losses: one base loss at every dim of a ladder, weighed and summed.
+"""Nested losses: one base loss at every dim of a ladder, weighted and summed.
 
 The outputs of all dims come from running partial sums: one block of columns after another is multiplied and added on,
 so that all dims together cost one product at full width, forward and backward.
@@ -18,22 +18,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.training.ranks import gather_rows, rank, total_over_ranks, world_size
+from pipelines.training.process_group import gather_rows, sum_over_workers, worker_rank, world_size
 from pipelines.vectors.matryoshka import prefix, split
 
 Base = Callable[..., Tensor]
-"""A loss at one dim: its output, then the targets, to a scalar."""
+"""A loss at one dim: takes the output, then the targets; returns a scalar."""
 
 _LARGEST_SCALE = 100.0
 
 
 @dataclass(frozen=True)
 class Losses:
-    """A nested loss, taken apart.
+    """A nested loss and its parts.
 
     Attributes:
-        total: Scalar to minimise: the weighed sum over dims.
-        by_dim: (G,) base losses, unweighed and detached.
+        total: Scalar to minimise: the weighted sum over dims.
+        by_dim: (G,) base losses, unweighted and detached.
     """
 
     total: Tensor
@@ -41,7 +41,7 @@ class Losses:
 
 
 class Nested(nn.Module):
-    """Any base loss, at every dim: Σ_m c_m · base(output_m, targets).
+    """Any base loss at every dim: Σ_m c_m · base(output_m, targets).
 
     Example:
         >>> nested = Nested((8, 16), functional.mse_loss)
@@ -76,13 +76,13 @@ class Nested(nn.Module):
 
 
 class LinearHeads(nn.Module):
-    """Logits at every dim: a linear head for each (MRL), or one head of which each dim takes the first columns (MRL-E).
+    """Logits at every dim: a linear head for each (MRL), or one head whose first columns serve each dim (MRL-E).
 
     Separate heads cost Σ m · C multiplications, less than two full heads when the dims double; the tied one costs one.
     """
 
     def __init__(self, dims: Sequence[int], classes: int, *, tied: bool = False) -> None:
-        """Make the heads with torch's own initial weights."""
+        """Make the heads with the default initial weights of torch."""
         super().__init__()
         self.dims = tuple(dims)
         self.heads = nn.ModuleList(nn.Linear(dim, classes) for dim in ([self.dims[-1]] if tied else self.dims))
@@ -134,8 +134,8 @@ class ClassLoss(nn.Module):
 class PairLoss(nn.Module):
     """InfoNCE of pairs, both sides nested: each side's prefix is normalised by itself, the temperature is learnt.
 
-    Over several workers each row is told from the rows of all of them, and gradients flow to all of them: what the
-    workers' means average to is the loss, and the gradient, of the whole batch.
+    Over several workers, each row is contrasted with the rows of all workers, and gradients flow to all of them. The
+    mean over workers is the loss, and the gradient, of the whole batch.
 
     Source: Jia et al. 2021 (arXiv 2102.05918), equations 1 and 2, nested as in Kusupati et al. 2022, section 4.
     """
@@ -143,13 +143,13 @@ class PairLoss(nn.Module):
     def __init__(
         self, dims: Sequence[int], *, weights: Sequence[float] | None = None, temperature: float = 0.07
     ) -> None:
-        """Start at a temperature; it never falls below 0.01."""
+        """Start at a temperature; while it is learnt it never falls below 0.01."""
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(1.0 / temperature).log())
         self.nested = Nested(dims, _of_pairs, weights)
 
     def forward(self, left_BD: Tensor, right_BD: Tensor) -> Losses:
-        """Return the loss of B pairs; row b of the one side belongs to row b of the other."""
+        """Return the loss of B pairs; row b of one side belongs to row b of the other."""
         dims, rows = self.nested.dims, len(left_BD)
         scale = self.log_scale.exp().clamp(max=_LARGEST_SCALE)
         if world_size() == 1:
@@ -158,7 +158,7 @@ class PairLoss(nn.Module):
             all_left, all_right = gather_rows(left_BD, right_BD)
             forth, back = partial_cosines(left_BD, all_right, dims), partial_cosines(right_BD, all_left, dims)
             both = ((scale * a, scale * b) for a, b in zip(forth, back, strict=True))
-        own_B = rank() * rows + torch.arange(rows, device=left_BD.device)
+        own_B = worker_rank() * rows + torch.arange(rows, device=left_BD.device)
         nested: Losses = self.nested(both, own_B)
         return nested
 
@@ -170,7 +170,7 @@ class TokenLoss(nn.Module):
     """
 
     def __init__(self, dims: Sequence[int], vocabulary: int, *, weights: Sequence[float] | None = None) -> None:
-        """Make the decoder's bias; its weight is the model's embedding and comes with each call."""
+        """Make the decoder's bias; its weight is the token embedding, passed to each call."""
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         self.nested = Nested(dims, _of_tokens, weights)
@@ -180,29 +180,29 @@ class TokenLoss(nn.Module):
         return (p + self.bias for p in partial_products(hidden_ND, embedding_CD, self.nested.dims))
 
     def forward(self, hidden_ND: Tensor, embedding_CD: Tensor, tokens_N: Tensor) -> Losses:
-        """Return the loss of N masked tokens' hidden states; over several workers, the mean over all their tokens."""
-        count = total_over_ranks(len(tokens_N), hidden_ND.device).clamp(min=1) / world_size()
+        """Return the loss of the hidden states of N masked tokens; over several workers, the mean over all tokens."""
+        count = sum_over_workers(len(tokens_N), hidden_ND.device).clamp(min=1) / world_size()
         nested: Losses = self.nested(self.logits(hidden_ND, embedding_CD), tokens_N, count)
         return nested
 
 
 class SimilarityLoss(nn.Module):
-    """Distillation: each prefix's similarities within the batch are to be those of the full frozen vectors.
+    """Distillation: similarities within the batch, by each prefix, shall be those of the full frozen vectors.
 
-    A row's neighbours matter more than the rest: both sides' cosines become a distribution over the other rows, and the
-    loss is its Kullback–Leibler divergence.
+    The cosines of both become distributions over the other rows, in which near rows weigh most; the loss is their
+    Kullback–Leibler divergence.
     """
 
     def __init__(
         self, dims: Sequence[int], *, weights: Sequence[float] | None = None, temperature: float = 0.05
     ) -> None:
-        """Keep the temperature: the smaller, the more the nearest count."""
+        """Keep the temperature: the smaller it is, the more the nearest rows count."""
         super().__init__()
         self.temperature = temperature
         self.nested = Nested(dims, _of_similarities, weights)
 
     def forward(self, x_BD: Tensor, teacher_BT: Tensor) -> Losses:
-        """Return the loss of vectors (B, D) whose full similarities are those of unit rows (B, T)."""
+        """Return the loss of vectors (B, D) against the similarities of frozen unit rows (B, T)."""
         with torch.no_grad():
             teacher_BT = functional.normalize(teacher_BT.float(), dim=-1)
             wanted_BB = _without_self(teacher_BT @ teacher_BT.T / self.temperature).log_softmax(-1)
@@ -222,7 +222,7 @@ def partial_products(x_BD: Tensor, w_CD: Tensor, dims: Sequence[int]) -> Iterato
 
 
 def partial_cosines(x_BD: Tensor, y_CD: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the (B, C) cosines of the rows' prefixes at every dim; an all-zero prefix is at 0, and learns nothing."""
+    """Yield the (B, C) cosines of the rows' prefixes at every dim; an all-zero prefix has cosine 0 and no gradient."""
     norms = zip(_inverse_norms(x_BD, dims), _inverse_norms(y_CD, dims), strict=True)
     for product_BC, (x_B, y_C) in zip(partial_products(x_BD, y_CD, dims), norms, strict=True):
         yield product_BC * x_B[:, None] * y_C

@@ -1,6 +1,6 @@
-"""Where samples come from: shards as `jobs embed` reads them, or a folder with a subfolder of images per class.
+"""Samples of shards, as `jobs embed` reads them, or of a folder with a subfolder of images per class.
 
-Owns which sample comes when; a sample is still bytes and words here. The order is a function of seed, epoch and worker.
+Owns the order of the samples, which is a function of seed, epoch and worker. Samples are still bytes or text here.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import NamedTuple
 
 from pipelines.shards import list_shards, read_blocks
 from pipelines.training.data import mix, own_share
-from pipelines.training.ranks import rank, world_size
-from pipelines.training.words import read_tokenizer, train_tokenizer
+from pipelines.training.process_group import worker_rank, world_size
+from pipelines.training.tokenizer import read_tokenizer, train_tokenizer
 from schemas.config import InputConfig
 from schemas.config.training import DataConfig, TrainConfig
 from schemas.errors import ConfigError, InputError
 from schemas.records import Shard
 
-_IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _TOKENISER_TEXTS = 200_000
 
 
 class Sample(NamedTuple):
-    """One sample as read.
+    """One sample as it was read.
 
     Attributes:
-        input: An image's bytes, the path of its file, or a text.
-        extra: Its class or its caption, where it has one.
+        input: Bytes of an image, path of its file, or a text.
+        extra: Class or caption, where there is one.
     """
 
     input: bytes | str | Path
@@ -39,12 +39,12 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """What must be known of the data before training; made once and handed to every worker.
+    """Facts about the data that training needs; found once and given to every worker.
 
     Attributes:
-        samples: Of the training data.
+        samples: Number of training samples.
         classes: Names of the classes, in the order of their numbers.
-        tokenizer: The JSON of the tokeniser, where texts are learnt from.
+        tokenizer: JSON of the tokeniser, where there are texts.
     """
 
     samples: int
@@ -53,11 +53,11 @@ class Survey:
 
 
 def survey(config: TrainConfig) -> Survey:
-    """Count samples, collect classes, train the tokeniser: what the config does not say is read from the data once.
+    """Count samples, collect classes and train the tokeniser, as far as the config does not give them.
 
     Raises:
-        InputError: The data cannot be read, or a field is not there.
-        ConfigError: The tokeniser that was given cannot serve.
+        InputError: The data cannot be read, or a field is missing.
+        ConfigError: The given tokeniser cannot be used.
     """
     if config.data.input is None:
         files = list_folder(config.data.train)
@@ -74,28 +74,28 @@ def survey(config: TrainConfig) -> Survey:
 
 
 def list_folder(patterns: Sequence[str]) -> list[Sample]:
-    """List the images of a folder, whose subfolders are the classes.
+    """List the images of a folder whose subfolders are the classes.
 
     Raises:
-        InputError: There is no such folder, or no image in it.
+        InputError: There is no such folder, or it has no images.
     """
     if len(patterns) != 1 or not Path(patterns[0]).is_dir():
         raise InputError(
             f"{', '.join(patterns)} is not one folder with a subfolder of images per class; "
-            "to train on shards, say what their fields are: data.input and data.label"
+            "to train on shards, name their fields: data.input and data.label"
         )
     root = Path(patterns[0])
-    found = sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in _IMAGES)
+    found = sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in _IMAGE_SUFFIXES)
     if not found:
         raise InputError(f"{root} has no image in any subfolder; its subfolders are the classes")
     return [Sample(path, path.relative_to(root).parts[0]) for path in found]
 
 
 class FolderOrder:
-    """The images of a folder, in a new order each epoch; workers share each step."""
+    """Order of the images of a folder: a new one each epoch; workers share each step."""
 
     def __init__(self, files: Sequence[Sample], seed: int, *, shuffle: bool) -> None:
-        """Keep the list."""
+        """Keep the list of files."""
         self._files, self._seed, self._shuffle = files, seed, shuffle
         self.samples = len(files)
 
@@ -110,10 +110,10 @@ class FolderOrder:
 
 
 class ShardOrder:
-    """The samples of shards: shards in a new order each epoch, dealt out to the workers, mixed in a buffer.
+    """Order of the samples of shards: shards shuffled each epoch and dealt to workers, samples shuffled in a buffer.
 
-    A worker whose shards are fewer starts over within the epoch, so that all take as many steps. With fewer shards than
-    workers each reads all of them and takes its share of the samples.
+    A worker with fewer samples starts over within the epoch, so that all workers take as many steps. With fewer shards
+    than workers, each worker reads all shards and keeps its share of the samples.
     """
 
     def __init__(self, config: TrainConfig, patterns: Sequence[str], samples: int, *, shuffle: bool) -> None:
@@ -126,53 +126,53 @@ class ShardOrder:
         self._shards = _list(config, patterns)
 
     def draw(self, epoch: int, first_step: int, batch: int) -> Iterator[list[Sample]]:
-        """Yield this worker's samples of each step; those of earlier steps are read and passed over.
+        """Yield this worker's samples of each step; samples of earlier steps are read and skipped.
 
-        Without an end where they are shuffled; else to the end of the data.
+        Shuffled samples have no end; others end with the data.
         """
         own = batch // world_size()
-        stream = self._mixed(epoch) if self._shuffle else self._read(self._dealt(self._shards))
+        stream = self._shuffled(epoch) if self._shuffle else self._read(self._own_shards(self._shards))
         for _ in islice(stream, first_step * own):
             pass
         while part := list(islice(stream, own)):
             yield part
 
-    def _mixed(self, epoch: int) -> Iterator[Sample]:
+    def _shuffled(self, epoch: int) -> Iterator[Sample]:
         for lap in count():
-            dice = random.Random(mix(self._config.run.seed, epoch, lap))
-            shards = self._dealt(dice.sample(self._shards, len(self._shards)))
-            dice.seed(mix(self._config.run.seed, epoch, lap, rank()))
+            rng = random.Random(mix(self._config.run.seed, epoch, lap))
+            shards = self._own_shards(rng.sample(self._shards, len(self._shards)))
+            rng.seed(mix(self._config.run.seed, epoch, lap, worker_rank()))
             is_empty = True
-            for sample in mixed(self._read(shards), self._config.data.shuffle_rows, dice):
+            for sample in shuffle_buffered(self._read(shards), self._config.data.shuffle_rows, rng):
                 is_empty = False
                 yield sample
             if is_empty:
                 raise InputError(f"{shards[0].uri} and {len(shards) - 1} other shards hold no sample to train on")
 
-    def _dealt(self, shards: Sequence[Shard]) -> Sequence[Shard]:
-        return shards[rank() :: world_size()] if len(shards) >= world_size() else shards
+    def _own_shards(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        return shards[worker_rank() :: world_size()] if len(shards) >= world_size() else shards
 
     def _read(self, shards: Sequence[Shard]) -> Iterator[Sample]:
         stream = _read(self._config, shards)
-        return islice(stream, rank(), None, world_size()) if len(self._shards) < world_size() else stream
+        return islice(stream, worker_rank(), None, world_size()) if len(self._shards) < world_size() else stream
 
 
-def mixed(stream: Iterable[Sample], buffer_rows: int, dice: random.Random) -> Iterator[Sample]:
-    """Yield the samples of a stream, each drawn from among `buffer_rows` neighbours."""
+def shuffle_buffered(stream: Iterable[Sample], buffer_rows: int, rng: random.Random) -> Iterator[Sample]:
+    """Yield the samples of a stream in random order, drawn from a buffer of `buffer_rows`."""
     buffer: list[Sample] = []
     for sample in stream:
         if len(buffer) < buffer_rows:
             buffer.append(sample)
             continue
-        place = dice.randrange(buffer_rows)
+        place = rng.randrange(buffer_rows)
         buffer[place], drawn = sample, buffer[place]
         yield drawn
-    dice.shuffle(buffer)
+    rng.shuffle(buffer)
     yield from buffer
 
 
 def fields_of(data: DataConfig) -> InputConfig:
-    """Return the input block with the field of the class or the caption among those kept."""
+    """Return the input block, with the field of the class or of the caption kept."""
     given = data.input or InputConfig(image="jpg")
     extra = data.label or data.caption
     return given.model_copy(update={"keep": (extra,) if extra else ()})
@@ -214,7 +214,7 @@ def number_of(name: str, classes: dict[str, int]) -> int:
     """Return the number of a class.
 
     Raises:
-        ConfigError: Training never saw it.
+        ConfigError: The training data has no such class.
     """
     if name not in classes:
         raise ConfigError(f"class {name!r} is not among the {len(classes)} of the training data")

@@ -1,8 +1,8 @@
-"""Training a head: read the frozen vectors, fit, measure on the rows held out, save what `jobs embed` loads.
+"""Train a head: read the frozen vectors, fit, validate, and save the folder that `jobs embed` loads.
 
-The cheap way to an honest ladder for any encoder, or to a joint space of two. Owns the order of these steps.
+A cheap way to a ladder for any encoder, or to a joint space of two encoders. Owns the order of these steps.
 
-Shapes: N rows, T width of the frozen vectors, D width of the head.
+Shapes: N rows, T width of the frozen vectors, D width of the head, Q rows of the validation split.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from torch import Tensor
 from pipelines.encoders.checkpoints import save_head
 from pipelines.encoders.registry import describe_tower
 from pipelines.evaluation import hits_by_dim, neighbours
+from pipelines.evaluation.knn import recall_of
 from pipelines.training.data import Arrays, add_noise
-from pipelines.training.frozen import Floats, Frozen, modality_of, read_frozen
+from pipelines.training.head_data import Floats, HeadData, read_head_data, table_modality
 from pipelines.training.heads import LabelHead, PairHead, SimilarityHead, Stack
-from pipelines.training.loop import Watch, fit
+from pipelines.training.history import Watch
+from pipelines.training.loop import fit
 from pipelines.vectors.rotation import fit_pca
 from schemas.checkpoints import HeadFile
 from schemas.config import EncoderConfig
@@ -31,20 +33,21 @@ from schemas.config.training import TrainConfig
 
 _K = 10
 _MEASURED = "measured.json"
+HeadTask = LabelHead | PairHead | SimilarityHead
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A head that was trained, and how good it is on the rows held out.
+class TrainedHead:
+    """A trained head and its quality on the validation split.
 
     Attributes:
-        path: Its folder: `encoder.path` of `jobs embed`.
-        measure: What `by_dim` is.
-        by_dim: On the rows held out, at each dim of the ladder; empty where fewer than a dozen are.
-        beside: What `before` is of.
-        before: The same for what needs no training; empty for pairs.
-        held_out: Rows held out.
-        is_stopped: It was asked to stop before its end, and there is no head yet.
+        path: Its folder, for `encoder.path` of `jobs embed`.
+        measure: Name of the metric.
+        by_dim: The metric at each dim of the ladder; empty where the validation split is too small.
+        beside: Name of the baseline.
+        before: The metric of a baseline without training; empty for a head from pairs.
+        held_out: Rows of the validation split.
+        is_stopped: Whether training was stopped before its end; there is no head yet.
     """
 
     path: Path
@@ -56,129 +59,127 @@ class Trained:
     is_stopped: bool = False
 
 
-def train_head(config: TrainConfig, watch: Watch = lambda progress: False) -> Trained:
-    """Train a head on a table's vectors and save it for `jobs embed` in `<out>/encoder`.
+def train_head(config: TrainConfig, watch: Watch = lambda report: False) -> TrainedHead:
+    """Train a head on a table's vectors and save it in `<out>/encoder`.
+
+    Args:
+        config: The job's config.
+        watch: Receives reports, and may stop the run.
 
     Raises:
         TableNotFound: There is no such table.
-        FieldNotFound: It has no such column.
-        ConfigError: The settings do not fit it.
+        FieldNotFound: The table has no such column.
+        ConfigError: The settings do not fit the table.
     """
-    frozen = read_frozen(config)
+    data = read_head_data(config)
     torch.manual_seed(config.run.seed)
-    task = _make_task(config, frozen)
+    task = _make_task(config, data)
     noise = add_noise(config.data.noise) if config.data.noise else None
-    learnt = Arrays(_columns(frozen, ~frozen.is_held_out_N), seed=config.run.seed, augment=noise)
-    valid = Arrays(_columns(frozen, frozen.is_held_out_N), shuffle=False) if frozen.is_held_out_N.any() else None
-    history = fit(task, learnt, config, valid=valid, folder=Path(config.out), watch=watch)
+    train = Arrays(_columns(data, ~data.is_held_out_N), seed=config.run.seed, augment=noise)
+    valid = Arrays(_columns(data, data.is_held_out_N), shuffle=False) if data.is_held_out_N.any() else None
+    history = fit(task, train, config, valid=valid, folder=Path(config.out), watch=watch)
     path = Path(config.out) / "encoder"
     if history.is_stopped:
-        return Trained(path, is_stopped=True)
+        return TrainedHead(path, is_stopped=True)
     task.cpu()
-    _save(config, frozen, task, path)
-    trained = _judged(Trained(path), config.loss.dims, frozen, task)
+    _save(config, data, task, path)
+    trained = _validate(TrainedHead(path), config.loss.dims, data, task)
     (Path(config.out) / _MEASURED).write_bytes(
         orjson.dumps(asdict(trained), default=str, option=orjson.OPT_NON_STR_KEYS)
     )
     return trained
 
 
-def read_trained(out: Path) -> Trained | None:
-    """Return the head that was trained into a folder, with its measurements, or None."""
+def read_trained(out: Path) -> TrainedHead | None:
+    """Return the head that was trained into a folder, or None."""
     if not (out / _MEASURED).exists():
         return None
     said = orjson.loads((out / _MEASURED).read_bytes())
     by_dim, before = ({int(dim): share for dim, share in said[name].items()} for name in ("by_dim", "before"))
-    return Trained(out / "encoder", said["measure"], by_dim, said["beside"], before, said["held_out"])
+    return TrainedHead(out / "encoder", said["measure"], by_dim, said["beside"], before, said["held_out"])
 
 
-def _make_task(config: TrainConfig, frozen: Frozen) -> LabelHead | PairHead | SimilarityHead:
+def _make_task(config: TrainConfig, data: HeadData) -> HeadTask:
     loss, hidden = config.loss, config.model.hidden
-    width = frozen.vectors_NT.shape[1]
+    width = data.vectors_NT.shape[1]
     stack = Stack((width, *hidden, loss.dims[-1]))
-    if frozen.captions_NT is not None:
-        return PairHead(stack, Stack((frozen.captions_NT.shape[1], *hidden, loss.dims[-1])), loss)
-    if frozen.labels_N is not None:
-        return LabelHead(stack, loss, int(frozen.labels_N.max()) + 1)
+    if data.captions_NT is not None:
+        return PairHead(stack, Stack((data.captions_NT.shape[1], *hidden, loss.dims[-1])), loss)
+    if data.labels_N is not None:
+        return LabelHead(stack, loss, int(data.labels_N.max()) + 1)
     if not hidden and loss.dims[-1] <= width:
-        _start_as(stack, _plain_axes(frozen))
+        _start_as(stack, _baseline_rotation(data))
     return SimilarityHead(stack, loss)
 
 
-def _plain_axes(frozen: Frozen) -> Floats:
-    """Return the rotation, rows by falling variance, that needs no training: the table's own, or PCA's."""
-    if frozen.table.rotation is not None:
-        return np.eye(frozen.vectors_NT.shape[1], dtype=np.float32)
-    return fit_pca([frozen.vectors_NT[~frozen.is_held_out_N]]).matrix_DD
+def _baseline_rotation(data: HeadData) -> Floats:
+    """Return the rotation that needs no training: none where the table is rotated already, else PCA's."""
+    if data.table.rotation is not None:
+        return np.eye(data.vectors_NT.shape[1], dtype=np.float32)
+    return fit_pca([data.vectors_NT[~data.is_held_out_N]]).matrix_DD
 
 
 @torch.no_grad()
-def _start_as(stack: Stack, axes_TT: Floats) -> None:
-    """Let a linear head begin as the first rows of a rotation."""
+def _start_as(stack: Stack, rotation_TT: Floats) -> None:
+    """Initialise a linear head with the first rows of a rotation."""
     linear = stack.linears[0]
-    linear.weight.copy_(torch.tensor(axes_TT[: len(linear.weight)]))
+    linear.weight.copy_(torch.tensor(rotation_TT[: len(linear.weight)]))
     linear.bias.zero_()
 
 
-def _columns(frozen: Frozen, chosen_N: npt.NDArray[np.bool_]) -> tuple[Tensor, ...]:
-    columns = (frozen.vectors_NT, frozen.labels_N, frozen.captions_NT)
+def _columns(data: HeadData, chosen_N: npt.NDArray[np.bool_]) -> tuple[Tensor, ...]:
+    columns = (data.vectors_NT, data.labels_N, data.captions_NT)
     return tuple(torch.from_numpy(column[chosen_N]) for column in columns if column is not None)
 
 
-def _save(config: TrainConfig, frozen: Frozen, task: LabelHead | PairHead | SimilarityHead, path: Path) -> None:
-    space = frozen.table.space
-    own, modality = EncoderConfig(name=space.encoder, path=space.path), modality_of(frozen.table)
+def _save(config: TrainConfig, data: HeadData, task: HeadTask, path: Path) -> None:
+    space = data.table.space
+    own, modality = EncoderConfig(name=space.encoder, path=space.path), table_modality(data.table)
     towers, layers = {modality: describe_tower(own)}, {}
     if isinstance(task, PairHead):
         words = EncoderConfig(name=config.data.caption_encoder)
         towers["text"] = describe_tower(words)
-        layers = {modality: task.left.layers(frozen.table.rotation), "text": task.right.layers()}
+        layers = {modality: task.left.layers(data.table.rotation), "text": task.right.layers()}
     else:
-        layers = {modality: task.stack.layers(frozen.table.rotation)}
+        layers = {modality: task.stack.layers(data.table.rotation)}
     save_head(path, HeadFile(dims=config.loss.dims, towers=towers), layers)
 
 
 @torch.no_grad()
-def _judged(
-    trained: Trained, dims: tuple[int, ...], frozen: Frozen, task: LabelHead | PairHead | SimilarityHead
-) -> Trained:
-    """Measure a head on the rows held out, and the frozen vectors' own prefixes beside it."""
-    held_N = frozen.is_held_out_N
-    whole_NT = frozen.vectors_NT[held_N]
-    if len(whole_NT) <= _K:
-        return replace(trained, held_out=len(whole_NT))
-    own = tuple(dim for dim in dims if dim <= whole_NT.shape[1])
+def _validate(trained: TrainedHead, dims: tuple[int, ...], data: HeadData, task: HeadTask) -> TrainedHead:
+    """Measure a head on the validation split, and prefixes of the frozen vectors as its baseline."""
+    held_N = data.is_held_out_N
+    whole_QT = data.vectors_NT[held_N]
+    if len(whole_QT) <= _K:
+        return replace(trained, held_out=len(whole_QT))
+    own = tuple(dim for dim in dims if dim <= whole_QT.shape[1])
     after: Sequence[float]
     before: Sequence[float] = ()
     beside = "prefixes of the table's vectors"
     if isinstance(task, PairHead):
-        assert frozen.captions_NT is not None
-        head_ND = task.left(torch.from_numpy(whole_NT)).numpy()
-        asked_ND = task.right(torch.from_numpy(frozen.captions_NT[held_N])).numpy()
-        after, measure = hits_by_dim(head_ND, asked_ND, np.arange(len(asked_ND)), dims, _K), f"words → row, R@{_K}"
+        assert data.captions_NT is not None
+        head_QD = task.left(torch.from_numpy(whole_QT)).numpy()
+        captions_QD = task.right(torch.from_numpy(data.captions_NT[held_N])).numpy()
+        measure = f"words → row, R@{_K}"
+        after = hits_by_dim(head_QD, captions_QD, np.arange(len(captions_QD)), dims, _K)
     elif isinstance(task, LabelHead):
-        measure = "class of the nearest row learnt from"
-        head_ND = task.stack(torch.from_numpy(frozen.vectors_NT)).numpy()
-        after, before = _same_class(head_ND, frozen, dims), _same_class(frozen.vectors_NT, frozen, own)
+        measure = "1-NN accuracy"
+        head_ND = task.stack(torch.from_numpy(data.vectors_NT)).numpy()
+        after, before = _accuracy(head_ND, data, dims), _accuracy(data.vectors_NT, data, own)
     else:
-        measure, beside = f"recall@{_K} of the whole vectors", "a PCA rotation"
-        head_ND, turned_ND = task.stack(torch.from_numpy(whole_NT)).numpy(), whole_NT @ _plain_axes(frozen).T
-        after, before = (_recall(x_ND, whole_NT, d) for x_ND, d in ((head_ND, dims), (turned_ND, own)))
+        measure, beside = f"recall@{_K} of the full vectors", "a PCA rotation"
+        head_QD, rotated_QT = task.stack(torch.from_numpy(whole_QT)).numpy(), whole_QT @ _baseline_rotation(data).T
+        exact_QK = neighbours(whole_QT, whole_QT, whole_QT.shape[1], _K, skip_self=True)
+        after = recall_of(exact_QK, head_QD, head_QD, dims, skip_self=True)
+        before = recall_of(exact_QK, rotated_QT, rotated_QT, own, skip_self=True)
     by_dim, plain = (dict(zip(d, shares, strict=False)) for d, shares in ((dims, after), (own, before)))
-    return replace(trained, measure=measure, by_dim=by_dim, beside=beside, before=plain, held_out=len(whole_NT))
+    return replace(trained, measure=measure, by_dim=by_dim, beside=beside, before=plain, held_out=len(whole_QT))
 
 
-def _recall(x_ND: Floats, whole_NT: Floats, dims: Sequence[int]) -> list[float]:
-    """Return, for each dim, the share of the whole vectors' nearest that the prefixes of others find."""
-    truth_NK = neighbours(whole_NT, whole_NT, whole_NT.shape[1], _K, skip_self=True)
-    found = (neighbours(x_ND, x_ND, dim, _K, skip_self=True) for dim in dims)
-    return [float((one_NK[:, :, None] == truth_NK[:, None, :]).any(1).mean()) for one_NK in found]
-
-
-def _same_class(x_ND: Floats, frozen: Frozen, dims: Sequence[int]) -> list[float]:
-    """Return, for each dim, how often the nearest row learnt from is of a held-out row's class: 1-NN."""
-    assert frozen.labels_N is not None
-    held_N = frozen.is_held_out_N
-    learnt_N, wanted_Q = frozen.labels_N[~held_N], frozen.labels_N[held_N]
+def _accuracy(x_ND: Floats, data: HeadData, dims: Sequence[int]) -> list[float]:
+    """Return the 1-NN accuracy at each dim: the validation split searches the training rows."""
+    assert data.labels_N is not None
+    held_N = data.is_held_out_N
+    learnt_N, wanted_Q = data.labels_N[~held_N], data.labels_N[held_N]
     found = (neighbours(x_ND[~held_N], x_ND[held_N], dim, 1)[:, 0] for dim in dims)
     return [float((learnt_N[one_Q] == wanted_Q).mean()) for one_Q in found]

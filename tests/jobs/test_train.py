@@ -14,9 +14,9 @@ from pipelines.tables.table import VectorTable
 from schemas.config import load_config
 from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError
-from tests.pipelines.training.test_heads import PICTURES, make_table
 from tests.support.drivers import Driver, run_job, wait_until
-from tests.support.tiny_training import COLOURS, picture, shrink, write_folder, write_tars
+from tests.support.head_tables import PICTURES, make_head_table, square_rows
+from tests.support.tiny_training import picture, shrink, write_folder, write_tars
 
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs" / "train").glob("*.toml"))
 QUICK = ("run.epochs=2", "run.batch=8", "run.workers=1", "run.device=cpu", "run.tensorboard=false")
@@ -30,8 +30,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tars(root / "tars")
     lines = (json.dumps({"text": f"the owl number {i} sleeps by the river"}) for i in range(24))
     (root / "texts.jsonl").write_text("\n".join(lines) + "\n")
-    rows = [(picture(colour, i), colour, f"a {colour} square") for i, colour in enumerate([*COLOURS] * 8)]
-    make_table(root / "squares.lance", PICTURES, rows)
+    make_head_table(root / "squares.lance", PICTURES, square_rows())
     return root
 
 

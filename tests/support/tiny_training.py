@@ -35,7 +35,7 @@ class Perceptron(nn.Module):
         losses: Losses = self.loss(self.body(x_BT), labels_B)
         return losses
 
-    def judge(self, x_BT: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, int]:
+    def count_correct(self, x_BT: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, int]:
         logits = self.loss.heads(self.body(x_BT))
         return torch.stack([(one.argmax(1) == labels_B).sum() for one in logits]), len(labels_B)
 

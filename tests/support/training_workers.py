@@ -1,11 +1,13 @@
-"""Two processes in a gloo group, without Ray: what each finds, in order of rank."""
+"""Several workers without Ray: two processes in a gloo group, or one process that looks like one of several."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import multiprocessing
@@ -25,3 +27,15 @@ def _run(rank: int, work: Callable[[int], Any], folder: str) -> None:
     )
     torch.save(work(rank), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def as_worker(rank: int, world: int) -> Iterator[None]:
+    """Let this process look like one of several workers to everything that asks torch."""
+    answers = {
+        "is_initialized": lambda: True,
+        "get_rank": lambda: rank,
+        "get_world_size": lambda: world,
+    }
+    with mock.patch.multiple(torch.distributed, **answers):
+        yield

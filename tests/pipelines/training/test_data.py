@@ -7,14 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.training import data
 from pipelines.training.data import Arrays, Batch, Draws, mask_tokens, mix, shift_and_flip
 from pipelines.training.tasks import IGNORED
-
-
-def as_worker(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
-    monkeypatch.setattr(data, "rank", lambda: rank)
-    monkeypatch.setattr(data, "world_size", lambda: world)
+from tests.support.training_workers import as_worker
 
 
 def rows_of(batches: list[Batch]) -> list[list[int]]:
@@ -32,14 +27,14 @@ def test_an_epoch_resumed_at_any_step_gives_what_is_left(rows: int, batch: int, 
     assert len(set(drawn)) == len(drawn)
 
 
-def test_workers_share_each_step_and_its_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_each_step_and_its_random_numbers() -> None:
     pixels = torch.randint(0, 256, (24, 6, 6, 1), dtype=torch.uint8)
     source = Arrays((pixels, torch.arange(24)), seed=1, augment=shift_and_flip())
     alone = list(source.batches(0, 0, 8))
     shares = []
     for rank in range(2):
-        as_worker(monkeypatch, rank, 2)
-        shares.append(list(source.batches(0, 0, 8)))
+        with as_worker(rank, 2):
+            shares.append(list(source.batches(0, 0, 8)))
     for step, whole in enumerate(alone):
         for place in range(2):
             torch.testing.assert_close(torch.cat([share[step][place] for share in shares]), whole[place])
@@ -67,7 +62,7 @@ def test_pictures_move_by_whole_pixels_and_turn() -> None:
     assert len(found) == 18
 
 
-def test_a_seventh_of_the_tokens_is_asked_and_eight_tenths_of_those_are_hidden() -> None:
+def test_15_percent_of_the_tokens_are_chosen_and_80_percent_of_those_are_masked() -> None:
     ids = torch.randint(5, 100, (400, 50))
     ids[:, 0], ids[:, 40:] = 2, 0
     hidden, mask, targets = mask_tokens(4, 100, 5)((ids, (ids != 0).long()), Draws(400, slice(None), 7))

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from pipelines.encoders import BadSample, encode_query, load_encoder, load_preparer, make_space
 from pipelines.encoders.checkpoints import read_model_file
 from pipelines.training.samples import Survey
-from pipelines.training.saved import Whole, describe_model, make_task, save_task
 from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
-from pipelines.training.words import to_ids, train_tokenizer
+from pipelines.training.tokenizer import to_ids, train_tokenizer
+from pipelines.training.train_model import ModelTask, describe_model, make_task, save_task
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.config.training import LossConfig, ModelConfig, TrainConfig
 from schemas.errors import ConfigError, DimNotInLadder, InputError, SpaceMismatch
@@ -49,7 +49,7 @@ def saved(folder: Path, kind: str, *, dims: tuple[int, ...] = (4, 16), **model: 
     return EncoderConfig(name="matryoshka-model", path=str(folder), device="cpu")
 
 
-def load_task(folder: Path) -> Whole:
+def load_task(folder: Path) -> ModelTask:
     task = make_task(read_model_file(folder))
     task.load_state_dict(load_file(folder / "model.safetensors"))
     return task.eval()

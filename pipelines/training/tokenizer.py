@@ -1,4 +1,4 @@
-"""Token ids of texts for models trained here: a tokeniser trained on the texts themselves, or one that is given.
+"""Tokenisers of models trained here: train, read, apply and save.
 
 Shapes: B texts, L tokens of the longest.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ SPECIAL = (PAD, UNKNOWN, START, END, MASK)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Train BERT's kind of tokeniser on texts: lower case, WordPiece, `[CLS] … [SEP]`."""
+    """Train a tokeniser as BERT's on texts: lower case, WordPiece, `[CLS] … [SEP]`."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -32,10 +33,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a `tokenizer.json` that has BERT's special tokens.
+    """Read a `tokenizer.json` that has the special tokens of BERT.
 
     Raises:
-        ConfigError: It is not there, is no such file, or lacks them.
+        ConfigError: The file is missing, is not a tokeniser, or lacks a special token.
     """
     try:
         tokenizer = Tokenizer.from_str(Path(path).read_text())
@@ -54,3 +55,19 @@ def to_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple
     ids_BL = np.asarray([encoding.ids for encoding in encodings], np.int64)
     mask_BL = np.asarray([encoding.attention_mask for encoding in encodings], np.int64)
     return torch.from_numpy(ids_BL), torch.from_numpy(mask_BL)
+
+
+def save_tokenizer(tokenizer: str, folder: Path, max_length: int) -> None:
+    """Write a tokeniser, given as JSON, in the layout of the transformers library."""
+    from transformers import PreTrainedTokenizerFast
+
+    fast = cast(Any, PreTrainedTokenizerFast)(
+        tokenizer_object=Tokenizer.from_str(tokenizer),
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        cls_token=START,
+        sep_token=END,
+        mask_token=MASK,
+        model_max_length=max_length,
+    )
+    fast.save_pretrained(str(folder))

@@ -1,4 +1,4 @@
-"""From samples to batches: decoded, cropped and tokenised in threads, ahead of the steps that use them.
+"""Batches of shards and folders: samples decoded, cropped and tokenised in threads, ahead of the training steps.
 
 Shapes: B rows of this worker, H, W of pixels, L tokens.
 """
@@ -25,22 +25,22 @@ from pipelines.encoders.image_preprocessing import decode, decode_box
 from pipelines.encoders.towers import tower_image_rule
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.training.data import Batch, Data, Draws, mask_tokens, mix
-from pipelines.training.ranks import rank
+from pipelines.training.process_group import worker_rank
 from pipelines.training.samples import FolderOrder, Sample, ShardOrder, Survey, list_folder, number_of
-from pipelines.training.words import MASK, SPECIAL, to_ids
+from pipelines.training.tokenizer import MASK, SPECIAL, to_ids
 from schemas.config.training import TrainConfig
 from schemas.errors import TooManyRejects
 
 _AHEAD = 2
-_FEWEST_JUDGED = 20
+_MIN_REJECTS = 20
 _AREA, _PROPORTION = (0.25, 1.0), (3 / 4, 4 / 3)
 
 
 def make_data(config: TrainConfig, known: Survey, *, is_valid: bool = False) -> Data:
-    """Return the training data of a config, or what it holds out, as batches.
+    """Return the training data of a config, or its validation split.
 
     Raises:
-        InputError: It cannot be listed.
+        InputError: The data cannot be listed.
     """
     patterns = config.data.valid if is_valid else config.data.train
     order: FolderOrder | ShardOrder
@@ -48,14 +48,14 @@ def make_data(config: TrainConfig, known: Survey, *, is_valid: bool = False) -> 
         order = FolderOrder(list_folder(patterns), config.run.seed, shuffle=not is_valid)
     else:
         order = ShardOrder(config, patterns, known.samples, shuffle=not is_valid)
-    return Source(config, known, order, is_valid=is_valid)
+    return FileBatches(config, known, order, is_valid=is_valid)
 
 
-class Source:
-    """Batches of samples that lie in files."""
+class FileBatches:
+    """Batches of samples in shards or image files."""
 
     def __init__(self, config: TrainConfig, known: Survey, order: FolderOrder | ShardOrder, *, is_valid: bool) -> None:
-        """Keep what turns samples into tensors."""
+        """Keep the order of the samples, and whatever turns them into tensors."""
         self._config, self._order, self._is_valid = config, order, is_valid
         self._classes = {name: number for number, name in enumerate(known.classes)}
         self._tokenizer = Tokenizer.from_str(known.tokenizer) if known.tokenizer else None
@@ -67,7 +67,7 @@ class Source:
         return max(1, self._order.samples // batch)
 
     def batches(self, epoch: int, first_step: int, batch: int) -> Iterator[Batch]:
-        """Yield this worker's part of each step, prepared while the step before it runs."""
+        """Yield this worker's part of each step, prepared while the steps before it run."""
         ahead = Prefetcher(self._prepared(epoch, first_step, batch), _AHEAD, "prepare")
         with closing(ahead):
             yield from ahead
@@ -79,33 +79,31 @@ class Source:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for step, samples in drawn:
                 if samples:
-                    yield self._tensors(samples, (self._config.run.seed, epoch, step, rank()), threads)
+                    yield self._tensors(samples, (self._config.run.seed, epoch, step, worker_rank()), threads)
 
     def _tensors(self, samples: Sequence[Sample], key: tuple[int, ...], threads: ThreadPoolExecutor) -> Batch:
         if self._config.kind == "mlm":
             return self._masked([str(sample.input) for sample in samples], key)
-        dice = [random.Random(mix(*key, row)) for row in range(len(samples))]
-        pictures = list(threads.map(self._picture, samples, dice))
-        good = [row for row, picture in enumerate(pictures) if not isinstance(picture, BadSample)]
-        self._count(pictures, len(good))
-        # The workers' batches must be of one size: a bad sample's place is taken by another.
-        rows = [
-            row if not isinstance(picture, BadSample) else good[row % len(good)] for row, picture in enumerate(pictures)
-        ]
-        pixels = torch.from_numpy(np.stack([cast("npt.NDArray[np.uint8]", pictures[row]) for row in rows]))
+        rng = [random.Random(mix(*key, row)) for row in range(len(samples))]
+        images = list(threads.map(self._decode, samples, rng))
+        good = [row for row, image in enumerate(images) if not isinstance(image, BadSample)]
+        self._count(images, len(good))
+        # All workers need batches of one size: another sample takes the place of a bad one.
+        rows = [row if not isinstance(image, BadSample) else good[row % len(good)] for row, image in enumerate(images)]
+        pixels = torch.from_numpy(np.stack([cast("npt.NDArray[np.uint8]", images[row]) for row in rows]))
         extras = [samples[row].extra for row in rows]
         if self._config.kind == "classify":
             return pixels, torch.tensor([number_of(extra, self._classes) for extra in extras])
         return pixels, *self._ids(extras)
 
-    def _picture(self, sample: Sample, dice: random.Random) -> npt.NDArray[np.uint8] | BadSample:
+    def _decode(self, sample: Sample, rng: random.Random) -> npt.NDArray[np.uint8] | BadSample:
         most = self._config.limits.max_pixels
         try:
             data = sample.input.read_bytes() if isinstance(sample.input, Path) else cast(bytes, sample.input)
             if self._is_valid or not self._config.data.augment:
                 return decode(data, self._rule, most)
-            picture = decode_box(data, lambda wide, high: random_box(wide, high, dice), self._rule.crop[0], most)
-            return picture[:, ::-1] if dice.random() < 0.5 else picture
+            image = decode_box(data, lambda wide, high: random_box(wide, high, rng), self._rule.crop[0], most)
+            return image[:, ::-1] if rng.random() < 0.5 else image
         except (BadSample, OSError) as bad:
             return bad if isinstance(bad, BadSample) else BadSample("unreadable", str(bad))
 
@@ -117,34 +115,34 @@ class Source:
         mask = mask_tokens(cast(int, tokenizer.token_to_id(MASK)), tokenizer.get_vocab_size(), len(SPECIAL))
         return mask(self._ids(texts), Draws(len(texts), slice(None), *key))
 
-    def _count(self, pictures: Sequence[object], good: int) -> None:
-        """Count bad samples, and stop where they are too many.
+    def _count(self, images: Sequence[object], good: int) -> None:
+        """Count bad samples against the limit.
 
         Raises:
-            TooManyRejects: They pass `limits.max_reject_fraction`.
+            TooManyRejects: They are more than `limits.max_reject_fraction` allows.
         """
-        self._seen += len(pictures)
-        self._bad += len(pictures) - good
+        self._seen += len(images)
+        self._bad += len(images) - good
         most = self._config.limits.max_reject_fraction
-        if not good or (self._bad >= _FEWEST_JUDGED and self._bad > most * self._seen):
-            first = next(picture for picture in pictures if isinstance(picture, BadSample))
+        if not good or (self._bad >= _MIN_REJECTS and self._bad > most * self._seen):
+            first = next(image for image in images if isinstance(image, BadSample))
             raise TooManyRejects(
                 f"{self._bad} of {self._seen} samples cannot be decoded, more than limits.max_reject_fraction={most} "
                 f"allows; one of them: {first}"
             )
 
 
-def random_box(wide: int, high: int, dice: random.Random) -> tuple[int, int, int, int]:
-    """Draw left, top, right and bottom of a crop: a quarter to all of the area, at most 4:3 either way.
+def random_box(wide: int, high: int, rng: random.Random) -> tuple[int, int, int, int]:
+    """Draw left, top, right and bottom of a crop: 25 to 100 % of the area, with sides from 3:4 to 4:3.
 
     Source: Szegedy et al. 2014 (arXiv 1409.4842), section 6.
     """
     for _ in range(10):
-        area = wide * high * dice.uniform(*_AREA)
-        proportion = dice.uniform(*_PROPORTION)
+        area = wide * high * rng.uniform(*_AREA)
+        proportion = rng.uniform(*_PROPORTION)
         w, h = round((area * proportion) ** 0.5), round((area / proportion) ** 0.5)
         if 0 < w <= wide and 0 < h <= high:
-            left, top = dice.randint(0, wide - w), dice.randint(0, high - h)
+            left, top = rng.randint(0, wide - w), rng.randint(0, high - h)
             return left, top, left + w, top + h
     short = min(wide, high)
     left, top = (wide - short) // 2, (high - short) // 2

@@ -1,17 +1,22 @@
-"""The optimiser, and how its learning rate goes: a function of the step, so that nothing of it need be saved."""
+"""Optimiser, learning-rate schedule and precision of a run.
+
+The learning rate is a function of the step, so that a checkpoint need not store it.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import nn
 
-from schemas.config.training import OptimiserConfig
+from schemas.config.training import OptimiserConfig, RunConfig
+from schemas.errors import ConfigError
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of a model's parameters; decay is for those of two dimensions or more."""
+    """Return the optimiser of a model's parameters; only those of two or more dimensions have weight decay."""
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in learnt if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -24,7 +29,7 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Opt
 
 
 def lr_factor(config: OptimiserConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Return what the learning rate is multiplied by at a step (from 0): up in the warm-up, then down."""
+    """Return the factor of the learning rate at a step, counted from 0: warm-up, then the schedule."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -39,3 +44,17 @@ def lr_factor(config: OptimiserConfig, step: int, steps_per_epoch: int, epochs: 
             return float(config.gamma**passed)
         case "constant":
             return 1.0
+
+
+def pick_dtype(run: RunConfig, device: torch.device) -> torch.dtype:
+    """Return the dtype of a run's matrix products.
+
+    Raises:
+        ConfigError: float16 is asked of a CPU.
+    """
+    if run.precision == "auto":
+        has_fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if has_fast_bf16 else torch.float32
+    if run.precision == "float16" and device.type == "cpu":
+        raise ConfigError("run.precision=float16 needs a GPU; allowed on a CPU: float32, bfloat16")
+    return cast(torch.dtype, getattr(torch, run.precision))

@@ -1,7 +1,7 @@
-"""A table through a head: what its vectors become, without reading, decoding or encoding a sample again.
+"""Apply a head to a table: transform its vectors into another table, without encoding a sample again.
 
-The result is the table that `jobs embed` would make of the same shards with the head as its encoder, up to the rounding
-of the stored halves, and has the same ledger: either of the two goes on where the other stopped.
+The result equals what `jobs embed` makes of the same shards with the head as its encoder, up to the rounding of the
+stored half-precision vectors. Both write the same ledger, so either continues where the other stopped.
 
 Shapes: B rows, D width of the head.
 """
@@ -19,7 +19,7 @@ from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
 from pipelines.encoders.registry import describe_tower
 from pipelines.tables.table import VectorTable
-from pipelines.training.frozen import modality_of
+from pipelines.training.head_data import table_modality
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from schemas.columns import VECTOR, table_schema
 from schemas.config import EncoderConfig
@@ -29,13 +29,13 @@ from schemas.records import LeaseResult, Shard, ShardCount
 _ROWS_AT_ONCE = 4096
 
 
-def project(source: VectorTable, head: Path, uri: str) -> int:
-    """Bring what a table holds through a head into another table, which is made if it is not there.
+def apply_head(source: VectorTable, head: Path, uri: str) -> int:
+    """Apply a head to a table's vectors and add them to another table, which is created if it is missing.
 
     Args:
         source: A table of the encoder that the head was trained on, rotated or not.
         head: The head's folder.
-        uri: Where the result goes; shards that it holds already are left alone.
+        uri: Address of the other table; shards that it holds are skipped.
 
     Returns:
         Rows added.
@@ -44,7 +44,7 @@ def project(source: VectorTable, head: Path, uri: str) -> int:
         SpaceMismatch: The head was trained on another encoder, or the other table is of another space.
     """
     own = EncoderConfig(name=source.space.encoder, path=source.space.path)
-    modality, towers = modality_of(source), read_head(head).towers
+    modality, towers = table_modality(source), read_head(head).towers
     if modality not in towers or towers[modality].space != describe_tower(own).space:
         raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
     table = _open_or_create(source, head, uri)
@@ -52,9 +52,9 @@ def project(source: VectorTable, head: Path, uri: str) -> int:
     if not todo:
         return 0
     layers = read_layers(head, modality)
-    if source.rotation is not None:  # the table's vectors are turned, the encoder's are not
-        back = torch.from_numpy(np.ascontiguousarray(source.rotation.matrix_DD.T))
-        layers = [Layer(layers[0].weight @ back, layers[0].bias), *layers[1:]]
+    if source.rotation is not None:  # the table's vectors are rotated, the encoder's are not
+        inverse = torch.from_numpy(np.ascontiguousarray(source.rotation.matrix_DD.T))
+        layers = [Layer(layers[0].weight @ inverse, layers[0].bias), *layers[1:]]
     fragments = table.write_fragments(_batches(source, table, [count.shard for count in todo], layers))
     rows = sum(count.rows for count in todo)
     return table.commit([LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
@@ -73,7 +73,7 @@ def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
 def _shards(source: VectorTable, done: set[int]) -> list[ShardCount]:
     held = source.done_shards()
     records = source.companion("shards").to_table(columns=["shard", "uri", "size", "etag", "rows"]).to_pylist()
-    # The layout of its file matters to nobody who does not open it.
+    # The format of a shard is not stored in the ledger, and is not needed: the file is not opened.
     return [
         ShardCount(Shard(record["uri"], record["size"], record["etag"], "webdataset"), record["rows"], 0)
         for record in records

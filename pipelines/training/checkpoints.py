@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run needs to go on exactly, in one file that is there whole or not at all.
+"""Checkpoints: one file, written atomically, from which a run resumes exactly.
 
-Order, augmentation and dropout are functions of seed and step, so a step count stands for all of them; besides it a
-checkpoint holds the weights, the optimiser, and what was measured so far.
+Order, augmentation and dropout are functions of seed and step, so a checkpoint holds the step instead of random
+states; besides it the weights, the optimiser, and the results so far.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FILE = "checkpoint.pt"
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Put a checkpoint in place of the last one."""
+    """Replace the checkpoint of a folder."""
     with atomic_path(folder / FILE) as unfinished:
         torch.save(state, unfinished)
 
@@ -29,23 +29,23 @@ def read_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
     """Return the checkpoint of a folder, or None.
 
     Args:
-        folder: Where a run writes.
-        identity: What the run must agree with the checkpoint on.
+        folder: Folder of the run.
+        identity: Settings of this run, one a line; the checkpoint must be of the same.
 
     Raises:
-        ConfigError: It is of another run.
+        ConfigError: The checkpoint is of a run with other settings.
     """
     state = load_checkpoint(folder)
     if state is not None and state["identity"] != identity:
         raise ConfigError(
-            f"{folder / FILE} is of a run with other settings ({_differing(state['identity'], identity)}); "
-            "go on with those, or give another folder"
+            f"{folder / FILE} is of a run with other settings ({_differences(state['identity'], identity)}); "
+            "use those settings, or another folder"
         )
     return state
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the checkpoint of a folder, whatever run it is of, or None.
+    """Return the checkpoint of a folder, of any run, or None.
 
     Raises:
         ConfigError: It is of a newer format, or damaged.
@@ -61,6 +61,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def _differing(theirs: str, ours: str) -> str:
+def _differences(theirs: str, ours: str) -> str:
     pairs = zip(theirs.split("\n"), ours.split("\n"), strict=False)
-    return "; ".join(f"there {a}, here {b}" for a, b in pairs if a != b) or "more or fewer of them"
+    return "; ".join(f"there {a}, here {b}" for a, b in pairs if a != b) or "more or fewer settings"

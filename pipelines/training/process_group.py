@@ -1,4 +1,4 @@
-"""What the loss and the loop ask of torch's process group. Where there is none, this process is the only one."""
+"""The process group of torch, as losses and loop need it. Without a group, this process is the only worker."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 from torch import Tensor, distributed
 
 
-def rank() -> int:
-    """Place of this process among the workers."""
+def worker_rank() -> int:
+    """Return the number of this worker, from 0."""
     return distributed.get_rank() if _is_up() else 0
 
 
 def world_size() -> int:
-    """Number of workers."""
+    """Return the number of workers."""
     return distributed.get_world_size() if _is_up() else 1
 
 
 def gather_rows(*tensors: Tensor) -> list[Tensor]:
     """Return each (B, …) tensor with the rows of all workers, in order of rank: (world · B, …).
 
-    Gradients flow back to the worker that each row is from, summed over workers.
+    Gradients flow back to the worker that a row came from, summed over workers.
     """
     if world_size() == 1:
         return list(tensors)
     return [cast(Tensor, _GatherRows.apply(x)) for x in tensors]  # type: ignore[no-untyped-call]
 
 
-def total_over_ranks(value: Tensor | float, device: torch.device) -> Tensor:
-    """Return the sum of a number, or of a tensor, over workers; without a gradient."""
+def sum_over_workers(value: Tensor | float, device: torch.device) -> Tensor:
+    """Return the sum of a number or a tensor over all workers, float32, without a gradient."""
     total = torch.as_tensor(value, dtype=torch.float32, device=device).clone()
     if world_size() > 1:
         distributed.all_reduce(total)
@@ -47,7 +47,7 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous().clone()
         distributed.all_reduce(total)
-        return total.chunk(world_size())[rank()]
+        return total.chunk(world_size())[worker_rank()]
 
 
 def _is_up() -> bool:

@@ -1,6 +1,7 @@
-"""What a head learns from: the whole vectors of a table, with labels or the words that belong to them.
+"""Training data of a head: the full vectors of a table, with labels or captions.
 
-Owns reading, the frozen encoding of words, and which rows are held out. The table's own encoder is not run.
+Owns reading the table, encoding captions with a frozen encoder, and the validation split. The table's own encoder is
+not run.
 
 Shapes: N rows, T width of the frozen vectors.
 """
@@ -29,15 +30,15 @@ _CAPTIONS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """What a head learns from, read from a table.
+class HeadData:
+    """Training data and validation split of a head.
 
     Attributes:
         table: The table.
-        vectors_NT: Its whole vectors, unit rows.
-        labels_N: Numbers of their classes, where it learns from labels.
-        captions_NT: Vectors of their words by another frozen encoder, where it learns from pairs.
-        is_held_out_N: Rows that are not learnt from.
+        vectors_NT: Its full vectors, unit rows.
+        labels_N: Class numbers, of a head from labels.
+        captions_NT: Vectors of the captions by another frozen encoder, of a head from pairs.
+        is_held_out_N: Rows of the validation split.
     """
 
     table: VectorTable
@@ -47,13 +48,14 @@ class Frozen:
     is_held_out_N: npt.NDArray[np.bool_]
 
 
-def read_frozen(config: TrainConfig) -> Frozen:
-    """Read a table's vectors and what is learnt about them; encode captions.
+def read_head_data(config: TrainConfig) -> HeadData:
+    """Read a table's vectors and labels; encode its captions.
 
     Raises:
         TableNotFound: There is no such table.
         FieldNotFound: It has no such column.
-        ConfigError: The captions' encoder cannot serve, or the table holds texts itself.
+        ConfigError: The encoder of the captions does not embed texts, or the table itself holds texts.
+        InputError: The column of labels holds fewer than two classes.
     """
     data = config.data
     table = VectorTable.open(data.table or "", storage=config.storage)
@@ -63,11 +65,11 @@ def read_frozen(config: TrainConfig) -> Frozen:
             known = table.dataset.schema.names
             raise FieldNotFound(
                 f"{table.uri} has no column {name!r}{nearest(name, known)}; it has: {', '.join(known)}; "
-                "input.keep of `jobs embed` puts fields beside the vectors"
+                "`jobs embed` with input.keep stores fields beside the vectors"
             )
     rows = table.dataset.to_table(columns=["id", *dict.fromkeys(wanted), VECTOR])
-    if config.kind == "head-from-pairs" and modality_of(table) == "text":
-        raise ConfigError(f"{table.uri} holds texts, and so do its captions: a joint space has one tower of texts")
+    if config.kind == "head-from-pairs" and table_modality(table) == "text":
+        raise ConfigError(f"{table.uri} holds texts, and so do its captions; a joint space has only one tower of texts")
     captions = [str(words) for words in rows[data.caption].to_pylist()] if data.caption else None
     labels = None
     if config.kind == "head-from-labels":
@@ -75,28 +77,28 @@ def read_frozen(config: TrainConfig) -> Frozen:
         if len(names) < 2:
             raise InputError(f"column {data.label!r} of {table.uri} holds {len(names)} class; two or more are needed")
     keys = [_without(str(key), data.group_without) for key in rows[data.group or "id"].to_pylist()]
-    return Frozen(
+    return HeadData(
         table,
         to_numpy(rows[VECTOR]).astype(np.float32),
         labels,
         encode_captions(data.caption_encoder, captions) if captions and config.kind == "head-from-pairs" else None,
-        held_out(keys, data.held_out, config.run.seed),
+        choose_held_out(keys, data.held_out, config.run.seed),
     )
 
 
-def modality_of(table: VectorTable) -> Modality:
-    """Return what a table's encoder embedded: of a joint one, the first that it names."""
+def table_modality(table: VectorTable) -> Modality:
+    """Return the modality of a table's encoder; the first one of a joint encoder."""
     return resolve(EncoderConfig(name=table.space.encoder, path=table.space.path)).modalities[0]
 
 
-def held_out(keys: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
-    """Choose rows to hold out by their key alone: (N,) bool. Equal keys share their fate, in every table."""
+def choose_held_out(keys: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
+    """Choose the rows of a validation split by their keys: (N,) bool. Rows with equal keys stay together."""
     digests = (hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys)
     return np.asarray([int.from_bytes(digest[:8], "big") / 2**64 < share for digest in digests], bool)
 
 
 def encode_captions(encoder: str, captions: Sequence[str]) -> Floats:
-    """Encode words by a frozen encoder as queries: (N, T) float32 unit rows.
+    """Encode captions as queries by a frozen encoder: (N, T) float32 unit rows.
 
     Raises:
         ConfigError: The encoder does not embed texts, or a caption is empty.
