@@ -53,7 +53,7 @@ def _ratios(results: list[dict[str, Any]]) -> Iterator[str]:
         words = [f"recall ≥ {target}:"]
         if exact:
             words.append(
-                f"single query {exact['points'][0]['single_us'] / single['single_us']:.1f}x faster than exact f32;"
+                f"single query {exact['points'][0]['single_us'] / single['single_us']:.1f}x as fast as exact f32;"
             )
         peers = {n: p for n, r in by_name.items() if n not in OURS and (p := best_at(r, target, "batched_us"))}
         if peers:

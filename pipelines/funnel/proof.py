@@ -1,8 +1,8 @@
-"""Provably exact search that still reads mostly prefixes.
+"""Search exactly, with a proof, while reading mostly prefixes.
 
-Owns the bound and the order in which vectors are read. What the unread dims can add to a score is at most the product
-of the two tails' lengths, so a vector whose prefix score plus that product stays below the k-th best full score seen
-is out.
+Owns the bound and the order in which vectors are read. The unread dims (the tail) can add to a score at most the
+product of the two tails' lengths. So a vector is out if its prefix score plus that product is below the k-th best full
+score found so far.
 
 Shapes: N vectors, D full width, M prefix width, S vectors still possible, K results.
 """
@@ -19,18 +19,18 @@ from pipelines.funnel.faiss_stages import Floats, Positions
 from pipelines.vectors.matryoshka import split, unit
 from pipelines.vectors.rotation import fit_pca
 
-# Vectors read in full at once before any bound: they set the score to beat.
+# Vectors that are read in full at each level, to find the score to beat.
 _FIRST_READ = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Proven:
-    """An exact answer and what it took.
+    """Hold an exact result and the share of the vectors that was read for it.
 
     Attributes:
-        scores_K: Cosines in float32, best first.
-        positions_K: Which vectors.
-        touched: For each dims read, the share of all vectors of which as many dims were read.
+        scores_K: Cosines, float32, best first.
+        positions_K: Positions of the vectors.
+        touched: Pairs (dim, share): the share of all vectors of which that many dims were read.
     """
 
     scores_K: Floats
@@ -40,7 +40,7 @@ class Proven:
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """One prefix: unit rows, and how long the prefixes and their tails were."""
+    """One prefix of all vectors: as unit rows, with the lengths of prefixes and tails before scaling."""
 
     dims: int
     prefix_NM: Floats
@@ -49,34 +49,34 @@ class _Level:
 
 
 class ProofIndex:
-    """Vectors with the prefixes that bound them.
+    """Vectors with the prefixes that bound their scores.
 
-    The prefixes are of the vectors after an orthonormal rotation of their own, which changes no score but moves length
-    from the tails to the prefixes: of 100,000 sentences, half the dims then leave 16 % in question and not 74 %.
+    The vectors are first rotated by their own principal components. This changes no score, but moves length from the
+    tails to the prefixes: of 100,000 sentences, half the dims leave 16 % undecided instead of 74 %.
     """
 
     def __init__(self, x_ND: npt.NDArray[np.floating], dims: Sequence[int] = ()) -> None:
-        """Prepare vectors.
+        """Prepare the vectors.
 
         Args:
-            x_ND: Rows of any float dtype; brought to unit length.
-            dims: Prefixes to read before the whole, ascending; default are a half and three quarters of the width.
+            x_ND: Rows of any float dtype; scaled to unit length here.
+            dims: Prefixes to read before the full width, ascending; default: a half and three quarters of the width.
         """
         self._x_ND = unit(np.asarray(x_ND, np.float32))
         width = self._x_ND.shape[1]
         self._rotation = fit_pca([self._x_ND]) if len(self._x_ND) else None
         rotated_ND = self._rotation.apply(self._x_ND) if self._rotation else self._x_ND
         self._levels = [_level(rotated_ND, dim) for dim in dims or (width // 2, width * 3 // 4)]
-        # A float32 dot product of unit vectors errs by at most D roundings: in the rotation of either side, in the
-        # bound and in the score.
+        # A float32 dot product of unit vectors is off by at most D roundings. There are four of them: the rotation of
+        # either side, the bound and the score.
         self._slack = 4 * width * float(np.finfo(np.float32).eps)
 
     def search(self, query_D: Floats, k: int) -> Proven:
-        """Return the exact k best of all vectors; fewer where there are fewer.
+        """Return the exact k best vectors; fewer if there are fewer.
 
         Args:
             query_D: float32, unit length.
-            k: Results wanted.
+            k: Number of results.
 
         Source: Cauchy-Schwarz on the unread dims: <q,x> = <q_m,x_m> + <q_t,x_t> ≤ <q_m,x_m> + |q_t||x_t|.
         """

@@ -1,8 +1,8 @@
-"""A funnel's stages on a torch device: half-precision prefixes, compared exactly by matrix products.
+"""Search a plan's stages on a torch device, usually a GPU: half-precision prefixes, compared by matrix products.
 
-What `slices` is for FAISS on the processor's cores, this is for a GPU, where a product of half-precision prefixes costs
-less than looking up codes: coded stages are held as the prefixes that they stand for, and find what those find.
-Immutable once built, so that any number of threads may search.
+On a GPU, a product of half-precision prefixes is cheaper than looking up codes. So a stage of codes is held as its
+prefix, and finds at least as much. Immutable once built, so any number of threads may search. `slices` does the same
+with FAISS on the CPU.
 
 Shapes: B queries, N vectors, D full width, M prefix width, K candidates.
 """
@@ -19,20 +19,20 @@ from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.plans import FunnelStage, Plan
 
-# Bounds what one product of many queries takes: numbers, not bytes.
+# Limit of the size of one product: numbers, not bytes.
 _NUMBERS = 1 << 28
 
 
 class TorchStages:
-    """Prefixes of a plan's stages on one device."""
+    """The prefixes of a plan's stages on one device; implements `memory.StageIndex`."""
 
     def __init__(self, plan: Plan, blocks: Iterable[Halves], rows: int, device: torch.device) -> None:
         """Move vectors to the device.
 
         Args:
-            plan: Whose stages.
+            plan: The plan.
             blocks: float16 unit rows (B, D).
-            rows: How many they are in all.
+            rows: Their total number.
             device: Where they are held and compared.
         """
         self._device = device
@@ -78,7 +78,7 @@ class TorchStages:
         return np.concatenate(scores), np.concatenate(positions)
 
     def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, ≤ keep) that so many first stages find, as `StageIndex` says."""
+        """Return the positions (B, ≤ keep) that the first stages find; see `StageIndex`."""
         coarse = plan.stages[: stages or -1]
         return np.concatenate([self._narrow(coarse, part).cpu().numpy() for part in self._parts(coarse, query_BD)])
 
@@ -89,13 +89,14 @@ class TorchStages:
         return gathered
 
     def _parts(self, stages: Sequence[FunnelStage], query_BD: Floats) -> Iterator[torch.Tensor]:
-        """Yield queries so few at once that what is made for them stays within bounds."""
+        """Yield groups of queries whose products stay within `_NUMBERS`."""
         gathered = [before.keep * stage.dims for before, stage in pairwise(stages)]
         count = max(1, _NUMBERS // max([self._rows, 1, *gathered]))
         for start in range(0, len(query_BD), count):
             yield torch.from_numpy(query_BD[start : start + count]).to(self._device)
 
     def _narrow(self, coarse: Sequence[FunnelStage], query_BD: torch.Tensor) -> torch.Tensor:
+        """Return the positions (B, K) that stages find, one after the other."""
         first, *later = coarse
         scores_BN = cut(query_BD, first.dims).half() @ self._prefixes[first.dims].T
         at_BK = scores_BN.topk(min(first.keep, self._rows)).indices

@@ -66,13 +66,13 @@ def build_report(
     card = funnel.card
     ingests = [_Ingest.of(table) for table in tables.values()]
     rows, seconds = sum(ingest.rows for ingest in ingests), sum(ingest.seconds for ingest in ingests)
-    faster = card.exact_us_per_query / (card.best.us_per_query or card.exact_us_per_query)
+    speed = card.exact_us_per_query / (card.best.us_per_query or card.exact_us_per_query)
     figures = Figures(
         [
             (f"{rows:,}", "samples embedded, from three corpora"),
             (f"{seconds:.0f} s", "from shards to committed tables, start-up included"),
             (f"{card.best.recall:.3f}", f"recall@{card.k} of the funnel, on questions it never saw"),
-            (f"{faster:,.0f}×", "faster than exact search, one question at a time"),
+            (f"{speed:,.0f}×" if speed >= 10 else f"{speed:.1f}×", "as fast as exact search, one question at a time"),
         ]
     )
     return Report(
