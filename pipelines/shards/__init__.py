@@ -1,10 +1,10 @@
-"""Shards in, blocks of samples out: WebDataset tar, Parquet, JSONL and Lance; local, S3 and whatever fsspec reaches.
+"""Shards: listing them, and reading their samples in blocks.
 
-Owns what a shard is called, where its bytes come from and how they are cut into samples. It decodes no image, tokenises
-no text and unpickles nothing: a sample leaves here as a string or as bytes.
+Formats are WebDataset tar, Parquet, JSONL and Lance; stores are the local disk, S3 and whatever fsspec reaches. Nothing
+here decodes an image, tokenises a text or loads a pickle: samples are strings, bytes or lists of numbers.
 
-A sample that cannot be read is a Reject with its reason; the samples around it go on. A shard that cannot be opened at
-all is ShardUnreadable.
+A sample that cannot be read becomes a Reject with its reason, and reading continues with the next one. A shard that
+cannot be opened at all is ShardUnreadable.
 """
 
 from __future__ import annotations

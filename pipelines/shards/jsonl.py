@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, gzip or zstd if the name says so.
+"""JSON lines: one object per line, compressed if the name ends in .gz or .zst.
 
 Reasons of the rejects made here: `bad_json`, `bad_utf8`, `not_text`, `not_base64`, `not_vector`, `too_large`,
 `truncated_shard`, `corrupt_shard`.
@@ -13,11 +13,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipelines.shards.blocks import Stretch, input_field
-from pipelines.shards.columnar import require
-from pipelines.shards.rows import Rows, as_text, from_json
-from pipelines.shards.store import open_shard
-from pipelines.shards.streams import ByteStream, Damage, decompressed
+from pipelines.shards.decompression import ByteStream, Damage, decompress
+from pipelines.shards.raw_blocks import RawBlock, RawBlockBuilder, as_text, from_json, input_field, require_fields
+from pipelines.shards.stores import open_shard
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.records import Shard
 
@@ -25,40 +23,40 @@ _CHUNK_BYTES = 1 << 20
 _PEEK_LINES = 1000
 
 
-def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
-    """Return the kept fields as strings, after looking for them in the first thousand lines.
+class JsonlFormat:
+    """JSON lines."""
 
-    Raises:
-        FieldNotFound: None of those lines has a field that the config names.
-    """
-    known: dict[str, None] = {}
-    with open_shard(shard, storage) as file:
-        for line in islice(_lines(decompressed(file, shard.uri), limits.max_sample_bytes), _PEEK_LINES):
-            record = None if isinstance(line, Damage) else _parse(line)
-            if isinstance(record, dict):
-                known.update(dict.fromkeys(record))
-    require(config, list(known), shard.uri)
-    return pa.schema([pa.field(name, pa.string()) for name in config.keep])
+    def kept_schema(self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
+        """Return the kept fields as strings, if each is in one of the first thousand lines."""
+        known: dict[str, None] = {}
+        with open_shard(shard, storage) as file:
+            for line in islice(_lines(decompress(file, shard.uri), limits.max_sample_bytes), _PEEK_LINES):
+                record = None if isinstance(line, Damage) else _parse(line)
+                if isinstance(record, dict):
+                    known.update(dict.fromkeys(record))
+        require_fields(config, list(known), shard.uri)
+        return pa.schema([pa.field(name, pa.string()) for name in config.keep])
+
+    def read(
+        self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig
+    ) -> Iterator[RawBlock]:
+        """Read a file line by line; a sample's position is its line, counted from 0. Blank lines are skipped."""
+        builder = RawBlockBuilder(shard, config, pa.string(), has_ids=config.id is not None)
+        with open_shard(shard, storage) as file:
+            for position, line in enumerate(_lines(decompress(file, shard.uri), limits.max_sample_bytes)):
+                try:
+                    if isinstance(line, Damage):
+                        raise line
+                    if line and not line.isspace():
+                        _add(builder, position, _parse(line), config)
+                except Damage as damage:
+                    builder.reject(position, "", damage.reason, str(damage))
+                if builder.is_full:
+                    yield builder.take()
+        yield builder.take()
 
 
-def stretches(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> Iterator[Stretch]:
-    """Read a file line by line; a sample's position is its line, counted from 0. Blank lines are passed over."""
-    rows = Rows(shard, config, pa.string(), has_ids=config.id is not None)
-    with open_shard(shard, storage) as file:
-        for position, line in enumerate(_lines(decompressed(file, shard.uri), limits.max_sample_bytes)):
-            try:
-                if isinstance(line, Damage):
-                    raise line
-                if line and not line.isspace():
-                    _add(rows, position, _parse(line), config)
-            except Damage as damage:
-                rows.reject(position, "", damage.reason, str(damage))
-            if rows.is_full:
-                yield rows.take()
-    yield rows.take()
-
-
-def _add(rows: Rows, position: int, record: Any, config: InputConfig) -> None:
+def _add(builder: RawBlockBuilder, position: int, record: Any, config: InputConfig) -> None:
     if isinstance(record, Damage):
         raise record
     if not isinstance(record, dict):
@@ -68,9 +66,9 @@ def _add(rows: Rows, position: int, record: Any, config: InputConfig) -> None:
     try:
         value = from_json(value, config.modality)
     except Damage as damage:
-        rows.reject(position, sample_id or "", damage.reason, f"{input_field(config)} {damage}")
+        builder.reject(position, sample_id or "", damage.reason, f"{input_field(config)} {damage}")
         return
-    rows.add(position, sample_id, value, [as_text(record.get(name)) for name in config.keep])
+    builder.add(position, sample_id, value, [as_text(record.get(name)) for name in config.keep])
 
 
 def _parse(line: bytes) -> Any:
@@ -81,7 +79,7 @@ def _parse(line: bytes) -> Any:
 
 
 def _lines(stream: ByteStream, max_bytes: int) -> Iterator[bytes | Damage]:
-    """Cut a stream into lines. A line over `max_bytes`, or where the stream breaks off, is a Damage in its place."""
+    """Split a stream into lines. A Damage takes the place of a line over `max_bytes`, and of a cut-off end."""
     head, dropped_bytes, is_first = b"", 0, True
     while True:
         try:

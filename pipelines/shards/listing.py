@@ -1,6 +1,6 @@
-"""What a pattern stands for: files, globs, brace ranges, directories, S3 prefixes, lists in a file.
+"""Listing of shards: files, globs, brace ranges, directories, S3 prefixes, lists in a file.
 
-Owns names, formats and order of shards; opens none of them.
+Owns the names, formats and order of shards; reads none of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 
 from braceexpand import braceexpand
 
-from pipelines.shards.files import File, Store
-from pipelines.shards.lance_table import list_fragments
-from pipelines.shards.store import store_of
+from pipelines.shards.lance_fragments import list_fragments
+from pipelines.shards.store_protocol import File, Store
+from pipelines.shards.stores import store_of
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
 from schemas.records import Shard, ShardFormat
@@ -28,28 +28,28 @@ _EXTENSIONS: dict[ShardFormat, tuple[str, ...]] = {
 _LANCE_ROOT = re.compile(r"(.*?\.lance)/")
 _SHOWN = 5
 
-Format = Literal["auto"] | ShardFormat
+FormatSetting = Literal["auto"] | ShardFormat
 
 
 def list_shards(
     patterns: Sequence[str],
-    format: Format = "auto",
+    format: FormatSetting = "auto",
     storage: StorageConfig = StorageConfig(),
 ) -> list[Shard]:
-    """Find the shards that patterns stand for, in natural order, each once.
+    """List the shards that patterns match, in natural order, each once.
 
     A pattern is a file, a glob (`*`, `?`, `[…]`, `**` over folders), a brace range (`{000..099}`, `{a,b}`), a directory
-    with everything below it, or a list of patterns, one a line: `@file`, or a file whose name ends in .txt. Each may be
-    local, `s3://…`, or an address that fsspec knows. A Lance table is one shard per fragment.
+    with all files below it, or a list of patterns, one per line: `@file`, or a file whose name ends in .txt. Each may
+    be local, `s3://…`, or an address that fsspec knows. Each fragment of a Lance table is a shard.
 
     Args:
-        patterns: What to find.
-        format: Layout of all shards; `auto` goes by each name.
-        storage: Where S3 is.
+        patterns: The patterns.
+        format: Format of all shards; `auto` takes it from each name.
+        storage: Settings of S3.
 
     Raises:
-        ShardNotFound: A pattern stands for nothing, or a file of a brace range is not there.
-        ConfigError: A name does not tell its format, or braces are not balanced.
+        ShardNotFound: A pattern matches nothing, or a file of a brace range is missing.
+        ConfigError: A name has no known extension, or braces are not balanced.
     """
     found: dict[str, Shard] = {}
     for pattern in _with_lists(patterns, storage):
@@ -59,13 +59,13 @@ def list_shards(
 
 
 def format_of(name: str) -> ShardFormat | None:
-    """Return the layout that a file's name tells, if it tells one."""
+    """Return the format of a file by the extension of its name, if it is a known one."""
     lower = name.lower()
     return next((layout for layout, endings in _EXTENSIONS.items() if lower.endswith(endings)), None)
 
 
 def _with_lists(patterns: Sequence[str], storage: StorageConfig) -> Iterator[str]:
-    """Put the lines of a list in place of its name."""
+    """Replace each list of patterns by its lines."""
     for pattern in patterns:
         if not (pattern.startswith("@") or pattern.endswith(".txt")):
             yield pattern
@@ -80,7 +80,7 @@ def _with_lists(patterns: Sequence[str], storage: StorageConfig) -> Iterator[str
         yield from (line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
-def _find(pattern: str, format: Format, storage: StorageConfig) -> Iterator[Shard]:
+def _find(pattern: str, format: FormatSetting, storage: StorageConfig) -> Iterator[Shard]:
     try:
         names = list(braceexpand(pattern))
     except ValueError:
@@ -103,8 +103,8 @@ def _find(pattern: str, format: Format, storage: StorageConfig) -> Iterator[Shar
         raise _not_there(pattern, lost, store)
 
 
-def _several(name: str, format: Format, store: Store, storage: StorageConfig) -> Iterator[Shard]:
-    """Shards of a glob, a directory or a Lance table."""
+def _several(name: str, format: FormatSetting, store: Store, storage: StorageConfig) -> Iterator[Shard]:
+    """Yield the shards of a glob, a directory or a Lance table."""
     if not _is_wild(name) and (format == "lance" or name.rstrip("/").endswith(".lance")):
         yield from list_fragments(name.rstrip("/"), storage)
         return
@@ -115,7 +115,7 @@ def _several(name: str, format: Format, store: Store, storage: StorageConfig) ->
             tables[inside[1]] = None
             continue
         layout = format_of(file.uri)
-        # What lies beside the shards of a directory (a README, _SUCCESS, statistics) is passed over.
+        # Other files in a directory of shards (a README, _SUCCESS, statistics) are skipped.
         is_aside = layout is None and (not _is_wild(name) or _is_aside(file.uri))
         if not is_aside and (format == "auto" or layout in (format, None)):
             yield _shard(file, format)
@@ -124,12 +124,12 @@ def _several(name: str, format: Format, store: Store, storage: StorageConfig) ->
             yield from list_fragments(table, storage)
 
 
-def _shard(file: File, format: Format) -> Shard:
+def _shard(file: File, format: FormatSetting) -> Shard:
     layout = format_of(file.uri) if format == "auto" else format
     if layout is None:
         allowed = ", ".join(ending for endings in _EXTENSIONS.values() for ending in endings)
         raise ConfigError(
-            f"the name of {file.uri} does not tell its format; it may end in {allowed}; "
+            f"the name of {file.uri} has no known extension; it may end in {allowed}; "
             f"or set input.format to one of {', '.join(_EXTENSIONS)}"
         )
     return Shard(file.uri, file.size, file.etag, layout)
@@ -155,7 +155,7 @@ def _is_aside(uri: str) -> bool:
 
 
 def _natural(uri: str) -> list[list[tuple[int, str]]]:
-    """Order folder by folder, digits by value, so that 2 comes before 10 and `d/` before `d2/`."""
+    """Return a sort key: folder by folder, numbers by value, so that 2 comes before 10 and `d/` before `d2/`."""
     return [
         [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", folder)]
         for folder in uri.split("/")

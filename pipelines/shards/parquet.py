@@ -1,4 +1,4 @@
-"""Parquet: only the columns asked for, a few rows at a time, whatever the size of the row groups."""
+"""Parquet files: only the needed columns, a few rows at a time, whatever the size of the row groups."""
 
 from __future__ import annotations
 
@@ -9,45 +9,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shards.blocks import BLOCK_BYTES, BLOCK_ROWS, Stretch
-from pipelines.shards.columnar import Picked, pick, stretch
-from pipelines.shards.store import open_shard
-from schemas.config import InputConfig, StorageConfig
+from pipelines.shards.column_choice import ColumnChoice, choose_columns, to_raw_block
+from pipelines.shards.raw_blocks import BLOCK_BYTES, BLOCK_ROWS, RawBlock
+from pipelines.shards.stores import open_shard
+from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.errors import ShardUnreadable
 from schemas.records import Reject, Shard
 
 # Pages are read through a buffer of this size, so that a column chunk is never held whole.
 _BUFFER_BYTES = 1 << 20
-# What Arrow raises on damaged pages: bad values, failed decompression, sizes that cannot be allocated.
+# Arrow's errors on damaged pages: bad values, failed decompression, sizes that cannot be allocated.
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
 
 
-def kept_schema(shard: Shard, config: InputConfig, storage: StorageConfig) -> pa.Schema:
-    """Return the fields of the kept columns, with the file's own types.
+class ParquetFormat:
+    """Parquet files."""
 
-    Raises:
-        FieldNotFound: A field that the config names is missing or cannot serve.
-        ShardUnreadable: The file's footer cannot be read.
-    """
-    with open_shard(shard, storage, is_forward=False) as file:
-        return pick(_open(file, shard).schema_arrow, config, shard.uri).kept
+    def kept_schema(self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
+        """Return the kept fields, with the file's own types."""
+        with open_shard(shard, storage, is_forward=False) as file:
+            return choose_columns(_open(file, shard).schema_arrow, config, shard.uri).kept
 
-
-def stretches(shard: Shard, config: InputConfig, storage: StorageConfig) -> Iterator[Stretch]:
-    """Read a file in order. The rows of a damaged row group that cannot be read become rejects, one each.
-
-    Raises:
-        FieldNotFound: A field that the config names is missing or cannot serve.
-        ShardUnreadable: The file's footer cannot be read, or reading fails for another cause than damaged data.
-    """
-    with open_shard(shard, storage, is_forward=False) as file:
-        parquet = _open(file, shard)
-        picked = pick(parquet.schema_arrow, config, shard.uri)
-        start = 0
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            yield from _row_group(parquet, group, picked, start, shard)
-            start += rows
+    def read(
+        self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig
+    ) -> Iterator[RawBlock]:
+        """Read a file in order; rows that cannot be read from a damaged row group become rejects, one each."""
+        with open_shard(shard, storage, is_forward=False) as file:
+            parquet = _open(file, shard)
+            choice = choose_columns(parquet.schema_arrow, config, shard.uri)
+            start = 0
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                yield from _row_group(parquet, group, choice, start, shard)
+                start += rows
 
 
 def _open(file: BinaryIO, shard: Shard) -> pq.ParquetFile:
@@ -62,38 +56,40 @@ def _open(file: BinaryIO, shard: Shard) -> pq.ParquetFile:
         raise ShardUnreadable(f"{shard.uri} is not a whole Parquet file: {error}") from None
 
 
-def _row_group(parquet: pq.ParquetFile, group: int, picked: Picked, start: int, shard: Shard) -> Iterator[Stretch]:
+def _row_group(
+    parquet: pq.ParquetFile, group: int, choice: ColumnChoice, start: int, shard: Shard
+) -> Iterator[RawBlock]:
     rows = parquet.metadata.row_group(group).num_rows
     at = start
     try:
         for batch in parquet.iter_batches(
-            _batch_rows(parquet, group, picked), [group], picked.columns, use_threads=False
+            _batch_rows(parquet, group, choice), [group], choice.columns, use_threads=False
         ):
-            yield stretch(batch, picked, at)
+            yield to_raw_block(batch, choice, at)
             at += len(batch)
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ShardUnreadable(f"{shard.uri}: reading fails: {error}") from error
         message = f"row group {group} is damaged from row {at} on: {error}"
         for first in range(at, start + rows, BLOCK_ROWS):
-            yield _lost(range(first, min(first + BLOCK_ROWS, start + rows)), message, picked, shard)
+            yield _lost(range(first, min(first + BLOCK_ROWS, start + rows)), message, choice, shard)
 
 
-def _lost(positions: range, message: str, picked: Picked, shard: Shard) -> Stretch:
+def _lost(positions: range, message: str, choice: ColumnChoice, shard: Shard) -> RawBlock:
     rejects = [Reject(shard.id, position, "", "corrupt_row_group", message) for position in positions]
-    return Stretch(
+    return RawBlock(
         pa.array(np.empty(0, np.int64)),
         None,
         pa.nulls(0, pa.binary()),
-        [pa.nulls(0, f.type) for f in picked.kept],
+        [pa.nulls(0, f.type) for f in choice.kept],
         rejects,
     )
 
 
-def _batch_rows(parquet: pq.ParquetFile, group: int, picked: Picked) -> int:
+def _batch_rows(parquet: pq.ParquetFile, group: int, choice: ColumnChoice) -> int:
     meta = parquet.metadata.row_group(group)
     chunks = (meta.column(i) for i in range(meta.num_columns))
-    wanted = tuple(picked.columns)
+    wanted = tuple(choice.columns)
     total: int = sum(chunk.total_uncompressed_size for chunk in chunks if _belongs(chunk.path_in_schema, wanted))
     row_bytes = max(1, total // max(1, int(meta.num_rows)))
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))

@@ -1,15 +1,58 @@
-"""From a shard to its Blocks, whatever its format."""
+"""Reading a shard of any format: its samples in blocks, and the types of its kept columns.
+
+Owns the `Format` protocol and the table of formats. How a format is laid out is in one module each; which samples are
+good is decided in `block_checks`, for every format alike.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines.shards import jsonl, lance_table, parquet, tar
-from pipelines.shards.blocks import BlockMaker, Stretch
+from pipelines.shards.block_checks import BlockChecker
+from pipelines.shards.jsonl import JsonlFormat
+from pipelines.shards.lance_fragments import LanceFormat
+from pipelines.shards.parquet import ParquetFormat
+from pipelines.shards.raw_blocks import RawBlock
+from pipelines.shards.webdataset import WebDatasetFormat
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
-from schemas.records import SampleBlock, Shard
+from schemas.records import SampleBlock, Shard, ShardFormat
+
+
+class Format(Protocol):
+    """One layout of shards."""
+
+    def kept_schema(self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
+        """Return the fields of the kept columns, with the types that this shard gives them.
+
+        Raises:
+            FieldNotFound: A field that the config names is not there, or has a type that cannot be embedded.
+            ShardNotFound: The shard is gone.
+            ShardUnreadable: The shard cannot be opened, or has changed since it was listed.
+        """
+        ...
+
+    def read(
+        self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig
+    ) -> Iterator[RawBlock]:
+        """Yield the samples of a shard in its order, unchecked, a bounded number at a time.
+
+        Raises:
+            FieldNotFound: A field that the config names is not there, or has a type that cannot be embedded.
+            ShardNotFound: The shard is gone.
+            ShardUnreadable: The shard cannot be opened, has changed since it was listed, or reading it fails.
+        """
+        ...
+
+
+FORMATS: dict[ShardFormat, Format] = {
+    "webdataset": WebDatasetFormat(),
+    "parquet": ParquetFormat(),
+    "jsonl": JsonlFormat(),
+    "lance": LanceFormat(),
+}
 
 
 def shard_schema(
@@ -18,25 +61,17 @@ def shard_schema(
     storage: StorageConfig = StorageConfig(),
     limits: LimitsConfig = LimitsConfig(),
 ) -> pa.Schema:
-    """Return the fields of the kept columns, as this shard would give them.
+    """Return the fields of the kept columns, with the types that this shard gives them.
 
-    Parquet and Lance have their own types; in JSONL and tars a field is a string, or binary where its extension is that
-    of an image or the like.
+    Parquet and Lance have types of their own. In JSONL and tars a field is a string; in tars it is binary where its
+    extension is that of an image or of other binary data.
 
     Raises:
-        FieldNotFound: A field that the config names is not there, or cannot serve.
+        FieldNotFound: A field that the config names is not there, or has a type that cannot be embedded.
         ShardNotFound: The shard is gone.
-        ShardUnreadable: It cannot be opened, or is no longer the one that was listed.
+        ShardUnreadable: The shard cannot be opened, or has changed since it was listed.
     """
-    match shard.format:
-        case "parquet":
-            return parquet.kept_schema(shard, config, storage)
-        case "lance":
-            return lance_table.kept_schema(shard, config, storage)
-        case "jsonl":
-            return jsonl.kept_schema(shard, config, limits, storage)
-        case "webdataset":
-            return tar.kept_schema(shard, config, limits, storage)
+    return FORMATS[shard.format].kept_schema(shard, config, limits, storage)
 
 
 def read_blocks(
@@ -46,37 +81,26 @@ def read_blocks(
     storage: StorageConfig = StorageConfig(),
     kept_schema: pa.Schema | None = None,
 ) -> Iterator[SampleBlock]:
-    """Read a shard, a bounded number of rows and bytes at a time.
+    """Read a shard in blocks: a bounded number of rows and bytes at a time.
 
     Args:
         shard: The shard.
-        config: Which fields are used.
+        config: The fields to read.
         limits: `max_sample_bytes` is enforced here.
-        storage: Where S3 is.
-        kept_schema: Types that the kept columns leave with; by default those of `shard_schema`.
+        storage: Settings of S3.
+        kept_schema: Types that the kept columns are cast to; by default those of `shard_schema`.
 
     Yields:
         Blocks of at most 1024 rows and about 8 MiB of input, in the shard's order, all of one schema.
 
     Raises:
-        FieldNotFound: A field that the config names is not there, or cannot serve, or never casts to `kept_schema`.
+        FieldNotFound: A field that the config names is not there, has a type that cannot be embedded, or cannot be cast
+            to `kept_schema`.
         ShardNotFound: The shard is gone.
-        ShardUnreadable: It cannot be opened, or is no longer the one that was listed, or reading failed midway for a
-            cause that may pass. Damaged data is no such cause: it becomes rejects.
+        ShardUnreadable: The shard cannot be opened, has changed since it was listed, or reading it fails for a cause
+            that may pass. Damaged data becomes rejects instead.
     """
     kept = shard_schema(shard, config, storage, limits) if kept_schema is None else kept_schema
-    maker = BlockMaker(shard, config, limits, kept)
-    for stretch in _stretches(shard, config, limits, storage):
-        yield from maker.make(stretch)
-
-
-def _stretches(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> Iterator[Stretch]:
-    match shard.format:
-        case "parquet":
-            return parquet.stretches(shard, config, storage)
-        case "lance":
-            return lance_table.stretches(shard, config, storage)
-        case "jsonl":
-            return jsonl.stretches(shard, config, limits, storage)
-        case "webdataset":
-            return tar.stretches(shard, config, limits, storage)
+    checker = BlockChecker(shard, config, limits, kept)
+    for raw in FORMATS[shard.format].read(shard, config, limits, storage):
+        yield from checker.check(raw)

@@ -1,6 +1,6 @@
-"""An S3 object as a file: parallel ranged gets ahead of the reader, on a network that may fail at any byte.
+"""An S3 object as a file: parallel ranged gets ahead of the reader, resumed where the network fails.
 
-Owns retries of reads, and the difference between a failure that may pass and one that will not.
+Owns the retries of reads, and the difference between transient and permanent failures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from pipelines.shards.files import File, changed, gone
+from pipelines.shards.store_protocol import File, changed, gone
 from schemas.errors import ConfigError, LakeError, ShardNotFound, ShardUnreadable
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ _LONGEST_PAUSE_S = 10.0
 _PIECE_BYTES = 16 << 10
 _SLOW_AFTER_S = 10.0
 _SLOW_BYTES_PER_S = 16 << 10
-_MAY_PASS = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class ReadAhead:
-    """How a file is fetched.
+    """How far ahead a file is fetched.
 
     Attributes:
         part_bytes: Bytes of one ranged get.
-        ahead: Parts in flight before they are asked for, where reading goes forward.
-        held: Parts in memory at most.
+        ahead: Parts in flight ahead of the reader, while it reads forward.
+        held: Most parts in memory.
     """
 
     part_bytes: int
@@ -59,7 +59,7 @@ class S3File(io.RawIOBase):
     """
 
     def __init__(self, client: S3Client, bucket: str, key: str, file: File, read_ahead: ReadAhead) -> None:
-        """Open; nothing is fetched before the first read."""
+        """Open the object; nothing is fetched before the first read."""
         self._client, self._bucket, self._key = client, bucket, key
         self._file, self._read_ahead = file, read_ahead
         self._position = 0
@@ -75,11 +75,11 @@ class S3File(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the byte that the next read starts at."""
+        """Return the position of the next read, in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a byte."""
+        """Move to a position, in bytes."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.size}[whence]
         self._position = max(0, start + offset)
         return self._position
@@ -102,14 +102,14 @@ class S3File(io.RawIOBase):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
-        """Give up what is in flight."""
+        """Cancel the gets in flight."""
         if not self.closed:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._parts.clear()
         super().close()
 
     def _part(self, number: int) -> bytes:
-        # Reading goes forward here if this part, or the one before it, was read a moment ago.
+        # The reader reads forward if this part, or the one before it, was read recently.
         is_forward = number == 0 or number in self._parts or number - 1 in self._parts
         last = -(-self._file.size // self._read_ahead.part_bytes) - 1
         until = min(last, number + self._read_ahead.ahead) if is_forward else number
@@ -122,7 +122,7 @@ class S3File(io.RawIOBase):
         return self._parts[number].result()
 
     def _fetch(self, number: int) -> bytes:
-        """Get one part, going on where a connection broke."""
+        """Fetch one part; resume where a connection broke."""
         start = number * self._read_ahead.part_bytes
         end = min(self._file.size, start + self._read_ahead.part_bytes)
         data = bytearray()
@@ -133,14 +133,14 @@ class S3File(io.RawIOBase):
                 self._get(start + len(data), end, data)
             except (BotoCoreError, ClientError, OSError) as error:
                 tries = 0 if len(data) > before else tries + 1
-                if tries >= _TRIES or not _may_pass(error):
+                if tries >= _TRIES or not _is_transient(error):
                     raise self._explain(error) from error
                 pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries)
                 time.sleep(pause_s * random.uniform(0.5, 1))
         return bytes(data)
 
     def _get(self, start: int, end: int, data: bytearray) -> None:
-        """Append the bytes from `start` to `end`, or as many of them as come before the connection breaks."""
+        """Append the bytes from `start` to `end`, or as many as arrive before the connection breaks."""
         found = self._client.get_object(
             Bucket=self._bucket, Key=self._key, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{self._file.etag}"'
         )
@@ -149,7 +149,7 @@ class S3File(io.RawIOBase):
             if found["ETag"].strip('"') != self._file.etag:
                 raise changed(self._file.uri)
             if found["ContentLength"] != end - start:
-                raise ShardUnreadable(f"{self._file.uri}: the store answers another range than it was asked for")
+                raise ShardUnreadable(f"{self._file.uri}: the store returned another range than was requested")
             got = 0
             while piece := body.read(_PIECE_BYTES):
                 data += piece
@@ -167,14 +167,14 @@ class S3File(io.RawIOBase):
         return explain(error, self._file.uri)
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     if isinstance(error, ClientError):
-        return _status(error) in _MAY_PASS
+        return _status(error) in _TRANSIENT_STATUS
     return not isinstance(error, NoCredentialsError)
 
 
 def explain(error: Exception, uri: str) -> LakeError:
-    """Turn what boto3 raised into an error that says what to do."""
+    """Turn an error of boto3 into one that says what to do."""
     if isinstance(error, NoCredentialsError):
         return ConfigError(
             f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"

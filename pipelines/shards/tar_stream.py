@@ -1,11 +1,11 @@
-"""Tar archives as a forward stream: ustar, pax, GNU long names, old v7. Nothing is seeked, nothing touches the disk.
+"""Tar archives as a forward stream: ustar, pax, GNU long names, old v7. It neither seeks nor writes.
 
-Owns the archive's blocks and what to do when they are damaged; knows nothing of samples. After a damaged header it goes
-on at the next valid one, so that what lies behind is not lost. A cut at any byte, even between two members, is noticed:
-archives end with two blocks of zeros.
+Owns the archive's blocks and the recovery from damage; has no samples. After a damaged header it continues at the next
+valid one, so that later members are not lost. A cut at any byte, even between two members, is noticed, because archives
+end with two blocks of zeros.
 
-An own parser, because tarfile costs many times as much a member (benchmarks/shards.py) and ends without a word at a
-damaged header.
+This is a parser of our own because tarfile takes many times as long per member (benchmarks/shards.py), and stops at a
+damaged header without an error.
 
 Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
 """
@@ -15,13 +15,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from pipelines.shards.streams import ByteStream, Damage
+from pipelines.shards.decompression import ByteStream, Damage
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _CHUNK_BYTES = 1 << 20
 _MAX_EXTENSION_BYTES = 1 << 20
-# Writers fill the last record with zeros, 20 blocks by default; many more are what a download did not come to write.
+# Writers fill the last record with zeros, 20 blocks by default. Many more are the unwritten end of a download.
 _MOST_ZERO_BLOCKS = 128
 _SIZE_DIGITS = 20
 _MAGIC = b"ustar"
@@ -37,11 +37,11 @@ Header = tuple[str, int, int]
 
 
 class Shift(Damage):
-    """Damage that moved all later bytes: the member before it may be wrong as well."""
+    """Damage that shifted all later bytes: the member before it may be wrong as well."""
 
 
 class TarStream:
-    """Walks over the regular members of an archive; `read` gives the data of the one just reached."""
+    """Walks over the regular members of an archive; `read` returns the data of the current one."""
 
     def __init__(self, stream: ByteStream) -> None:
         """Start at the first header."""
@@ -54,14 +54,14 @@ class TarStream:
         self._zero_blocks = 0
 
     def members(self) -> Iterator[tuple[str, int] | Damage]:
-        """Yield name and size of each regular member, and a Damage where something is lost; a truncation comes last."""
+        """Yield name and size of each regular member, and a Damage where data is lost; a truncation comes last."""
         try:
             yield from self._walk()
         except Damage as damage:
             yield damage
 
     def read(self) -> bytes | None:
-        """Return the data of the member just reached; None if the archive breaks off in it, as `members` then tells."""
+        """Return the data of the current member; None if the archive is cut off in it, which `members` reports next."""
         size = self._size
         try:
             if not self._fill(size):
@@ -107,7 +107,7 @@ class TarStream:
             path, size, is_named = None, None, True
 
     def _next_block(self) -> bytes | None:
-        """Pass over the rest of the last member and over zeros; return the next header, None at the end."""
+        """Skip the rest of the last member and zeros; return the next header, None at the end."""
         while True:
             at = self._at + self._unread
             if at + _BLOCK <= len(self._buffer):
@@ -125,12 +125,12 @@ class TarStream:
             self._zero_blocks += 1
 
     def _find_header(self) -> Damage:
-        """Go to the next valid header, from a place where there is none.
+        """Move to the next valid header, from a place where there is none.
 
-        The search begins within the data of the last member: if some of it is missing, the next header came too early.
+        The search begins within the data of the last member: if part of it is missing, the next header comes too early.
         """
         lost_from = self._offset
-        # Where the zeros behind the last member are where they should be, its data is.
+        # If the padding behind the last member is where it should be, so is its data.
         is_padded = self._padding > 0 and not self._buffer[self._at - self._padding : self._at].strip(b"\0")
         self._at = max(self._data_at - self._base, 0)
         while True:
@@ -152,7 +152,7 @@ class TarStream:
         return Damage("corrupt_shard", f"has a damaged header; bytes {lost_from} to {self._offset - 1} are passed over")
 
     def _extension(self, kind: int, size: int) -> dict[str, str]:
-        """Read a pax or GNU header that speaks of the member behind it."""
+        """Read a pax or GNU header, which describes the member behind it."""
         if size > _MAX_EXTENSION_BYTES:
             raise ValueError(f"it claims {size} bytes")
         self._size, self._padding = size, -size % _BLOCK
@@ -174,7 +174,7 @@ class TarStream:
         self._unread = 0
 
     def _fill(self, size: int) -> bool:
-        """Hold at least `size` bytes, unless the stream ends first."""
+        """Fill the buffer to at least `size` bytes; return False if the stream ends first."""
         if len(self._buffer) - self._at >= size:
             return True
         have = len(self._buffer) - self._at
@@ -253,5 +253,5 @@ def _pax_records(data: bytes) -> dict[str, str]:
 
 
 def _names_next(block: bytes) -> bool:
-    """Whether a damaged header was an extended one, so that the name of the member behind it is lost too."""
+    """Return whether a damaged header was an extended one, so that the name of the next member is lost too."""
     return block[156] in _EXTENSIONS or b"PaxHeader" in block[:100] or b"@LongLink" in block[:100]

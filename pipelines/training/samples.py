@@ -19,9 +19,8 @@ from pipelines.training.tokenizer import read_tokenizer, train_tokenizer
 from schemas.config import InputConfig
 from schemas.config.training import DataConfig, TrainConfig
 from schemas.errors import ConfigError, InputError
-from schemas.records import Shard
+from schemas.records import IMAGE_SUFFIXES, Shard
 
-_IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _TOKENISER_TEXTS = 200_000
 
 
@@ -85,7 +84,7 @@ def list_folder(patterns: Sequence[str]) -> list[Sample]:
             "to train on shards, name their fields: data.input and data.label"
         )
     root = Path(patterns[0])
-    found = sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+    found = sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise InputError(f"{root} has no image in any subfolder; its subfolders are the classes")
     return [Sample(path, path.relative_to(root).parts[0]) for path in found]

@@ -87,7 +87,7 @@ def test_a_given_format_wins(tmp_path: Path) -> None:
 def test_a_name_that_tells_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "a.csv")
     for pattern in ("a.csv", "*.csv"):
-        with pytest.raises(ConfigError, match=r"a\.csv does not tell its format; it may end in \.tar, .*parquet"):
+        with pytest.raises(ConfigError, match=r"a\.csv has no known extension; it may end in \.tar, .*parquet"):
             list_shards([f"{tmp_path}/{pattern}"])
 
 

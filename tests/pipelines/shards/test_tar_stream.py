@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.shards.streams import Damage
+from pipelines.shards.decompression import Damage
 from pipelines.shards.tar_stream import TarStream
 from tests.support.shard_files import tar_bytes
 

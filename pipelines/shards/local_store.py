@@ -1,4 +1,4 @@
-"""Files of this machine."""
+"""The local disk as a store."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipelines.shards.files import File, changed, gone
+from pipelines.shards.store_protocol import File, changed, gone
 from schemas.errors import ShardUnreadable
 
 
 class LocalStore:
-    """Files of this machine, under absolute paths."""
+    """The local disk, under absolute paths."""
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
-        """Return those of the files that are there."""
+        """Look up files; return those that exist."""
         paths = {uri: Path(uri).expanduser().absolute() for uri in uris}
         return {uri: self._file(path) for uri, path in paths.items() if path.is_file()}
 
@@ -29,18 +29,18 @@ class LocalStore:
                 yield self._file(path)
 
     def below(self, uri: str) -> Iterator[File]:
-        """Find all files in a directory and below it."""
+        """Find all files below a directory."""
         for path in Path(uri).expanduser().absolute().rglob("*"):
             if path.is_file():
                 yield self._file(path)
 
     def neighbours(self, uri: str) -> list[str]:
-        """Return names in the directory of an address."""
+        """Return the names in the directory of an address."""
         parent = Path(uri).expanduser().absolute().parent
         return sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
-        """Open for reading."""
+        """Open a file for reading."""
         try:
             opened = open(file.uri, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by the caller; raw, reads are large
             now = self._file(Path(file.uri))

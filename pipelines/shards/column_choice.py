@@ -1,29 +1,28 @@
-"""What Parquet and Lance share: which columns a config asks for, and how a batch of them becomes a Stretch."""
+"""Columns of Parquet and Lance: choosing those that a config names, and making raw blocks of their batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shards.blocks import INPUT_TYPES, Stretch, input_field
+from pipelines.shards.raw_blocks import INPUT_TYPES, RawBlock, input_field, missing_field
 from schemas.config import InputConfig
-from schemas.errors import FieldNotFound, nearest
+from schemas.errors import FieldNotFound
 from schemas.records import Modality
 
 
 @dataclass(frozen=True)
-class Picked:
-    """The columns that a config asks of a shard.
+class ColumnChoice:
+    """The columns that a config names.
 
     Attributes:
-        inputs: Columns of the input, the first that is not null counts; `image.bytes` is a struct's child.
-        id: Column of the id, if one was asked for.
-        kept: Kept columns, with the types that they leave with.
-        null_type: What an input column that is all null, and so has no type, is read as.
+        inputs: Columns of the input; the first that is not null is used. `image.bytes` is the child of a struct.
+        id: Column of the id, if the config names one.
+        kept: Kept columns, with the types of the shard.
+        null_type: Type of an input column that is all null and has no type of its own.
     """
 
     inputs: tuple[str, ...]
@@ -37,42 +36,37 @@ class Picked:
         return list(dict.fromkeys([*self.inputs, *([self.id] if self.id else []), *self.kept.names]))
 
 
-def pick(schema: pa.Schema, config: InputConfig, uri: str) -> Picked:
-    """Find the columns that a config asks for.
+def choose_columns(schema: pa.Schema, config: InputConfig, uri: str) -> ColumnChoice:
+    """Choose the columns that a config names.
 
     Raises:
-        FieldNotFound: One is missing, or its type cannot serve.
+        FieldNotFound: A column is missing, or has a type that cannot be embedded.
     """
     asked = input_field(config)
     names = [name for name in asked.split(";") if name in schema.names]
     if not names:
-        raise missing(asked, schema.names, uri)
+        raise missing_field(asked, schema.names, uri)
     inputs = tuple(_input_column(schema.field(name), config.modality, uri) for name in names)
     for name in (*config.keep, *([config.id] if config.id else [])):
         if name not in schema.names:
-            raise missing(name, schema.names, uri)
+            raise missing_field(name, schema.names, uri)
     if config.id and not _can_be_id(schema.field(config.id).type):
         raise FieldNotFound(
             f"{uri}: field {config.id!r} is {schema.field(config.id).type}; an id is a text or an integer"
         )
     kept = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in config.keep])
-    return Picked(inputs, config.id, kept, INPUT_TYPES[config.modality])
+    return ColumnChoice(inputs, config.id, kept, INPUT_TYPES[config.modality])
 
 
-def missing(name: str, known: Sequence[str], uri: str) -> FieldNotFound:
-    """Say that a field is not there, which are, and which is nearest."""
-    return FieldNotFound(f"{uri} has no field {name!r}{nearest(name, known)}; it has: {', '.join(known)}")
-
-
-def stretch(batch: pa.RecordBatch, picked: Picked, start: int) -> Stretch:
-    """Turn a batch of the picked columns, whose first row is at `start` in its shard, into a Stretch."""
-    inputs = [_plain_array(_column(batch, name)) for name in picked.inputs]
-    inputs = [array.cast(picked.null_type) if pa.types.is_null(array.type) else array for array in inputs]
-    return Stretch(
+def to_raw_block(batch: pa.RecordBatch, choice: ColumnChoice, start: int) -> RawBlock:
+    """Make a raw block of a batch of the chosen columns, whose first row is at position `start` in the shard."""
+    inputs = [_plain_array(_column(batch, name)) for name in choice.inputs]
+    inputs = [array.cast(choice.null_type) if pa.types.is_null(array.type) else array for array in inputs]
+    return RawBlock(
         positions=pa.array(np.arange(start, start + len(batch))),
-        ids=_plain_array(batch[picked.id]) if picked.id else None,
+        ids=_plain_array(batch[choice.id]) if choice.id else None,
         inputs=inputs[0] if len(inputs) == 1 else pc.coalesce(*[array.cast(inputs[0].type) for array in inputs]),
-        kept=[_plain_array(batch[name]) for name in picked.kept.names],
+        kept=[_plain_array(batch[name]) for name in choice.kept.names],
     )
 
 
@@ -99,7 +93,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionaries and views: what every writer takes."""
+    """Return the type without dictionaries and views, which not every writer takes."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     if kind == pa.string_view():
@@ -129,14 +123,3 @@ def _is_list(kind: pa.DataType) -> bool:
 def _can_be_id(kind: pa.DataType) -> bool:
     kind = _plain(kind)
     return _is_text(kind) or _is_bytes(kind) or bool(pa.types.is_integer(kind) or pa.types.is_null(kind))
-
-
-def require(config: InputConfig, known: Sequence[str], uri: str) -> None:
-    """Refuse a config that names a field which none of the samples looked at has.
-
-    Raises:
-        FieldNotFound: One is missing.
-    """
-    for name in [input_field(config), *config.keep, *([config.id] if config.id else [])]:
-        if known and not any(alternative in known for alternative in name.split(";")):
-            raise missing(name, known, uri)

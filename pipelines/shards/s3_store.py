@@ -1,6 +1,6 @@
-"""S3 and what speaks like it: finding objects.
+"""S3, and stores with its interface: finding objects.
 
-Credentials come from the boto3 chain (environment, profile, instance role) and nowhere else.
+The client is that of `pipelines.storage.s3`; reading an object is in `s3_file`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipelines.shards.files import File, glob_regex
 from pipelines.shards.s3_file import FORWARD, SCATTERED, S3File, explain
+from pipelines.shards.store_protocol import File, glob_regex
 from pipelines.storage.addresses import split_s3
 from pipelines.storage.s3 import s3_client
 from schemas.config import StorageConfig
@@ -23,7 +23,7 @@ _HEAD_AT_MOST = 16
 
 
 class S3Store:
-    """Objects of S3, as `s3://bucket/key`."""
+    """Objects of S3, under `s3://bucket/key`."""
 
     def __init__(self, storage: StorageConfig) -> None:
         """Connect.
@@ -34,7 +34,7 @@ class S3Store:
         self._client = s3_client(storage)
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
-        """Return those of the objects that are there; many at once are looked up in a listing of what they share."""
+        """Look up objects; return those that exist. Many are looked up in one listing of their common prefix."""
         if len(uris) <= _HEAD_AT_MOST:
             heads = ((uri, self._head(uri)) for uri in uris)
             return {uri: file for uri, file in heads if file is not None}
@@ -43,7 +43,7 @@ class S3Store:
         return {file.uri: file for file in self._list(shared) if file.uri in wanted}
 
     def glob(self, pattern: str) -> Iterator[File]:
-        """Find objects by `*`, `?`, `[…]` and `**`; a folder that matches stands for all below it."""
+        """Find objects by `*`, `?`, `[…]` and `**`; a matching folder stands for all objects below it."""
         fixed = pattern[: min(pattern.find(c) for c in "*?[" if c in pattern)]
         matches = glob_regex(pattern.rstrip("/"))
         for file in self._list(fixed):
@@ -52,7 +52,7 @@ class S3Store:
                 yield file
 
     def below(self, uri: str) -> Iterator[File]:
-        """Find all objects of a folder; where there is no such folder, all whose addresses begin so."""
+        """Find all objects below a folder; if there is no such folder, all whose address begins like this."""
         is_folder = False
         for file in self._list(uri.rstrip("/") + "/"):
             is_folder = True
@@ -61,7 +61,7 @@ class S3Store:
             yield from self._list(uri)
 
     def neighbours(self, uri: str) -> list[str]:
-        """Return names in the folder of an address."""
+        """Return the names in the folder of an address."""
         bucket, key = split_s3(uri)
         folder = key[: key.rfind("/") + 1]
         with _explained(uri):
@@ -71,7 +71,7 @@ class S3Store:
         return [name.removeprefix(folder) for name in names if name != folder]
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
-        """Open for reading."""
+        """Open an object for reading."""
         bucket, key = split_s3(file.uri)
         return cast(BinaryIO, S3File(self._client, bucket, key, file, FORWARD if is_forward else SCATTERED))
 

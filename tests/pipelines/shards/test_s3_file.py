@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.shards import list_shards, read_blocks, s3_file, shard_schema
-from pipelines.shards.s3 import S3Store
+from pipelines.shards.s3_store import S3Store
 from schemas.config import InputConfig, StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, ShardUnreadable
 from tests.support.fault_proxy import FAULTS, FaultProxy, Faults

@@ -1,7 +1,7 @@
-"""WebDataset: neighbouring tar members of one name are a sample, their extensions its fields.
+"""WebDataset archives: neighbouring tar members of one name are a sample, their extensions its fields.
 
-Owns what belongs together. A member is handed on as text or bytes and never interpreted, except `json`, whose keys are
-fields as well; pickles and their like stay bytes.
+Owns the grouping of members into samples. Members stay bytes: no pickle is loaded. Only `json` is parsed, and its keys
+are fields as well.
 
 Reasons of the rejects made here: `truncated_shard`, `corrupt_shard`, `interleaved`, `duplicate_member`, `duplicate_id`,
 `too_large`, `bad_json`, `not_text`, `not_base64`, `not_vector`.
@@ -9,7 +9,6 @@ Reasons of the rejects made here: `truncated_shard`, `corrupt_shard`, `interleav
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,35 +17,54 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipelines.shards.blocks import Stretch, input_field
-from pipelines.shards.columnar import require
-from pipelines.shards.rows import Rows, Value, as_text, from_json
-from pipelines.shards.store import open_shard
-from pipelines.shards.streams import ByteStream, Damage, decompressed
+from pipelines.shards.decompression import ByteStream, Damage, decompress
+from pipelines.shards.raw_blocks import (
+    RawBlock,
+    RawBlockBuilder,
+    Value,
+    as_text,
+    from_json,
+    input_field,
+    require_fields,
+)
+from pipelines.shards.stores import open_shard
 from pipelines.shards.tar_stream import Shift, TarStream
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
-from schemas.records import Shard
+from schemas.records import IMAGE_SUFFIXES, Shard
 
 _PEEK_SAMPLES = 1000
-# A sample waits for so many behind it, so that a member of it that comes late is noticed while it can be held back.
+# A sample waits behind this many others, so that a late member of it is noticed before it is yielded.
 _WAIT_SAMPLES = 32
 _WAIT_BYTES = 4 << 20
-_BINARY = re.compile(
-    r"(.*\.)?(jpe?g|png|webp|gif|bmp|tiff?|npy|npz|ten|pth?|pyd|pkl|pickle|mp[34]|webm|wav|flac|ogg|bin|gz)"
-)
+_OTHER_BINARY = {
+    ".bin",
+    ".flac",
+    ".gz",
+    ".mp3",
+    ".mp4",
+    ".npy",
+    ".npz",
+    ".ogg",
+    ".pickle",
+    ".pkl",
+    ".pt",
+    ".pth",
+    ".pyd",
+}
+_BINARY_SUFFIXES = IMAGE_SUFFIXES | _OTHER_BINARY | {".pyd", ".ten", ".wav", ".webm"}
 
 
 @dataclass(slots=True)
 class _Sample:
-    """Members of one key that stand together.
+    """Neighbouring members of one key.
 
     Attributes:
-        key: What their names have in common; empty for a damage that took no sample known by its key.
+        key: The common part of their names; empty for a damage that belongs to no known sample.
         position: Place of the sample in the archive.
-        members: Extension to data; None for those that nobody asked for or that are too large.
-        held_bytes: Bytes of data held.
+        members: Extension to data; None where no field needs it, or where it is too large.
+        held_bytes: Bytes of data in memory.
         fault: Reason and message, if the sample cannot be used.
-        doubt: Damage just before the sample, that may have taken members of it.
+        doubt: Damage just before the sample, which may have destroyed members of it.
     """
 
     key: str
@@ -57,40 +75,40 @@ class _Sample:
     doubt: Damage | None = None
 
 
-def kept_schema(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
-    """Return the kept fields after looking for them in the first thousand samples; images and the like are binary.
+class WebDatasetFormat:
+    """WebDataset archives."""
 
-    Raises:
-        FieldNotFound: None of those samples has a field that the config names.
-    """
-    known: dict[str, None] = {}
-    with open_shard(shard, storage) as file:
-        for sample in islice(_Grouping(config, limits).samples(decompressed(file, shard.uri)), _PEEK_SAMPLES):
-            known.update(dict.fromkeys([*sample.members, *(_json(sample) or ())]))
-    require(config, list(known), shard.uri)
-    return pa.schema([pa.field(name, pa.binary() if _BINARY.fullmatch(name) else pa.string()) for name in config.keep])
+    def kept_schema(self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> pa.Schema:
+        """Return the kept fields as strings, or binary by their extension, if the first thousand samples have each."""
+        known: dict[str, None] = {}
+        with open_shard(shard, storage) as file:
+            for sample in islice(_Grouping(config, limits).samples(decompress(file, shard.uri)), _PEEK_SAMPLES):
+                known.update(dict.fromkeys([*sample.members, *(_json(sample) or ())]))
+        require_fields(config, list(known), shard.uri)
+        return pa.schema([pa.field(name, pa.binary() if _is_binary(name) else pa.string()) for name in config.keep])
+
+    def read(
+        self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig
+    ) -> Iterator[RawBlock]:
+        """Read an archive in order; a sample's position is its place in the archive, lost samples counted."""
+        builder = RawBlockBuilder(shard, config, pa.binary(), has_ids=True)
+        grouping = _Grouping(config, limits)
+        with open_shard(shard, storage) as file:
+            for sample in _hold_back(grouping.samples(decompress(file, shard.uri))):
+                grouping.add(sample, builder)
+                if builder.is_full:
+                    yield builder.take()
+        yield builder.take()
 
 
-def stretches(shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig) -> Iterator[Stretch]:
-    """Read an archive in order; a sample's position is its place in the archive, lost ones counted."""
-    rows = Rows(shard, config, pa.binary(), has_ids=True)
-    grouping = _Grouping(config, limits)
-    with open_shard(shard, storage) as file:
-        for sample in _joined(grouping.samples(decompressed(file, shard.uri))):
-            grouping.add(sample, rows)
-            if rows.is_full:
-                yield rows.take()
-    yield rows.take()
-
-
-def _joined(samples: Iterable[_Sample]) -> Iterator[_Sample]:
-    """Hold samples back for a while, so that one whose members stand apart is noticed before it leaves."""
+def _hold_back(samples: Iterable[_Sample]) -> Iterator[_Sample]:
+    """Hold samples back for a while, so that interleaved samples are noticed before they are yielded."""
     waiting: dict[str, _Sample] = {}
     waiting_bytes = 0
     for sample in samples:
         name = sample.key or f"\0{sample.position}"
         if name in waiting:
-            if _is_rest_of(waiting[name], sample):
+            if _belongs_to(waiting[name], sample):
                 continue
             sample.fault = sample.fault or ("duplicate_id", "an earlier sample of this shard has the same key")
             name = f"\0{sample.position}"
@@ -103,8 +121,8 @@ def _joined(samples: Iterable[_Sample]) -> Iterator[_Sample]:
     yield from waiting.values()
 
 
-def _is_rest_of(first: _Sample, late: _Sample) -> bool:
-    """Whether members that come late belong to an earlier sample, which then cannot be used."""
+def _belongs_to(first: _Sample, late: _Sample) -> bool:
+    """Return whether late members belong to an earlier sample, and mark that sample as interleaved."""
     if first.members.keys() & late.members.keys():
         return False
     first.fault = first.fault or (
@@ -126,7 +144,7 @@ class _Grouping:
         self._wanted = {*self._inputs, *self._others, "json"}
 
     def samples(self, stream: ByteStream) -> Iterator[_Sample]:
-        """Group members by key, and settle what each damage took."""
+        """Group members by key, and decide which sample each damage destroyed."""
         tar = TarStream(stream)
         sample: _Sample | None = None
         damage: Damage | None = None
@@ -146,12 +164,12 @@ class _Grouping:
                 continue
             if sample is None or key != sample.key:
                 if sample is not None:
-                    yield self._settled(sample)
+                    yield self._with_doubt(sample)
                 sample, damage = _Sample(key, position, doubt=damage), None
                 position += 1
             self._take(sample, extension, size, tar)
         if sample is not None:
-            yield self._settled(sample)
+            yield self._with_doubt(sample)
 
     def _take(self, sample: _Sample, extension: str, size: int, tar: TarStream) -> None:
         if extension in sample.members:
@@ -167,7 +185,7 @@ class _Grouping:
             message = f"{extension} is {size} bytes; limits.max_sample_bytes is {self._max_bytes}"
             sample.fault = sample.fault or ("too_large", message)
 
-    def _settled(self, sample: _Sample) -> _Sample:
+    def _with_doubt(self, sample: _Sample) -> _Sample:
         if sample.doubt is not None and sample.fault is None and not self._is_whole(sample):
             sample.fault = (sample.doubt.reason, f"the shard {sample.doubt}")
         return sample
@@ -177,10 +195,10 @@ class _Grouping:
         there.update(_json(sample) or ())
         return there >= self._others and not there.isdisjoint(input_field(self._config).split(";"))
 
-    def add(self, sample: _Sample, rows: Rows) -> None:
-        """Find the fields of a sample and add it to the rows, or to their rejects."""
+    def add(self, sample: _Sample, builder: RawBlockBuilder) -> None:
+        """Find the fields of a sample and add it to the builder, or to its rejects."""
         if sample.fault is not None:
-            rows.reject(sample.position, sample.key, *sample.fault)
+            builder.reject(sample.position, sample.key, *sample.fault)
             return
         value: Value = None
         for name in self._inputs:
@@ -188,7 +206,7 @@ class _Grouping:
             if value is not None:
                 break
         if value is not None and not self._others:
-            rows.add(sample.position, sample.key, value, ())
+            builder.add(sample.position, sample.key, value, ())
             return
         is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
         record = None if is_in_members else _json(sample)
@@ -197,17 +215,21 @@ class _Grouping:
             try:
                 value = _from_record(record, config)
             except Damage as damage:
-                rows.reject(sample.position, sample.key, damage.reason, str(damage))
+                builder.reject(sample.position, sample.key, damage.reason, str(damage))
                 return
         sample_id: str | None = sample.key
         if config.id is not None:
             named = _field(sample, record, config.id)
             sample_id = None if named is None else named.decode(errors="replace")
-        rows.add(sample.position, sample_id, value, [_field(sample, record, name) for name in config.keep])
+        builder.add(sample.position, sample_id, value, [_field(sample, record, name) for name in config.keep])
+
+
+def _is_binary(extension: str) -> bool:
+    return f".{extension.rpartition('.')[2]}" in _BINARY_SUFFIXES
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Cut a member's name at the first dot of its last part into key and extension; no extension is no field."""
+    """Split a member's name at the first dot behind its last slash into key and extension, which may be empty."""
     base = name.rfind("/") + 1
     dot = name.find(".", base)
     if dot <= base or (name.startswith("__") and name.partition("/")[0].endswith("__")):

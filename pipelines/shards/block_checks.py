@@ -1,6 +1,6 @@
-"""From samples as read to Blocks: the one place that decides what a good sample is, for every format alike.
+"""Checks of samples as read: from raw blocks to SampleBlocks and rejects, for every format alike.
 
-All by column: a sample costs no Python object unless it is rejected.
+Owns the rules for good samples. Works by column: a sample costs no Python object unless it is rejected.
 
 Reasons of the rejects made here: `missing_field`, `empty_text`, `empty_image`, `bad_utf8`, `too_large`, `missing_id`,
 `duplicate_id`, `interleaved`.
@@ -9,64 +9,31 @@ Reasons of the rejects made here: `missing_field`, `empty_text`, `empty_image`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.shards.raw_blocks import BLOCK_BYTES, INPUT_TYPES, RawBlock, input_field
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound
-from schemas.records import Modality, Reject, SampleBlock, Shard
-
-BLOCK_ROWS = 1024
-BLOCK_BYTES = 8 << 20
-
-INPUT_TYPES: dict[Modality, pa.DataType] = {
-    "text": pa.string(),
-    "image": pa.binary(),
-    "vector": pa.list_(pa.float32()),
-}
+from schemas.records import Reject, SampleBlock, Shard
 
 Mask = npt.NDArray[np.bool_]
 
 
-def input_field(config: InputConfig) -> str:
-    """Return the name of the field that is embedded, alternatives joined by `;`."""
-    return config.text or config.image or config.vector or ""
-
-
-@dataclass
-class Stretch:
-    """Neighbouring samples as read, unchecked.
-
-    Attributes:
-        positions: int64, 0-based place of each sample in its shard.
-        ids: The samples' own ids, string or integer; None where they have none.
-        inputs: string or binary, or lists of numbers for vectors; null where the sample lacks it.
-        kept: One array per field of the kept schema, in its order, of that field's type or one that casts to it.
-        rejects: Samples of the stretch that could not be read.
-    """
-
-    positions: pa.Array
-    ids: pa.Array | None
-    inputs: pa.Array
-    kept: Sequence[pa.Array]
-    rejects: list[Reject] = field(default_factory=list)
-
-
-class BlockMaker:
-    """Checks stretches of one shard, in order, and makes Blocks of them."""
+class BlockChecker:
+    """Checks the raw blocks of one shard, in order, and makes SampleBlocks of them."""
 
     def __init__(self, shard: Shard, config: InputConfig, limits: LimitsConfig, kept: pa.Schema) -> None:
         """Start a shard.
 
         Args:
             shard: The shard.
-            config: Which fields are used.
+            config: The fields to read.
             limits: `max_sample_bytes` is enforced here.
-            kept: Fields of the kept columns, as they leave.
+            kept: Fields of the kept columns, with the types they are cast to.
         """
         self._shard, self._limits, self._kept = shard, limits, kept
         self._modality = config.modality
@@ -82,44 +49,44 @@ class BlockMaker:
             ]
         )
 
-    def make(self, stretch: Stretch) -> Iterator[SampleBlock]:
-        """Reject the bad samples of a stretch and yield the good ones, at most `BLOCK_BYTES` of input a block."""
-        if not len(stretch.positions):
-            if stretch.rejects:
-                yield SampleBlock(pa.RecordBatch.from_pylist([], self._schema), stretch.rejects)
+    def check(self, raw: RawBlock) -> Iterator[SampleBlock]:
+        """Reject the bad samples of a raw block and yield the good ones, at most `BLOCK_BYTES` of input per block."""
+        if not len(raw.positions):
+            if raw.rejects:
+                yield SampleBlock(pa.RecordBatch.from_pylist([], self._schema), raw.rejects)
             return
-        ids, has_id = self._ids(stretch)
+        ids, has_id = self._ids(raw)
         good: Mask = np.ones(len(ids), bool)
-        rejects = stretch.rejects
+        rejects = raw.rejects
 
         def reject(bad: Mask, reason: str, say: Callable[[int], str]) -> None:
             for row in np.flatnonzero(bad & good):
-                at = stretch.positions[int(row)].as_py()
+                at = raw.positions[int(row)].as_py()
                 rejects.append(Reject(self._shard.id, at, ids[int(row)].as_py() or "", reason, say(int(row))))
             good[bad] = False
 
         reject(~has_id, "missing_id", lambda row: f"{self._id_field or 'the id'} is null or not a text")
-        is_null = _mask(pc.is_null(stretch.inputs))
-        if stretch.ids is not None:
+        is_null = _mask(pc.is_null(raw.inputs))
+        if raw.ids is not None:
             again = ~self._seen.are_new(ids) & has_id
             late_piece = again & is_null & (self._shard.format == "webdataset")
             reject(late_piece, "interleaved", lambda row: "more members of a sample after members of another one")
             reject(again, "duplicate_id", lambda row: "an earlier sample of this shard has the same id")
         reject(is_null, "missing_field", lambda row: f"has no {self._field}")
-        inputs = self._inputs(stretch.inputs, reject)
+        inputs = self._inputs(raw.inputs, reject)
         rejects.sort(key=lambda r: r.position)
-        kept = [to_type(array, f, self._shard) for array, f in zip(stretch.kept, self._kept, strict=True)]
-        columns = [ids, stretch.positions, inputs, *kept]
+        kept = [to_type(array, f, self._shard) for array, f in zip(raw.kept, self._kept, strict=True)]
+        columns = [ids, raw.positions, inputs, *kept]
         if not good.all():
             keep = pa.array(good)
             columns = [column.filter(keep) for column in columns]
         yield from _split(pa.RecordBatch.from_arrays(columns, schema=self._schema), rejects)
 
-    def _ids(self, stretch: Stretch) -> tuple[pa.Array, Mask]:
-        if stretch.ids is None:
-            ids = pc.binary_join_element_wise(str(self._shard.id), stretch.positions.cast(pa.string()), "-")
+    def _ids(self, raw: RawBlock) -> tuple[pa.Array, Mask]:
+        if raw.ids is None:
+            ids = pc.binary_join_element_wise(str(self._shard.id), raw.positions.cast(pa.string()), "-")
             return ids, np.ones(len(ids), bool)
-        ids = to_type(stretch.ids, pa.field("id", pa.string()), self._shard)
+        ids = to_type(raw.ids, pa.field("id", pa.string()), self._shard)
         return ids, ~_mask(pc.is_null(ids))
 
     def _inputs(self, inputs: pa.Array, reject: Callable[[Mask, str, Callable[[int], str]], None]) -> pa.Array:
@@ -141,14 +108,14 @@ class BlockMaker:
 
 
 class SeenIds:
-    """The ids of a shard so far, as sorted runs of 64-bit hashes that double in length: 8 bytes an id."""
+    """The ids of a shard so far, as sorted runs of 64-bit hashes that double in length: 8 bytes per id."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._runs: list[npt.NDArray[np.int64]] = []
 
     def are_new(self, ids: pa.Array) -> Mask:
-        """Add ids and return, for each, whether it was not there before, neither earlier nor in this array."""
+        """Add ids; return for each whether it is new, both among earlier ids and in this array."""
         hashes = np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
         unique, first = np.unique(hashes, return_index=True)
         fresh = np.ones(len(unique), bool)
@@ -168,7 +135,7 @@ def to_type(array: pa.Array, to: pa.Field, shard: Shard) -> pa.Array:
     """Cast an array; values that do not fit, or are not valid UTF-8, become null.
 
     Raises:
-        FieldNotFound: No value of the one type casts to the other.
+        FieldNotFound: The two types cannot be cast.
     """
     if pa.types.is_string(to.type) and pa.types.is_binary(_storage(array.type)):
         return _utf8(array, null_bad=True)[0]
@@ -232,7 +199,7 @@ def _mask(array: pa.Array) -> Mask:
 
 
 def _sizes(inputs: pa.Array) -> npt.NDArray[np.int64]:
-    """Bytes of each input; 0 for null."""
+    """Return the bytes of each input; 0 for null."""
     is_list = pa.types.is_nested(inputs.type)
     lengths = pc.list_value_length(inputs) if is_list else pc.binary_length(inputs)
     sizes: npt.NDArray[np.int64] = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -240,7 +207,7 @@ def _sizes(inputs: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _vectors(inputs: pa.Array) -> pa.Array:
-    """Lists of float32; a number that is null is NaN, as what checks the vectors knows it."""
+    """Cast to lists of float32; a null number becomes NaN, which the preparer of vectors rejects."""
     lists = inputs.cast(pa.list_(inputs.type.value_type)).cast(INPUT_TYPES["vector"])
     if not lists.flatten().null_count:
         return lists

@@ -1,4 +1,4 @@
-"""Which store an address belongs to, and opening a shard's bytes."""
+"""The store of an address, and opening a shard in it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import BinaryIO
 
-from pipelines.shards.files import File, Store
-from pipelines.shards.local import LocalStore
-from pipelines.shards.remote import FsspecStore
-from pipelines.shards.s3 import S3Store
+from pipelines.shards.fsspec_store import FsspecStore
+from pipelines.shards.local_store import LocalStore
+from pipelines.shards.s3_store import S3Store
+from pipelines.shards.store_protocol import File, Store
 from schemas.config import StorageConfig
 from schemas.errors import ShardUnreadable
 from schemas.records import Shard
@@ -33,12 +33,12 @@ def open_shard(shard: Shard, storage: StorageConfig, *, is_forward: bool = True)
 
     Args:
         shard: The shard.
-        storage: Where S3 is.
-        is_forward: Whether it is read from start to end, which is fetched in larger parts, further ahead.
+        storage: Settings of S3.
+        is_forward: Whether it is read from start to end; then larger parts are fetched, further ahead.
 
     Raises:
         ShardNotFound: It is gone.
-        ShardUnreadable: It cannot be opened, is no longer the file that was listed, or cannot be read on.
+        ShardUnreadable: It cannot be opened, has changed since it was listed, or reading it fails.
     """
     file = store_of(shard.uri, storage).open(File(shard.uri, shard.size, shard.etag), is_forward=is_forward)
     with closing(file):

@@ -1,4 +1,4 @@
-"""What every kind of store speaks of: a File and its identity."""
+"""The protocol of stores (local disk, S3, fsspec): a File and its identity, finding files, opening one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.errors import ShardNotFound, ShardUnreadable
 
 @dataclass(frozen=True)
 class File:
-    """A file's identity: its address, its bytes, and a tag that changes when its content does."""
+    """A file's identity: its address, its size in bytes, and a tag that changes when its content does."""
 
     uri: str
     size: int
@@ -20,26 +20,26 @@ class File:
 
 
 class Store(Protocol):
-    """A kind of place."""
+    """A kind of storage."""
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
-        """Return those of the files that are there, by the address asked for."""
+        """Look up files; return those that exist, by the address that was given."""
         ...
 
     def glob(self, pattern: str) -> Iterator[File]:
-        """Find files by `*`, `?`, `[…]` and `**`. A directory that matches stands for all below it."""
+        """Find files by `*`, `?`, `[…]` and `**`. A matching directory stands for all files below it."""
         ...
 
     def below(self, uri: str) -> Iterator[File]:
-        """Find all files in a directory and below it; nothing if it is none."""
+        """Find all files below a directory; none if it is no directory."""
         ...
 
     def neighbours(self, uri: str) -> list[str]:
-        """Return names in the directory of an address, for the message that it is not there."""
+        """Return the names in the directory of an address, for the message that it is missing."""
         ...
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
-        """Open for reading, seekable; `is_forward` promises that it is read from start to end.
+        """Open a file for reading, seekable; `is_forward` promises that it is read from start to end.
 
         Raises:
             ShardNotFound: It is gone.
@@ -49,7 +49,7 @@ class Store(Protocol):
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """Translate a glob, in which only `**` crosses `/`, for matching whole addresses."""
+    """Translate a glob, in which only `**` crosses `/`, to a pattern that matches whole addresses."""
     tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
     return re.compile("".join(tokens.get(p) or _class(p) for p in parts) + r"\Z", re.DOTALL)
@@ -63,10 +63,10 @@ def _class(part: str) -> str:
 
 
 def gone(uri: str) -> ShardNotFound:
-    """Say that a file is no longer there."""
-    return ShardNotFound(f"{uri} is gone since it was listed; run again to list anew")
+    """Make the error for a file that has disappeared since it was listed."""
+    return ShardNotFound(f"{uri} is gone since it was listed; run again to list it again")
 
 
 def changed(uri: str) -> ShardUnreadable:
-    """Say that a file is another than the one that was listed."""
-    return ShardUnreadable(f"{uri} has changed since it was listed; run again to list anew")
+    """Make the error for a file that has changed since it was listed."""
+    return ShardUnreadable(f"{uri} has changed since it was listed; run again to list it again")

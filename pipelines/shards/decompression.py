@@ -1,6 +1,6 @@
-"""Forward-only byte streams: what tar and JSONL are read from, decompressed on the way where the name says so.
+"""Decompression of forward-only byte streams, from which tar and JSONL are read.
 
-Owns decompression and the difference between a stream that ended and one that broke off.
+Owns the difference between a stream that ended and one that was cut off.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Protocol
 import zstandard
 
 _CHUNK_BYTES = 256 << 10
-# A damage takes what the piece that it is in would have given, so pieces are small.
+# Damage destroys the output of its whole piece, so pieces are small.
 _PIECE_BYTES = 1024
 
 
 class ByteStream(Protocol):
-    """What a reader needs of a file."""
+    """A file that can be read forward."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next `size` bytes; fewer only at the end."""
@@ -25,7 +25,7 @@ class ByteStream(Protocol):
 
 
 class Damage(Exception):
-    """A shard that breaks off or is corrupt midway; `reason` is `truncated_shard` or `corrupt_shard`."""
+    """Damaged data in a shard. `reason` is its short class, for counting, such as `corrupt_shard`."""
 
     def __init__(self, reason: str, message: str) -> None:
         """Keep the short class and the exact cause."""
@@ -34,7 +34,7 @@ class Damage(Exception):
 
 
 class _Decoder(Protocol):
-    """One gzip member or zstd frame; what zlib and zstandard both have."""
+    """One gzip member or zstd frame: the common interface of zlib and zstandard."""
 
     @property
     def eof(self) -> bool: ...
@@ -46,7 +46,7 @@ class _Decoder(Protocol):
 
 
 class _Decompressed:
-    """A compressed stream, read as plain bytes; what precedes a damage is delivered before it is raised."""
+    """A compressed stream, read as plain bytes; data before a damage is returned before it is raised."""
 
     def __init__(self, stream: ByteStream, new_decoder: Callable[[], _Decoder]) -> None:
         self._stream, self._new_decoder = stream, new_decoder
@@ -101,10 +101,10 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
 }
 
 
-def decompressed(stream: ByteStream, uri: str) -> ByteStream:
-    """Return the stream, decompressed if the address ends in .gz, .tgz, .zst or .tzst.
+def decompress(stream: ByteStream, uri: str) -> ByteStream:
+    """Decompress a stream if the address ends in .gz, .tgz, .zst or .tzst.
 
-    The stream returned raises Damage from `read` where the compressed data is cut off or fails its checksum.
+    `read` of the returned stream raises Damage where the compressed data is cut off or fails its checksum.
     """
     new_decoder = next((new for suffix, new in _DECODERS.items() if uri.lower().endswith(suffix)), None)
     return stream if new_decoder is None else _Decompressed(stream, new_decoder)

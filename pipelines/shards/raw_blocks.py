@@ -1,33 +1,71 @@
-"""Samples that come one by one, gathered into Stretches; what a JSON value is as a text, an image or a vector."""
+"""Samples as read, before they are checked: RawBlock, and building one sample by sample.
+
+Owns the limits of a block, and the input of a JSON value. Which samples are good is decided in
+`pipelines.shards.block_checks`.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from pipelines.shards.blocks import BLOCK_BYTES, BLOCK_ROWS, INPUT_TYPES, Stretch
-from pipelines.shards.streams import Damage
+from pipelines.shards.decompression import Damage
 from schemas.config import InputConfig
+from schemas.errors import FieldNotFound, nearest
 from schemas.records import Modality, Reject, Shard
+
+BLOCK_ROWS = 1024
+BLOCK_BYTES = 8 << 20
+
+INPUT_TYPES: dict[Modality, pa.DataType] = {
+    "text": pa.string(),
+    "image": pa.binary(),
+    "vector": pa.list_(pa.float32()),
+}
 
 Value = str | bytes | list[float] | None
 
 
-class Rows:
-    """The samples of one stretch while it fills."""
+def input_field(config: InputConfig) -> str:
+    """Return the name of the field that is embedded; `;` separates alternatives."""
+    return config.text or config.image or config.vector or ""
+
+
+@dataclass
+class RawBlock:
+    """Neighbouring samples of one shard as read, before they are checked.
+
+    Attributes:
+        positions: int64, 0-based positions of the samples in their shard.
+        ids: Ids of the samples, string or integer; None where they have none.
+        inputs: string, binary, or lists of numbers for vectors; null where the field is missing.
+        kept: One array per field of the kept schema, in its order, of that field's type or of one that casts to it.
+        rejects: Samples between these that could not be read.
+    """
+
+    positions: pa.Array
+    ids: pa.Array | None
+    inputs: pa.Array
+    kept: Sequence[pa.Array]
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class RawBlockBuilder:
+    """Builds raw blocks sample by sample, for the formats that are not columnar."""
 
     def __init__(self, shard: Shard, config: InputConfig, value_type: pa.DataType, has_ids: bool) -> None:
         """Start empty.
 
         Args:
-            shard: Where the samples are from.
-            config: Which columns are kept.
-            value_type: string or binary: what texts and kept values are handed in as.
-            has_ids: Whether the samples bring their own ids.
+            shard: The shard that is read.
+            config: The fields to read.
+            value_type: string or binary: the type of texts and kept values.
+            has_ids: Whether the samples have ids of their own.
         """
         self._shard, self._value_type, self._has_ids = shard, value_type, has_ids
         self._input_type = value_type if config.modality == "text" else INPUT_TYPES[config.modality]
@@ -44,7 +82,7 @@ class Rows:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to take the stretch."""
+        """Whether the block has reached its limit."""
         return len(self._positions) + len(self._rejects) >= BLOCK_ROWS or self._input_bytes >= BLOCK_BYTES
 
     def add(self, position: int, sample_id: str | None, value: Value, kept: Sequence[str | bytes | None]) -> None:
@@ -59,10 +97,10 @@ class Rows:
         """Add a sample that cannot be read."""
         self._rejects.append(Reject(self._shard.id, position, key, reason, message))
 
-    def take(self) -> Stretch:
-        """Return the stretch and start the next."""
+    def take(self) -> RawBlock:
+        """Return the block and start the next one."""
         columns = zip(*self._kept, strict=True) if self._kept else [()] * self._width
-        stretch = Stretch(
+        block = RawBlock(
             positions=pa.array(self._positions, pa.int64()),
             ids=pa.array(self._ids, pa.string()) if self._has_ids else None,
             inputs=pa.array(self._inputs, self._input_type),
@@ -70,14 +108,14 @@ class Rows:
             rejects=self._rejects,
         )
         self._clear()
-        return stretch
+        return block
 
 
 def from_json(value: Any, modality: Modality) -> Value:
-    """Return a JSON value as an input: a string, the bytes of a base64 string or data URL, or a list of numbers.
+    """Convert a JSON value to an input: a string, the bytes of a base64 string or data URL, or a list of numbers.
 
     Raises:
-        Damage: It is none; reason `not_text`, `not_base64` or `not_vector`.
+        Damage: It is not; the reason is `not_text`, `not_base64` or `not_vector`.
     """
     if value is None:
         return None
@@ -97,5 +135,21 @@ def from_json(value: Any, modality: Modality) -> Value:
 
 
 def as_text(value: Any) -> str | None:
-    """Return a JSON value as text: strings as they are, null as None, everything else as JSON."""
+    """Convert a JSON value to text: strings unchanged, null to None, everything else to JSON."""
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def require_fields(config: InputConfig, known: Sequence[str], uri: str) -> None:
+    """Check that each field of a config is among the fields that were found.
+
+    Raises:
+        FieldNotFound: A field is missing.
+    """
+    for name in [input_field(config), *config.keep, *([config.id] if config.id else [])]:
+        if known and not any(alternative in known for alternative in name.split(";")):
+            raise missing_field(name, known, uri)
+
+
+def missing_field(name: str, known: Sequence[str], uri: str) -> FieldNotFound:
+    """Make the error for a missing field, with the fields that exist and the nearest one."""
+    return FieldNotFound(f"{uri} has no field {name!r}{nearest(name, known)}; it has: {', '.join(known)}")

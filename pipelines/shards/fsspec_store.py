@@ -1,4 +1,4 @@
-"""Whatever fsspec reaches: https, hf, gs and others, where the library for it is installed."""
+"""Stores that fsspec reaches: https, hf, gs and others, where the library for them is installed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from pipelines.shards.files import File, changed, gone
+from pipelines.shards.store_protocol import File, changed, gone
 from schemas.errors import DependencyMissing
 
 _READ_AHEAD_BYTES = 8 << 20
-# What filesystems call that which changes when the content does.
+# Names that filesystems give to a tag that changes when the content does.
 _TAGS = ("ETag", "etag", "blob_id", "sha256", "mtime", "LastModified", "last_modified", "created")
 
 
 class FsspecStore:
-    """Whatever fsspec reaches: https, hf, gs and others."""
+    """A filesystem of fsspec."""
 
     def __init__(self, uri: str) -> None:
         """Find the filesystem of an address."""
@@ -28,7 +28,7 @@ class FsspecStore:
             raise DependencyMissing(f"{uri}: {scheme}:// is read through fsspec, which says: {error}") from None
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
-        """Return those of the files that are there."""
+        """Look up files; return those that exist."""
         found = {}
         for uri in uris:
             try:
@@ -49,19 +49,19 @@ class FsspecStore:
                 yield self._file(info, uri)
 
     def below(self, uri: str) -> Iterator[File]:
-        """Find all files in a directory and below it."""
+        """Find all files below a directory."""
         for name, info in self._fs.find(uri, detail=True).items():
             yield self._file(info, self._fs.unstrip_protocol(name))
 
     def neighbours(self, uri: str) -> list[str]:
-        """Return names in the directory of an address."""
+        """Return the names in the directory of an address."""
         try:
             return [name.rpartition("/")[2] for name in self._fs.ls(uri.rpartition("/")[0], detail=False)]
         except OSError:
             return []
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
-        """Open for reading, with read-ahead."""
+        """Open a file for reading, with read-ahead."""
         now = self.stat([file.uri]).get(file.uri)
         if now is None:
             raise gone(file.uri)
