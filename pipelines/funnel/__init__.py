@@ -1,6 +1,6 @@
-"""Funnel retrieval: a coarse prefix finds candidates, the full vector ranks them, and a card says how well.
+"""Search in stages: a coarse prefix finds candidates, the full vector ranks them, and a card says how well that works.
 
-`Funnel` is what users hold; `Plan`, `FunnelStage` and `RecallCard` are what a table stores.
+`Funnel` is what users hold. `Plan`, `FunnelStage` and `RecallCard` are what a table stores.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""A plan as FAISS indexes: codes of a prefix, refined stage by stage up to the full vectors.
+"""Make and search a plan's stages as FAISS indexes: codes of a prefix, refined stage by stage to the full vectors.
 
-Owns how a plan becomes a FAISS index, how it is searched, and where its trained part is kept. Owns no table and no
-row ids: it deals in positions, in the order in which vectors were added.
+Owns how a plan becomes a FAISS index, how it is searched, and where its trained part is stored (the codebook). Owns no
+table and no row ids: it deals in positions, in the order in which vectors were added.
 
-Each stage but the last is `IndexPreTransform(cut, normalise, store)`, and `IndexRefine` joins a stage to the next.
-The cut is a linear map made by `matryoshka.cut`, so that every stage takes full vectors, and the whole trains, adds,
-searches and is written as one. Shapes: B queries, N vectors, D full width, K candidates.
+Each stage but the last is `IndexPreTransform(cut, normalise, store)`. `IndexRefine` connects a stage with the next. The
+cut is a linear map made by `matryoshka.cut`, so every stage takes full vectors.
+
+Shapes: B queries, N vectors, D full width, K candidates.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ Positions = npt.NDArray[np.int64]
 faiss: Any = _faiss
 Index: TypeAlias = Any
 
-# FAISS fits 16 centroids to 4,096 rows at most, and wants 39 rows for each of its partitions.
+# FAISS trains 16 centroids on at most 4,096 rows, and wants 39 rows for each partition.
 _TRAIN_ROWS, _TRAIN_ROWS_PER_LIST = 4_096, 40
 _SPECS = {"bit1": "RaBitQfs", "int8": "SQ8", "float16": "SQfp16", "float32": "Flat"}
 
 
 def train_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
-    """Train one empty index per stage but the last.
+    """Return one trained, empty index per stage, without the last.
 
     Args:
-        plan: Stages; the last is the full width.
-        sample_SD: float32 unit rows to train on, at full width; `training_rows(plan)` are plenty.
+        plan: The plan; its last stage is the full width.
+        sample_SD: float32 unit rows at full width to train on; `training_rows(plan)` rows are enough.
     """
     width = sample_SD.shape[1]
     first, *between, _ = plan.stages
@@ -63,12 +64,12 @@ def train_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
 
 
 def training_rows(plan: Plan) -> int:
-    """Return how many rows training makes use of."""
+    """Return the number of rows that training uses."""
     return max(_TRAIN_ROWS, _TRAIN_ROWS_PER_LIST * plan.lists)
 
 
 def chain_stages(stages: Sequence[Index]) -> list[Index]:
-    """Chain stages, all empty or all holding the same vectors: level n searches the first n + 1 of them."""
+    """Chain stages that are all empty, or all hold the same vectors; level n searches the first n + 1 of them."""
     chained = [stages[0]]
     for store in stages[1:]:
         chained.append(faiss.IndexRefine(chained[-1], store))
@@ -76,25 +77,25 @@ def chain_stages(stages: Sequence[Index]) -> list[Index]:
 
 
 def copy_index(index: Index) -> Index:
-    """Copy an index. FAISS's own clone knows no normalisation."""
+    """Copy an index; FAISS's own clone loses the normalisation."""
     return faiss.deserialize_index(faiss.serialize_index(index))
 
 
 def full_vector_store(width: int) -> Index:
-    """Make an empty last stage: full vectors in half precision, as the table holds them."""
+    """Make an empty last stage: full vectors in half precision, as in the table."""
     return faiss.index_factory(width, _SPECS["float16"], faiss.METRIC_INNER_PRODUCT)
 
 
 def search_stages(index: Index, plan: Plan, query_BD: Floats, keeps: Sequence[int]) -> tuple[Floats, Positions]:
-    """Return what a level finds for each query, best first, with its last stage's scores; position -1 pads.
+    """Search one level; return the scores of its last stage and the positions, (B, K) each, best first.
 
-    Safe to call from several threads while nobody adds.
+    Position -1 stands where there are fewer than K. Safe to call from several threads while no vectors are added.
 
     Args:
         index: A level of `chain_stages`.
-        plan: Whose stages they are.
+        plan: The plan of these stages.
         query_BD: float32 unit rows at full width.
-        keeps: What each of its stages keeps.
+        keeps: The number of candidates that each stage of the level keeps; the last is K.
     """
     params = _first_parameters(plan)
     for given, kept in pairwise(keeps):
@@ -108,7 +109,8 @@ def search_stages(index: Index, plan: Plan, query_BD: Floats, keeps: Sequence[in
 def one_thread() -> Iterator[None]:
     """Keep FAISS on the calling thread.
 
-    Its own threads wait for each other, spinning, at every small step: on a busy machine that trains 20 times slower.
+    FAISS's own threads wait for each other in a busy loop at every small step. On a busy machine, training takes more
+    than 20 times as long with them.
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -125,7 +127,7 @@ def _first_parameters(plan: Plan) -> Any:
 
 
 def code_bytes(stage: Index) -> int:
-    """Bytes that a stage holds of one vector."""
+    """Return the bytes that a stage holds per vector."""
     if isinstance(stage, faiss.IndexPreTransform):
         stage = faiss.downcast_index(stage.index)
     own_ids = 8 if isinstance(stage, faiss.IndexIVF) else 0
@@ -133,16 +135,16 @@ def code_bytes(stage: Index) -> int:
 
 
 def full_vectors(store: Index) -> Halves:
-    """View the vectors (N, D) of a `full_vector_store`, without copying; valid while it lives."""
+    """View the vectors (N, D) of a `full_vector_store` without copying; valid while the store exists."""
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
     return raw.view(np.float16).reshape(store.ntotal, store.d)
 
 
 def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig) -> str:
-    """Write trained empty stages beside their table, under their fingerprint.
+    """Write trained, empty stages beside their table, under their fingerprint.
 
     Returns:
-        Its name, for `Plan.codebook`.
+        The name of the codebook, for `Plan.codebook`.
     """
     written = [faiss.serialize_index(stage).tobytes() for stage in empty]
     name = _codebook_name(written)
@@ -176,6 +178,7 @@ def _codebook_name(stages: Sequence[bytes]) -> str:
 
 
 def _on_prefix(stage: FunnelStage, width: int, spec: str) -> Index:
+    """Make an index that cuts full vectors to the stage's dims, normalises them, and stores them as `spec` says."""
     store = faiss.index_factory(stage.dims, spec, faiss.METRIC_INNER_PRODUCT)
     if stage.dims == width:
         return faiss.IndexPreTransform(faiss.NormalizationTransform(width, 2.0), store)

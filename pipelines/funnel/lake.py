@@ -1,6 +1,7 @@
-"""The second home of stage 0: the table's own prefix columns and Lance indexes, for tables larger than RAM.
+"""Search a funnel in the lake: through the table's own prefix columns and Lance indexes, for tables larger than RAM.
 
-Owns no copy of anything: deletes, updates, appends and filters are Lance's, so nothing here can be out of date.
+Owns no copy of any data: Lance applies deletes, updates, appends and filters, so nothing here can be out of date.
+
 Shapes: B queries, K candidates, D full width, M prefix width.
 """
 
@@ -23,7 +24,7 @@ from schemas.plans import Explanation, FunnelStage, Plan, StageReport
 
 
 class LakeIndex:
-    """A funnel's stages read from the lake."""
+    """A funnel whose stages are read from the table."""
 
     def __init__(self, dataset: LanceDataset, plan: Plan) -> None:
         """Read from one version of a table."""
@@ -36,7 +37,7 @@ class LakeIndex:
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of RAM that a vector takes."""
+        """Bytes of RAM that a vector takes: none."""
         return 0
 
     def refresh(self, dataset: LanceDataset) -> None:
@@ -59,15 +60,15 @@ class LakeIndex:
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(query_BD), k), -1, np.int64)
         for row, query_D in enumerate(query_BD):
-            rows = near_enough(plan, k, *candidates(dataset, plan, query_D, where))
+            rows = within_margin(plan, k, *candidates(dataset, plan, query_D, where))
             for stage in plan.stages[1:]:
-                last = stage is plan.stages[-1]
-                scores, rows = rank(dataset, stage, query_D, rows, k if last else max(k, stage.keep))
+                is_last = stage is plan.stages[-1]
+                scores, rows = rank(dataset, stage, query_D, rows, k if is_last else max(k, stage.keep))
             scores_BK[row, : len(rows)], rows_BK[row, : len(rows)] = scores, rows
         return Found(scores_BK, rows_BK, dataset)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
-        """Search once, stage by stage, with what each asked of the storage."""
+        """Search once and report each stage, with its reads from the storage."""
         plan, dataset, total = self.plan, self.dataset, self.dataset.count_rows()
         reports: list[StageReport] = []
         rows = np.empty(0, np.int64)
@@ -77,7 +78,7 @@ class LakeIndex:
             if reports:
                 _, rows = rank(dataset, stage, query_D, rows, stage.keep)
             else:
-                rows = near_enough(plan, plan.k, *candidates(dataset, plan, query_D, where))
+                rows = within_margin(plan, plan.k, *candidates(dataset, plan, query_D, where))
             seconds, asked = time.perf_counter() - started, dataset.io_stats_incremental()
             reports.append(
                 StageReport(
@@ -95,7 +96,7 @@ class LakeIndex:
 
 
 def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:
-    """Return cosines and row ids that the first stage finds, best first, through its column's index if it has one."""
+    """Return the cosines and row ids that the first stage finds, best first, through the index if there is one."""
     first = plan.stages[0]
     column = column_of(dataset, first.dims)
     nearest: dict[str, Any] = {"column": column, "q": cut(query_D, first.dims), "k": first.keep, "metric": "cosine"}
@@ -108,8 +109,8 @@ def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | 
     return 1 - found["_distance"].to_numpy(), row_ids(found)
 
 
-def near_enough(plan: Plan, k: int, scores_K: Floats, rows_K: Positions) -> Positions:
-    """Leave out the candidates that the plan's margin puts too far below the k-th best."""
+def within_margin(plan: Plan, k: int, scores_K: Floats, rows_K: Positions) -> Positions:
+    """Return the candidates that are at most the plan's margin below the k-th best."""
     if plan.margin is None or len(rows_K) <= k:
         return rows_K
     looked_at = int((scores_K >= scores_K[k - 1] - plan.margin).sum())
@@ -119,7 +120,7 @@ def near_enough(plan: Plan, k: int, scores_K: Floats, rows_K: Positions) -> Posi
 def rank(
     dataset: LanceDataset, stage: FunnelStage, query_D: Floats, rows_K: Positions, keep: int
 ) -> tuple[Floats, Positions]:
-    """Compare rows by one stage's dims and return the cosines and row ids of the `keep` best."""
+    """Compare rows at the dims of one stage; return the cosines and row ids of the `keep` best."""
     column = column_of(dataset, stage.dims)
     found = read_rows(dataset, rows_K, [column])
     scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
@@ -151,7 +152,7 @@ def row_ids(rows: pa.Table | pa.RecordBatch) -> Positions:
     return ids
 
 
-def column_of(dataset: LanceDataset, dims: int) -> str:
-    """Name of the column to read for `dims`: its own prefix column, or the full vectors."""
-    name = prefix_column(dims)
+def column_of(dataset: LanceDataset, dim: int) -> str:
+    """Return the column to read for a prefix of `dim` dims: its own column, or the full vectors."""
+    name = prefix_column(dim)
     return name if name in dataset.schema.names else VECTOR

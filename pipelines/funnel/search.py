@@ -1,6 +1,6 @@
-"""Funnel: build one for a table, open it, search it, ask it to explain itself.
+"""Build a funnel for a table, open it, search it, and explain a search.
 
-Owns what a user sees. The first stages are in RAM (`resident`) or in the lake (`lake`); all homes return the true
+Owns what a user sees. The first stages are in RAM (`memory`) or in the lake (`lake`); all homes return the true
 full-width cosines.
 Shapes: B queries, D full width.
 """
@@ -54,7 +54,7 @@ class _Index(Protocol):
 
 
 class Funnel:
-    """A table's tuned funnel. Safe to search from any number of threads.
+    """A table's tuned funnel; any number of threads may search it.
 
     Example:
         >>> funnel = Funnel.build(VectorTable.open("lake/news.lance"), Goal(recall=0.99))  # doctest: +SKIP
@@ -62,7 +62,14 @@ class Funnel:
     """
 
     def __init__(self, table: VectorTable, tuned: TunedFunnel, index: _Index, *, follow: bool = True) -> None:
-        """Join a table, its plan and an index; use `build` or `open`."""
+        """Use `build` or `open`.
+
+        Args:
+            table: The table.
+            tuned: Its plan and card.
+            index: The plan's stages, at one version of the table.
+            follow: Check for a newer version of the table before each search.
+        """
         self.table, self.plan, self.card = table, tuned.plan, tuned.card
         self._index, self._follow = index, follow
         self._encoding = threading.Lock()
@@ -173,7 +180,7 @@ class Funnel:
         return self._index.bytes_per_vector
 
     def refresh(self) -> None:
-        """See the table as it is now."""
+        """Load the latest version of the table."""
         latest = self.table.dataset.latest_version
         if latest != self._index.version:
             self._index.refresh(self.table.refresh().dataset)
@@ -190,18 +197,19 @@ class Funnel:
         """Return the k rows nearest to a query, or to each of several.
 
         Args:
-            query: Words, the bytes of an image, a vector (D,), or several: a list of these or vectors (B, D).
-            k: Rows wanted per query.
+            query: Words, the bytes of an image, or a vector (D,); for several queries a list of these, or vectors
+                (B, D).
+            k: Rows per query.
             where: SQL over the table's columns; only rows that satisfy it are searched.
-            recall: Recall to aim for instead of the plan's, where the card has it.
-            columns: Columns to return beside `score`; default `id` and the kept ones.
+            recall: Recall to reach instead of the plan's, if the card confirms one.
+            columns: Columns to return beside `score`; default: `id` and the kept columns.
 
         Returns:
-            Columns `id, <kept>, score`: true full-width cosine, float32, best first, ties by id; for several queries
-            a first column `query` says which.
+            Columns `id, <kept>, score`, best first, ties by id; the score is the true full-width cosine, float32. For
+            several queries, a first column `query` holds the query's number.
 
         Raises:
-            ConfigError: The card knows no setting that reaches `recall`.
+            ConfigError: The card confirms no setting that reaches `recall`.
             SpaceMismatch: A query is not of the table's space.
         """
         if self._follow:
@@ -210,26 +218,26 @@ class Funnel:
         queries = [cast(Query, query)] if is_one else list(cast("Sequence[Query]", query))
         with self._encoding:
             query_BD = np.stack([self.table.encode_query(q) for q in queries])
-        found = self._index.find(query_BD, k, self._keep(recall), where)
+        found = self._index.find(query_BD, k, self._candidates_for(recall), where)
         wanted = list(columns) if columns is not None else ["id", *self.table.kept.names]
         result = _fetch(found, wanted)
         return result.drop_columns("query") if is_one else result
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
-        """Return scores and row ids (B, k) for unit rows of the table's space: no encoding, no columns, no refresh."""
-        found = self._index.find(query_BD, k, self._keep(recall))
+        """Return scores and row ids (B, k) of float32 unit rows, without encoding, columns or refresh."""
+        found = self._index.find(query_BD, k, self._candidates_for(recall))
         return found.scores_BK, found.rows_BK
 
     def prove(self, query: Query, k: int = 10) -> tuple[pa.Table, Proven]:
-        """Return the exact k nearest rows, with the share of vectors that had to be read to be sure.
+        """Return the exact k nearest rows, and the share of vectors that was read to be sure.
 
-        The prefixes that make the proof are prepared at the first call on each version of the table.
+        The first call on each version of the table prepares the prefixes for the proof.
 
         Raises:
-            TableError: The funnel is not in memory.
+            TableError: The funnel's home is not "memory".
         """
         if not isinstance(self._index, MemoryIndex) or self.plan.home != "memory":
-            raise TableError(f'the proof reads every prefix from memory; open {self.table.uri} with home="memory"')
+            raise TableError(f'a proof reads all prefixes from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
         with self._encoding:
@@ -244,14 +252,15 @@ class Funnel:
         return rows.drop_columns("query"), proven
 
     def explain(self, query: Query, where: str | None = None) -> Explanation:
-        """Search once, stage by stage, and say what each read and took."""
+        """Search once and report what each stage read, kept and took."""
         if self._follow:
             self.refresh()
         with self._encoding:
             query_D = self.table.encode_query(query)
         return self._index.explain(query_D, where, self.card.exact_us_per_query)
 
-    def _keep(self, recall: float | None) -> int | None:
+    def _candidates_for(self, recall: float | None) -> int | None:
+        """Return the fewest candidates whose recall the card confirms; None: the plan's own."""
         if recall is None:
             return None
         best = self.card.best
@@ -279,6 +288,7 @@ def _check_home(home: str) -> None:
 def _tune_and_save(
     table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | None, *, is_read: bool
 ) -> TunedFunnel:
+    """Tune in memory and write the codebook beside the table; `is_read` is for the home `codes`."""
     ids, blocks = [np.empty(0, np.int64)], [np.empty((0, table.space.ladder.width), np.float16)]
     for batch in table.dataset.scanner(columns=["_rowid", VECTOR]).to_batches():
         ids.append(row_ids(batch))
@@ -292,7 +302,7 @@ def _tune_and_save(
 
 
 def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
-    """Return what makes a plan's stages: torch on a device, or FAISS on the processor's cores."""
+    """Return the function that fills a plan's stages: with torch on a device, or with FAISS on the CPU."""
     if device is not None:
         chosen = pick_device(device)
         return lambda blocks, rows: TorchStages(plan, blocks, rows, chosen)
@@ -303,7 +313,7 @@ def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
 
 
 def _fetch(found: Found, wanted: list[str]) -> pa.Table:
-    """Read the columns of found rows: `query, <wanted>, score`, by query, best first, ties by id."""
+    """Read the columns `query, <wanted>, score` of found rows, by query, best first, ties by id."""
     query_F, place_F = np.nonzero(found.rows_BK >= 0)
     rows_F = found.rows_BK[query_F, place_F]
     names = list(dict.fromkeys(["id", *wanted]))
