@@ -1,6 +1,7 @@
-"""What the demo measures on its three tables, and the page it makes of it.
+"""Report of `jobs demo`: the demo's tables measured at every dim and asked its questions, on one page.
 
-Owns the choice of questions and plots; `pipelines.evaluation` measures, `pipelines.reports.page` lays out.
+Owns the choice of measurements, questions and plots. `pipelines.evaluation` measures; `pipelines.reports.page` owns
+the layout.
 
 Shapes: N rows of a table, D its full width, Q queries.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from rich.console import Console
 
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_dim
 from pipelines.funnel import Funnel
@@ -28,7 +30,11 @@ from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.plans import CardRow, Plan, RecallCard
 
-# What the demo asks. Emoji by their id in the table: red apple, automobile, horse, cloud with rain.
+TABLES = ("emoji", "news", "glosses")
+PICTURES = "pictures"
+"""Table of the emoji through the trained head."""
+
+# Emoji are named by their id in the table: red apple, automobile, horse, cloud with rain.
 NEWS_QUESTIONS = ("the band's new album tops the charts", "viruses spreading through e-mail")
 GLOSS_QUESTIONS = ("fear of spiders", "a person who repairs shoes")
 EMOJI_QUESTIONS = ("1f34e", "1f697", "1f40e", "1f327-fe0f")
@@ -40,7 +46,7 @@ _GALLERY_HITS = 8
 
 @dataclass(frozen=True)
 class _Ingest:
-    """What the complete embedding runs of one table add up to, from its journal."""
+    """Rows and seconds of all complete embedding runs of a table, from its journal."""
 
     rows: int
     seconds: float
@@ -52,17 +58,17 @@ class _Ingest:
 
 
 def build_report(
-    tables: Mapping[str, VectorTable], funnel: Funnel, asked: Sequence[str], trained: TrainedHead
+    tables: Mapping[str, VectorTable], funnel: Funnel, questions: Sequence[str], trained: TrainedHead
 ) -> Report:
-    """Measure the demo's tables, ask them the demo's questions, and compose the page.
+    """Measure the demo's tables, ask them questions, and compose the page.
 
     Args:
-        tables: `emoji`, `news` and `glosses`, and `pictures`, which is `emoji` through the trained head.
+        tables: `emoji`, `news`, `glosses`, and `pictures`: `emoji` through the trained head.
         funnel: The funnel over `glosses`.
-        asked: Definitions held out of `glosses`.
+        questions: Definitions held out of `glosses`.
         trained: The head.
     """
-    pictures, tables = tables["pictures"], {name: table for name, table in tables.items() if name != "pictures"}
+    pictures, tables = tables[PICTURES], {name: tables[name] for name in TABLES}
     card = funnel.card
     ingests = [_Ingest.of(table) for table in tables.values()]
     rows, seconds = sum(ingest.rows for ingest in ingests), sum(ingest.seconds for ingest in ingests)
@@ -71,19 +77,19 @@ def build_report(
         [
             (f"{rows:,}", "samples embedded, from three corpora"),
             (f"{seconds:.0f} s", "from shards to committed tables, start-up included"),
-            (f"{card.best.recall:.3f}", f"recall@{card.k} of the funnel, on questions it never saw"),
+            (f"{card.best.recall:.3f}", f"recall@{card.k} of the funnel, on queries that are not in the table"),
             (f"{speed:,.0f}×" if speed >= 10 else f"{speed:.1f}×", "as fast as exact search, one question at a time"),
         ]
     )
     return Report(
         title="Matryoshka Lake",
-        subtitle="One vector per sample, kept whole. Each task reads only as many of its dims as it needs; this page "
-        "shows what that costs and what it buys, measured on this machine a moment ago.",
+        subtitle="One full vector per sample. Each task reads only as many of its dims as it needs. This page shows "
+        "the accuracy and the cost, measured on this machine just now.",
         sections=[
             Section("At a glance", "", [figures]),
             _what_went_in(tables),
             _how_many_dims(tables),
-            _shortlist(tables["glosses"], asked[:: -(-len(asked) // 40)]),
+            _shortlist(tables["glosses"], questions[:: -(-len(questions) // 40)]),
             _funnel(funnel.plan, card),
             _pictures(tables["emoji"]),
             _words_for_pictures(pictures, trained),
@@ -116,16 +122,16 @@ def _what_went_in(tables: Mapping[str, VectorTable]) -> Section:
     heads = ["table", "encoder", "rotation", "shards", "rows", "rejects", "seconds", "rows/s", "bytes a vector"]
     heads += ["prefix columns", "MB on disk"]
     text = (
-        "Ray actors read, decoded and encoded every shard; each landed exactly once. Seconds count everything, from "
-        "starting the actors and loading the model to fitting the rotation and the last commit."
+        "Ray actors read, decoded and encoded every shard; each was committed exactly once. Seconds include everything: "
+        "starting the actors, loading the model, fitting the rotation, and the last commit."
     )
     return Section("What went in", text, [Grid(heads, rows)])
 
 
 def _how_many_dims(tables: Mapping[str, VectorTable]) -> Section:
     text = (
-        "A prefix is the first dims of a vector, scaled to unit length again. Recall@10 is the share of the ten "
-        "nearest by full vectors that the ten nearest by prefix hold: 100 % means nothing was lost by reading less."
+        "A prefix is the first dims of a vector, scaled to unit length. Recall@10 is the share of the ten nearest by "
+        "full vector that are among the ten nearest by prefix: at 100 % the prefix loses nothing."
     )
     return Section("How many dims do you need?", text, [*_emoji_plots(tables["emoji"]), *_text_plots(tables)])
 
@@ -141,13 +147,13 @@ def _emoji_plots(table: VectorTable) -> list[Part]:
     return [
         Plot(
             "Emoji: recall@10 by dims",
-            "EfficientNet-lite0 was not trained to be cut. A PCA rotation, lossless at full width, makes its prefixes "
+            "EfficientNet-lite0 was not trained for prefixes. A PCA rotation, lossless at full width, makes its prefixes "
             "useful.",
             recalls,
         ),
         Plot(
-            "Emoji: category of the nearest other picture",
-            f"How often the nearest other picture is of the same of {len(set(labels_N))} categories.",
+            "Emoji: category of the nearest other image",
+            f"Share of images whose nearest other image is of the same of {len(set(labels_N))} categories.",
             accuracies,
         ),
     ]
@@ -164,12 +170,12 @@ def _text_plots(tables: Mapping[str, VectorTable]) -> list[Part]:
     return [
         Plot(
             "News: the article found by its title",
-            "wordllama was trained at 64, 128 and 256 dims. The title is the question; the bodies are searched.",
+            "wordllama was trained at 64, 128 and 256 dims. Titles are the queries; the articles are searched.",
             hits,
         ),
         Plot(
             "Texts: recall@10 by dims",
-            "What one prefix alone would cost: the funnel below makes up for it by ranking its candidates again.",
+            "Recall of one prefix alone. The funnel below reranks its candidates and so loses much less.",
             [
                 Curve("articles by title", dims, recall_by_dim(bodies_ND, titles_QD, dims)),
                 Curve("definitions by definition", dims, recall_by_dim(glosses_ND, sample_QD, dims)),
@@ -179,7 +185,7 @@ def _text_plots(tables: Mapping[str, VectorTable]) -> list[Part]:
 
 
 def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
-    """Time searches of the lake itself by its prefix columns, and compare their answers with those by whole vectors."""
+    """Time searches of the table on disk by prefix column, and compare their results with those by full vectors."""
     width = table.space.ladder.width
     indexed = {name for index in table.dataset.describe_indices() for name in index.field_names}
     truth = [_ids(table.search(question, k=10)) for question in asked]
@@ -189,14 +195,14 @@ def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
         found = [_ids(table.search(question, k=10, dims=dims)) for question in asked]
         took_ms = (time.perf_counter() - began) * 1000 / len(asked)
         recall = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth, found, strict=True)])
-        how = "whole vectors" if dims == width else f"column {prefix_column(dims)}"
+        how = "full vectors" if dims == width else f"column {prefix_column(dims)}"
         how += " through its index" if prefix_column(dims) in indexed else ""
         column_mb = 2 * dims * table.dataset.count_rows() / 1e6
         rows.append((f"{dims}", how, f"{column_mb:,.0f}", f"{took_ms:.1f}", f"{recall:.3f}"))
     text = (
-        f"Searches of the lake itself, on disk, nothing held in memory: {len(asked)} held-out definitions, one at a "
-        "time. A dim that is searched often gets a column and an index of its own. What a short prefix misses, a look "
-        "at the whole vectors of more candidates brings back: that is the funnel below."
+        f"Searches of the table on disk, without an index in memory: {len(asked)} held-out definitions, one at a time. "
+        "A dim that is searched often gets its own column and index. A short prefix misses some neighbours; the funnel "
+        "below takes more candidates and reranks them by longer prefixes."
     )
     heads = ["dims", "reads", "MB in that column", "ms a search", "recall@10"]
     return Section("A shortlist in the lake", text, [Grid(heads, rows)])
@@ -205,9 +211,10 @@ def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
 def _funnel(plan: Plan, card: RecallCard) -> Section:
     stages = " → ".join(f"{stage.dims} dims ({stage.precision}) keep {stage.keep}" for stage in plan.stages)
     text = (
-        f"{stages}: each stage narrows the last one's candidates with more dims, or the same ones more exactly. It is "
-        f"the cheapest setting whose recall is {plan.recall:.0%} even at the low end of its 95 % interval, measured on "
-        f"{card.queries} definitions that are not among the {card.rows_in_table:,} in the table; its row is marked."
+        f"{stages}: each stage reranks the candidates of the one before with more dims, or with more exact ones. It is "
+        f"the cheapest setting whose recall is at least {plan.recall:.0%} at the lower bound of its 95 % interval, "
+        f"measured on {card.queries} definitions that are not among the {card.rows_in_table:,} in the table. Its row is "
+        "marked."
     )
     heads = ["first stage", "precision", "keep", "probes", f"recall@{card.k}", "95 % interval", "µs a query"]
     heads += ["µs in batches", "bytes a vector"]
@@ -252,14 +259,14 @@ def _pictures(table: VectorTable) -> Section:
             rows.append((f"{dim} dims", others[:_GALLERY_HITS]))
         galleries.append(Gallery(Hit(asked["name"], 1.0, asked["category"], asked["png"]), rows))
     text = (
-        "The picture on the left is the question; itself is left out of its answers. A few dims know roughly what it "
-        "is, some more nearly all that the whole vector knows."
+        "The image on the left is the query; it is left out of its own results. A few dims find roughly similar images, "
+        "some more dims find nearly the same images as the full vector."
     )
-    return Section("Ask with a picture", text, galleries)
+    return Section("Search with an image", text, galleries)
 
 
 def _words_for_pictures(table: VectorTable, trained: TrainedHead) -> Section:
-    """Ask the joint space for pictures in words that are no emoji's name, and say how good it is on those held out."""
+    """Search the joint space with words that are not names of emoji, beside the quality on the validation split."""
     columns = ["name", "category", "png"]
     dims = [dim for dim in _WORDS_DIMS if dim in table.space.ladder.dims]
     galleries = []
@@ -269,15 +276,15 @@ def _words_for_pictures(table: VectorTable, trained: TrainedHead) -> Section:
         galleries.append(Gallery(Hit(f"“{words}”", 1.0), rows))
     chance = 10 / max(10, trained.held_out)
     text = (
-        "EfficientNet knows no words and wordllama no pictures. Two small heads on top of them, trained for seconds on "
-        "the emoji's names with one nested loss, brought both into a space with a ladder of its own; the encoders "
-        f"stayed as they were. Of {trained.held_out} emoji that were not trained on, variants of one person kept "
-        f"together, the table says how often the right one is among the first ten for its name (by chance: "
-        f"{chance:.2f}). The pictures below are of all emoji."
+        "EfficientNet embeds only images, wordllama only texts. Two small heads on top of them, trained for seconds on "
+        "the names of the emoji with one nested loss, bring both into a joint space with its own ladder; the encoders "
+        f"are unchanged. The table shows, for {trained.held_out} emoji of the validation split, how often the right one "
+        f"is among the first ten for its name (by chance: {chance:.2f}). Variants of one person are all in the "
+        "training data or all in the validation split. The images below are from all emoji."
     )
     heads = ["dims", *map(str, trained.by_dim)]
     grid = Grid(heads, [(trained.measure, *(f"{share:.2f}" for share in trained.by_dim.values()))])
-    return Section("Ask for a picture in words", text, [*([grid] if trained.by_dim else []), *galleries])
+    return Section("Search images with words", text, [*([grid] if trained.by_dim else []), *galleries])
 
 
 def _words(news: VectorTable, funnel: Funnel) -> Section:
@@ -290,13 +297,31 @@ def _words(news: VectorTable, funnel: Funnel) -> Section:
             began = time.perf_counter()
             found = table.search(question, k=8).to_pylist()
             took_ms = (time.perf_counter() - began) * 1000
-            # The BBC filed some articles twice.
+            # Some articles are in the corpus twice.
             hits = {row[title]: Hit(row[title], row["score"], row[note]) for row in reversed(found)}
             how = "definitions, by the funnel" if table is funnel else "articles, by exact search"
             best = sorted(hits.values(), key=lambda hit: -hit.score)[:5]
             answers.append(Answers(question, f"{how}, in {took_ms:.0f} ms", best))
-    text = "Scores are cosines of the whole vectors. The time includes turning the question into a vector."
-    return Section("Ask in words", text, answers)
+    text = "Scores are cosines of full vectors. The time includes encoding the query."
+    return Section("Search with words", text, answers)
+
+
+def print_timed_card(card: RecallCard, console: Console) -> None:
+    """Print the rows of a recall card that were timed."""
+    timed = tuple(row for row in card.rows if row.us_per_query is not None)
+    shown = card.model_copy(update={"rows": timed, "chosen": timed.index(card.best)})
+    console.print(str(shown), soft_wrap=True)
+
+
+def print_next_steps(folder: Path, report: Path, console: Console) -> None:
+    """Print where the report is, and commands that search the demo's tables."""
+    console.print(f"the report: {report.absolute().as_uri()}\ntry next:", soft_wrap=True)
+    for command in (
+        f'python -m jobs search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
+        f'python -m jobs search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
+        f'python -m jobs search {folder / "pictures.lance"} "a red heart" --columns name category',
+    ):
+        console.print(f"  [cyan]{command}[/]", soft_wrap=True)
 
 
 def _picture(row: dict[str, Any]) -> Hit:
