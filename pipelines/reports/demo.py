@@ -122,8 +122,8 @@ def _what_went_in(tables: Mapping[str, VectorTable]) -> Section:
     heads = ["table", "encoder", "rotation", "shards", "rows", "rejects", "seconds", "rows/s", "bytes a vector"]
     heads += ["prefix columns", "MB on disk"]
     text = (
-        "Ray actors read, decoded and encoded every shard; each was committed exactly once. Seconds include everything: "
-        "starting the actors, loading the model, fitting the rotation, and the last commit."
+        "Ray actors read, decoded and encoded every shard; each was committed exactly once. Seconds include starting "
+        "the actors, loading the model, fitting the rotation, and the last commit."
     )
     return Section("What went in", text, [Grid(heads, rows)])
 
@@ -147,8 +147,8 @@ def _emoji_plots(table: VectorTable) -> list[Part]:
     return [
         Plot(
             "Emoji: recall@10 by dims",
-            "EfficientNet-lite0 was not trained for prefixes. A PCA rotation, lossless at full width, makes its prefixes "
-            "useful.",
+            "EfficientNet-lite0 was not trained for prefixes. A PCA rotation makes its prefixes useful, and loses "
+            "nothing at full width.",
             recalls,
         ),
         Plot(
@@ -213,8 +213,8 @@ def _funnel(plan: Plan, card: RecallCard) -> Section:
     text = (
         f"{stages}: each stage reranks the candidates of the one before with more dims, or with more exact ones. It is "
         f"the cheapest setting whose recall is at least {plan.recall:.0%} at the lower bound of its 95 % interval, "
-        f"measured on {card.queries} definitions that are not among the {card.rows_in_table:,} in the table. Its row is "
-        "marked."
+        f"measured on {card.queries} definitions that are not among the {card.rows_in_table:,} in the table. Its row "
+        "is marked."
     )
     heads = ["first stage", "precision", "keep", "probes", f"recall@{card.k}", "95 % interval", "µs a query"]
     heads += ["µs in batches", "bytes a vector"]
@@ -259,8 +259,8 @@ def _pictures(table: VectorTable) -> Section:
             rows.append((f"{dim} dims", others[:_GALLERY_HITS]))
         galleries.append(Gallery(Hit(asked["name"], 1.0, asked["category"], asked["png"]), rows))
     text = (
-        "The image on the left is the query; it is left out of its own results. A few dims find roughly similar images, "
-        "some more dims find nearly the same images as the full vector."
+        "The image on the left is the query; it is left out of its own results. A few dims find roughly similar "
+        "images, some more dims find nearly the same images as the full vector."
     )
     return Section("Search with an image", text, galleries)
 
@@ -278,8 +278,8 @@ def _words_for_pictures(table: VectorTable, trained: TrainedHead) -> Section:
     text = (
         "EfficientNet embeds only images, wordllama only texts. Two small heads on top of them, trained for seconds on "
         "the names of the emoji with one nested loss, bring both into a joint space with its own ladder; the encoders "
-        f"are unchanged. The table shows, for {trained.held_out} emoji of the validation split, how often the right one "
-        f"is among the first ten for its name (by chance: {chance:.2f}). Variants of one person are all in the "
+        f"are unchanged. The table shows, for {trained.held_out} emoji of the validation split, how often the right "
+        f"one is among the first ten for its name (by chance: {chance:.2f}). Variants of one person are all in the "
         "training data or all in the validation split. The images below are from all emoji."
     )
     heads = ["dims", *map(str, trained.by_dim)]
