@@ -1,7 +1,7 @@
 """Ground truth, and one score per query from it: top-1, mAP, recall, nDCG.
 
 Owns the metrics. Does not own search, intervals or files. Scores are kept query by query, so that intervals can be
-computed and systems can be compared on the same queries. `docs/decisions/0013-metrics.md` says why no metrics library
+computed and systems can be compared on the same queries. `docs/decisions/0015-metrics.md` says why no metrics library
 is used; the tests compare these metrics with scikit-learn's.
 
 Shapes: N database rows, Q queries, K neighbours, J judged pairs.

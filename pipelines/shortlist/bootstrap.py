@@ -1,7 +1,7 @@
 """The bootstrap: confidence intervals of means over queries, paired wherever two means are compared.
 
 Owns the resampling. All rows of scores are resampled with the same queries, so the difference of two rows of
-resampled means is a paired comparison. `docs/decisions/0013-metrics.md` says why `scipy.stats.bootstrap` is not used.
+resampled means is a paired comparison. `docs/decisions/0015-metrics.md` says why `scipy.stats.bootstrap` is not used.
 
 Shapes: M rows of scores, Q queries, R resamples.
 """
