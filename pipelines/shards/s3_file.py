@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pipelines.shards.store_protocol import File, changed, gone
+from pipelines.storage.addresses import split_s3
 from schemas.errors import ConfigError, LakeError, ShardNotFound, ShardUnreadable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_TRIES = 6
-_FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _PIECE_BYTES = 16 << 10
-_SLOW_AFTER_S = 10.0
 _SLOW_BYTES_PER_S = 16 << 10
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -47,6 +45,21 @@ class ReadAhead:
     held: int
 
 
+@dataclass(frozen=True)
+class FetchRetry:
+    """When a ranged get is tried again.
+
+    Attributes:
+        tries: Failures in a row, without a byte between them, after which the error is raised.
+        first_pause_s: Seconds before the second try; each pause is twice as long as the one before.
+        slow_after_s: Seconds after which a get that delivers too few bytes a second counts as failed.
+    """
+
+    tries: int = 6
+    first_pause_s: float = 0.2
+    slow_after_s: float = 10.0
+
+
 FORWARD = ReadAhead(part_bytes=4 << 20, ahead=8, held=10)
 SCATTERED = ReadAhead(part_bytes=1 << 20, ahead=2, held=40)
 
@@ -58,10 +71,10 @@ class S3File(io.RawIOBase):
     an object are never mixed.
     """
 
-    def __init__(self, client: S3Client, bucket: str, key: str, file: File, read_ahead: ReadAhead) -> None:
+    def __init__(self, client: S3Client, file: File, read_ahead: ReadAhead, retry: FetchRetry = FetchRetry()) -> None:
         """Open the object; nothing is fetched before the first read."""
-        self._client, self._bucket, self._key = client, bucket, key
-        self._file, self._read_ahead = file, read_ahead
+        self._client, (self._bucket, self._key) = client, split_s3(file.uri)
+        self._file, self._read_ahead, self._retry = file, read_ahead, retry
         self._position = 0
         self._parts: OrderedDict[int, Future[bytes]] = OrderedDict()
         self._pool = ThreadPoolExecutor(read_ahead.ahead + 1, thread_name_prefix="s3")
@@ -133,9 +146,9 @@ class S3File(io.RawIOBase):
                 self._get(start + len(data), end, data)
             except (BotoCoreError, ClientError, OSError) as error:
                 tries = 0 if len(data) > before else tries + 1
-                if tries >= _TRIES or not _is_transient(error):
+                if tries >= self._retry.tries or not _is_transient(error):
                     raise self._explain(error) from error
-                pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries)
+                pause_s = min(_LONGEST_PAUSE_S, self._retry.first_pause_s * 2**tries)
                 time.sleep(pause_s * random.uniform(0.5, 1))
         return bytes(data)
 
@@ -155,7 +168,7 @@ class S3File(io.RawIOBase):
                 data += piece
                 got += len(piece)
                 seconds = time.monotonic() - began
-                if seconds > _SLOW_AFTER_S and got < seconds * _SLOW_BYTES_PER_S:
+                if seconds > self._retry.slow_after_s and got < seconds * _SLOW_BYTES_PER_S:
                     raise TimeoutError(f"{got} bytes in {seconds:.0f} s")
 
     def _explain(self, error: Exception) -> LakeError:

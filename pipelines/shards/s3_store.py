@@ -72,8 +72,7 @@ class S3Store:
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
         """Open an object for reading."""
-        bucket, key = split_s3(file.uri)
-        return cast(BinaryIO, S3File(self._client, bucket, key, file, FORWARD if is_forward else SCATTERED))
+        return cast(BinaryIO, S3File(self._client, file, FORWARD if is_forward else SCATTERED))
 
     def _head(self, uri: str) -> File | None:
         bucket, key = split_s3(uri)

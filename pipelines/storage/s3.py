@@ -19,24 +19,29 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_CONNECT_TIMEOUT_S = 10
-_READ_TIMEOUT_S = 20
+_CONNECT_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 20.0
 _CONNECTIONS = 64
 _TRIES = 5
 
 
 @cache
-def s3_client(storage: StorageConfig) -> S3Client:
+def s3_client(storage: StorageConfig, read_timeout_s: float = _READ_TIMEOUT_S, tries: int = _TRIES) -> S3Client:
     """Return the boto3 client of a store; there is one per process and config, and threads may share it.
+
+    Args:
+        storage: Where the store is.
+        read_timeout_s: Seconds without a byte after which a request fails.
+        tries: How often a request is sent before its error is raised.
 
     Raises:
         ConfigError: The named profile does not exist.
     """
     config = Config(
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
+        read_timeout=read_timeout_s,
         max_pool_connections=_CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": _TRIES},
+        retries={"mode": "standard", "total_max_attempts": tries},
         s3={"addressing_style": "path"} if storage.endpoint else None,
         response_checksum_validation="when_required",
     )

@@ -62,6 +62,12 @@ class S3Server:
         return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
 
 
+def put(server: S3Server, bucket: str, key: str, data: bytes) -> str:
+    """Write an object; return its address."""
+    server.client().put_object(Bucket=bucket, Key=key, Body=data)
+    return f"s3://{bucket}/{key}"
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
