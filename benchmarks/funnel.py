@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frontier import CODES, FUNNEL, OURS, TARGETS, draw, growth_table, summary
+from pipelines.tables.table import create_table
 
 K = 10
 _SINGLE_QUERIES = 200
@@ -279,7 +280,6 @@ def write_table(uri: str, half_ND: Any, storage: Any = None) -> Any:
     import pyarrow as pa
 
     from pipelines.storage.s3 import lance_options
-    from pipelines.tables.table import VectorTable
     from pipelines.vectors.arrays import to_arrow
     from schemas.columns import Ladder, Space
     from schemas.config import StorageConfig
@@ -288,7 +288,7 @@ def write_table(uri: str, half_ND: Any, storage: Any = None) -> Any:
     dims = (64, 128, 256, 512, 768) if width > 256 else (64, 128, 256)
     space = Space(encoder="vectors", revision="", ladder=Ladder(dims=(*(d for d in dims if d < width), width)))
     storage = storage or StorageConfig()
-    table = VectorTable.create(uri, space, pa.schema([]), storage=storage)
+    table = create_table(uri, space, pa.schema([]), storage=storage)
     schema = table.dataset.schema
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -34,9 +34,10 @@ from cluster.session import PoolSize, connect
 from pipelines.shortlist.exact import BLOCK_ROWS, ExactSearch
 from pipelines.shortlist.run import CallWorker
 from pipelines.shortlist.scan import search_table
-from pipelines.tables.indexes import build_segment, choose_index, commit_index, plan_index
+from pipelines.tables.indexes import build_segment, choose_index, plan_index, publish_index
+from pipelines.tables.ledger import commit_leases, write_fragments
 from pipelines.tables.prefixes import add_prefixes
-from pipelines.tables.table import VectorTable
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space
@@ -54,14 +55,14 @@ Singles = npt.NDArray[np.float32]
 def write_table(folder: Path, name: str, x_ND: Halves, dims: tuple[int, ...], fragments: int) -> VectorTable:
     """Write vectors as a table of so many fragments."""
     space = Space(encoder="benchmark", revision="1", ladder=Ladder(dims=dims))
-    table = VectorTable.create(str(folder / f"{name}.lance"), space, pa.schema([]))
+    table = create_table(str(folder / f"{name}.lance"), space, pa.schema([]))
     for number, part_ND in enumerate(np.array_split(x_ND, fragments)):
         shard = Shard(f"{name}{number}", len(part_ND), "1", "parquet")
         ids = pa.array([f"{number:03d}-{row:07d}" for row in range(len(part_ND))])
         columns = [ids, pa.array(np.full(len(part_ND), shard.id)), to_arrow(part_ND)]
         batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "vector"])
         counts = (ShardCount(shard, len(part_ND), 0),)
-        table.commit([LeaseResult(counts, table.write_fragments([batch]), (), 0)], run="benchmark")
+        commit_leases(table, [LeaseResult(counts, write_fragments(table, [batch]), (), 0)], run="benchmark")
     return table.refresh()
 
 
@@ -153,7 +154,7 @@ def index_table(table: VectorTable, rounds: int) -> Table:
             groups = [plan.fragments[start::actors] for start in range(actors)]
             calls = [partial(build_segment, table, plan, group) for group in groups]
             outcomes = [outcome for outcome in pool.run(calls, tick_s=0.01) if outcome is not None]
-            done = commit_index(table, plan, [outcome.result for outcome in outcomes])
+            done = publish_index(table, plan, [outcome.result for outcome in outcomes])
             done.dataset.drop_index(f"vector_{INDEX_DIM}_idx")
 
         seconds = take_turns({f"{actors} actors, in segments": in_segments, "lance, one process": alone}, rounds)

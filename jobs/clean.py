@@ -9,8 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from jobs.options import DryRun, Flag, Storage, TableAddress
-from pipelines.tables.maintenance import compact as compact_fragments
-from pipelines.tables.maintenance import delete_files, expire_versions, find_orphans
+from pipelines.tables.maintenance import compact_table, delete_files, expire_table, find_orphans
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 
@@ -44,7 +43,7 @@ def main(
         return 0
     delete_files(table, orphans.paths)
     if compact:
-        console.print(f"{compact_fragments(table)} fragments after compaction", highlight=False)
-    freed = expire_versions(table.refresh(), dt.timedelta(days=older_than))
+        console.print(f"{compact_table(table)} fragments after compaction", highlight=False)
+    freed = expire_table(table.refresh(), dt.timedelta(days=older_than))
     console.print(f"{freed:,} bytes of old versions", highlight=False)
     return 0

@@ -23,7 +23,7 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
-from pipelines.embedding.run import Display, EmbedRun, create_table
+from pipelines.embedding.run import Display, EmbedRun, create_table_for
 from pipelines.encoders import licence_notice, resolve
 from pipelines.reports.progress import LogFormat, open_screen
 from pipelines.reports.terminal import print_embed_plan
@@ -91,7 +91,7 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
             screen.say(notice)
         size = plan_pool(config.cluster)
         fit = partial(_fit_rotation, config, size)
-        table = plan.table or create_table(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
+        table = plan.table or create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
         record = RunRecord(table, "embed", config)
         display = _ExportingDisplay(screen, RunMetrics("embed", record.run))
         embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)

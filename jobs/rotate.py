@@ -15,8 +15,8 @@ from cluster.session import connect, plan_pool
 from jobs.options import Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.terminal import print_rotated
-from pipelines.tables.rotate import check_rotatable, land_rotation
 from pipelines.tables.rotate_parts import RotatePart, Rotator, rotate_parts
+from pipelines.tables.rotations import check_rotatable, commit_rotation
 from pipelines.tables.table import VectorTable
 from schemas.config import ClusterConfig, StorageConfig
 
@@ -45,5 +45,5 @@ def run(uri: str, storage: StorageConfig = StorageConfig()) -> Rotated:
         with ActorPool[RotatePart, Any](make_rotator, size) as pool:
             rotation, fragments = rotate_parts(table, pool)
     before, after = rotated_recall(table, rotation)
-    landed = land_rotation(table, rotation, fragments)
+    landed = commit_rotation(table, rotation, fragments)
     return Rotated(landed, landed.space.ladder.dims, before, after)

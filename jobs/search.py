@@ -89,7 +89,7 @@ def _searcher(table: VectorTable, options: Options, *, is_one: bool) -> _Search:
     is_worth_it = home == "lake" or not is_one or options.recall is not None
     k, where, columns = options.k, options.where, options.columns
     if options.dims or options.exact or home is None or not is_worth_it:
-        return lambda query: table.search(query, k, dims=options.dims, where=where, columns=columns)
+        return lambda query: table.search(query, k, dim=options.dims, where=where, columns=columns)
     funnel = Funnel.open(table, home=home)
     return lambda query: funnel.search(query, k, where, recall=options.recall, columns=columns)
 

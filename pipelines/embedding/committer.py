@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.embedding.rejects import MIN_SEEN_OF_RUN, check_rejects
-from pipelines.storage.retry import retry_transient
-from pipelines.tables.table import CommitResult, VectorTable
+from pipelines.tables.ledger import CommitResult, commit_leases
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.errors import RunError
 from schemas.records import DAMAGE, LeaseResult, Shard
@@ -101,8 +101,7 @@ class Committer:
     def _commit(self, batch: Sequence[LeaseResult]) -> CommitResult:
         began = time.monotonic()
         try:
-            # A commit that failed may have been carried out; trying again is safe, since the ledger holds its shards.
-            return retry_transient(self._table.uri, lambda: self._table.commit(batch, self._run, replace=self._replace))
+            return commit_leases(self._table, batch, self._run, replace=self._replace)
         except OSError as error:
             raise RunError(
                 f"{self._table.uri} takes no commit: {error}; when the store works again, run the same command: "

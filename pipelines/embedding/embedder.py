@@ -29,6 +29,7 @@ from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.encoders import BadSample, concatenate, load_encoder, select
 from pipelines.storage.prefetch import Prefetcher
+from pipelines.tables.ledger import write_fragments
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.columns import VECTOR
@@ -107,7 +108,7 @@ class Embedder:
         source = Prefetcher(self._feeder.feed(lease) if windows is None else windows, WINDOWS_AHEAD, "feed")
         encoded = Prefetcher(self._encode(source, tally, seconds), _BATCHES_AHEAD, "encode")
         try:
-            fragments = self._table.write_fragments(encoded)
+            fragments = write_fragments(self._table, encoded)
         finally:
             encoded.close()
             source.close()

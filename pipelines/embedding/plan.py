@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.encoders import make_space, resolve
 from pipelines.shards import list_shards, read_blocks, shard_schema
+from pipelines.tables.ledger import done_shards
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig
@@ -62,7 +63,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
             f"{table.uri} holds vectors that were not rotated, and rotation.kind is {config.rotation.kind!r}; "
             "run `python -m jobs rotate` on the table first, or leave rotation.kind out"
         )
-    done = table.done_shards()
+    done = done_shards(table)
     if retry_rejects:
         done -= set(table.companion("rejects").to_table(columns=["shard"])["shard"].to_pylist())
     return EmbedPlan(shards, tuple(shard for shard in shards if shard.id not in done), table, table.space)

@@ -17,7 +17,7 @@ from pipelines.shards import shard_schema
 from pipelines.storage.addresses import absolute
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord
-from pipelines.tables.table import VectorTable
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import FieldNotFound, RunError, ShardsDamaged, ShardsFailed, TableExists, TooManyRejects
@@ -207,7 +207,7 @@ class BusyMeter:
         return self._share
 
 
-def create_table(
+def create_table_for(
     config: EmbedConfig, plan: EmbedPlan, fit: Callable[[tuple[Shard, ...]], Rotation], display: Display
 ) -> VectorTable:
     """Create the table of a plan, and before it the rotation of its space.
@@ -228,7 +228,7 @@ def create_table(
         space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
     try:
         kept = shard_schema(plan.shards[0], config.input, config.storage)
-        return VectorTable.create(config.table, space, kept, config.storage)
+        return create_table(config.table, space, kept, config.storage)
     except TableExists:
         table = make_plan(config).table
         if table is None:

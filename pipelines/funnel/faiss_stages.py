@@ -18,14 +18,12 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import faiss as _faiss
-import lance
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.storage.addresses import sibling
-from pipelines.storage.s3 import lance_options
-from pipelines.tables.commits import open_dataset
+from pipelines.tables.commits import open_dataset, write_once
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import CODEBOOK, check_companion
 from schemas.config import StorageConfig
@@ -148,12 +146,7 @@ def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig
     """
     written = [faiss.serialize_index(stage).tobytes() for stage in empty]
     name = _codebook_name(written)
-    rows = pa.table({"stage": written}, schema=CODEBOOK)
-    try:
-        lance.write_dataset(rows, sibling(table_uri, name), mode="create", storage_options=lance_options(storage))
-    except OSError as error:
-        if "already exists" not in str(error):
-            raise
+    write_once(sibling(table_uri, name), pa.table({"stage": written}, schema=CODEBOOK), storage)
     return name
 
 
@@ -165,7 +158,7 @@ def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> list[Ind
         TableError: It is of a newer format, or damaged.
     """
     uri = sibling(table_uri, name)
-    rows = open_dataset(uri, storage, None).to_table()
+    rows = open_dataset(uri, storage).to_table()
     check_companion(rows.schema, CODEBOOK, uri)
     stages = rows["stage"].to_pylist()
     if _codebook_name(stages) != name:

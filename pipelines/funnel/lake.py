@@ -8,15 +8,14 @@ Shapes: B queries, K candidates, D full width, M prefix width.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Floats, Positions
 from pipelines.funnel.rerank import Found
+from pipelines.tables.rows import read_rows, row_ids
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
@@ -126,30 +125,6 @@ def rank(
     scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
     best = np.argsort(-scores, kind="stable")[:keep]
     return scores[best], row_ids(found)[best]
-
-
-def read_rows(dataset: LanceDataset, rows_K: Positions, columns: Sequence[str]) -> pa.Table:
-    """Read columns and `_rowid` of rows by their ids, each row once, in the table's order."""
-    listed = ", ".join(map(str, rows_K)) or "NULL"
-    return dataset.scanner(columns=[*columns, "_rowid"], filter=f"_rowid IN ({listed})").to_table()
-
-
-def read_vectors(dataset: LanceDataset, rows_K: Positions) -> Halves:
-    """Read the full vectors (K, D) of rows by their ids, in the order asked for."""
-    found = read_rows(dataset, rows_K, [VECTOR])
-    return to_numpy(found[VECTOR])[places_of(found, rows_K)]
-
-
-def places_of(found: pa.Table, rows_K: Positions) -> Positions:
-    """Return where in what was read each of the asked row ids stands."""
-    order = np.argsort(row_ids(found))
-    return order[np.searchsorted(row_ids(found), rows_K, sorter=order)]
-
-
-def row_ids(rows: pa.Table | pa.RecordBatch) -> Positions:
-    """Row ids of scanned rows."""
-    ids: Positions = rows["_rowid"].to_numpy().astype(np.int64)
-    return ids
 
 
 def column_of(dataset: LanceDataset, dim: int) -> str:

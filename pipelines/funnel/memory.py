@@ -22,8 +22,8 @@ import numpy.typing as npt
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Halves, Positions
-from pipelines.funnel.lake import read_rows, read_vectors, row_ids
 from pipelines.funnel.rerank import Found, rerank
+from pipelines.tables.rows import read_rows, read_vectors, row_ids
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR

@@ -18,7 +18,7 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Positions, load_codebook, save_codebook
-from pipelines.funnel.lake import LakeIndex, places_of, read_rows, read_vectors, row_ids
+from pipelines.funnel.lake import LakeIndex
 from pipelines.funnel.memory import Fill, MemoryIndex
 from pipelines.funnel.plan import plan_of_stages
 from pipelines.funnel.proof import ProofIndex, Proven
@@ -28,6 +28,8 @@ from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device
+from pipelines.tables.commits import update_config
+from pipelines.tables.rows import places_of, read_rows, read_vectors, row_ids
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
@@ -112,7 +114,7 @@ class Funnel:
             tuned = tune_in_lake(table.dataset, goal, asked, plan)
         else:
             tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
-        table.dataset.update_config({_CONFIG_KEY + tuned.plan.home: tuned.to_json()})
+        update_config(table.uri, {_CONFIG_KEY + tuned.plan.home: tuned.to_json()}, table.storage)
         return cls.open(table, home=home)
 
     @classmethod

@@ -19,10 +19,11 @@ from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Halves, Index, Positions, train_stages, training_rows
 from pipelines.funnel.ground_truth import exact_neighbours
-from pipelines.funnel.lake import LakeIndex, candidates, read_rows, row_ids
+from pipelines.funnel.lake import LakeIndex, candidates
 from pipelines.funnel.rerank import Vectors, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, Goal, PlanSelector, Trial, check_rows
 from pipelines.funnel.slices import FaissSlices, fill_stores
+from pipelines.tables.rows import read_rows, row_ids
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column

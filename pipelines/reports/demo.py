@@ -23,6 +23,7 @@ from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_d
 from pipelines.funnel import Funnel
 from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Part, Report, Section
 from pipelines.reports.plots import Curve, Plot
+from pipelines.tables.ledger import done_shards
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import TrainedHead
@@ -109,7 +110,7 @@ def _what_went_in(tables: Mapping[str, VectorTable]) -> Section:
                 name,
                 space.encoder,
                 "PCA" if space.rotation else "–",
-                f"{len(table.done_shards())}",
+                f"{len(done_shards(table))}",
                 f"{table.dataset.count_rows():,}",
                 f"{table.companion('rejects').count_rows():,}",
                 f"{ingest.seconds:.1f}",
@@ -192,7 +193,7 @@ def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
     rows = []
     for dims in (*table.prefix_dims, width):
         began = time.perf_counter()
-        found = [_ids(table.search(question, k=10, dims=dims)) for question in asked]
+        found = [_ids(table.search(question, k=10, dim=dims)) for question in asked]
         took_ms = (time.perf_counter() - began) * 1000 / len(asked)
         recall = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth, found, strict=True)])
         how = "full vectors" if dims == width else f"column {prefix_column(dims)}"
@@ -254,7 +255,7 @@ def _pictures(table: VectorTable) -> Section:
     for asked in chosen:
         rows = []
         for dim in dims:
-            found = table.search(asked["png"], k=_GALLERY_HITS + 1, dims=dim, columns=columns).to_pylist()
+            found = table.search(asked["png"], k=_GALLERY_HITS + 1, dim=dim, columns=columns).to_pylist()
             others = [_picture(row) for row in found if row["id"] != asked["id"]]
             rows.append((f"{dim} dims", others[:_GALLERY_HITS]))
         galleries.append(Gallery(Hit(asked["name"], 1.0, asked["category"], asked["png"]), rows))
@@ -271,7 +272,7 @@ def _words_for_pictures(table: VectorTable, trained: TrainedHead) -> Section:
     dims = [dim for dim in _WORDS_DIMS if dim in table.space.ladder.dims]
     galleries = []
     for words in PICTURE_QUESTIONS:
-        found = [(dim, table.search(words, k=_GALLERY_HITS, dims=dim, columns=columns).to_pylist()) for dim in dims]
+        found = [(dim, table.search(words, k=_GALLERY_HITS, dim=dim, columns=columns).to_pylist()) for dim in dims]
         rows = [(f"{dim} dims", [_picture(row) for row in hits]) for dim, hits in found]
         galleries.append(Gallery(Hit(f"“{words}”", 1.0), rows))
     chance = 10 / max(10, trained.held_out)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import lance
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,7 +24,7 @@ from pipelines.shortlist.exact import Best, ExactSearch, merge_best
 from pipelines.shortlist.pieces import Pieces
 from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists, plan_lists
 from pipelines.shortlist.scan import Slice, chunk_rows, free_at_once, read_chunks
-from pipelines.storage.s3 import lance_options
+from pipelines.tables.commits import create_scalar_index, open_dataset, overwrite
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
@@ -93,12 +92,15 @@ def commit_lists(plan: ListsPlan) -> LanceDataset:
     """
     if missing := plan.todo():
         raise TableError(f"{len(missing)} of {len(plan.tasks)} pieces of {plan.uri} are missing; run the command again")
-    schema, options = shortlist_schema(plan.spec), lance_options(plan.config.storage)
-    merged = pa.RecordBatchReader.from_batches(schema, _merged(plan, schema))
-    lists = lance.write_dataset(merged, plan.uri, schema=schema, mode="overwrite", storage_options=options)
-    lists.create_scalar_index("query_id", "BTREE", replace=True)
+    schema, storage = shortlist_schema(plan.spec), plan.config.storage
+
+    def merged() -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, _merged(plan, schema))
+
+    overwrite(plan.uri, merged, schema, storage)
+    create_scalar_index(plan.uri, "query_id", storage)
     plan.pieces.clear()
-    return lance.dataset(plan.uri, storage_options=options)
+    return open_dataset(plan.uri, storage)
 
 
 def read_lists(lists: LanceDataset, most: int = 5000) -> tuple[dict[int, pa.Array], int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +18,7 @@ from lance import LanceDataset
 from pipelines.shortlist.pieces import Pieces
 from pipelines.shortlist.scan import column_for, query_block
 from pipelines.storage.addresses import absolute, sibling
-from pipelines.storage.s3 import lance_options
+from pipelines.tables.commits import open_dataset
 from pipelines.tables.table import VectorTable
 from schemas.config import ListsConfig, ShortlistConfig, StorageConfig
 from schemas.errors import ConfigError, TableError, TableNotFound
@@ -143,11 +142,9 @@ def lists_of(config: ShortlistConfig) -> ListsConfig:
 def open_lists(uri: str, storage: StorageConfig) -> LanceDataset | None:
     """Open a shortlist table, or return None where there is none."""
     try:
-        return lance.dataset(uri, storage_options=lance_options(storage))
-    except (ValueError, OSError) as error:
-        if "not found" in str(error).lower():
-            return None
-        raise
+        return open_dataset(uri, storage)
+    except TableNotFound:
+        return None
 
 
 def added_since(version: int) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from pipelines.shortlist.lists import commit_lists, plan_lists, search_task
 from pipelines.shortlist.planning import lists_uri
-from pipelines.tables.indexes import build_segment, commit_index, extend_index, plan_index
+from pipelines.tables.indexes import build_segment, extend_prefix_index, plan_index, publish_index
 from pipelines.tables.prefixes import (
     check_dims,
     commit_prefixes,
@@ -138,12 +138,12 @@ class ShortlistRun:
     def _index(self, pool: WorkPool[Call, Any], table: VectorTable, dim: int) -> VectorTable:
         plan = plan_index(table, dim, self._config.index)
         if plan is None:
-            return extend_index(table, dim)
+            return extend_prefix_index(table, dim)
         groups = [plan.fragments[start :: pool.actors] for start in range(pool.actors)]
         calls = [partial(build_segment, table, plan, group) for group in groups if group]
         segments = list(self._results(pool, f"index {dim}", calls))
         self.summary.indexed += (dim,)
-        return commit_index(table, plan, segments)
+        return publish_index(table, plan, segments)
 
     def _make_lists(self, pool: WorkPool[Call, Any]) -> str:
         plan = plan_lists(self._config)

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from pipelines.shortlist.agreement import Agreement, agreement
 from pipelines.shortlist.exact import BLOCK_ROWS, Best, ExactSearch
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.tables.prefixes import plan_prefixes
+from pipelines.tables.rows import scan_small_batches
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR, prefix_column
@@ -118,7 +118,10 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
     vectors_ND = np.empty((rows, dataset.schema.field(part.column).type.list_size), np.float16)
     ids: list[pa.Array] = []
     filled = 0
-    for batch in Prefetcher(_read(dataset, part, min(rows, _READ_ROWS)), depth=1, name="read vectors"):
+    batches = scan_small_batches(
+        dataset, ["id", part.column], min(rows, _READ_ROWS), fragments=part.fragments, where=part.where
+    )
+    for batch in Prefetcher(batches, depth=1, name="read vectors"):
         taken = 0
         while taken < batch.num_rows:
             piece = batch.slice(taken, rows - filled)
@@ -131,24 +134,6 @@ def read_chunks(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[tuple
                 ids, filled = [], 0
     if filled:
         yield pa.concat_arrays(ids), vectors_ND[:filled]
-
-
-def _read(dataset: LanceDataset, part: Slice, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield small batches. A plain scan would hold several whole pages at once, and a page may have 80 MB."""
-    chosen = [f for f in dataset.get_fragments() if part.fragments is None or f.fragment_id in part.fragments]
-    settings: dict[str, Any] = {
-        "columns": ["id", part.column],
-        "batch_size": rows,
-        "batch_readahead": 1,
-        "fragment_readahead": 1,
-    }
-    for fragment in chosen:
-        if part.where is not None:
-            yield from dataset.scanner(fragments=[fragment], filter=part.where, **settings).to_batches()
-            continue
-        for start in range(0, fragment.count_rows(), rows):
-            scanner = dataset.scanner(fragments=[fragment], offset=start, limit=rows, **settings)
-            yield from scanner.to_batches()
 
 
 def chunk_rows(width: int, queries: int, dims: Sequence[int], k: int, memory_bytes: int) -> int:

@@ -1,47 +1,271 @@
-"""How rows come and go: opening, creating and changing a Lance dataset so that racing writers cannot harm each other.
+"""Every Lance commit of the project, one function each; no other module commits.
 
-Owns the three commits whose conflicts were tried out: the first version, rows that come, and rows that come in place of
-others. Knows nothing of spaces or vectors.
+A commit makes a new version of a dataset, or fails. A function that takes a `dataset` commits against the version that
+it is open at, and raises `CommitConflictError` if another writer was faster. A function that takes a `uri` opens the
+newest version, does only what is not done yet, and so may be repeated.
+
+Owns how writers that race cannot harm each other, and the retries while a store fails. Knows nothing of spaces, vectors
+or shards' contents.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lance
 import pyarrow as pa
-import pyarrow.compute as pc
 from lance import LanceDataset, LanceOperation, Transaction
-from lance.fragment import FragmentMetadata
+from lance.commit import CommitConflictError
+from lance.dataset import Index
+from lance.fragment import DataFile, FragmentMetadata
+from lance.schema import LanceSchema
 
+from pipelines.storage.retry import retry_transient
 from pipelines.storage.s3 import lance_options
 from schemas.config import StorageConfig
 from schemas.errors import TableExists, TableNotFound
 
 
-def open_dataset(uri: str, storage: StorageConfig, version: int | str | None) -> LanceDataset:
-    """Open a dataset at a version number or tag; None is the latest.
+def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = None) -> LanceDataset:
+    """Open a dataset at a version number or tag; None is the newest version.
 
     Raises:
-        TableNotFound: Nothing is at that address, or it has no such version.
+        TableNotFound: There is nothing at that address, or it has no such version.
     """
     try:
         return lance.dataset(uri, version=version, storage_options=lance_options(storage))
     except (ValueError, OSError) as error:
-        if "was not found" in str(error) or "not found" in str(error).lower():
+        if "not found" in str(error).lower():
             at = f" at version {version!r}" if version is not None else ""
             raise TableNotFound(f"no table at {uri}{at}; `python -m jobs embed CONFIG` makes one") from None
         raise
 
 
 def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:
-    """Create an empty dataset by a commit that has no version before it.
+    """Create an empty dataset, by a commit that has no version before it. Of racing creators exactly one succeeds.
 
-    Of racing `write_dataset(mode="create")` several succeed, and the last one takes the others' rows away.
+    `write_dataset(mode="create")` does not do: several racing calls succeed, and the last one removes the others' rows.
 
     Raises:
-        TableExists: Something is at that address already.
+        TableExists: There is something at that address already.
     """
+    return retry_transient(uri, partial(_create, uri, schema, storage))
+
+
+def write_once(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
+    """Write a small dataset whose address names its content; do nothing if it is there already."""
+    try:
+        retry_transient(
+            uri, lambda: lance.write_dataset(rows, uri, mode="create", storage_options=lance_options(storage))
+        )
+    except OSError as error:
+        if "already exists" not in str(error):
+            raise
+
+
+def overwrite(
+    uri: str, make_rows: Callable[[], pa.RecordBatchReader], schema: pa.Schema, storage: StorageConfig
+) -> LanceDataset:
+    """Replace the whole content of a dataset, or create it.
+
+    Args:
+        uri: Address of the dataset.
+        make_rows: Returns the new rows; called again for each retry.
+        schema: Their schema.
+        storage: Where S3 is.
+    """
+    options = lance_options(storage)
+    return retry_transient(
+        uri, lambda: lance.write_dataset(make_rows(), uri, schema=schema, mode="overwrite", storage_options=options)
+    )
+
+
+def commit_fragments(
+    dataset: LanceDataset, new: list[FragmentMetadata], stale: set[int], run: str, storage: StorageConfig
+) -> LanceDataset:
+    """Add fragments and remove the rows of stale shards in one compare-and-swap commit.
+
+    Lance's Append rebases silently, and a retry would add a shard twice. Merge conflicts with every other change of
+    rows, but must not shorten the list of fragments. So commits that remove rows are Updates, and each Update also
+    names the oldest fragment that stays, unchanged, which makes any two of them conflict.
+
+    Args:
+        dataset: Open at the version to compare with.
+        new: Fragments written by `lance.fragment.write_fragments`.
+        stale: Shards whose rows leave.
+        run: Id of the run, kept in the transaction.
+        storage: Where S3 is.
+
+    Raises:
+        CommitConflictError: Rows were added, removed or moved since `dataset` was opened.
+    """
+    operation = _replace_rows(dataset, new, stale) if stale else _add_rows(dataset, new)
+    transaction = Transaction(dataset.version, operation, transaction_properties={"lake.run": run})
+    return _swap(dataset, transaction, storage)
+
+
+def commit_rewritten(
+    dataset: LanceDataset, fragments: list[FragmentMetadata], schema: LanceSchema, storage: StorageConfig
+) -> LanceDataset:
+    """Swap the data files and the schema of all fragments in one compare-and-swap commit; rows stay where they are.
+
+    Args:
+        dataset: Open at the version that was rewritten.
+        fragments: Every fragment of that version, with its new files.
+        schema: The schema afterwards, with the field ids of the present one.
+        storage: Where S3 is.
+
+    Raises:
+        CommitConflictError: Rows were added, removed or moved since `dataset` was opened.
+    """
+    transaction = Transaction(dataset.version, LanceOperation.Merge(fragments, schema))
+    return _swap(dataset, transaction, storage)
+
+
+def commit_column_files(dataset: LanceDataset, files: Mapping[int, DataFile], storage: StorageConfig) -> None:
+    """Give fragments the data file of a column that is empty in them.
+
+    Args:
+        dataset: Open at the version that was looked at.
+        files: The file by fragment id; without any, nothing is committed.
+        storage: Where S3 is.
+
+    Raises:
+        CommitConflictError: A fragment was rewritten, or got the column, since `dataset` was opened.
+    """
+    if files:
+        groups = [LanceOperation.DataReplacementGroup(fragment, file) for fragment, file in files.items()]
+        transaction = Transaction(dataset.version, LanceOperation.DataReplacement(groups))
+        _swap(dataset, transaction, storage)
+
+
+def add_columns(uri: str, fields: Sequence[pa.Field], storage: StorageConfig) -> None:
+    """Add nullable columns that hold nothing yet; those that exist stay as they are."""
+
+    def add() -> None:
+        dataset = open_dataset(uri, storage)
+        if missing := [field for field in fields if field.name not in dataset.schema.names]:
+            dataset.add_columns(missing)
+
+    retry_transient(uri, add)
+
+
+def rename_columns(uri: str, names: Mapping[str, str], storage: StorageConfig) -> None:
+    """Rename columns, old name to new name; those that have their new name already stay as they are."""
+
+    def rename() -> None:
+        dataset = open_dataset(uri, storage)
+        # Lance annotates one alteration as many.
+        todo: list[Any] = [{"path": old, "name": new} for old, new in names.items() if old in dataset.schema.names]
+        if todo:
+            dataset.alter_columns(*todo)
+
+    retry_transient(uri, rename)
+
+
+def update_config(uri: str, values: Mapping[str, str], storage: StorageConfig) -> None:
+    """Set keys of a dataset's config, such as a tuned funnel; without a change, nothing is committed."""
+
+    def update() -> None:
+        dataset = open_dataset(uri, storage)
+        config = dataset.config()
+        if any(config.get(key) != value for key, value in values.items()):
+            dataset.update_config(dict(values))
+
+    retry_transient(uri, update)
+
+
+def commit_index(uri: str, name: str, column: str, segments: Sequence[Index], storage: StorageConfig) -> None:
+    """Publish segments as one index, in place of an older one of that name."""
+
+    def publish() -> None:
+        dataset = open_dataset(uri, storage)
+        published = {segment.uuid for index in dataset.describe_indices() for segment in index.segments}
+        if not {segment.uuid for segment in segments} <= published:
+            dataset.commit_existing_index_segments(name, column, list(segments))
+
+    retry_transient(uri, publish)
+
+
+def extend_index(uri: str, name: str, storage: StorageConfig) -> None:
+    """Index the rows that an index does not cover yet, as one more segment; without such rows, do nothing."""
+
+    def extend() -> None:
+        dataset = open_dataset(uri, storage)
+        if dataset.stats.index_stats(name)["num_unindexed_rows"]:
+            dataset.optimize.optimize_indices(num_indices_to_merge=0, index_names=[name])
+
+    retry_transient(uri, extend)
+
+
+def drop_indexes(uri: str, column: str, storage: StorageConfig) -> None:
+    """Drop every index over a column."""
+
+    def drop() -> None:
+        dataset = open_dataset(uri, storage)
+        for index in dataset.describe_indices():
+            if column in index.field_names:
+                dataset.drop_index(index.name)
+
+    retry_transient(uri, drop)
+
+
+def create_scalar_index(uri: str, column: str, storage: StorageConfig) -> None:
+    """Build a B-tree over a scalar column, in place of an older one."""
+    retry_transient(uri, lambda: open_dataset(uri, storage).create_scalar_index(column, "BTREE", replace=True))
+
+
+def upsert(uri: str, keys: Sequence[str], rows: pa.Table, storage: StorageConfig, *, remove: str | None = None) -> None:
+    """Insert rows, or update those whose keys are there already; doing it twice changes nothing.
+
+    The key columns carry Lance's `unenforced-primary-key` metadata: without it, racing upserts duplicate keys.
+
+    Args:
+        uri: Address of a companion table.
+        keys: Its key columns.
+        rows: Rows with all of its columns.
+        storage: Where S3 is.
+        remove: SQL; rows that satisfy it and are not among `rows` are removed in the same commit.
+    """
+
+    def merge() -> None:
+        builder = open_dataset(uri, storage).merge_insert(list(keys))
+        builder = builder.when_matched_update_all().when_not_matched_insert_all()
+        if remove is not None:
+            builder = builder.when_not_matched_by_source_delete(remove)
+        builder.execute(rows)
+
+    retry_transient(uri, merge)
+
+
+def compact(uri: str, storage: StorageConfig) -> None:
+    """Rewrite small fragments as large ones."""
+    retry_transient(uri, lambda: open_dataset(uri, storage).optimize.compact_files())
+
+
+def expire_versions(uri: str, older_than: dt.timedelta, storage: StorageConfig) -> int:
+    """Delete untagged versions older than this, with the files that only they need; return the bytes freed."""
+    dataset = open_dataset(uri, storage)
+    stats = retry_transient(
+        uri, lambda: dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+    )
+    return int(stats.bytes_removed)
+
+
+def _swap(dataset: LanceDataset, transaction: Transaction, storage: StorageConfig) -> LanceDataset:
+    """Commit against the version that `dataset` is open at; a conflict is for the caller, who must look again first."""
+    options = lance_options(storage)
+    return retry_transient(
+        dataset.uri,
+        lambda: LanceDataset.commit(dataset, transaction, storage_options=options, max_retries=0),
+        final=(CommitConflictError,),
+    )
+
+
+def _create(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:
     nothing = Transaction(0, LanceOperation.Overwrite(schema, []))
     try:
         return LanceDataset.commit(
@@ -49,7 +273,7 @@ def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> Lance
         )
     except (ValueError, OSError):
         try:
-            open_dataset(uri, storage, None)
+            open_dataset(uri, storage)
         except TableNotFound:
             pass
         else:
@@ -57,51 +281,26 @@ def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> Lance
         raise
 
 
-def ledger(dataset: LanceDataset) -> set[int]:
-    """Return the distinct shards of a table: its one record of what has landed."""
-    shards: set[int] = set()
-    for batch in dataset.to_batches(columns=["shard"]):
-        shards.update(pc.unique(batch.column(0)).to_pylist())
-    return shards
+def _add_rows(dataset: LanceDataset, new: list[FragmentMetadata]) -> LanceOperation.BaseOperation:
+    return LanceOperation.Merge([f.metadata for f in dataset.get_fragments()] + new, dataset.lance_schema)
 
 
-def compare_and_swap(
-    dataset: LanceDataset,
-    new: list[FragmentMetadata],
-    stale: set[int],
-    run: str,
-    options: dict[str, Any] | None,
-) -> LanceDataset:
-    """Add fragments and remove the rows of stale shards in one commit that fails if the table moved meanwhile.
-
-    Lance's Append would rebase silently and land a shard twice. Merge is preempted by every other change of rows, but
-    may not shrink the list of fragments; so commits that remove rows are Updates, and each Update also names the oldest
-    fragment that stays, unchanged, which makes any two of them conflict.
-
-    Raises:
-        CommitConflictError: Rows came, went or moved since `dataset` was opened.
-    """
+def _replace_rows(dataset: LanceDataset, new: list[FragmentMetadata], stale: set[int]) -> LanceOperation.BaseOperation:
     fragments = dataset.get_fragments()
-    operation: LanceOperation.BaseOperation
-    if not stale:
-        operation = LanceOperation.Merge([f.metadata for f in fragments] + new, dataset.lance_schema)
-    else:
-        predicate = f"shard IN ({', '.join(map(str, stale))})"
-        removed: list[int] = []
-        updated: list[FragmentMetadata] = []
-        for fragment in fragments:
-            if not fragment.count_rows(predicate):
-                continue
-            rest = fragment.delete(predicate)
-            if rest is None:
-                removed.append(fragment.fragment_id)
-            else:
-                updated.append(rest)
-        touched = {*removed, *(f.id for f in updated)}
-        if staying := [f for f in fragments if f.fragment_id not in removed]:
-            oldest = min(staying, key=lambda f: f.fragment_id)
-            if oldest.fragment_id not in touched:
-                updated.append(oldest.metadata)
-        operation = LanceOperation.Update(removed_fragment_ids=removed, updated_fragments=updated, new_fragments=new)
-    transaction = Transaction(dataset.version, operation, transaction_properties={"lake.run": run})
-    return LanceDataset.commit(dataset, transaction, storage_options=options, max_retries=0)
+    predicate = f"shard IN ({', '.join(map(str, stale))})"
+    removed: list[int] = []
+    updated: list[FragmentMetadata] = []
+    for fragment in fragments:
+        if not fragment.count_rows(predicate):
+            continue
+        rest = fragment.delete(predicate)
+        if rest is None:
+            removed.append(fragment.fragment_id)
+        else:
+            updated.append(rest)
+    touched = {*removed, *(f.id for f in updated)}
+    if staying := [f for f in fragments if f.fragment_id not in removed]:
+        oldest = min(staying, key=lambda f: f.fragment_id)
+        if oldest.fragment_id not in touched:
+            updated.append(oldest.metadata)
+    return LanceOperation.Update(removed_fragment_ids=removed, updated_fragments=updated, new_fragments=new)

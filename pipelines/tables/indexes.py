@@ -1,9 +1,10 @@
-"""Lance indexes over prefix columns: chosen by size, built in segments by many workers, extended by the delta.
+"""Lance indexes over prefix columns: chosen by size, built in segments by many workers, extended by what is new.
 
-Owns when a prefix gets an index, of what type and with what parameters. Owns no columns (`prefixes.py`) and no search.
+Owns when a prefix gets an index, of which type and with which parameters. Owns neither the columns (`prefixes.py`) nor
+the search.
 
-A build trains the partitions once, has each worker index its own fragments into a segment, and publishes all segments
-in one commit. Rows that land later are searched unindexed until a delta segment, over them alone, takes them in.
+A build trains the partitions once. Each worker then indexes its own fragments into a segment, and one commit publishes
+all segments. Rows added later are searched without an index until one more segment covers them.
 
 Shapes: P partitions, M prefix width.
 """
@@ -18,6 +19,7 @@ import pyarrow as pa
 from lance.dataset import Index
 from lance.indices import IndicesBuilder
 
+from pipelines.tables.commits import commit_index, extend_index
 from pipelines.tables.table import VectorTable
 from schemas.columns import prefix_column
 from schemas.config import PrefixIndexConfig
@@ -33,16 +35,16 @@ _PQ_CODES = 256
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """An index to be built: what, over which fragments, and with what trained parts.
+    """An index that is to be built.
 
     Attributes:
         dim: Width of the prefix.
-        type: Lance's name of the index type.
+        type: Name of the index type in Lance.
         partitions: Number of partitions, P.
         fragments: Ids of the fragments to index.
         centroids_PM: Trained partition centres.
-        sub_vectors: Parts that a product quantiser codes a prefix in; 0 for other types.
-        codebook: Its trained codes.
+        sub_vectors: Number of codes that a product quantiser makes of a prefix; 0 for other types.
+        codebook: Its trained centroids.
     """
 
     dim: int
@@ -60,12 +62,12 @@ class IndexPlan:
 
 
 def index_name(dim: int) -> str:
-    """Name of the index over a prefix."""
+    """Name the index over a prefix."""
     return f"{prefix_column(dim)}_idx"
 
 
 def index_prefix(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> VectorTable:
-    """Bring the index of a prefix up to date in this process: build it, or take in what was appended since.
+    """Bring the index of a prefix up to date in this process: build it, or add what was appended since.
 
     Args:
         table: A table with the column `vector_<dim>`.
@@ -83,15 +85,15 @@ def index_prefix(table: VectorTable, dim: int, config: PrefixIndexConfig = Prefi
     """
     plan = plan_index(table, dim, config)
     if plan is None:
-        return extend_index(table, dim)
-    return commit_index(table, plan, [build_segment(table, plan, plan.fragments)])
+        return extend_prefix_index(table, dim)
+    return publish_index(table, plan, [build_segment(table, plan, plan.fragments)])
 
 
 def plan_index(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> IndexPlan | None:
     """Choose an index and train it once, or return None where there is nothing to build.
 
     There is nothing to build for a small table, or where an index of the chosen type exists and the table has not
-    outgrown its partitions fourfold; `extend_index` then takes in what is new.
+    outgrown its partitions fourfold; `extend_prefix_index` then adds what is new.
 
     Raises:
         TableError: The table has no such prefix column.
@@ -122,7 +124,7 @@ def plan_index(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixI
 
 
 def choose_index(rows: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> tuple[str, int] | None:
-    """Return type and number of partitions for a table of so many rows, or None where a plain scan is quick enough."""
+    """Return type and number of partitions for a table of `rows` rows, or None where a plain scan is fast enough."""
     if rows == 0 or config.type == "none" or (config.type == "auto" and rows < _ROWS_WORTH_AN_INDEX):
         return None
     kind = config.type
@@ -135,7 +137,7 @@ def choose_index(rows: int, config: PrefixIndexConfig = PrefixIndexConfig()) -> 
 
 
 def build_segment(table: VectorTable, plan: IndexPlan, fragments: Sequence[int]) -> Index:
-    """Index some fragments by a plan's trained parts; nobody sees the segment until `commit_index`."""
+    """Index some fragments with a plan's trained parts; no reader sees the segment before `publish_index`."""
     options: dict[str, Any] = {"num_partitions": plan.partitions, "ivf_centroids": plan.centroids_PM}
     if plan.codebook is not None:
         options |= {"pq_codebook": plan.codebook, "num_sub_vectors": plan.sub_vectors}
@@ -150,17 +152,15 @@ def build_segment(table: VectorTable, plan: IndexPlan, fragments: Sequence[int])
     )
 
 
-def commit_index(table: VectorTable, plan: IndexPlan, segments: Sequence[Index]) -> VectorTable:
-    """Publish segments as one index, in place of an older one; rows that landed meanwhile stay unindexed for now."""
-    table.refresh().dataset.commit_existing_index_segments(index_name(plan.dim), plan.column, list(segments))
+def publish_index(table: VectorTable, plan: IndexPlan, segments: Sequence[Index]) -> VectorTable:
+    """Publish segments as one index, in place of an older one; rows committed meanwhile stay unindexed for now."""
+    commit_index(table.uri, index_name(plan.dim), plan.column, segments, table.storage)
     return table.refresh()
 
 
-def extend_index(table: VectorTable, dim: int) -> VectorTable:
-    """Index only what was appended since, as one more segment; does nothing where there is no index or nothing new."""
-    dataset, name = table.refresh().dataset, index_name(dim)
-    if name in {index.name for index in dataset.describe_indices()}:
-        stats = dataset.stats.index_stats(name)
-        if stats["num_unindexed_rows"]:
-            dataset.optimize.optimize_indices(num_indices_to_merge=0, index_names=[name])
+def extend_prefix_index(table: VectorTable, dim: int) -> VectorTable:
+    """Index the rows appended since, as one more segment; do nothing where there is no index or no new row."""
+    name = index_name(dim)
+    if name in {index.name for index in table.refresh().dataset.describe_indices()}:
+        extend_index(table.uri, name, table.storage)
     return table.refresh()

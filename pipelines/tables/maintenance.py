@@ -1,8 +1,8 @@
-"""Keeping a table small: orphan files, old versions, small fragments.
+"""Keep a table small: delete orphan files, expire old versions, compact small fragments.
 
-An orphan is a file that no version of the table needs: what a run wrote and could not land. Files that a living run may
-still land are never touched: a run counts as living for 15 minutes after it was last seen in the journal, and so does
-every file after it was written.
+An orphan is a file that no version of the table needs: a run wrote it and could not commit it. Files that a living run
+may still commit are never touched. A run counts as living for 15 minutes after its last entry in the journal, and a
+file counts as needed for 15 minutes after it was written.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.storage.addresses import split_s3
+from pipelines.storage.addresses import sibling, split_s3
 from pipelines.storage.s3 import s3_client
+from pipelines.tables.commits import compact, expire_versions
 from pipelines.tables.runs import ALIVE_FOR, living_runs
 from pipelines.tables.table import VectorTable
+from schemas.columns import COMPANIONS
 from schemas.errors import TableError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
-COMPANIONS = ("shards", "rejects", "runs")
 _DELETED_AT_ONCE = 1000
 
 
@@ -34,10 +35,10 @@ class Orphans:
     """Files that no version needs.
 
     Attributes:
-        paths: Below the table's address; safe to delete.
-        nbytes: Their size.
-        young: How many more there are that a living run may still land.
-        living: Runs that are at work.
+        paths: Relative to the table's address; safe to delete.
+        nbytes: Their size in bytes.
+        young: Number of further files that a living run may still commit.
+        living: Ids of the runs that are at work.
     """
 
     paths: tuple[str, ...]
@@ -50,7 +51,7 @@ def find_orphans(table: VectorTable) -> Orphans:
     """List the files that no version of a table needs."""
     living = tuple(living_runs(table))
     before = dt.datetime.now(dt.UTC) - ALIVE_FOR
-    # What is there must be listed before what is needed: a file that lands in between is then needed, not an orphan.
+    # List all files before the needed ones: a file committed in between is then needed, and no orphan.
     there = (
         table.dataset.all_files()
         .read_all()
@@ -74,7 +75,7 @@ def delete_files(table: VectorTable, paths: Sequence[str]) -> None:
     """Delete files below a table's address.
 
     Raises:
-        TableError: The table is in a store that this cannot delete from.
+        TableError: The table is neither on a local disk nor on S3.
     """
     if "://" not in table.uri:
         for path in paths:
@@ -93,15 +94,17 @@ def delete_files(table: VectorTable, paths: Sequence[str]) -> None:
         client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
-def expire_versions(table: VectorTable, older_than: dt.timedelta) -> int:
-    """Delete versions of a table and its companions that are older than this and untagged; return the bytes freed."""
-    datasets = [table.dataset, *(table.companion(suffix) for suffix in COMPANIONS)]
-    stats = [d.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False) for d in datasets]
-    return sum(int(s.bytes_removed) for s in stats)
+def expire_table(table: VectorTable, older_than: dt.timedelta) -> int:
+    """Delete untagged versions of a table and its companions older than this; return the bytes freed."""
+    return sum(expire_versions(uri, older_than, table.storage) for uri in _addresses(table))
 
 
-def compact(table: VectorTable) -> int:
-    """Rewrite small fragments as large ones, in the companions too; return how many fragments the table has then."""
-    for dataset in (table.dataset, *(table.companion(suffix) for suffix in COMPANIONS)):
-        dataset.optimize.compact_files()
+def compact_table(table: VectorTable) -> int:
+    """Rewrite small fragments of a table and its companions as large ones; return the table's number of fragments."""
+    for uri in _addresses(table):
+        compact(uri, table.storage)
     return len(table.refresh().dataset.get_fragments())
+
+
+def _addresses(table: VectorTable) -> list[str]:
+    return [table.uri, *(sibling(table.uri, suffix) for suffix in COMPANIONS)]

@@ -1,11 +1,11 @@
 """Prefix columns: `vector_<dim>` for each asked dim, cut fragment by fragment, each full vector read once for all dims.
 
-Owns how a prefix column comes to be and how appended fragments get theirs. Rewrites nothing: every prefix is a file of
-its own beside the fragment's. Owns neither the indexes over the columns (`index.py`) nor the spreading over machines.
+Owns how a prefix column is made and how appended fragments get theirs. Rewrites nothing: each prefix is a file of its
+own beside the fragment's. Owns neither the indexes over the columns (`indexes.py`) nor the spreading over machines.
 
-A new column is filled under a staging name that no reader looks at and takes its own name once every fragment has it,
-so a search never meets a half-filled prefix. The fragments' metadata are the ledger: a killed run cuts again only
-what it had not committed.
+A new column is filled under a staging name that no reader looks at. It takes its own name once every fragment has it,
+so a search never sees a half-filled prefix. The fragments' metadata say what is done: after a kill, the next run cuts
+only what was not committed.
 
 Shapes: B rows of a batch, D full width, M prefix width.
 """
@@ -15,15 +15,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-from lance import LanceDataset, LanceFragment, LanceOperation
+from lance import LanceDataset, LanceFragment
 from lance.commit import CommitConflictError
 from lance.file import LanceFileWriter
 from lance.fragment import DataFile
 
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.commits import add_columns, commit_column_files, rename_columns, update_config
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut
@@ -44,12 +44,12 @@ class PrefixTask:
 
 @dataclass(frozen=True)
 class PrefixFiles:
-    """What a worker wrote for one fragment; nobody sees it until `commit_prefixes`.
+    """The files that a worker wrote for one fragment; no reader sees them before `commit_prefixes`.
 
     Attributes:
         fragment: Id of the fragment.
         files: Name and bytes of the file in the table's data folder, by dim.
-        rows: Rows cut, deleted ones included: a prefix file keeps step with the fragment's other files.
+        rows: Rows cut, deleted ones included: a prefix file has as many rows as the fragment's other files.
     """
 
     fragment: int
@@ -58,10 +58,10 @@ class PrefixFiles:
 
 
 def add_prefixes(table: VectorTable, dims: Sequence[int]) -> VectorTable:
-    """Give a table the prefix columns `vector_<dim>`, or fill them where fragments were appended since.
+    """Add the prefix columns `vector_<dim>` to a table, or fill them where fragments were appended since.
 
     Args:
-        table: The table; it is left as it is.
+        table: The table; this handle stays at its version.
         dims: Rungs of the space's ladder below the full width.
 
     Returns:
@@ -71,7 +71,7 @@ def add_prefixes(table: VectorTable, dims: Sequence[int]) -> VectorTable:
         DimError: The space must not be cut there, or `dims` names the full width.
 
     Example:
-        >>> add_prefixes(VectorTable.open("lake/news.lance"), [64]).search("football", dims=64)  # doctest: +SKIP
+        >>> add_prefixes(VectorTable.open("lake/news.lance"), [64]).search("football", dim=64)  # doctest: +SKIP
     """
     table = declare_prefixes(table, dims)
     while tasks := plan_prefixes(table, dims):
@@ -97,20 +97,20 @@ def check_dims(table: VectorTable, dims: Sequence[int]) -> tuple[int, ...]:
 
 
 def declare_prefixes(table: VectorTable, dims: Sequence[int]) -> VectorTable:
-    """Add the columns that are missing, empty and under their staging names; costs a commit and no data."""
+    """Add the missing columns, empty and under their staging names; this writes no data."""
     table = table.refresh()
     names = set(table.dataset.schema.names)
     missing = [d for d in check_dims(table, dims) if not {prefix_column(d), prefix_column(d) + _STAGING} & names]
     if missing:
-        table.dataset.add_columns([_field(dim) for dim in missing])
+        add_columns(table.uri, [_field(dim) for dim in missing], table.storage)
     return table.refresh()
 
 
 def plan_prefixes(table: VectorTable, dims: Sequence[int]) -> list[PrefixTask]:
-    """Name every fragment that lacks a prefix, and which; empty when all is done.
+    """List the fragments that lack a prefix, with the dims they lack; empty when all is done.
 
-    Fragments that an earlier complete run looked at are not looked at again. A newer one lacks a prefix if it has no
-    file for it, or if compaction merged it from fragments of which some had none.
+    Fragments that an earlier complete run has checked are skipped. A newer one lacks a prefix if it has no file for it,
+    or if compaction merged it from fragments of which some had none.
     """
     dataset = table.dataset
     lacking: dict[int, list[int]] = {}
@@ -143,7 +143,7 @@ def cut_fragment(table: VectorTable, task: PrefixTask) -> PrefixFiles:
     scanner = dataset.scanner(
         columns=[VECTOR],
         fragments=[_fragment(dataset, task.fragment)],
-        with_row_id=True,  # Lance hands out deleted rows only beside the row id that they have lost
+        with_row_id=True,  # Lance returns deleted rows only together with the row id, which is null for them
         include_deleted_rows=True,
         batch_size=max(1, _READ_BYTES // (2 * table.space.ladder.width)),
         batch_readahead=1,
@@ -164,8 +164,8 @@ def cut_fragment(table: VectorTable, task: PrefixTask) -> PrefixFiles:
 def commit_prefixes(table: VectorTable, results: Sequence[PrefixFiles]) -> VectorTable:
     """Make written prefixes part of their fragments, in one commit per dim.
 
-    Rows that others append or delete meanwhile do not get in the way. Fragments that were compacted away, or filled by
-    another run, since they were read drop out here; `plan_prefixes` finds what took their place.
+    Rows that others append or delete meanwhile cause no conflict. Fragments that were compacted away, or filled by
+    another run, since they were read are left out; `plan_prefixes` finds their successors.
     """
     for dim in sorted({dim for result in results for dim in result.files}):
         files = {result.fragment: result.files[dim] for result in results if dim in result.files}
@@ -174,7 +174,7 @@ def commit_prefixes(table: VectorTable, results: Sequence[PrefixFiles]) -> Vecto
             lacking = {task.fragment for task in plan_prefixes(table, [dim])}
             files = {fragment: file for fragment, file in files.items() if fragment in lacking}
             try:
-                _replace(table, dim, files)
+                commit_column_files(table.dataset, _data_files(table.dataset, dim, files), table.storage)
                 break
             except CommitConflictError:
                 continue
@@ -182,25 +182,22 @@ def commit_prefixes(table: VectorTable, results: Sequence[PrefixFiles]) -> Vecto
 
 
 def publish_prefixes(table: VectorTable, dims: Sequence[int]) -> VectorTable:
-    """Give complete columns their own names and note which fragments have been looked at.
+    """Rename complete columns from their staging names, and record which fragments have been checked.
 
-    Call it when `plan_prefixes` names nothing more for this very table.
+    Call it when `plan_prefixes` lists nothing more for this table at this version.
     """
     dataset = table.dataset
     newest = max((fragment.fragment_id for fragment in dataset.get_fragments()), default=-1)
     staged = [dim for dim in check_dims(table, dims) if _column(dataset, dim)[0].endswith(_STAGING)]
     if staged:
-        # Lance annotates one alteration as many.
-        renames: list[Any] = [{"path": prefix_column(d) + _STAGING, "name": prefix_column(d)} for d in staged]
-        dataset.alter_columns(*renames)
-    notes: dict[str, str | None] = {_checked_key(dim): str(newest) for dim in dims}
-    if any(dataset.config().get(key) != value for key, value in notes.items()):
-        dataset.update_config(notes)
+        names = {prefix_column(dim) + _STAGING: prefix_column(dim) for dim in staged}
+        rename_columns(table.uri, names, table.storage)
+    update_config(table.uri, {_checked_key(dim): str(newest) for dim in dims}, table.storage)
     return table.refresh()
 
 
 def _field(dim: int) -> pa.Field:
-    """Staged, and nullable: a fragment that lands from a writer who does not know the column has none yet."""
+    """Make the staged field. It is nullable: a writer that does not know the column yet adds rows without it."""
     return vector_field(dim, prefix_column(dim) + _STAGING).with_nullable(True)
 
 
@@ -213,36 +210,23 @@ def _fragment(dataset: LanceDataset, number: int) -> LanceFragment:
 
 
 def _column(dataset: LanceDataset, dim: int) -> tuple[str, int]:
-    """Return the name that a prefix has now, and its field id."""
+    """Return the present name of a prefix column, and its field id."""
     ids = {field.name(): field.id() for field in dataset.lance_schema.fields()}
     name = prefix_column(dim)
     return next((column, ids[column]) for column in (name, name + _STAGING) if column in ids)
 
 
-def _replace(table: VectorTable, dim: int, files: dict[int, tuple[str, int]]) -> None:
-    """Put one prefix's files into their fragments.
-
-    Raises:
-        CommitConflictError: A fragment was rewritten or got the prefix since the table was opened.
-    """
-    dataset = table.dataset
-    groups = []
+def _data_files(dataset: LanceDataset, dim: int, files: dict[int, tuple[str, int]]) -> dict[int, DataFile]:
+    """Describe one prefix's files to Lance, by fragment."""
+    field, described = _column(dataset, dim)[1], {}
     for fragment, (name, size) in files.items():
         like = _fragment(dataset, fragment).data_files()[0]
-        file = DataFile(
+        described[fragment] = DataFile(
             path=name,
-            fields=[_column(dataset, dim)[1]],
+            fields=[field],
             column_indices=[0],
             file_major_version=like.file_major_version,
             file_minor_version=like.file_minor_version,
             file_size_bytes=size,
         )
-        groups.append(LanceOperation.DataReplacementGroup(fragment, file))
-    if groups:
-        LanceDataset.commit(
-            dataset,
-            LanceOperation.DataReplacement(groups),
-            read_version=dataset.version,
-            storage_options=lance_options(table.storage),
-            max_retries=0,
-        )
+    return described

@@ -1,4 +1,7 @@
-"""The journal of a table, `<table>.runs.lance`: which job ran with which config, whether it lives, and how it ended."""
+"""The journal of a table, `<table>.runs.lance`: which job ran with which config, when it was last seen, how it ended.
+
+Owns the rows of the journal. A run counts as living while its last entry is younger than `ALIVE_FOR`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pipelines.storage.addresses import sibling
-from pipelines.storage.retry import retry_transient
+from pipelines.tables.commits import upsert
 from pipelines.tables.table import VectorTable
 from schemas.columns import RUNS
 from schemas.journal import JournalEntry, journal_entry
@@ -29,20 +32,20 @@ class RunRecord:
     """
 
     def __init__(self, table: VectorTable, job: str, config: BaseModel) -> None:
-        """Write that the run has begun, with its resolved config."""
+        """Record the start of a run, with its resolved config."""
         self.run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         self._table, self._job, self._config = table, job, config.model_dump_json()
         self._started_at = self._seen_at = dt.datetime.now(dt.UTC)
         self._write("running", {})
 
     def beat(self) -> None:
-        """Say that the run lives, once a minute at most; where the store fails, a minute later."""
+        """Record that the run is alive, once a minute at most. If the store fails, the next try is a minute later."""
         if (dt.datetime.now(dt.UTC) - self._seen_at).total_seconds() >= BEAT_S:
             with contextlib.suppress(OSError):
                 self._write("running", {})
 
     def end(self, state: str, summary: dict[str, Any]) -> None:
-        """Write how the run ended: `complete`, `incomplete`, `stopped` or `failed`."""
+        """Record the end of the run: `complete`, `incomplete`, `stopped` or `failed`."""
         self._write(state, summary)
 
     def _write(self, state: str, summary: dict[str, Any]) -> None:
@@ -57,12 +60,7 @@ class RunRecord:
             "summary": json.dumps(summary),
         }
         rows = pa.Table.from_pylist([row], schema=RUNS)
-
-        def upsert() -> None:
-            journal = self._table.companion("runs")
-            journal.merge_insert("run").when_matched_update_all().when_not_matched_insert_all().execute(rows)
-
-        retry_transient(self._table.uri, upsert)
+        upsert(sibling(self._table.uri, "runs"), ["run"], rows, self._table.storage)
 
 
 def read_journal(table: VectorTable) -> list[JournalEntry]:
@@ -76,6 +74,6 @@ def read_journal(table: VectorTable) -> list[JournalEntry]:
 
 
 def living_runs(table: VectorTable) -> list[str]:
-    """Return the runs that were seen alive in the last 15 minutes and have not ended."""
+    """Return the ids of the runs that have not ended and were seen in the last 15 minutes."""
     since = dt.datetime.now(dt.UTC) - ALIVE_FOR
     return [entry.run for entry in read_journal(table) if entry.state == "running" and entry.seen_at > since]

@@ -18,7 +18,8 @@ import torch
 from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
 from pipelines.encoders.registry import describe_tower
-from pipelines.tables.table import VectorTable
+from pipelines.tables.ledger import commit_leases, done_shards, write_fragments
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.training.head_data import table_modality
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from schemas.columns import VECTOR, table_schema
@@ -48,16 +49,16 @@ def apply_head(source: VectorTable, head: Path, uri: str) -> int:
     if modality not in towers or towers[modality].space != describe_tower(own).space:
         raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
     table = _open_or_create(source, head, uri)
-    todo = _shards(source, table.done_shards())
+    todo = _shards(source, done_shards(table))
     if not todo:
         return 0
     layers = read_layers(head, modality)
     if source.rotation is not None:  # the table's vectors are rotated, the encoder's are not
         inverse = torch.from_numpy(np.ascontiguousarray(source.rotation.matrix_DD.T))
         layers = [Layer(layers[0].weight @ inverse, layers[0].bias), *layers[1:]]
-    fragments = table.write_fragments(_batches(source, table, [count.shard for count in todo], layers))
+    fragments = write_fragments(table, _batches(source, table, [count.shard for count in todo], layers))
     rows = sum(count.rows for count in todo)
-    return table.commit([LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
+    return commit_leases(table, [LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
 
 
 def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
@@ -65,13 +66,13 @@ def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
     try:
         table = VectorTable.open(uri, storage=source.storage)
     except TableNotFound:
-        return VectorTable.create(uri, space, source.kept, source.storage)
+        return create_table(uri, space, source.kept, source.storage)
     table.check_space(space)
     return table
 
 
 def _shards(source: VectorTable, done: set[int]) -> list[ShardCount]:
-    held = source.done_shards()
+    held = done_shards(source)
     records = source.companion("shards").to_table(columns=["shard", "uri", "size", "etag", "rows"]).to_pylist()
     # The format of a shard is not stored in the ledger, and is not needed: the file is not opened.
     return [

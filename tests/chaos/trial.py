@@ -16,7 +16,8 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.encoders import make_space
 from pipelines.shards import list_shards, shard_schema
 from pipelines.storage.s3 import lance_options
-from pipelines.tables.table import VectorTable
+from pipelines.tables.ledger import commit_leases, done_shards
+from pipelines.tables.table import VectorTable, create_table
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
 from tests.chaos.faults import ALLOWED, FAULTS, Run
@@ -107,8 +108,8 @@ class _Trial:
         config = EmbedConfig.model_validate(self.config(self.storage))
         shards = list_shards(config.shards, storage=self.storage)
         kept = shard_schema(shards[0], config.input, self.storage)
-        table = VectorTable.create(self.table, make_space(config.encoder), kept, self.storage)
-        table.commit([Embedder(config, 1).run(Lease((shard,))) for shard in shards], "past")
+        table = create_table(self.table, make_space(config.encoder), kept, self.storage)
+        commit_leases(table, [Embedder(config, 1).run(Lease((shard,))) for shard in shards], "past")
 
     def config(self, storage: StorageConfig) -> dict[str, Any]:
         rng = random.Random(self.rng.random())
@@ -179,8 +180,8 @@ class _Trial:
             return f"{len(bad)} rows differ, such as {bad[0]}"
         table = VectorTable.open(self.table, storage=self.storage)
         listed = {shard.id for shard in list_shards([f"{self.prefix}/src/*.jsonl"], storage=self.storage)}
-        if not listed <= table.done_shards():
-            return f"{len(listed - table.done_shards())} shards are not in the ledger"
+        if not listed <= done_shards(table):
+            return f"{len(listed - done_shards(table))} shards are not in the ledger"
         records = table.companion("shards").to_table()["shard"].to_pylist()
         if len(records) != len(set(records)):
             return "records of shards are doubled"

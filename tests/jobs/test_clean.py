@@ -11,10 +11,20 @@ import pytest
 from jobs.__main__ import main
 from pipelines.tables.maintenance import delete_files
 from pipelines.tables.runs import ALIVE_FOR, RunRecord
-from pipelines.tables.table import VectorTable
+from pipelines.tables.table import VectorTable, create_table
 from schemas.config import LimitsConfig
-from tests.support.landing import KEPT, SPACE, a_shard, changed, contents, embed, expected, land, new_table
 from tests.support.s3 import S3Server
+from tests.support.small_tables import (
+    KEPT,
+    SPACE,
+    a_shard,
+    changed,
+    commit_shards,
+    contents,
+    expected,
+    new_table,
+    write_lease,
+)
 
 
 @pytest.fixture
@@ -22,9 +32,9 @@ def littered(tmp_path: Path) -> VectorTable:
     """A table with what a run wrote before it was killed, long ago, and with many small fragments."""
     table = new_table(tmp_path)
     for name in "abcd":
-        land(table, a_shard(name))
-    land(table, changed(a_shard("a")))
-    embed(table, a_shard("never landed"))
+        commit_shards(table, a_shard(name))
+    commit_shards(table, changed(a_shard("a")))
+    write_lease(table, a_shard("never landed"))
     then = time.time() - ALIVE_FOR.total_seconds() - 60
     for path in Path(table.uri).rglob("*"):
         if path.is_file():
@@ -82,9 +92,9 @@ def test_a_table_that_is_not_there_is_said_to_be_so(tmp_path: Path, capsys: pyte
 
 def test_a_table_on_s3_is_cleaned_too(bucket: str, s3_server: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
     storage = s3_server.storage
-    table = VectorTable.create(f"s3://{bucket}/t.lance", SPACE, KEPT, storage)
-    land(table, a_shard("a"))
-    embed(table, a_shard("never landed"))
+    table = create_table(f"s3://{bucket}/t.lance", SPACE, KEPT, storage)
+    commit_shards(table, a_shard("a"))
+    write_lease(table, a_shard("never landed"))
     options = ["--endpoint", storage.endpoint or "", "--region", storage.region or ""]
     assert main(["clean", table.uri, *options]) == 0
     assert "1 files are too young" in said(capsys)

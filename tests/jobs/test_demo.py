@@ -68,7 +68,7 @@ def test_pictures_find_themselves_at_every_dim_of_their_rotation(lake: Lake) -> 
     assert emoji.rotation is not None
     asked = emoji.dataset.to_table(columns=["id", "png"], limit=1).to_pylist()[0]
     for dims in emoji.space.ladder.dims:
-        assert emoji.search(asked["png"], k=1, dims=dims)["id"].to_pylist() == [asked["id"]]
+        assert emoji.search(asked["png"], k=1, dim=dims)["id"].to_pylist() == [asked["id"]]
 
 
 def test_the_definitions_have_a_shortlist_and_a_funnel_that_agrees_with_exact_search(lake: Lake) -> None:

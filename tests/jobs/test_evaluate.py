@@ -21,7 +21,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer
-from pipelines.tables.table import VectorTable
+from pipelines.tables.ledger import commit_leases, write_fragments
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space
@@ -46,7 +47,7 @@ def write_table(
 ) -> None:
     """Land labelled vectors, in an order that is not that of their ids."""
     space = Space(encoder=encoder, revision="test", ladder=Ladder(dims=dims))
-    table = VectorTable.create(str(path), space, pa.schema([pa.field("label", pa.string())]))
+    table = create_table(str(path), space, pa.schema([pa.field("label", pa.string())]))
     shard, order = Shard("/made.jsonl", 1, "1", "jsonl"), np.random.default_rng(len(x_ND)).permutation(len(x_ND))
     batch = pa.RecordBatch.from_arrays(
         [
@@ -57,8 +58,8 @@ def write_table(
         ],
         names=["id", "shard", "label", "vector"],
     )
-    fragments = table.write_fragments([batch])
-    table.commit([LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
+    fragments = write_fragments(table, [batch])
+    commit_leases(table, [LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
 
 
 def clouds(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -317,12 +318,12 @@ keeps = [16, 12]
 
 def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path, tmp_path: Path) -> None:
     from pipelines.evaluation.prepare import rotation_between
-    from pipelines.tables.rotate import rotate_here
+    from tests.support.small_tables import rotate_table
 
     x_ND, labels_N = clouds(300, 5)
     for name, part in (("train", slice(None, 200)), ("val", slice(200, None))):
         write_table(tmp_path / f"{name}.lance", x_ND[part], labels_N[part], dims=(16,), encoder="all-MiniLM-L6-v2")
-    turned = rotate_here(VectorTable.open(str(tmp_path / "train.lance")))
+    turned = rotate_table(VectorTable.open(str(tmp_path / "train.lance")))
     queries = VectorTable.open(str(tmp_path / "val.lance"))
     rotation = rotation_between(turned, queries)
     assert rotation is not None

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from tests.support.landing import a_shard, land, new_table
+from tests.support.small_tables import a_shard, commit_shards, new_table
 
 
 def test_rejects_are_counted_by_reason_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = new_table(tmp_path)
-    land(table, a_shard("a"), rejects=3)
-    land(table, a_shard("b" * 100), rejects=2)
+    commit_shards(table, a_shard("a"), rejects=3)
+    commit_shards(table, a_shard("b" * 100), rejects=2)
     assert main(["rejects", table.uri]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"5 rejects in {table.uri}"
@@ -25,7 +25,7 @@ def test_rejects_are_counted_by_reason_and_shown(tmp_path: Path, capsys: pytest.
 
 def test_few_are_shown_where_few_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = new_table(tmp_path)
-    land(table, a_shard("a"), rejects=5)
+    commit_shards(table, a_shard("a"), rejects=5)
     assert main(["rejects", table.uri, "--limit", "2"]) == 0
     words = capsys.readouterr().out
     assert words.count("nothing but white space") == 2

@@ -11,18 +11,18 @@ from jobs import rotate
 from jobs.__main__ import main
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import fit_pca
-from tests.pipelines.vectors.test_rotation import make_table, vectors
+from tests.support.small_tables import off_axis_table, stored_vectors
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_rotation_fitted_in_parts_is_the_one_fitted_on_all_rows(tmp_path: Path) -> None:
-    table = make_table(tmp_path, shards=5, rows=400)
-    x_BD = vectors(table)
+    table = off_axis_table(tmp_path, shards=5, rows=400)
+    x_BD = stored_vectors(table)
     done = rotate.run(table.uri)
     whole, found = fit_pca([x_BD]), done.table.rotation
     assert found is not None
     np.testing.assert_allclose(found.matrix_DD, whole.matrix_DD, atol=1e-4)
-    np.testing.assert_allclose(vectors(done.table), found.apply(x_BD), atol=1e-3)
+    np.testing.assert_allclose(stored_vectors(done.table), found.apply(x_BD), atol=1e-3)
     assert done.dims == (8, 16, 24)
     assert done.before[-1] == pytest.approx(1)
     assert done.after[-1] == pytest.approx(1)
@@ -33,7 +33,7 @@ def test_the_rotation_fitted_in_parts_is_the_one_fitted_on_all_rows(tmp_path: Pa
 def test_the_command_shows_recall_by_dim_and_refuses_a_second_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = make_table(tmp_path, rows=200)
+    table = off_axis_table(tmp_path, rows=200)
     assert main(["rotate", table.uri]) == 0
     said = capsys.readouterr().out
     assert "recall@10 before" in said

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer, make_space
-from pipelines.tables.table import VectorTable
+from pipelines.tables.table import create_table
 from pipelines.vectors.arrays import to_arrow
 from schemas.config import EncoderConfig, LimitsConfig
 
@@ -37,7 +37,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     texts = [f"{s} {v} {o}" for s in SUBJECTS for v in VERBS for o in OBJECTS]
     preparer, encoder = load_preparer(ENCODER, LimitsConfig()), load_encoder(ENCODER)
     x_BD = encoder.encode(preparer.prepare(texts))  # type: ignore[arg-type]
-    table = VectorTable.create(
+    table = create_table(
         str(tmp_path_factory.mktemp("search") / "t.lance"),
         make_space(ENCODER),
         pa.schema([pa.field("text", pa.string())]),

@@ -16,7 +16,8 @@ from jobs.__main__ import main
 from jobs.shortlist import run
 from pipelines.shortlist.lists import read_lists
 from pipelines.shortlist.planning import open_lists
-from pipelines.tables.table import VectorTable
+from pipelines.tables.ledger import commit_leases, write_fragments
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space
@@ -30,12 +31,14 @@ WIDTH = 32
 def grow(uri: Path, name: str, rows: int, width: int = WIDTH) -> VectorTable:
     """Land one shard of random vectors, in a table that is made if need be."""
     space = Space(encoder="test", revision="1", ladder=Ladder(dims=(8, width)))
-    table = VectorTable.open(str(uri)) if uri.exists() else VectorTable.create(str(uri), space, pa.schema([]))
+    table = VectorTable.open(str(uri)) if uri.exists() else create_table(str(uri), space, pa.schema([]))
     x = unit(np.random.default_rng(rows).standard_normal((rows, width)).astype(np.float32)).astype(np.float16)
     shard = Shard(name, rows, "1", "parquet")
     columns = [pa.array([f"{name}-{i}" for i in range(rows)]), pa.array(np.full(rows, shard.id)), to_arrow(x)]
     batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "vector"])
-    table.commit([LeaseResult((ShardCount(shard, rows, 0),), table.write_fragments([batch]), (), rows)], run="test")
+    commit_leases(
+        table, [LeaseResult((ShardCount(shard, rows, 0),), write_fragments(table, [batch]), (), rows)], run="test"
+    )
     return table.refresh()
 
 

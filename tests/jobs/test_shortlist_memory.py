@@ -13,7 +13,8 @@ from cluster.actors import ActorPool
 from cluster.session import PoolSize
 from pipelines.shortlist.lists import commit_lists, plan_lists, search_task
 from pipelines.shortlist.run import CallWorker
-from pipelines.tables.table import VectorTable
+from pipelines.tables.ledger import commit_leases, write_fragments
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space
@@ -32,7 +33,7 @@ def peak_bytes() -> int:
 def write(uri: Path, rows: int, blocks: int) -> VectorTable:
     rng = np.random.default_rng(blocks)
     x = unit(rng.standard_normal((rows, WIDTH)).astype(np.float32)).astype(np.float16)
-    table = VectorTable.create(
+    table = create_table(
         str(uri), Space(encoder="test", revision="1", ladder=Ladder(dims=(64, 256, WIDTH))), pa.schema([])
     )
     shard = Shard(uri.name, rows * blocks, "1", "parquet")
@@ -47,8 +48,8 @@ def write(uri: Path, rows: int, blocks: int) -> VectorTable:
         )
         for block in range(blocks)
     )
-    fragments = table.write_fragments(batches)
-    table.commit([LeaseResult((ShardCount(shard, rows * blocks, 0),), fragments, (), rows)], run="test")
+    fragments = write_fragments(table, batches)
+    commit_leases(table, [LeaseResult((ShardCount(shard, rows * blocks, 0),), fragments, (), rows)], run="test")
     return table.refresh()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.encoders import Encoder, Preparer, load_encoder, load_preparer, make_space
 from pipelines.shards import list_shards, shard_schema
-from pipelines.tables.table import VectorTable
+from pipelines.tables.table import VectorTable, create_table
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 
 WORDS = (
@@ -84,7 +84,7 @@ def config_for(folder: Path | str, table: Path | str, **blocks: Mapping[str, Any
 def empty_table(config: EmbedConfig) -> VectorTable:
     """Create the table of a config, without rows."""
     shards = list_shards(config.shards)
-    return VectorTable.create(config.table, make_space(config.encoder), shard_schema(shards[0], config.input))
+    return create_table(config.table, make_space(config.encoder), shard_schema(shards[0], config.input))
 
 
 def write_config(path: Path, raw: Mapping[str, Any]) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pipelines.embedding.embedder import Embedder
 from pipelines.shards import list_shards
+from pipelines.tables.ledger import commit_leases
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.records import EmbedProgress, Lease, LeaseResult
@@ -22,8 +23,8 @@ def embed_here(config: EmbedConfig) -> tuple[VectorTable, LeaseResult]:
     """Create the table of a config and commit all shards as one lease."""
     table = empty_table(config)
     result = Embedder(config, threads=2).run(lease_of(config))
-    table.commit([result], "test")
-    return table, result
+    commit_leases(table, [result], "test")
+    return table.refresh(), result
 
 
 class LocalPool:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.funnel import Goal
-from pipelines.tables.table import VectorTable
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space, prefix_column, vector_field
@@ -47,7 +47,7 @@ def batch(x_BD: npt.NDArray[np.float16], first: int, schema: pa.Schema) -> pa.Ta
 
 def write_table(uri: str) -> VectorTable:
     """Write `vectors(ROWS)` as a table with a prefix column."""
-    table = VectorTable.create(uri, SPACE, pa.schema([pa.field("parity", pa.int64())]))
+    table = create_table(uri, SPACE, pa.schema([pa.field("parity", pa.int64())]))
     x_ND = vectors(ROWS)
     dataset = lance.write_dataset(batch(x_ND, 0, table.dataset.schema), table.uri, mode="append")
     schema = pa.schema([vector_field(PREFIX, prefix_column(PREFIX))])

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.encoders import load_encoder, load_preparer, make_space
-from pipelines.tables.table import VectorTable
+from pipelines.tables.ledger import commit_leases, write_fragments
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.config.training import TrainConfig
@@ -32,7 +33,7 @@ def make_head_table(
     uri: Path, config: EncoderConfig, rows: Sequence[tuple[Any, str, str]], shards: int = 2
 ) -> VectorTable:
     """Make a table of (input, label, words) as `jobs embed` does."""
-    table = VectorTable.create(str(uri), make_space(config), KEPT)
+    table = create_table(str(uri), make_space(config), KEPT)
     vectors_ND = encode(config, [row[0] for row in rows])
     for number in range(shards):
         shard, places = Shard(f"/src/{number}.tar", 1, "1", "webdataset"), range(number, len(rows), shards)
@@ -44,8 +45,8 @@ def make_head_table(
             to_arrow(vectors_ND[places]),
         ]
         batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "label", "words", "vector"])
-        result = LeaseResult((ShardCount(shard, len(places), 0),), table.write_fragments([batch]), (), len(places))
-        table.commit([result], "test")
+        result = LeaseResult((ShardCount(shard, len(places), 0),), write_fragments(table, [batch]), (), len(places))
+        commit_leases(table, [result], "test")
     return table.refresh()
 
 

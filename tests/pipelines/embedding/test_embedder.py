@@ -20,6 +20,7 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
 from pipelines.encoders import BadSample, Prepared, Raw, load_encoder, load_preparer
 from pipelines.shards import list_shards
+from pipelines.tables.ledger import commit_leases, done_shards
 from schemas.config import EmbedConfig
 from schemas.errors import InputError, ShardUnreadable, TooManyRejects
 from schemas.records import Lease
@@ -38,7 +39,7 @@ def test_a_lease_of_many_shards_gives_every_row_of_each(tmp_path: Path) -> None:
     }
     assert result.units > 200
     assert result.seconds.total >= result.seconds.encode > 0
-    assert table.done_shards() == {count.shard.id for count in result.counts}
+    assert done_shards(table) == {count.shard.id for count in result.counts}
 
 
 def test_windows_that_another_machine_prepared_give_the_same_rows(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_windows_that_another_machine_prepared_give_the_same_rows(tmp_path: Path
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
     table, lease = empty_table(config), lease_of(config)
     windows = Feeder(config, table.kept, threads=1).feed(lease)
-    table.commit([Embedder(config, threads=1).run(lease, windows)], "test")
+    commit_leases(table, [Embedder(config, threads=1).run(lease, windows)], "test")
     assert differing(contents(table.uri), truth(corpus)) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter
-from pipelines.embedding.run import BusyMeter, EmbedRun, create_table
+from pipelines.embedding.run import BusyMeter, EmbedRun, create_table_for
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
@@ -102,10 +102,10 @@ def test_a_table_is_created_with_its_rotation(tmp_path: Path) -> None:
     def fit(shards: tuple[Shard, ...]) -> Rotation:
         return RotationFitter(config, 1).run(shards)
 
-    table = create_table(config, make_plan(config), fit, SilentDisplay())
+    table = create_table_for(config, make_plan(config), fit, SilentDisplay())
     assert table.rotation is not None
     assert np.isfinite(table.rotation.matrix_DD).all()
-    again = create_table(config, make_plan(config), fit, SilentDisplay())
+    again = create_table_for(config, make_plan(config), fit, SilentDisplay())
     assert again.space == table.space
 
 

@@ -16,7 +16,7 @@ from pipelines.vectors.matryoshka import cut
 from schemas.config import ShortlistConfig
 from schemas.errors import ConfigError, DimNotInLadder, SpaceMismatch, TableError
 from schemas.shortlists import shortlist_spec
-from tests.support.small_tables import land, vectors
+from tests.support.small_tables import add_vectors, vectors
 
 
 def config(vectors: VectorTable, **lists: object) -> ShortlistConfig:
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_with_what_is_left(make_table, tmp_path):
     search_task(plan.spec, plan.uri, plan.config, plan.todo()[0])
     folder = tmp_path / "t.shortlist.parts.lance"
     (folder / ".tmpKilled").write_bytes(b"half a piece")
-    table = land(table, vectors(10, 9, width=8), "later")  # the killed run is gone on with at its own versions
+    table = add_vectors(table, vectors(10, 9, width=8), "later")  # the killed run is gone on with at its own versions
 
     again = plan_lists(asked)
     assert again is not None
@@ -147,9 +147,9 @@ def test_repair_merges_what_came_and_searches_again_only_for_what_lost_rows(make
 
     gone = first.to_table(filter="rank = 1 AND dim = 32")["id"][0].as_py()
     table.dataset.delete(f"id = '{gone}'")
-    table = land(table.refresh(), vectors(50, 4), "more")
+    table = add_vectors(table.refresh(), vectors(50, 4), "more")
     queries.dataset.delete("id = 'q0-00059'")
-    queries = land(queries.refresh(), vectors(5, 5), "asks")
+    queries = add_vectors(queries.refresh(), vectors(5, 5), "asks")
 
     plan = plan_lists(asked)
     assert plan is not None
@@ -168,7 +168,7 @@ def test_a_killed_repair_goes_on(make_table):
     plan = plan_lists(asked)
     assert plan is not None
     build_lists(plan)
-    table = land(table, vectors(30, 2), "more")
+    table = add_vectors(table, vectors(30, 2), "more")
     plan = plan_lists(asked)
     assert plan is not None
     search_task(plan.spec, plan.uri, plan.config, plan.todo()[0])
@@ -215,7 +215,7 @@ def test_ids_with_quotes(make_table, tmp_path):
     plan = plan_lists(config(table))
     assert plan is not None
     build_lists(plan)
-    table = land(table, vectors(20, 2), "it's")
+    table = add_vectors(table, vectors(20, 2), "it's")
     plan = plan_lists(config(table))
     assert plan is not None
     assert same(build_lists(plan), by_brute_force(table, table, (8, 16, 32), 5))

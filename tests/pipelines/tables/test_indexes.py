@@ -6,17 +6,17 @@ import pytest
 from pipelines.tables.indexes import (
     build_segment,
     choose_index,
-    commit_index,
-    extend_index,
+    extend_prefix_index,
     index_name,
     index_prefix,
     plan_index,
+    publish_index,
 )
 from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.table import VectorTable
 from schemas.config import PrefixIndexConfig
 from schemas.errors import TableError
-from tests.support.small_tables import land, vectors
+from tests.support.small_tables import add_vectors, vectors
 
 FLAT = PrefixIndexConfig(type="IVF_FLAT", partitions=4)
 
@@ -63,7 +63,7 @@ def test_workers_build_segments_that_one_commit_publishes(make_table):
     built = [build_segment(table.refresh(), plan, [fragment]) for fragment in plan.fragments]
     assert segments(table.refresh()) == []
 
-    table = commit_index(table, plan, built)
+    table = publish_index(table, plan, built)
 
     assert sorted(segments(table)) == [[f] for f in plan.fragments]
     stats = table.dataset.stats.index_stats(index_name(8))
@@ -78,7 +78,7 @@ def test_every_type_builds_and_finds(make_table, kind):
     table = index_prefix(table, 8, PrefixIndexConfig(type=kind, partitions=2))
     stats = table.dataset.stats.index_stats(index_name(8))
     assert (stats["index_type"], stats["num_indexed_rows"]) == (kind, 1200)
-    found = table.search(x[5].astype(np.float32), k=10, dims=8)["id"].to_pylist()
+    found = table.search(x[5].astype(np.float32), k=10, dim=8)["id"].to_pylist()
     assert len(found) == 10
 
 
@@ -86,7 +86,7 @@ def test_after_an_append_only_the_delta_is_indexed(make_table):
     first, later = vectors(1000, 1), vectors(200, 2)
     table = index_prefix(add_prefixes(make_table(first), [8]), 8, FLAT)
     (before,) = segments(table)
-    table = add_prefixes(land(table, later, "later"), [8])
+    table = add_prefixes(add_vectors(table, later, "later"), [8])
 
     table = index_prefix(table, 8, FLAT)
 
@@ -111,7 +111,7 @@ def test_an_index_is_built_anew_when_its_table_outgrew_it_or_another_type_is_ask
 def test_small_tables_are_left_without_an_index(make_table):
     table = add_prefixes(make_table(vectors(100, 1)), [8])
     assert segments(index_prefix(table, 8)) == []
-    assert segments(extend_index(table, 8)) == []
+    assert segments(extend_prefix_index(table, 8)) == []
 
 
 def test_rows_that_land_during_a_build_are_found_at_once(make_table):
@@ -120,8 +120,8 @@ def test_rows_that_land_during_a_build_are_found_at_once(make_table):
     assert plan is not None
     segment = build_segment(table, plan, plan.fragments)
     late = vectors(50, 3)
-    land(table, late, "late")
-    assert finds_itself(commit_index(table, plan, [segment]), late)
+    add_vectors(table, late, "late")
+    assert finds_itself(publish_index(table, plan, [segment]), late)
 
 
 def test_an_index_needs_its_column(make_table):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from pipelines.shortlist import add_prefixes
-from pipelines.tables.maintenance import compact, delete_files, expire_versions, find_orphans
+from pipelines.tables.ledger import commit_leases, done_shards
+from pipelines.tables.maintenance import compact_table, delete_files, expire_table, find_orphans
 from pipelines.tables.runs import ALIVE_FOR, RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import LimitsConfig
-from tests.support.landing import a_shard, changed, contents, embed, expected, land, new_table
+from tests.support.small_tables import a_shard, changed, commit_shards, contents, expected, new_table, write_lease
 
 
 def files(table: VectorTable) -> set[str]:
@@ -34,12 +35,12 @@ def grow_old(table: VectorTable) -> None:
 def used(tmp_path: Path) -> VectorTable:
     """A table that has seen landings, a replacement, a prefix column, an index and a tag."""
     table = new_table(tmp_path)
-    land(table, *(a_shard(name) for name in "abc"), rows=100)
+    commit_shards(table, *(a_shard(name) for name in "abc"), rows=100)
     table = table.refresh()
     table.dataset.tags.create("prod", table.dataset.version)
     table = add_prefixes(table, [8])
     table.dataset.create_index("vector_8", "IVF_FLAT", metric="cosine", num_partitions=2)
-    land(table, changed(a_shard("b")), rows=50)
+    commit_shards(table, changed(a_shard("b")), rows=50)
     return table.refresh()
 
 
@@ -52,7 +53,7 @@ def test_a_table_without_orphans_has_none(used: VectorTable) -> None:
 def test_what_never_landed_is_an_orphan_once_no_run_can_need_it(used: VectorTable) -> None:
     before = files(used)
     held = contents(used)
-    result = embed(used, a_shard("lost"), a_shard("lost too"))
+    result = write_lease(used, a_shard("lost"), a_shard("lost too"))
     lost = files(used) - before
     assert find_orphans(used).paths == ()
     assert find_orphans(used).young == len(lost) > 0
@@ -65,18 +66,18 @@ def test_what_never_landed_is_an_orphan_once_no_run_can_need_it(used: VectorTabl
     assert find_orphans(used).paths == ()
     assert contents(used) == held
     assert VectorTable.open(used.uri, "prod").dataset.count_rows() == 300
-    assert used.search(np.ones(32), k=3, dims=8).num_rows == 3
+    assert used.search(np.ones(32), k=3, dim=8).num_rows == 3
     assert result.fragments
 
 
 def test_nothing_that_a_living_run_may_land_is_an_orphan(used: VectorTable) -> None:
     record = RunRecord(used, "embed", LimitsConfig())
-    result = embed(used, a_shard("slow"))
+    result = write_lease(used, a_shard("slow"))
     grow_old(used)
     orphans = find_orphans(used)
     assert (orphans.paths, orphans.living) == ((), (record.run,))
     assert orphans.young == 1
-    used.commit([result], record.run)
+    commit_leases(used, [result], record.run)
     record.end("complete", {})
     grow_old(used)
     assert find_orphans(used).paths == ()
@@ -85,25 +86,25 @@ def test_nothing_that_a_living_run_may_land_is_an_orphan(used: VectorTable) -> N
 
 def test_old_versions_are_forgotten_and_tagged_ones_kept(used: VectorTable) -> None:
     held = contents(used)
-    assert expire_versions(used, dt.timedelta(0)) > 0
+    assert expire_table(used, dt.timedelta(0)) > 0
     table = used.refresh()
     assert contents(table) == held
     assert [version["version"] for version in table.dataset.versions()] == [
         VectorTable.open(used.uri, "prod").dataset.version,
         table.dataset.version,
     ]
-    assert table.done_shards() == {a_shard("a").id, changed(a_shard("b")).id, a_shard("c").id}
+    assert done_shards(table) == {a_shard("a").id, changed(a_shard("b")).id, a_shard("c").id}
 
 
 def test_compaction_leaves_few_fragments_and_every_row(tmp_path: Path) -> None:
     table = new_table(tmp_path)
     shards = [a_shard(f"s{i}") for i in range(8)]
     for shard in shards:
-        land(table, shard, rejects=1)
+        commit_shards(table, shard, rejects=1)
     assert len(table.refresh().dataset.get_fragments()) == 8
-    assert compact(table.refresh()) == 1
+    assert compact_table(table.refresh()) == 1
     assert contents(table) == expected(*shards)
-    assert table.refresh().done_shards() == {shard.id for shard in shards}
-    land(table, changed(shards[3]))
+    assert done_shards(table.refresh()) == {shard.id for shard in shards}
+    commit_shards(table, changed(shards[3]))
     assert contents(table) == expected(changed(shards[3]), *(s for s in shards if s != shards[3]))
     assert len(table.companion("shards").get_fragments()) <= 2

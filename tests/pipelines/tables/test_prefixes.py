@@ -16,7 +16,7 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.errors import DimNotInLadder, NotMatryoshka
-from tests.support.small_tables import land, vectors
+from tests.support.small_tables import add_vectors, vectors
 
 
 def holds_its_prefixes(table: VectorTable, *dims: int) -> bool:
@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_no_reader_sees_a_half_filled_
     table = table.refresh()
     assert table.prefix_dims == ()
     assert plan_prefixes(declare_prefixes(table, [8]), [8]) == rest
-    assert table.search(vectors(1, 9)[0].astype(np.float32), k=5, dims=8).num_rows == 5
+    assert table.search(vectors(1, 9)[0].astype(np.float32), k=5, dim=8).num_rows == 5
 
     assert holds_its_prefixes(add_prefixes(table, [8]), 8)
 
@@ -61,13 +61,13 @@ def test_a_killed_run_goes_on_where_it_stopped_and_no_reader_sees_a_half_filled_
 def test_only_fragments_that_lack_a_prefix_are_cut(make_table):
     table = add_prefixes(make_table(vectors(50, 1)), [8])
     old_writer = make_table(vectors(50, 1), name="u")
-    table = land(table, vectors(40, 2), "knows")
+    table = add_vectors(table, vectors(40, 2), "knows")
     assert plan_prefixes(table, [8]) == []
     assert holds_its_prefixes(table, 8)
 
     stale = old_writer
     complete = add_prefixes(old_writer, [8])
-    complete = land(complete, vectors(40, 3), "late", writer=stale)
+    complete = add_vectors(complete, vectors(40, 3), "late", writer=stale)
     assert complete.dataset.count_rows("vector_8 IS NULL") == 40
     (task,) = plan_prefixes(complete, [8, 8])
     assert cut_fragment(complete, task).rows == 40
@@ -76,7 +76,7 @@ def test_only_fragments_that_lack_a_prefix_are_cut(make_table):
 
 def test_rows_without_a_prefix_are_found_after_compaction_mixed_them_with_others(make_table):
     stale = make_table(vectors(50, 1))
-    table = land(add_prefixes(stale, [8]), vectors(40, 3), "late", writer=stale)
+    table = add_vectors(add_prefixes(stale, [8]), vectors(40, 3), "late", writer=stale)
     table.dataset.optimize.compact_files()
     table = table.refresh()
     assert len(table.dataset.get_fragments()) == 1
@@ -111,14 +111,14 @@ def test_two_runs_at_once_leave_one_column(make_table):
 
 def test_a_writer_may_land_rows_while_prefixes_are_filled(make_table):
     table = declare_prefixes(make_table(vectors(50, 1)), [8])
-    table = land(table, vectors(30, 2), "meanwhile")
+    table = add_vectors(table, vectors(30, 2), "meanwhile")
     assert table.kept.names == []
     assert holds_its_prefixes(add_prefixes(table, [8]), 8)
 
 
 def test_an_empty_table_gets_the_column(make_table):
     table = add_prefixes(make_table(), [8])
-    assert holds_its_prefixes(land(table, vectors(10, 1), "first"), 8)
+    assert holds_its_prefixes(add_vectors(table, vectors(10, 1), "first"), 8)
 
 
 @pytest.mark.parametrize(("ladder", "dim", "error"), [((8, 32), 16, DimNotInLadder), ((32,), 16, NotMatryoshka)])

@@ -13,7 +13,7 @@ import pytest
 from pipelines.tables.runs import ALIVE_FOR, RunRecord, living_runs
 from pipelines.tables.table import VectorTable
 from schemas.config import LimitsConfig
-from tests.support.landing import new_table
+from tests.support.small_tables import new_table
 
 
 def journal(table: VectorTable) -> list[dict[str, Any]]:

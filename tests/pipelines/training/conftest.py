@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.tables.rotate import rotate_here
+from pipelines.tables.rotations import rotate_here
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import TrainedHead, train_head
 from tests.support.corpus import texts

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.encoders import make_space
+from pipelines.tables.ledger import done_shards
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head
 from pipelines.training.train_head import TrainedHead
@@ -30,7 +31,7 @@ def test_a_table_through_a_head_is_what_embedding_with_it_gives(
     wanted_ND = encode(head, [row[0] for row in square_rows()])[[int(place) for place in rows["id"].to_pylist()]]
     found_ND = to_numpy(rows["vector"]).astype(np.float32)
     assert (np.sum(found_ND * wanted_ND, axis=1) > 0.999).all()
-    assert joint.done_shards() == squares.done_shards()
+    assert done_shards(joint) == done_shards(squares)
     assert apply_head(squares, pair_head.path, uri) == 0
     nearest = np.argmax(cut(found_ND, 4) @ cut(joint.encode_query("a red square"), 4))
     assert joint.search("a red square", k=1, dims=4)["id"][0] == rows["id"][nearest]

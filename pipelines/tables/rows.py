@@ -1,0 +1,94 @@
+"""Read the rows of a table: scan their vectors, or take some rows by their ids.
+
+Row ids are Lance's stable ids: they survive updates and compaction. Owns no search and no commit.
+
+Shapes: B rows of a batch, D width of a column of vectors, K rows asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from lance import LanceDataset
+
+from pipelines.vectors.arrays import Halves, RowIds, to_numpy
+from schemas.columns import VECTOR
+
+ROW_ID = "_rowid"
+
+
+def scan_vectors(
+    dataset: LanceDataset, columns: Sequence[str] = (), where: str | None = None, batch_rows: int | None = None
+) -> Iterator[tuple[pa.RecordBatch, Halves]]:
+    """Yield every row once, batch by batch, with its full vector (B, D).
+
+    Args:
+        dataset: The version to read.
+        columns: Columns of each batch beside `vector`; may name `_rowid`.
+        where: SQL that rows must satisfy.
+        batch_rows: Rows of a batch; None is Lance's choice.
+    """
+    scanner = dataset.scanner(columns=[*columns, VECTOR], filter=where, batch_size=batch_rows)
+    for batch in scanner.to_batches():
+        yield batch, to_numpy(batch[VECTOR])
+
+
+def scan_small_batches(
+    dataset: LanceDataset,
+    columns: Sequence[str],
+    batch_rows: int,
+    fragments: Sequence[int] | None = None,
+    where: str | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield small batches in little memory. A plain scan holds several whole pages at once, and one may have 80 MB.
+
+    Args:
+        dataset: The version to read.
+        columns: Columns of each batch.
+        batch_rows: Rows of a batch at most.
+        fragments: Ids of the fragments to read; None is all.
+        where: SQL that rows must satisfy.
+    """
+    settings: dict[str, Any] = {
+        "columns": list(columns),
+        "batch_size": batch_rows,
+        "batch_readahead": 1,
+        "fragment_readahead": 1,
+    }
+    for fragment in dataset.get_fragments():
+        if fragments is not None and fragment.fragment_id not in fragments:
+            continue
+        if where is not None:
+            yield from dataset.scanner(fragments=[fragment], filter=where, **settings).to_batches()
+            continue
+        for start in range(0, fragment.count_rows(), batch_rows):
+            scanner = dataset.scanner(fragments=[fragment], offset=start, limit=batch_rows, **settings)
+            yield from scanner.to_batches()
+
+
+def read_rows(dataset: LanceDataset, rows_K: RowIds, columns: Sequence[str]) -> pa.Table:
+    """Read columns and `_rowid` of rows by their ids: each row once, in the table's order."""
+    listed = ", ".join(map(str, rows_K)) or "NULL"
+    names = list(dict.fromkeys([*columns, ROW_ID]))
+    return dataset.scanner(columns=names, filter=f"{ROW_ID} IN ({listed})").to_table()
+
+
+def read_vectors(dataset: LanceDataset, rows_K: RowIds) -> Halves:
+    """Read the full vectors (K, D) of rows by their ids, in the order asked for."""
+    found = read_rows(dataset, rows_K, [VECTOR])
+    return to_numpy(found[VECTOR])[places_of(found, rows_K)]
+
+
+def places_of(found: pa.Table, rows_K: RowIds) -> RowIds:
+    """Return the place of each asked row id among the rows that `read_rows` found."""
+    order = np.argsort(row_ids(found))
+    return order[np.searchsorted(row_ids(found), rows_K, sorter=order)]
+
+
+def row_ids(rows: pa.Table | pa.RecordBatch) -> RowIds:
+    """Return the row ids of rows that were read with `_rowid`."""
+    ids: RowIds = rows[ROW_ID].to_numpy().astype(np.int64)
+    return ids

@@ -1,0 +1,58 @@
+"""Rows are read by their ids, in the order asked for, or scanned once each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.tables.commits import compact
+from pipelines.tables.rows import places_of, read_rows, read_vectors, row_ids, scan_small_batches, scan_vectors
+from pipelines.tables.table import VectorTable
+from tests.support.small_tables import a_shard, commit_shards, new_table, vectors_of
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> VectorTable:
+    """Two fragments of 7 rows each, of which three are deleted."""
+    made = new_table(tmp_path)
+    for name in "ab":
+        commit_shards(made, a_shard(name), rows=7)
+    made = made.refresh()
+    made.dataset.delete("n >= 5 AND half = 'odd'")
+    made.dataset.delete("id = '/src/a.jsonl-0'")
+    return made.refresh()
+
+
+def test_rows_come_by_their_ids_in_the_order_asked_for(table: VectorTable) -> None:
+    rows = table.dataset.to_table(columns=["id"], with_row_id=True)
+    drawn = np.random.default_rng(0).permutation(row_ids(rows))[:6]
+    compact(table.uri, table.storage)
+    for dataset in (table.dataset, table.refresh().dataset):
+        found = read_rows(dataset, drawn, ["id", "n"])
+        assert found.column_names == ["id", "n", "_rowid"]
+        ids = found.take(places_of(found, drawn))["id"].to_pylist()
+        assert ids == [rows["id"].to_pylist()[place] for place in places_of(rows, drawn)]
+        wanted = [vectors_of(a_shard(key.split("/")[2][0]), 7)[int(key.rpartition("-")[2])] for key in ids]
+        np.testing.assert_array_equal(read_vectors(dataset, drawn), wanted)
+    twice = np.array([drawn[2], drawn[0], drawn[2]])
+    np.testing.assert_array_equal(read_vectors(table.dataset, twice)[0], read_vectors(table.dataset, twice)[2])
+
+
+def test_no_ids_give_no_rows(table: VectorTable) -> None:
+    assert read_rows(table.dataset, np.empty(0, np.int64), ["id"]).num_rows == 0
+
+
+@pytest.mark.parametrize("where", [None, "n < 3"])
+def test_a_scan_yields_every_row_once(table: VectorTable, where: str | None) -> None:
+    wanted = table.dataset.to_table(columns=["id"], filter=where)["id"].to_pylist()
+    scanned = [key for batch, x_BD in scan_vectors(table.dataset, ["id"], where, 4) for key in batch["id"].to_pylist()]
+    assert scanned == wanted
+    batches = list(scan_small_batches(table.dataset, ["id"], 2, where=where))
+    assert [key for batch in batches for key in batch["id"].to_pylist()] == wanted
+    assert max(batch.num_rows for batch in batches) <= 2
+    second = table.dataset.get_fragments()[1].fragment_id
+    of_second = list(scan_small_batches(table.dataset, ["id"], 2, fragments=[second], where=where))
+    assert all(key.startswith("/src/b") for batch in of_second for key in batch["id"].to_pylist())
+    assert sum(batch.num_rows for batch in of_second) < len(wanted)
