@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.tables.rotations import rotate_here
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import TrainedHead, train_head
 from tests.support.corpus import texts
 from tests.support.head_tables import PICTURES, WORDS, head_config, make_head_table, square_rows
+from tests.support.small_tables import rotate_table
 
 
 @pytest.fixture(scope="package")
@@ -22,7 +22,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
 @pytest.fixture(scope="package")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
     """Coloured squares, rotated, as the demo's emoji are."""
-    return rotate_here(make_head_table(tmp_path_factory.mktemp("squares") / "s.lance", PICTURES, square_rows()))
+    return rotate_table(make_head_table(tmp_path_factory.mktemp("squares") / "s.lance", PICTURES, square_rows()))
 
 
 @pytest.fixture(scope="package")

@@ -34,7 +34,7 @@ def test_a_table_through_a_head_is_what_embedding_with_it_gives(
     assert done_shards(joint) == done_shards(squares)
     assert apply_head(squares, pair_head.path, uri) == 0
     nearest = np.argmax(cut(found_ND, 4) @ cut(joint.encode_query("a red square"), 4))
-    assert joint.search("a red square", k=1, dims=4)["id"][0] == rows["id"][nearest]
+    assert joint.search("a red square", k=1, dim=4)["id"][0] == rows["id"][nearest]
 
 
 def test_a_head_of_another_encoder_is_refused(squares: VectorTable, label_head: TrainedHead, tmp_path: Path) -> None:
