@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.tables.rotate import moments_of, rotate_fragments
-from pipelines.tables.rotations import save_rotation
+from pipelines.tables.rotations import moments_of, rotate_fragments, save_rotation
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Moments, Rotation
 from schemas.config import StorageConfig
