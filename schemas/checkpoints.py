@@ -65,6 +65,32 @@ class HeadFile(Stored):
         return self
 
 
+class HeadMeasurements(Stored):
+    """The content of `measured.json` beside a trained head: its quality on the rows held out.
+
+    Attributes:
+        path: Folder of the head, as it was given.
+        measure: Name of the measure of `by_dim`.
+        by_dim: The measure at each dim of the ladder; empty if too few rows are held out.
+        beside: What `before` was measured on.
+        before: The same measure without training; empty for a head from pairs.
+        held_out: Number of rows held out.
+        is_stopped: Whether training was stopped before its end.
+    """
+
+    stored_as: ClassVar[Format] = Format(
+        "measured.json of a trained head", error=ConfigError, remedy="delete it and run `python -m jobs train` again"
+    )
+
+    path: str
+    measure: str = ""
+    by_dim: dict[int, float] = Field({})
+    beside: str = ""
+    before: dict[int, float] = Field({})
+    held_out: int = 0
+    is_stopped: bool = False
+
+
 class ModelFile(Stored):
     """The content of `model.json`: how to build a whole model that was trained here.
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas import __version__
 from schemas.errors import LakeError, TableError
 
 _NUMBER, _RELEASE = "format", "release"
@@ -74,7 +74,7 @@ class Format:
             needed = f"matryoshka-lake {release} or newer" if release else "a newer matryoshka-lake"
             raise self.error(
                 f"{where}: {self.what} has format {number} and needs {needed}; this is matryoshka-lake "
-                f"{_this_release()}, which reads formats up to {self.number}; run: pip install -U matryoshka-lake"
+                f"{__version__}, which reads formats up to {self.number}; run: pip install -U matryoshka-lake"
             )
         return number
 
@@ -183,10 +183,3 @@ def _problems(error: ValidationError) -> str:
         said.append(f"{key}: {'unknown key' if is_unknown else problem['msg'].removeprefix('Value error, ')}")
     more = len(problems) - len(said)
     return "; ".join(said) + (f"; and {more} more" if more else "")
-
-
-def _this_release() -> str:
-    try:
-        return version("matryoshka-lake")
-    except PackageNotFoundError:
-        return "of an unknown version"

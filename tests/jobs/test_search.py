@@ -93,7 +93,7 @@ def test_people_get_a_table_and_the_card(uri: str, capsys: pytest.CaptureFixture
 
 def test_what_cannot_be_done_is_said(uri: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["search", uri, "x", "--recall", "0.99999"]) == 2
-    assert "vouches for" in capsys.readouterr().err
+    assert "confirms a recall of" in capsys.readouterr().err
     assert main(["search", uri, str(tmp_path / "missing.png")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert main(["funnel", uri, "--home", "lake"]) == 2
