@@ -27,6 +27,7 @@ from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.training.checkpoints import load_checkpoint
 from pipelines.training.samples import survey
+from pipelines.training.train_head import read_trained
 from pipelines.training.train_model import train_model
 from schemas.checkpoints import HeadFile, ModelFile
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrainConfig
@@ -135,6 +136,9 @@ def test_a_head_is_read_and_written_the_same() -> None:
     head = HeadFile.from_file(file)
     assert (head.dims, list(head.towers)) == ((4, 8, 16), ["text"])
     assert head.to_json(indent=2) + "\n" == file.read_text()
+    trained = read_trained(STORED / "head")
+    assert trained is not None
+    assert (trained.path, trained.held_out, trained.is_stopped) == (STORED / "head" / "encoder", 2, False)
 
 
 def test_a_trained_model_embeds_as_it_did(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import torch
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from pipelines.training.heads import LabelHead, PairHead, SimilarityHead, Stack
 from pipelines.training.history import Watch
 from pipelines.training.loop import fit
 from pipelines.vectors.rotation import fit_pca
-from schemas.checkpoints import HeadFile
+from schemas.checkpoints import HeadFile, HeadMeasurements
 from schemas.config import EncoderConfig
 from schemas.config.training import TrainConfig
 
@@ -84,19 +83,21 @@ def train_head(config: TrainConfig, watch: Watch = lambda report: False) -> Trai
     task.cpu()
     _save(config, data, task, path)
     trained = _validate(TrainedHead(path), config.loss.dims, data, task)
-    (Path(config.out) / _MEASURED).write_bytes(
-        orjson.dumps(asdict(trained), default=str, option=orjson.OPT_NON_STR_KEYS)
-    )
+    measured = HeadMeasurements.model_validate(asdict(trained) | {"path": str(path)})
+    (Path(config.out) / _MEASURED).write_text(measured.to_json())
     return trained
 
 
 def read_trained(out: Path) -> TrainedHead | None:
-    """Return the head that was trained into a folder, or None."""
+    """Return the head that was trained into a folder, or None.
+
+    Raises:
+        ConfigError: Its measurements are of a newer format, or malformed.
+    """
     if not (out / _MEASURED).exists():
         return None
-    said = orjson.loads((out / _MEASURED).read_bytes())
-    by_dim, before = ({int(dim): share for dim, share in said[name].items()} for name in ("by_dim", "before"))
-    return TrainedHead(out / "encoder", said["measure"], by_dim, said["beside"], before, said["held_out"])
+    measured = HeadMeasurements.from_file(out / _MEASURED)
+    return TrainedHead(**{**measured.model_dump(), "path": out / "encoder"})
 
 
 def _make_task(config: TrainConfig, data: HeadData) -> HeadTask:

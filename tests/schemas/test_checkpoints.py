@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from schemas.checkpoints import FrozenTower, HeadFile, ModelFile, check_checkpoint
+from schemas.checkpoints import FrozenTower, HeadFile, HeadMeasurements, ModelFile, check_checkpoint
 from schemas.config import LossConfig, ModelConfig
 from schemas.errors import ConfigError
 
@@ -31,6 +31,13 @@ def test_a_head_file_is_read_back() -> None:
 def test_a_malformed_head_file_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=f"f: head.json of a Matryoshka head .*{said}"):
         HeadFile.from_json(json.dumps(json.loads(HEAD.to_json()) | change), "f")
+
+
+def test_the_measurements_of_a_head_are_by_dim() -> None:
+    text = '{"path": "p", "measure": "top-1", "by_dim": {"4": 0.5}, "beside": "", "before": {}, "held_out": 3}'
+    measured = HeadMeasurements.from_json(text, "f")
+    assert (measured.by_dim, measured.is_stopped) == ({4: 0.5}, False)
+    assert HeadMeasurements.from_json(measured.to_json(), "f") == measured
 
 
 @pytest.mark.parametrize(
