@@ -20,6 +20,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from pipelines.embedding.rejects import is_over_limit
 from pipelines.encoders import BadSample
 from pipelines.encoders.image_preprocessing import decode, decode_box
 from pipelines.encoders.towers import tower_image_rule
@@ -32,7 +33,6 @@ from schemas.config.training import TrainConfig
 from schemas.errors import TooManyRejects
 
 _AHEAD = 2
-_MIN_REJECTS = 20
 _AREA, _PROPORTION = (0.25, 1.0), (3 / 4, 4 / 3)
 
 
@@ -124,7 +124,7 @@ class FileBatches:
         self._seen += len(images)
         self._bad += len(images) - good
         most = self._config.limits.max_reject_fraction
-        if not good or (self._bad >= _MIN_REJECTS and self._bad > most * self._seen):
+        if not good or is_over_limit(self._bad, self._seen, most):
             first = next(image for image in images if isinstance(image, BadSample))
             raise TooManyRejects(
                 f"{self._bad} of {self._seen} samples cannot be decoded, more than limits.max_reject_fraction={most} "
