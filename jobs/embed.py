@@ -30,7 +30,8 @@ from pipelines.reports.terminal import print_embed_plan
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, load_config
-from schemas.records import EmbedProgress, EmbedSummary, Lease, LeaseResult, Shard
+from schemas.journal import EmbedSummary
+from schemas.records import EmbedProgress, Lease, LeaseResult, Shard
 
 
 def main(

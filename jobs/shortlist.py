@@ -27,7 +27,7 @@ from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import ShortlistConfig, load_config
 from schemas.errors import TableNotFound
-from schemas.records import ShortlistSummary
+from schemas.journal import ShortlistSummary
 
 
 def main(

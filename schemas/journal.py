@@ -1,6 +1,6 @@
 """The journal of a table, as it is stored: one row for each run of a job.
 
-Owns what a row means; its columns are in `schemas.columns.RUNS`.
+Owns what a row means, and what the summary of each job holds; the columns are in `schemas.columns.RUNS`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.records import StageSeconds
 from schemas.stored import Format
 
 _CONFIG = Format("the config of a run in the journal")
@@ -52,3 +53,51 @@ def journal_entry(row: Mapping[str, Any], where: str) -> JournalEntry:
     config, _ = _CONFIG.read_object(row["config"], where)
     summary, _ = _SUMMARY.read_object(row["summary"], where)
     return JournalEntry(**{**row, "config": config, "summary": summary})
+
+
+@dataclass
+class EmbedSummary:
+    """How a run of `jobs embed` ended; stored in the journal.
+
+    Attributes:
+        shards: Shards that the run committed, of `shards_todo`; `shards_done` were in the table before.
+        rows: Rows that it committed.
+        rejects: Samples that could not be embedded.
+        units: Tokens or images that it encoded.
+        seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before.
+        commits: Commits to the table, which took `commit_s` seconds.
+        bound_by: The stage that the others waited for.
+        stages: Seconds in each stage, summed over leases.
+        is_stopped: The run was asked to stop, and did.
+    """
+
+    shards: int = 0
+    shards_todo: int = 0
+    shards_done: int = 0
+    rows: int = 0
+    rejects: int = 0
+    units: int = 0
+    seconds: float = 0.0
+    start_s: float = 0.0
+    commits: int = 0
+    commit_s: float = 0.0
+    bound_by: str = ""
+    stages: StageSeconds | None = None
+    is_stopped: bool = False
+
+
+@dataclass
+class ShortlistSummary:
+    """How a run of `jobs shortlist` ended; stored in the journal.
+
+    Attributes:
+        fragments: Fragments that got a prefix.
+        indexed: Dims whose index was built anew; the indexes of the others were extended by the rows appended since.
+        searches: Pairs of a query block and a part of the table that were searched.
+        lists: Address of the shortlist table, if the config asks for one.
+    """
+
+    fragments: int = 0
+    indexed: tuple[int, ...] = ()
+    searches: int = 0
+    lists: str | None = None

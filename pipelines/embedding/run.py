@@ -21,7 +21,8 @@ from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import FieldNotFound, RunError, ShardsDamaged, ShardsFailed, TableExists, TooManyRejects
-from schemas.records import EmbedProgress, EmbedSummary, Lease, LeaseResult, Shard, StageSeconds
+from schemas.journal import EmbedSummary
+from schemas.records import EmbedProgress, Lease, LeaseResult, Shard, StageSeconds
 from schemas.work import Outcome, RetryPolicy, WorkPool
 
 _MAX_REFUSALS_IN_A_ROW = 16

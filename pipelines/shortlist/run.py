@@ -32,7 +32,7 @@ from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import ShortlistConfig
 from schemas.errors import ConfigError, RunError
-from schemas.records import ShortlistSummary
+from schemas.journal import ShortlistSummary
 from schemas.work import RetryPolicy, WorkPool
 
 Call = Callable[[], Any]

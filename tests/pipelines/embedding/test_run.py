@@ -18,9 +18,10 @@ from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import RunError, ShardsFailed, TooManyRejects
-from schemas.records import Shard
+from schemas.records import Lease, LeaseResult, Shard
 from tests.support.corpus import Corpus, config_for, contents, differing, empty_table, truth, write_corpus
-from tests.support.embedding import LocalPool, SilentDisplay
+from tests.support.embedding import SilentDisplay
+from tests.support.local_pool import LocalPool
 
 
 class Trial:
@@ -33,7 +34,10 @@ class Trial:
         self.table = empty_table(self.config)
         self.display = SilentDisplay()
         uris = {f"{folder}/src/{name}.jsonl": error for name, error in fails.items()}
-        self.pool = LocalPool(Embedder(self.config, 1), uris)
+        self.pool = LocalPool[Lease, LeaseResult](
+            Embedder(self.config, 1),
+            lambda lease: next((uris[shard.uri] for shard in lease.shards if shard.uri in uris), None),
+        )
         self.run = EmbedRun(
             self.config,
             make_plan(self.config),
