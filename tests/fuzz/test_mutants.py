@@ -19,19 +19,19 @@ from pipelines.encoders.protocol import BadSample
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound, ShardUnreadable
 from tests.fuzz.mutation import IN_PLACE, Mutant, grow, sound
-from tests.support.shard_files import Got, read, tar_bytes
+from tests.support.shard_files import ReadShard, read, tar_bytes
 
 SIZES = [pytest.param(60, id="short"), pytest.param(1_100, id="long", marks=pytest.mark.slow)]
 SEED = 20_260_711
 LIMITS = LimitsConfig(max_sample_bytes=1 << 20)
 
 
-def read_mutant(path: Path, mutant: Mutant, config: InputConfig, kept: pa.Schema) -> Got:
+def read_mutant(path: Path, mutant: Mutant, config: InputConfig, kept: pa.Schema) -> ReadShard:
     path.write_bytes(mutant.data)
     return read(path, config, LIMITS, kept_schema=kept)
 
 
-def summary(got: Got) -> tuple[int, tuple[str, ...]]:
+def summary(got: ReadShard) -> tuple[int, tuple[str, ...]]:
     return len(got.rows), tuple(sorted({reject.reason for reject in got.rejects}))
 
 

@@ -81,7 +81,7 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sam
 
 
 def messages(driver: Driver) -> str:
-    return " ".join(json.loads(line).get("message", "") for line in driver.said().splitlines())
+    return " ".join(json.loads(line).get("message", "") for line in driver.output().splitlines())
 
 
 def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path, local_ray: None) -> None:

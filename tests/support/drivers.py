@@ -1,4 +1,4 @@
-"""Drivers as people start them: `python -m jobs …` in processes of their own."""
+"""Run `python -m jobs …` in a process of its own, as a person does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENDS_WITHIN_S = 500
 
 @dataclass(frozen=True)
 class Ended:
-    """How a driver ended."""
+    """Exit code and output of a driver."""
 
     code: int
     out: str
@@ -27,12 +27,12 @@ class Ended:
 
 
 class Driver:
-    """A `python -m jobs …` in a session of its own, as in a terminal of its own."""
+    """A `python -m jobs …` in a new session, as in a terminal of its own."""
 
     def __init__(
         self, arguments: Sequence[str | Path], folder: Path, environment: Mapping[str, str | None] | None = None
     ) -> None:
-        """Start it; what it says goes to files in `folder`. An environment variable of None is unset."""
+        """Start it; its output goes to files in `folder`. An environment variable of None is unset."""
         folder.mkdir(parents=True, exist_ok=True)
         merged = {**os.environ, "COLUMNS": "200", **(environment or {})}
         self._out, self._err = (folder / f"{time.monotonic_ns()}.{name}" for name in ("out", "err"))
@@ -53,16 +53,16 @@ class Driver:
         if self.process.poll() is None:
             self.kill()
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return what it has written to stdout so far."""
         return self._out.read_text()
 
     def interrupt(self) -> None:
-        """Press Ctrl-C: everything in the foreground of its terminal hears it."""
+        """Press Ctrl-C: send SIGINT to all processes of its session."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """End it at once, and wait until it is gone."""
+        """Kill it, and wait until it is gone."""
         self.process.kill()
         self.process.wait(_ENDS_WITHIN_S)
 
@@ -81,13 +81,13 @@ def run_job(
 
 
 def wait_until(holds: Callable[[], bool], within_s: float = 500) -> None:
-    """Wait until something holds.
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: It did not.
+        TimeoutError: It does not hold within the limit, which is generous: slow machines are no error.
     """
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"still not so after {within_s} s")
+            raise TimeoutError(f"the condition does not hold after {within_s} s")
         time.sleep(0.02)

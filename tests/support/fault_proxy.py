@@ -1,13 +1,13 @@
-"""A proxy before an S3 server that makes its network bad: errors, resets, stalls, slow bytes, by a seeded die.
+"""A proxy in front of an S3 server that injects network faults, chosen by a seeded random generator.
 
-Faults, each at its own place of an exchange:
+The faults, and where each happens in an exchange:
 
-    error_500, error_503   the server is not asked at all
-    reset_request          the connection dies before the server has heard of the request
-    lost_answer            the server has done what was asked, and nobody learns of it
-    reset_answer           the connection dies at a random byte of the answer
-    stall                  the answer stops at a random byte, and the connection stays open
-    slow                   the answer drips
+    error_500, error_503   the proxy answers with an error; the server does not see the request
+    reset_request          the connection is reset before the server sees the request
+    lost_answer            the server carries the request out, and the connection is reset before its answer
+    reset_answer           the connection is reset at a random byte of the answer
+    stall                  the answer stops at a random byte; the connection stays open for a while
+    slow                   the answer comes at a few bytes per second
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _PIECE = 64 << 10
 
 @dataclass(frozen=True)
 class Faults:
-    """How bad the network is.
+    """Which faults are injected, and how often.
 
     Attributes:
-        rate: Share of requests that meet a fault.
-        kinds: Which faults there are.
-        seed: Of the die.
+        rate: Share of requests with a fault.
+        kinds: Faults to choose from.
+        seed: Seed of the random generator.
         stall_s: Seconds that a stalled answer stays open.
         slow_bytes_per_s: Pace of a slow answer.
     """
@@ -50,15 +50,15 @@ class Faults:
 
 
 class FaultProxy:
-    """Listens on the loopback address while its `with` block lasts.
+    """A proxy on the loopback address that runs while its `with` block lasts.
 
     Attributes:
         faults: May be replaced at any time.
-        counts: Requests by the fault that they met; `none` for those that went through.
+        counts: Number of requests by fault; `none` counts those without one.
     """
 
     def __init__(self, target: str, faults: Faults) -> None:
-        """Stand before the server at the URL `target`."""
+        """Prepare a proxy for the server at the URL `target`."""
         self._target = urlsplit(target)
         self.faults = faults
         self._random = random.Random(faults.seed)
@@ -116,7 +116,7 @@ class FaultProxy:
         server: asyncio.StreamReader,
         upstream: asyncio.StreamWriter,
     ) -> bool:
-        """Pass on one request and its answer; False where the connection is to end."""
+        """Pass on one request and its answer; return False if the connection has to end."""
         head = await client.readuntil(b"\r\n\r\n")
         headers = _headers(head)
         if "expect" in headers:

@@ -33,7 +33,7 @@ class S3Server:
 
     Attributes:
         endpoint: Its URL.
-        access_key: Key that may do everything; the environment has to hold it, as `credentials` sees to.
+        access_key: Key with all rights. The product finds it in the environment.
         secret_key: Its secret.
     """
 
@@ -43,11 +43,11 @@ class S3Server:
 
     @property
     def storage(self) -> StorageConfig:
-        """The config block that leads here."""
+        """Return the config block for this server."""
         return StorageConfig(endpoint=self.endpoint, region=REGION)
 
     def client(self) -> S3Client:
-        """A plain boto3 client."""
+        """Return a new boto3 client."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -58,7 +58,7 @@ class S3Server:
         )
 
     def environment(self) -> dict[str, str]:
-        """What the boto3 chain of a child process needs."""
+        """Return the environment variables with its credentials."""
         return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
 
 

@@ -1,4 +1,4 @@
-"""Small shards for tests, and reading them back."""
+"""Write small shards, and read a shard to its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Member = tuple[str, bytes]
 
 
 def tar_bytes(members: Iterable[Member], format: int = tarfile.USTAR_FORMAT) -> bytes:
-    """An archive of members, in order."""
+    """Return a tar archive of members, in order."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=format) as archive:
         for name, data in members:
@@ -30,8 +30,8 @@ def tar_bytes(members: Iterable[Member], format: int = tarfile.USTAR_FORMAT) -> 
 
 
 @dataclass
-class Got:
-    """All that a shard gave."""
+class ReadShard:
+    """Everything that was read from one shard."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -39,17 +39,17 @@ class Got:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Input by id."""
+        """Inputs by id."""
         return {row["id"]: row["input"] for row in self.rows}
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Reason by key, of the rejects."""
+        """Reasons of the rejects by key."""
         return {reject.key: reject.reason for reject in self.rejects}
 
 
 def shard_at(path: Path | str, storage: StorageConfig = StorageConfig()) -> Shard:
-    """The one shard at a path."""
+    """Return the one shard at a path."""
     (shard,) = list_shards([str(path)], storage=storage)
     return shard
 
@@ -59,10 +59,10 @@ def read(
     config: InputConfig,
     limits: LimitsConfig = LimitsConfig(),
     **options: Any,
-) -> Got:
-    """Read a shard to its end, checking what holds for every block."""
+) -> ReadShard:
+    """Read a shard to its end; check what must hold for every block."""
     shard = shard_at(shard) if isinstance(shard, Path) else shard
-    got = Got()
+    got = ReadShard()
     for block in read_blocks(shard, config, limits, **options):
         block.rows.validate(full=True)
         assert block.rows.num_rows <= 1024
@@ -80,7 +80,7 @@ def read(
 
 
 def text_members(keys: Sequence[str]) -> list[Member]:
-    """A text and a json member for each key."""
+    """Return a text and a JSON member for each key."""
     return [
         member
         for key in keys
