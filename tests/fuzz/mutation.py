@@ -1,4 +1,4 @@
-"""Growing damaged files from sound ones by mutation, and knowing which of their bytes are still where they belong."""
+"""Damage files step by step, and know which of the original bytes are still in place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Mutant:
 
     Attributes:
         data: Its bytes.
-        origin: For each byte, its place in the sound file; -1 for bytes that are new.
+        origin: For each byte, its offset in the undamaged file; -1 for new bytes.
         steps: Names of the mutations that made it.
     """
 
@@ -30,7 +30,7 @@ class Mutant:
     steps: tuple[str, ...] = ()
 
     def holds(self, start: int, stop: int) -> bool:
-        """Whether the bytes from `start` to `stop` of the sound file are all there, in one piece."""
+        """Return whether the bytes from `start` to `stop` of the undamaged file are all there, in one piece."""
         at = np.flatnonzero(self.origin == start)
         if not len(at):
             return stop == start
@@ -38,13 +38,13 @@ class Mutant:
 
     @property
     def first_damage(self) -> int:
-        """Place of the first byte that is not the sound file's."""
+        """Return the offset of the first byte that differs from the undamaged file."""
         wrong = np.flatnonzero(self.origin != np.arange(len(self.origin)))
         return int(wrong[0]) if len(wrong) else len(self.origin)
 
 
 def sound(data: bytes) -> Mutant:
-    """The file before any damage."""
+    """Return a file without damage."""
     return Mutant(data, np.arange(len(data)))
 
 
@@ -55,14 +55,14 @@ def grow(
     rng: np.random.Generator,
     kinds: list[str] | None = None,
 ) -> Iterator[Mutant]:
-    """Yield mutants, checked by `outcome`; those with an outcome not seen before are mutated further."""
+    """Yield `count` mutants, each checked by `outcome`; mutants with a new outcome are damaged further."""
     corpus, seen = [sound(seed)], set()
     for _ in range(count):
         parent = corpus[rng.integers(len(corpus))]
         mutant = parent
         for _ in range(rng.integers(1, _STACKED_AT_MOST)):
             mutant = mutate(mutant, rng, kinds)
-        with _no_hang(mutant):
+        with _alarm_if_it_hangs(mutant):
             what = outcome(mutant)
         if what not in seen:
             seen.add(what)
@@ -71,7 +71,7 @@ def grow(
 
 
 def mutate(mutant: Mutant, rng: np.random.Generator, kinds: list[str] | None = None) -> Mutant:
-    """Damage a file once more, in a place and a way that chance picks."""
+    """Damage a file once more, at a random offset and in a random way."""
     kind = str(rng.choice(kinds or list(_KINDS)))
     data = np.frombuffer(mutant.data, np.uint8).copy()
     if len(data) < 2:
@@ -84,7 +84,7 @@ Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 
 
-def _stretch(size: int, rng: np.random.Generator, longest: int = 2000) -> tuple[int, int]:
+def _random_range(size: int, rng: np.random.Generator, longest: int = 2000) -> tuple[int, int]:
     start = int(rng.integers(size))
     return start, min(size, start + int(rng.integers(1, 1 + min(longest, max(1, int(2 ** rng.uniform(0, 11)))))))
 
@@ -97,7 +97,7 @@ def _flip(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[Bytes,
 
 
 def _overwrite(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[Bytes, Places]:
-    start, stop = _stretch(len(data), rng)
+    start, stop = _random_range(len(data), rng)
     fill = rng.choice(["noise", "zeros", "ones"])
     data[start:stop] = {"noise": rng.integers(0, 256, stop - start), "zeros": 0, "ones": 255}[str(fill)]
     origin[start:stop] = -1
@@ -110,7 +110,7 @@ def _truncate(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[By
 
 
 def _delete(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[Bytes, Places]:
-    start, stop = _stretch(len(data), rng)
+    start, stop = _random_range(len(data), rng)
     return np.delete(data, slice(start, stop)), np.delete(origin, slice(start, stop))
 
 
@@ -121,13 +121,13 @@ def _insert(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[Byte
 
 
 def _splice(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[Bytes, Places]:
-    start, stop = _stretch(len(data), rng)
+    start, stop = _random_range(len(data), rng)
     at = int(rng.integers(len(data)))
     return np.insert(data, at, data[start:stop]), np.insert(origin, at, np.full(stop - start, -1))
 
 
 def _number(data: Bytes, origin: Places, rng: np.random.Generator) -> tuple[Bytes, Places]:
-    """Put an extreme number where a length may stand."""
+    """Overwrite bytes with an extreme number, as a length field might hold it."""
     width = int(rng.choice([1, 2, 4, 8]))
     at = int(rng.integers(max(1, len(data) - width)))
     value = int(rng.choice([0, 1, 127, 128, 255])) if width == 1 else int(rng.choice([0, 1, 2**15, 2**16 - 1]))
@@ -151,7 +151,7 @@ IN_PLACE = ["flip", "overwrite", "number"]
 
 
 @contextmanager
-def _no_hang(mutant: Mutant) -> Iterator[None]:
+def _alarm_if_it_hangs(mutant: Mutant) -> Iterator[None]:
     def give_up(_signal: int, _frame: FrameType | None) -> None:
         raise TimeoutError(f"hangs on a mutant made by {mutant.steps}")
 

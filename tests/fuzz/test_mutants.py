@@ -1,4 +1,4 @@
-"""Files damaged in thousands of ways: no hang, no crash, no lost neighbour, and every loss has a name."""
+"""Files damaged in many ways: nothing hangs or crashes, intact samples are read, and each lost one is a reject."""
 
 from __future__ import annotations
 
