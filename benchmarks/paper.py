@@ -4,10 +4,9 @@
     python -m benchmarks.paper --small       # 1 seed, fewer dims, images and epochs: a few minutes
     python -m benchmarks.paper --only ViT --seeds 5
 
-Trains MRL, MRL-E and fixed-feature models (FF) of one architecture after another, measures each claim of Kusupati et
-al. 2022 (arXiv 2205.13147) that can be made of ten classes, and writes <folder>/results.json and report.html. Every
-trained model is kept in <folder>/cells, so the same command goes on where it was interrupted. Intervals are Student's,
-95 %, over seeds.
+Trains MRL, MRL-E and fixed-feature models (FF) of one architecture after another, tests each claim of Kusupati et al.
+2022 (arXiv 2205.13147) that ten classes allow, and writes <folder>/results.json and report.html. Every trained model is
+kept in <folder>/cells, so the same command resumes. Intervals are Student's, 95 %, over seeds.
 
     apt-get install dataset-fashion-mnist
 """
@@ -55,11 +54,11 @@ _COLOUR = {"holds": "green", "holds on average": "yellow", "does not hold": "red
 
 
 def train_all(cells: Sequence[Cell], folder: Path, workers: int, console: Console) -> None:
-    """Train the models that the folder lacks, and say how each went."""
+    """Train the models that the folder lacks, and print a line for each."""
     todo = [cell for cell in cells if not is_trained(cell, folder)]
     console.print(f"{len(cells)} models, {len(todo)} to train, {workers} at a time")
     began, (_, labels_Q) = time.monotonic(), fashion_mnist("t10k")
-    # Two models on a thread each are done sooner than one after the other on two.
+    # Two models on one thread each finish sooner than one after the other on two threads.
     processes = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     try:
         running = {processes.submit(train_cell, cell, folder): cell for cell in todo}
@@ -87,13 +86,13 @@ def build_report(
     runs: Mapping[Architecture, Sequence[dict[str, Any]]], claims: Mapping[str, Sequence[Claim]]
 ) -> Report:
     """Compose the page: the claims, and the paper's plots."""
-    rows = [(name, one.text, one.here, one.paper, one.verdict) for name, ones in claims.items() for one in ones]
+    rows = [(name, one.text, one.here, one.paper, one.outcome) for name, ones in claims.items() for one in ones]
     sections = [
         Section(
             "The claims",
             "Each claim is a margin over seeds. It holds when the whole 95 % interval does, holds on average when only "
             "the mean does. The paper's numbers are of ImageNet-1K with a ResNet50; the ones here of Fashion-MNIST.",
-            [Grid(["", "claim", "here", "paper", "verdict"], rows, is_prose=True)],
+            [Grid(["", "claim", "here", "paper", "outcome"], rows, is_prose=True)],
         )
     ]
     sections += [_section(architecture, some) for architecture, some in runs.items()]
@@ -174,7 +173,7 @@ def _print(
         console.print(f"[bold]{name}[/]: the paper's claims on Fashion-MNIST, intervals over seeds")
         for claim in ones:
             console.print(
-                f"  [{_COLOUR[claim.verdict]}]{claim.verdict:>16}[/]  {claim.text}: {claim.here}; paper: {claim.paper}"
+                f"  [{_COLOUR[claim.outcome]}]{claim.outcome:>16}[/]  {claim.text}: {claim.here}; paper: {claim.paper}"
             )
 
 
@@ -209,7 +208,7 @@ def _cascade_plot(architecture: Architecture, runs: Sequence[dict[str, Any]]) ->
         curves.append(Curve(f"cascade, seed {seed}", [p["dims"] for p in points], [p["accuracy"] for p in points]))
     alone = [over_seeds([run["cascade"]["alone"][dim] for run in runs]) for dim in architecture.dims]
     curves.append(Curve("one head alone", architecture.dims, [one.mean for one in alone], is_dashed=True))
-    caption = "Thresholds learnt on 2,000 test images, judged on the other 8,000."
+    caption = "Thresholds learnt on 2,000 test images, tested on the other 8,000."
     return Plot("Adaptive classification", caption, curves, axis="expected dims", floor=None)
 
 

@@ -1,8 +1,8 @@
 """The paper's claims, each with its number there, its number here, and whether it holds.
 
-Owns the bounds; measures nothing. A claim is a margin that must not be below its bound; it holds when the whole
-interval over seeds is at or above it, holds on average when only the mean is (of one seed nothing more can be said),
-and else does not hold.
+Owns the bounds; does not measure. A claim is a margin that must not be below its bound. It holds when the whole
+interval over seeds is at or above the bound, holds on average when only the mean is (which is all that one seed can
+show), and does not hold otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.paper_measure import COARSE
 from pipelines.shortlist.bootstrap import Interval
 
 Runs = Sequence[dict[str, Any]]
-"""What was measured, one entry per seed."""
+"""Measurements, one entry per seed."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Claim:
         text: What is claimed.
         paper: What the paper measured.
         here: What was measured here.
-        verdict: Whether it holds.
+        outcome: Whether it holds.
     """
 
     text: str
     paper: str
     here: str
-    verdict: str
+    outcome: str
 
 
 def over_seeds(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
@@ -52,10 +52,10 @@ def over_seeds(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def claims_of(architecture: Architecture, runs: Runs, ratios: tuple[float, float]) -> list[Claim]:
-    """Judge every claim for one architecture.
+    """Test every claim for one architecture.
 
     Args:
-        architecture: Whose models.
+        architecture: The architecture of the models.
         runs: One entry per seed.
         ratios: Step time of MRL and of MRL-E over that of FF.
     """
@@ -112,7 +112,7 @@ def _adaptive(architecture: Architecture, runs: Runs, ratios: tuple[float, float
         Claim("adaptive classification: full accuracy (less 0.1 points at most)", "76.30 at 37 dims, as FF-512",
               f"{_points(gap)}", outcome(gap, -0.1)),
         Claim("  … at an expected dim several (4) times smaller", "14 times",
-              f"{_times(factor)}, dims counted anew {_times(anew)}", outcome(factor, 4.0)),
+              f"{_times(factor)}, dims of all stages counted {_times(anew)}", outcome(factor, 4.0)),
         _kept(f"adaptive retrieval {coarse} → {width}: mAP@10 of full width (less 0.1 points)", "65.27 against 65.20",
               "mAP@10", pair, full, -0.1),
         Claim("  … MFLOPs and wall-clock of a single shot over its own", "128 and 14 times",

@@ -1,6 +1,6 @@
-"""What `benchmarks.paper` measures of the models of one architecture and seed, with the library's own evaluation.
+"""Measurements of `benchmarks.paper` for the models of one architecture and seed, by the library's own evaluation.
 
-Owns the choice of systems; results are plain values, kept on disk under the digests of the models they speak of.
+Owns the choice of systems. Results are plain values, kept on disk under the digest of the models.
 
 Shapes: N training images, Q test images, D full width.
 """
@@ -31,7 +31,7 @@ COARSE = 16
 _HELD_OUT = 0.2
 _PROBE_ROWS = 20_000
 _SEARCH_QUERIES = 1_000
-# A change of what is measured below is a change of this number, so that kept results are measured anew.
+# Raise this number when a measurement below changes, so that kept results are measured again.
 _VERSION = 1
 
 ByDim = dict[str, dict[str, dict[int, float]]]
@@ -56,7 +56,7 @@ class Models:
 
 
 def measure_models(models: Models, folder: Path) -> dict[str, Any]:
-    """Measure, or read what was measured before from the folder."""
+    """Measure, or read earlier measurements from the folder."""
     path = folder / f"{models.architecture.name}-seed{models.seed}-{models.digest}.json"
     if not path.exists():
         began = time.perf_counter()
@@ -79,7 +79,7 @@ def _measure(models: Models) -> dict[str, Any]:
 
 
 def _by_dim(models: Models, truth: Labels) -> ByDim:
-    """Measure every system by its neighbours; by its own heads where it has them, else by a linear probe."""
+    """Measure every system by its neighbours, and by its own heads or else a linear probe."""
     found: ByDim = {}
 
     def note(metric: str, system: str, dim: int, value: float) -> None:
@@ -171,12 +171,12 @@ def _searches(trained: Trained, truth: Labels) -> list[dict[str, Any]]:
 
 
 def _chosen_settings(dims: tuple[int, ...]) -> list[SearchSetting]:
-    """Return single shots, reranks at full width, and funnels to it: what the paper's figures show."""
+    """Return single shots, reranks at full width, and funnels to it, as in the paper's figures."""
     return [one for one in settings_for(dims, KEEP, KEEPS, K) if len(one.dims) == 1 or one.dims[-1] == dims[-1]]
 
 
 def _with_numbers(found: Any) -> Any:
-    """Turn the keys that JSON made of dims back into numbers."""
+    """Turn dims, which are strings as JSON keys, back into numbers."""
     if isinstance(found, dict):
         return {int(key) if key.isdigit() else key: _with_numbers(value) for key, value in found.items()}
     return [_with_numbers(one) for one in found] if isinstance(found, list) else found

@@ -65,14 +65,14 @@ class Aligned:
 
     def systems(self) -> Iterator[tuple[System, Sides]]:
         """Yield each system with the full vectors of its largest dim; vectors are read when a system is reached."""
-        for asked in self.config.systems:
-            pairs = self.tables.pairs[asked.name]
-            if asked.is_fixed:
+        for config in self.config.systems:
+            pairs = self.tables.pairs[config.name]
+            if config.is_fixed:
                 by_dim = {dim: partial(_read_sides, self.samples, pair) for dim, pair in pairs.items()}
-                yield fixed(asked.name, by_dim), by_dim[max(by_dim)]()
+                yield fixed(config.name, by_dim), by_dim[max(by_dim)]()
             else:
                 sides = _read_sides(self.samples, pairs[ALL_DIMS])
-                yield self._nested(asked, sides, pairs[ALL_DIMS].database.space), sides
+                yield self._nested(config, sides, pairs[ALL_DIMS].database.space), sides
 
     def corrupted_queries(self, system: str) -> tuple[list[str], npt.NDArray[np.int64], Floats]:
         """Read a system's corrupted images: the corruption, class and vector of each."""
@@ -82,16 +82,16 @@ class Aligned:
         vectors_QD = _rotate(to_numpy(rows[VECTOR]).astype(np.float32), rotation_between(pair.database, table))
         return rows["corruption"].to_pylist(), labels_Q, vectors_QD
 
-    def _nested(self, asked: SystemConfig, sides: Sides, space: Space) -> System:
-        dims = asked.dims or space.ladder.dims
+    def _nested(self, config: SystemConfig, sides: Sides, space: Space) -> System:
+        dims = config.dims or space.ladder.dims
         if max(dims) > space.ladder.width:
             raise ConfigError(
-                f"system {asked.name!r}: dim {max(dims)} is beyond its {space.ladder.width} dims; its ladder is "
+                f"system {config.name!r}: dim {max(dims)} is beyond its {space.ladder.width} dims; its ladder is "
                 f"{space.ladder}"
             )
         made_for = [dim for dim in dims if _is_in_ladder(space, dim)]
         extra = between(made_for) if self.config.measure.between else ()
-        return nested(asked.name, sides, (*dims, *extra), made_for)
+        return nested(config.name, sides, (*dims, *extra), made_for)
 
 
 def align(config: EvaluateConfig, tables: Tables) -> Aligned:

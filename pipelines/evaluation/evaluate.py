@@ -51,28 +51,28 @@ class _Evaluation:
 
     def __init__(self, aligned: Aligned, waiting: Waiting) -> None:
         self._aligned, self._waiting, self._config = aligned, waiting, aligned.config
-        self._truth, self._asked = aligned.samples.truth, aligned.config.measure
+        self._truth, self._settings = aligned.samples.truth, aligned.config.measure
         self._measured: Measured = {}
         self._corrupted: Measured = {}
         self._systems: list[System] = []
 
     def run(self) -> Results:
-        asked = self._config.systems
+        systems = self._config.systems
         adaptive: AdaptiveClassification | None = None
         searches: list[SearchResult] = []
-        baseline_of = next((one for one in asked if one.is_fixed), asked[0])
+        baseline_of = next((one for one in systems if one.is_fixed), systems[0])
         for system, sides in self._aligned.systems():
             self._measure_by_dim(system)
-            if system.name == asked[0].name:
+            if system.name == systems[0].name:
                 adaptive, searches = self._classify(system), self._search(system, sides)
             if system.name == baseline_of.name:
                 for kind in self._config.baselines:
                     if kind != "truncation" or baseline_of.is_fixed or len(system.dims) == 1:
                         dims = _baseline_dims(system)
-                        self._measure_by_dim(make_baseline(kind, system.name, sides, dims, self._asked.seed))
+                        self._measure_by_dim(make_baseline(kind, system.name, sides, dims, self._settings.seed))
             if system.name in self._aligned.tables.corrupted:
                 self._measure_corrupted(system, sides)
-        reference, resamples, confidence = self._systems[0].name, self._asked.draws, self._asked.confidence
+        reference, resamples, confidence = self._systems[0].name, self._settings.draws, self._settings.confidence
         corrupted = self._corrupted and compare_systems(
             self._corrupted, self._systems, reference, resamples, confidence
         )
@@ -90,15 +90,15 @@ class _Evaluation:
 
     def _measure_by_dim(self, system: System) -> None:
         self._systems.append(system)
-        asked, truth = self._asked, self._truth
+        settings, truth = self._settings, self._truth
         with self._waiting(f"{system.name} at {', '.join(map(str, system.dims))} dims"):
-            self._measured |= measure(system, truth, has_probe=asked.linear, device=asked.device)
+            self._measured |= measure(system, truth, has_probe=settings.linear, device=settings.device)
             if isinstance(truth, Labels):
-                how = (asked.repeats, asked.seed, asked.device)
-                for shots in asked.shots:
+                how = (settings.repeats, settings.seed, settings.device)
+                for shots in settings.shots:
                     self._measured |= measure_few_shot(system, truth, shots, *how)
-                if asked.imbalance is not None:
-                    self._measured |= measure_long_tail(system, truth, asked.imbalance, *how)
+                if settings.imbalance is not None:
+                    self._measured |= measure_long_tail(system, truth, settings.imbalance, *how)
 
     def _measure_corrupted(self, system: System, sides: Sides) -> None:
         """Search with corrupted images as queries; score each corruption, and the mean of all."""
@@ -107,7 +107,7 @@ class _Evaluation:
         truth = Labels(self._truth.database_N, labels_Q, self._truth.k)
         queries = nested(system.name, (sides[0], vectors_QD), system.dims, sorted(system.made_for))
         with self._waiting(f"{system.name} on corrupted images"):
-            measured = measure(queries, truth, has_probe=self._asked.linear, device=self._asked.device)
+            measured = measure(queries, truth, has_probe=self._settings.linear, device=self._settings.device)
         changes = np.array(done)
         for (name, dim, metric), scores in measured.items():
             by_change = {change: scores[changes == change] for change in dict.fromkeys(done)}
@@ -117,38 +117,38 @@ class _Evaluation:
             self._corrupted[(name, dim, f"{metric}, corrupted")] = np.mean(worse, axis=0)
 
     def _classify(self, system: System) -> AdaptiveClassification | None:
-        """Evaluate a cascade of linear probes, where asked for and where there are labels and several dims."""
-        asked, truth, dims = self._config.cascade, self._truth, sorted(system.made_for)
-        if asked is None or not isinstance(truth, Labels) or len(dims) < 2:
+        """Evaluate a cascade of linear probes, if the config has one, and where there are labels and several dims."""
+        config, truth, dims = self._config.cascade, self._truth, sorted(system.made_for)
+        if config is None or not isinstance(truth, Labels) or len(dims) < 2:
             return None
         with self._waiting(f"{system.name}: a cascade over {', '.join(map(str, dims))} dims"):
             stages = CascadeStages.of(dims, (self._probabilities(system, dim, truth) for dim in dims), truth.queries_Q)
             return evaluate_cascade(
                 stages,
-                asked.held_out,
-                seed=self._asked.seed,
-                resamples=self._asked.draws,
-                confidence=self._asked.confidence,
+                config.held_out,
+                seed=self._settings.seed,
+                resamples=self._settings.draws,
+                confidence=self._settings.confidence,
             )
 
     def _probabilities(self, system: System, dim: int, truth: Labels) -> npt.NDArray[np.float32]:
         database_NM, queries_QM = system.at(dim)
         classes = len(self._aligned.samples.classes)
-        probe = fit_probe(database_NM, truth.database_N, classes, device=self._asked.device)
+        probe = fit_probe(database_NM, truth.database_N, classes, device=self._settings.device)
         return probe.probabilities(queries_QM)
 
     def _search(self, system: System, sides: Sides) -> list[SearchResult]:
-        """Compare adaptive and funnel retrieval, where asked for and where there are several dims."""
-        asked, dims = self._config.retrieval, sorted(system.made_for)
-        if asked is None or len(dims) < 2:
+        """Compare adaptive and funnel retrieval, if the config asks for it, and where there are several dims."""
+        config, dims = self._config.retrieval, sorted(system.made_for)
+        if config is None or len(dims) < 2:
             return []
         total = len(sides[1])
-        places = np.arange(0, total, -(-total // asked.queries))
+        places = np.arange(0, total, -(-total // config.queries))
         some, truth = (sides[0], sides[1][places]), self._truth.of_queries(places)
-        settings = settings_for(dims, asked.keep, asked.keeps, self._asked.k)
-        with self._waiting(f"{system.name}: {len(settings)} searches, {len(places):,} queries"):
+        searches = settings_for(dims, config.keep, config.keeps, self._settings.k)
+        with self._waiting(f"{system.name}: {len(searches)} searches, {len(places):,} queries"):
             return compare_searches(
-                some, truth, settings, resamples=self._asked.draws, confidence=self._asked.confidence
+                some, truth, searches, resamples=self._settings.draws, confidence=self._settings.confidence
             )
 
 

@@ -1,7 +1,7 @@
 """Tables to evaluate: embed the test set for systems that have an encoder, open the tables of the others.
 
-Owns the way from a config to open tables. The job hands in `Embed`, which runs an embedding job; nothing here knows
-how. `alignment` finds the samples that all tables share.
+Owns the way from a config to open tables. The job passes `Embed`, which runs an embedding job on Ray. `alignment`
+finds the samples that all tables share.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ def _write_shards(config: EvaluateConfig, beir: datasets.Beir | None) -> dict[st
         "queries": datasets.write_images(valid, source, folder / data.valid),
     }
     if config.robustness is not None:
-        asked = config.robustness
-        some = valid[:: -(-len(valid) // asked.pictures)]
-        changes = [(kind, severity) for kind in asked.kinds for severity in asked.severities]
-        shards["corrupted"] = datasets.write_corrupted(some, source, folder / "corrupted", changes, asked.pixels)
+        robustness = config.robustness
+        some = valid[:: -(-len(valid) // robustness.pictures)]
+        changes = [(kind, severity) for kind in robustness.kinds for severity in robustness.severities]
+        shards["corrupted"] = datasets.write_corrupted(some, source, folder / "corrupted", changes, robustness.pixels)
     return shards
 
 

@@ -185,25 +185,25 @@ def _text_plots(tables: Mapping[str, VectorTable]) -> list[Part]:
     ]
 
 
-def _shortlist(table: VectorTable, asked: Sequence[str]) -> Section:
+def _shortlist(table: VectorTable, questions: Sequence[str]) -> Section:
     """Time searches of the table on disk by prefix column, and compare their results with those by full vectors."""
     width = table.space.ladder.width
     indexed = {name for index in table.dataset.describe_indices() for name in index.field_names}
-    truth = [_ids(table.search(question, k=10)) for question in asked]
+    truth = [_ids(table.search(question, k=10)) for question in questions]
     rows = []
-    for dims in (*table.prefix_dims, width):
+    for dim in (*table.prefix_dims, width):
         began = time.perf_counter()
-        found = [_ids(table.search(question, k=10, dim=dims)) for question in asked]
-        took_ms = (time.perf_counter() - began) * 1000 / len(asked)
+        found = [_ids(table.search(question, k=10, dim=dim)) for question in questions]
+        took_ms = (time.perf_counter() - began) * 1000 / len(questions)
         recall = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth, found, strict=True)])
-        how = "full vectors" if dims == width else f"column {prefix_column(dims)}"
-        how += " through its index" if prefix_column(dims) in indexed else ""
-        column_mb = 2 * dims * table.dataset.count_rows() / 1e6
-        rows.append((f"{dims}", how, f"{column_mb:,.0f}", f"{took_ms:.1f}", f"{recall:.3f}"))
+        how = "full vectors" if dim == width else f"column {prefix_column(dim)}"
+        how += " through its index" if prefix_column(dim) in indexed else ""
+        column_mb = 2 * dim * table.dataset.count_rows() / 1e6
+        rows.append((f"{dim}", how, f"{column_mb:,.0f}", f"{took_ms:.1f}", f"{recall:.3f}"))
     text = (
-        f"Searches of the table on disk, without an index in memory: {len(asked)} held-out definitions, one at a time. "
-        "A dim that is searched often gets its own column and index. A short prefix misses some neighbours; the funnel "
-        "below takes more candidates and reranks them by longer prefixes."
+        f"Searches of the table on disk, without an index in memory: {len(questions)} held-out definitions, one at a "
+        "time. A dim that is searched often gets its own column and index. A short prefix misses some neighbours; the "
+        "funnel below takes more candidates and reranks them by longer prefixes."
     )
     heads = ["dims", "reads", "MB in that column", "ms a search", "recall@10"]
     return Section("A shortlist in the lake", text, [Grid(heads, rows)])
@@ -252,13 +252,13 @@ def _pictures(table: VectorTable) -> Section:
     dims = [dim for dim in _GALLERY_DIMS if dim in table.space.ladder.dims]
     galleries = []
     chosen = [known[id_] for id_ in EMOJI_QUESTIONS if id_ in known] or list(known.values())[:4]
-    for asked in chosen:
+    for query in chosen:
         rows = []
         for dim in dims:
-            found = table.search(asked["png"], k=_GALLERY_HITS + 1, dim=dim, columns=columns).to_pylist()
-            others = [_picture(row) for row in found if row["id"] != asked["id"]]
+            found = table.search(query["png"], k=_GALLERY_HITS + 1, dim=dim, columns=columns).to_pylist()
+            others = [_picture(row) for row in found if row["id"] != query["id"]]
             rows.append((f"{dim} dims", others[:_GALLERY_HITS]))
-        galleries.append(Gallery(Hit(asked["name"], 1.0, asked["category"], asked["png"]), rows))
+        galleries.append(Gallery(Hit(query["name"], 1.0, query["category"], query["png"]), rows))
     text = (
         "The image on the left is the query; it is left out of its own results. A few dims find roughly similar "
         "images, some more dims find nearly the same images as the full vector."

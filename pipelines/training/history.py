@@ -1,6 +1,6 @@
 """History of a training run: results of epochs, reports of steps, throughput, and curves for TensorBoard.
 
-Owns the records that `loop.fit` makes and hands to its caller.
+Owns the records that `loop.fit` makes.
 """
 
 from __future__ import annotations

@@ -179,11 +179,13 @@ class _Fit:
         return {dim: one / max(1.0, rows_in_all) for dim, one in zip(self._task.dims, right, strict=True)}
 
     def _report(self, throughput: Throughput, *, epoch: EpochResult | None = None, saved: bool = False) -> None:
-        """Report the step, and stop if any worker is asked to: all workers stop at the same step."""
+        """Report the step, and stop if any worker must: all workers stop at the same step."""
         loss = epoch.loss if epoch else self._means()[0]
-        asked = self._watch(StepReport(self._step, self._steps, loss, throughput.per_second(self._step), epoch, saved))
-        asked = bool(sum_over_workers(float(asked), self._device))
-        self._history.is_stopped = self._history.is_stopped or (asked and self._step < self._steps)
+        must_stop = self._watch(
+            StepReport(self._step, self._steps, loss, throughput.per_second(self._step), epoch, saved)
+        )
+        must_stop = bool(sum_over_workers(float(must_stop), self._device))
+        self._history.is_stopped = self._history.is_stopped or (must_stop and self._step < self._steps)
 
     def _restore(self) -> None:
         state = read_checkpoint(self._folder, self._identity()) if self._folder else None
