@@ -1,4 +1,4 @@
-"""A shard is known by what it is, and errors are one tree."""
+"""A shard is known by its identity, and the seconds of leases add up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import errors
-from schemas.errors import LakeError, ShardsFailed, nearest
 from schemas.records import Shard, StageSeconds
 
 SHARD = Shard("s3://b/x.tar", 10, "abc", "webdataset")
@@ -27,25 +25,6 @@ def test_an_identity_fits_the_ledger(uri: str, size: int, etag: str) -> None:
 
 def test_an_identity_is_the_same_tomorrow() -> None:
     assert SHARD.id == 6_827_863_184_737_845_748
-
-
-def test_every_error_is_of_the_tree_and_drawn_in_it() -> None:
-    drawn = errors.__doc__ or ""
-    raised = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, LakeError)]
-    assert len(raised) > 10
-    for each in raised:
-        assert each.__name__ in drawn
-
-
-def test_failed_shards_are_counted_and_the_first_is_named() -> None:
-    error = ShardsFailed({"a.tar": "broken", "b.tar": "gone"}, 7)
-    assert "2 of 7 shards failed, all others are committed; first: a.tar: broken" in str(error)
-    assert (error.failed["b.tar"], error.total) == ("gone", 7)
-
-
-def test_the_nearest_word_is_offered_where_there_is_one() -> None:
-    assert nearest("bacth", ["batch", "name"]) == "; did you mean 'batch'?"
-    assert nearest("qqqq", ["batch", "name"]) == ""
 
 
 def test_seconds_of_leases_add_up_stage_by_stage() -> None:
