@@ -12,7 +12,6 @@ import lance
 import lancedb
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from jobs.__main__ import main
 from pipelines.embedding.plan import expected_samples, make_plan
@@ -207,32 +206,6 @@ def test_a_run_in_which_too_much_falls_out_stops(tmp_path: Path, local_ray: None
     (run,) = runs_of(folder)
     assert run["state"] == "incomplete"
     assert "were rejected" in json.loads(run["summary"])["error"]
-
-
-def test_rows_without_a_finite_vector_are_rejected(tmp_path: Path, local_ray: None) -> None:
-    import wordllama
-
-    package = Path(wordllama.__file__).parent
-    shutil.copytree(package / "tokenizers", tmp_path / "model" / "tokenizers")
-    (tmp_path / "model" / "weights").mkdir()
-    weights = dict(load_file(package / "weights" / "l2_supercat_256.safetensors"))
-    weights["embedding.weight"] = weights["embedding.weight"].copy()
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(package / "tokenizers" / "l2_supercat_tokenizer_config.json"))
-    weights["embedding.weight"][tokenizer.encode("violin", add_special_tokens=False).ids] = np.nan
-    save_file(weights, tmp_path / "model" / "weights" / "l2_supercat_256.safetensors")
-    encoder = {"name": "wordllama", "path": str(tmp_path / "model")}
-    limits = {"lease_bytes": 1, "max_reject_fraction": 1.0}
-    folder, corpus, config = make_lake(tmp_path, encoder=encoder, limits=limits)
-    assert embed(config) == 0
-    clean = {
-        uri: {key: text for key, text in samples.items() if "violin" not in text} for uri, samples in corpus.items()
-    }
-    assert differing(contents(folder / "t.lance"), truth(clean)) == []
-    rejects = lance.dataset(str(folder / "t.rejects.lance")).to_table()
-    assert set(rejects["reason"].to_pylist()) == {"not_finite"}
-    assert rejects.num_rows == sum("violin" in text for samples in corpus.values() for text in samples.values())
 
 
 # --- tables and dims that do not fit ----------------------------------------------------------------------------------

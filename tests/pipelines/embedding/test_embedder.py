@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import wordllama
 from PIL import Image
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
@@ -131,6 +135,27 @@ def test_what_hangs_raises_or_has_no_finite_vector_costs_only_itself(
     messages = {reject.key: reject.message for reject in result.rejects}
     assert "limits.sample_timeout_s = 1.0" in messages["o-0"]
     assert "the model does not like it" in messages["o-1"]
+
+
+def test_a_model_with_broken_weights_loses_only_the_texts_that_use_them(tmp_path: Path) -> None:
+    package = Path(wordllama.__file__).parent
+    shutil.copytree(package / "tokenizers", tmp_path / "model" / "tokenizers")
+    (tmp_path / "model" / "weights").mkdir()
+    weights = dict(load_file(package / "weights" / "l2_supercat_256.safetensors"))
+    weights["embedding.weight"] = weights["embedding.weight"].copy()
+    tokenizer = Tokenizer.from_file(str(package / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+    weights["embedding.weight"][tokenizer.encode("violin", add_special_tokens=False).ids] = np.nan
+    save_file(weights, tmp_path / "model" / "weights" / "l2_supercat_256.safetensors")
+    corpus = write_corpus(tmp_path / "src", shards=2, rows=20)
+    encoder = {"name": "wordllama", "path": str(tmp_path / "model")}
+    config = config_for(tmp_path / "src", tmp_path / "t.lance", encoder=encoder, limits={"max_reject_fraction": 1.0})
+    table, result = embed_here(config)
+    clean = {
+        uri: {key: text for key, text in samples.items() if "violin" not in text} for uri, samples in corpus.items()
+    }
+    assert differing(contents(table.uri), truth(clean)) == []
+    assert {reject.reason for reject in result.rejects} == {"not_finite"}
+    assert len(result.rejects) == sum("violin" in text for samples in corpus.values() for text in samples.values())
 
 
 def test_a_lease_that_mostly_falls_out_stops_early(tmp_path: Path) -> None:
