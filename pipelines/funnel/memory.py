@@ -23,7 +23,7 @@ from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Floats, Halves, Positions
 from pipelines.funnel.rerank import Found, rerank
-from pipelines.tables.rows import read_rows, read_vectors, row_ids
+from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
@@ -272,10 +272,10 @@ class MemoryIndex:
         ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
 
         def blocks() -> Iterator[Halves]:
-            for batch in dataset.scanner(columns=["_rowid", _UPDATED, VECTOR]).to_batches():
+            for batch, block_BD in scan_vectors(dataset, [ROW_ID, _UPDATED]):
                 ids.append(row_ids(batch))
                 updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
-                yield to_numpy(batch[VECTOR])
+                yield block_BD
 
         stages = self._fill(blocks(), dataset.count_rows())
         none_TD = np.empty((0, self.plan.stages[-1].dims), np.float16)

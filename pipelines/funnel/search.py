@@ -29,10 +29,8 @@ from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device
 from pipelines.tables.commits import update_config
-from pipelines.tables.rows import places_of, read_rows, read_vectors, row_ids
+from pipelines.tables.rows import ROW_ID, places_of, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
-from pipelines.vectors.arrays import to_numpy
-from schemas.columns import VECTOR
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, TableError
 from schemas.plans import Explanation, FunnelStage, Home, Plan, TunedFunnel
@@ -292,9 +290,9 @@ def _tune_and_save(
 ) -> TunedFunnel:
     """Tune in memory and write the codebook beside the table; `is_read` is for the home `codes`."""
     ids, blocks = [np.empty(0, np.int64)], [np.empty((0, table.space.ladder.width), np.float16)]
-    for batch in table.dataset.scanner(columns=["_rowid", VECTOR]).to_batches():
+    for batch, block_BD in scan_vectors(table.dataset, [ROW_ID]):
         ids.append(row_ids(batch))
-        blocks.append(to_numpy(batch[VECTOR]))
+        blocks.append(block_BD)
     dataset, ids_N = table.dataset, np.concatenate(ids)
     read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
     vectors = TableVectors(np.concatenate(blocks), table.space.ladder.dims, dataset.version, read)

@@ -23,7 +23,7 @@ from pipelines.funnel.lake import LakeIndex, candidates
 from pipelines.funnel.rerank import Vectors, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, Goal, PlanSelector, Trial, check_rows
 from pipelines.funnel.slices import FaissSlices, fill_stores
-from pipelines.tables.rows import read_rows, row_ids
+from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column
@@ -224,9 +224,8 @@ def tune_in_lake(
     rows = dataset.count_rows()
     check_rows(rows, goal)
     own_ids_Q, query_QD = _draw_queries(dataset, goal) if query_QD is None else (None, query_QD)
-    batches = dataset.scanner(columns=["_rowid", VECTOR]).to_batches()
     started = time.perf_counter()
-    blocks = ((row_ids(batch), np.array(to_numpy(batch[VECTOR]))) for batch in batches)
+    blocks = ((row_ids(batch), np.array(block_BD)) for batch, block_BD in scan_vectors(dataset, [ROW_ID]))
     truth = exact_neighbours(blocks, query_QD, goal.k, own_ids_Q)
     exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
     selector, baseline = PlanSelector(truth, query_QD, goal), Baseline(rows, dataset.version, exact_us, exact_us)

@@ -1,7 +1,7 @@
 """Rotate a table with a pool of workers, each a few fragments at a time.
 
 Owns how a table is cut into parts, and the order of the two passes: the moments of all vectors, then the rotation of
-each. What happens to one fragment, and the commit, are in `rotate.py`.
+each. What happens to one fragment, and the commit, are in `rotations.py`.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
 from pipelines.encoders.registry import describe_tower
 from pipelines.tables.ledger import commit_leases, done_shards, write_fragments
+from pipelines.tables.rows import scan_vectors
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.training.head_data import table_modality
-from pipelines.vectors.arrays import to_arrow, to_numpy
-from schemas.columns import VECTOR, table_schema
+from pipelines.vectors.arrays import to_arrow
+from schemas.columns import table_schema
 from schemas.config import EncoderConfig
 from schemas.errors import SpaceMismatch, TableNotFound
 from schemas.records import LeaseResult, Shard, ShardCount
@@ -88,7 +89,6 @@ def _batches(
     wanted = f"shard IN ({', '.join(str(shard.id) for shard in shards)})"
     schema = table_schema(table.space, table.kept)
     names = ["id", "shard", *table.kept.names]
-    scanner = source.dataset.scanner(columns=[*names, VECTOR], filter=wanted, batch_size=_ROWS_AT_ONCE)
-    for batch in scanner.to_batches():
-        vectors_BD = apply_layers(torch.from_numpy(to_numpy(batch[VECTOR]).astype(np.float32)), layers)
+    for batch, x_BD in scan_vectors(source.dataset, names, wanted, _ROWS_AT_ONCE):
+        vectors_BD = apply_layers(torch.from_numpy(x_BD.astype(np.float32)), layers)
         yield pa.RecordBatch.from_arrays([*(batch[name] for name in names), to_arrow(vectors_BD)], schema=schema)
