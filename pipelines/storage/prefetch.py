@@ -1,4 +1,7 @@
-"""Running an iterator ahead of its consumer in a thread, bounded, and measuring who waits for whom."""
+"""Run an iterator ahead of its consumer in a thread, bounded, and measure which side waits.
+
+Owns one thread per `Prefetcher`. Knows nothing of what the items are.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ _POLL_S = 0.2
 
 
 class Prefetcher(Generic[T]):
-    """Iterates a source in its own thread, at most `depth` items ahead of the consumer.
+    """Iterate a source in its own thread, at most `depth` items ahead of the consumer.
 
     An error of the source is raised in the consumer, at the place where the item would have come. Closing the
     consumer, or leaving its loop early, ends the thread.
 
     Attributes:
-        waited_s: Seconds the consumer waited for the source: the source is the slower one.
-        blocked_s: Seconds the source waited for the consumer: the consumer is the slower one.
+        waited_s: Seconds that the consumer waited for the source. They grow if the source is the slower side.
+        blocked_s: Seconds that the source waited for the consumer. They grow if the consumer is the slower side.
     """
 
     def __init__(self, source: Iterable[T], depth: int, name: str) -> None:
-        """Start running ahead.
+        """Start the thread.
 
         Args:
             source: Iterated in the thread; a generator is closed there too.
-            depth: Items that may wait for the consumer.
+            depth: Items that may wait for the consumer at most.
             name: Name of the thread, as profilers show it.
         """
         self.waited_s = self.blocked_s = 0.0
@@ -54,7 +57,7 @@ class Prefetcher(Generic[T]):
             self.close()
 
     def close(self) -> None:
-        """End the thread after the item it is at."""
+        """Stop the thread after its present item."""
         self._closed.set()
 
     def _run(self) -> None:
@@ -64,7 +67,7 @@ class Prefetcher(Generic[T]):
             for item in iterator:
                 if not self._put((item,)):
                     return
-        except BaseException as error:  # whatever it is, it belongs to the consumer
+        except BaseException as error:  # of any kind: the consumer must see it
             end = error
         finally:
             if close := getattr(iterator, "close", None):

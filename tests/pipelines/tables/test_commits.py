@@ -1,4 +1,4 @@
-"""Commits stand in one module; racing or repeated ones neither lose nor double anything."""
+"""Only one module commits; racing or repeated commits neither lose nor double anything."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_run_stands_in_the_transaction(uri: str) -> None:
     assert transaction.transaction_properties["lake.run"] == "run"
 
 
-def test_what_is_done_already_is_not_committed_again(uri: str) -> None:
+def test_a_change_that_is_made_already_is_not_committed_again(uri: str) -> None:
     def prepare() -> int:
         add_columns(uri, [pa.field("named" if is_renamed else "new", pa.int32())], LOCAL)
         rename_columns(uri, {"new": "named"}, LOCAL)
@@ -153,7 +153,7 @@ def test_a_dataset_named_by_its_content_is_written_once(tmp_path: Path) -> None:
     assert open_dataset(uri, LOCAL).version == 1
 
 
-def test_a_retry_makes_its_rows_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_rebuilds_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
     made = 0
 
@@ -171,7 +171,7 @@ def test_a_retry_makes_its_rows_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert stored(uri) == [3]
 
 
-def test_indexes_versions_and_fragments_are_cleared_away(uri: str) -> None:
+def test_indexes_are_dropped_fragments_compacted_versions_expired(uri: str) -> None:
     create_scalar_index(uri, "id", LOCAL)
     create_scalar_index(uri, "shard", LOCAL)
     drop_indexes(uri, "id", LOCAL)

@@ -1,3 +1,5 @@
+"""Indexes over prefixes: chosen by size, built in segments, extended by what is new."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -46,11 +48,11 @@ def finds_itself(table: VectorTable, x: np.ndarray) -> bool:
         (100_000_000, ("IVF_SQ", 2500)),
     ],
 )
-def test_type_and_partitions_go_by_size(rows, expected):
+def test_the_size_of_a_table_decides_type_and_partitions(rows, expected):
     assert choose_index(rows) == expected
 
 
-def test_what_is_asked_for_is_taken():
+def test_settings_override_the_choice():
     assert choose_index(1_000, PrefixIndexConfig(type="IVF_PQ", partitions=7)) == ("IVF_PQ", 7)
     assert choose_index(10**9, PrefixIndexConfig(type="none")) is None
 
@@ -82,7 +84,7 @@ def test_every_type_builds_and_finds(make_table, kind):
     assert len(found) == 10
 
 
-def test_after_an_append_only_the_delta_is_indexed(make_table):
+def test_after_an_append_only_the_new_rows_are_indexed(make_table):
     first, later = vectors(1000, 1), vectors(200, 2)
     table = index_prefix(add_prefixes(make_table(first), [8]), 8, FLAT)
     (before,) = segments(table)
@@ -99,7 +101,7 @@ def test_after_an_append_only_the_delta_is_indexed(make_table):
     assert index_prefix(table, 8, FLAT).dataset.version == version
 
 
-def test_an_index_is_built_anew_when_its_table_outgrew_it_or_another_type_is_asked_for(make_table):
+def test_an_index_is_rebuilt_when_its_table_outgrew_it_or_its_type_changes(make_table):
     table = index_prefix(add_prefixes(make_table(vectors(1000, 1)), [8]), 8, FLAT)
     grown = index_prefix(table, 8, PrefixIndexConfig(type="IVF_FLAT", partitions=40))
     assert grown.dataset.stats.index_stats(index_name(8))["indices"][0]["num_partitions"] == 40
@@ -108,13 +110,13 @@ def test_an_index_is_built_anew_when_its_table_outgrew_it_or_another_type_is_ask
     assert other.dataset.stats.index_stats(index_name(8))["index_type"] == "IVF_SQ"
 
 
-def test_small_tables_are_left_without_an_index(make_table):
+def test_a_small_table_gets_no_index(make_table):
     table = add_prefixes(make_table(vectors(100, 1)), [8])
     assert segments(index_prefix(table, 8)) == []
     assert segments(extend_prefix_index(table, 8)) == []
 
 
-def test_rows_that_land_during_a_build_are_found_at_once(make_table):
+def test_rows_committed_during_a_build_are_found_at_once(make_table):
     table = add_prefixes(make_table(vectors(1000, 1)), [8])
     plan = plan_index(table, 8, FLAT)
     assert plan is not None

@@ -33,7 +33,7 @@ def grow_old(table: VectorTable) -> None:
 
 @pytest.fixture
 def used(tmp_path: Path) -> VectorTable:
-    """A table that has seen landings, a replacement, a prefix column, an index and a tag."""
+    """A table with commits, a replaced shard, a prefix column, an index and a tag."""
     table = new_table(tmp_path)
     commit_shards(table, *(a_shard(name) for name in "abc"), rows=100)
     table = table.refresh()
@@ -50,7 +50,7 @@ def test_a_table_without_orphans_has_none(used: VectorTable) -> None:
     assert (orphans.paths, orphans.nbytes, orphans.young, orphans.living) == ((), 0, 0, ())
 
 
-def test_what_never_landed_is_an_orphan_once_no_run_can_need_it(used: VectorTable) -> None:
+def test_an_uncommitted_file_is_an_orphan_once_no_run_can_need_it(used: VectorTable) -> None:
     before = files(used)
     held = contents(used)
     result = write_lease(used, a_shard("lost"), a_shard("lost too"))
@@ -70,7 +70,7 @@ def test_what_never_landed_is_an_orphan_once_no_run_can_need_it(used: VectorTabl
     assert result.fragments
 
 
-def test_nothing_that_a_living_run_may_land_is_an_orphan(used: VectorTable) -> None:
+def test_a_file_that_a_living_run_may_commit_is_no_orphan(used: VectorTable) -> None:
     record = RunRecord(used, "embed", LimitsConfig())
     result = write_lease(used, a_shard("slow"))
     grow_old(used)
@@ -84,7 +84,7 @@ def test_nothing_that_a_living_run_may_land_is_an_orphan(used: VectorTable) -> N
     assert contents(used).keys() >= expected(a_shard("slow")).keys()
 
 
-def test_old_versions_are_forgotten_and_tagged_ones_kept(used: VectorTable) -> None:
+def test_old_versions_expire_and_tagged_ones_stay(used: VectorTable) -> None:
     held = contents(used)
     assert expire_table(used, dt.timedelta(0)) > 0
     table = used.refresh()
@@ -96,7 +96,7 @@ def test_old_versions_are_forgotten_and_tagged_ones_kept(used: VectorTable) -> N
     assert done_shards(table) == {a_shard("a").id, changed(a_shard("b")).id, a_shard("c").id}
 
 
-def test_compaction_leaves_few_fragments_and_every_row(tmp_path: Path) -> None:
+def test_compaction_leaves_one_fragment_and_every_row(tmp_path: Path) -> None:
     table = new_table(tmp_path)
     shards = [a_shard(f"s{i}") for i in range(8)]
     for shard in shards:

@@ -1,3 +1,5 @@
+"""Prefix columns: complete before they are seen, resumed after a kill, unharmed by other writers."""
+
 from __future__ import annotations
 
 import lance
@@ -43,7 +45,7 @@ def test_every_row_gets_its_prefixes_and_nothing_else_changes(make_table):
     after.dataset.validate()
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_no_reader_sees_a_half_filled_prefix(make_table):
+def test_a_killed_run_is_resumed_and_no_reader_sees_a_half_filled_prefix(make_table):
     table = make_table(vectors(50, 1), vectors(50, 2), vectors(50, 3))
     table = declare_prefixes(table, [8])
     first, *rest = plan_prefixes(table, [8])
@@ -74,7 +76,7 @@ def test_only_fragments_that_lack_a_prefix_are_cut(make_table):
     assert holds_its_prefixes(add_prefixes(complete, [8]), 8)
 
 
-def test_rows_without_a_prefix_are_found_after_compaction_mixed_them_with_others(make_table):
+def test_rows_without_a_prefix_are_cut_after_compaction_merged_them_with_others(make_table):
     stale = make_table(vectors(50, 1))
     table = add_vectors(add_prefixes(stale, [8]), vectors(40, 3), "late", writer=stale)
     table.dataset.optimize.compact_files()
@@ -84,7 +86,7 @@ def test_rows_without_a_prefix_are_found_after_compaction_mixed_them_with_others
     assert holds_its_prefixes(add_prefixes(table, [8]), 8)
 
 
-def test_compaction_and_deletion_while_a_fragment_is_cut(make_table):
+def test_deletion_and_compaction_may_happen_while_a_fragment_is_cut(make_table):
     table = declare_prefixes(make_table(vectors(50, 1), vectors(50, 2)), [8])
     written = [cut_fragment(table, task) for task in plan_prefixes(table, [8])]
     table.refresh().dataset.delete("id = 't0-00003'")
@@ -109,7 +111,7 @@ def test_two_runs_at_once_leave_one_column(make_table):
     assert holds_its_prefixes(publish_prefixes(table, [8]), 8)
 
 
-def test_a_writer_may_land_rows_while_prefixes_are_filled(make_table):
+def test_rows_may_be_committed_while_prefixes_are_filled(make_table):
     table = declare_prefixes(make_table(vectors(50, 1)), [8])
     table = add_vectors(table, vectors(30, 2), "meanwhile")
     assert table.kept.names == []

@@ -111,6 +111,6 @@ def test_a_rotation_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     assert back.fingerprint == rotation.fingerprint
 
 
-def test_a_rotation_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_rotation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableNotFound, match="rotation-0123"):
         load_rotation("0123", str(tmp_path / "t.lance"))

@@ -1,4 +1,4 @@
-"""The journal says which run did what, and which are alive."""
+"""The journal records which run did what, and which runs are alive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_run_is_one_row_from_its_start_to_its_end(tmp_path: Path) -> None:
     assert living_runs(table) == []
 
 
-def test_a_run_that_beats_stays_alive_and_one_that_does_not_is_dead(
+def test_a_run_that_beats_is_alive_and_one_that_does_not_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = new_table(tmp_path)

@@ -1,4 +1,4 @@
-"""A table is opened, described and searched; nothing heavy is loaded for it."""
+"""Open, describe and search a table, without loading torch or an encoder."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_of_racing_creators_one_succeeds(tmp_path: Path) -> None:
             table = new_table(tmp_path, name)
         except TableExists:
             return False
-        commit_shards(table, a_shard("a"))  # whoever comes later must not take it away
+        commit_shards(table, a_shard("a"))  # a later creator must not remove it
         return True
 
     with ThreadPoolExecutor(4) as pool:
@@ -76,7 +76,7 @@ def test_of_racing_creators_one_succeeds(tmp_path: Path) -> None:
             assert contents(VectorTable.open(str(tmp_path / f"t{number}.lance"))) == expected(a_shard("a"))
 
 
-def test_an_address_without_a_table_is_said_to_have_none(tmp_path: Path) -> None:
+def test_an_address_or_version_without_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableNotFound, match=r"nothing\.lance; `python -m jobs embed CONFIG` makes one"):
         VectorTable.open(str(tmp_path / "nothing.lance"))
     table = new_table(tmp_path)
@@ -86,13 +86,13 @@ def test_an_address_without_a_table_is_said_to_have_none(tmp_path: Path) -> None
         VectorTable.open(table.uri, "prod")
 
 
-def test_a_table_that_was_not_made_here_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
     lancedb.connect(tmp_path).create_table("other", pa.table({"id": ["a"]}))
     with pytest.raises(TableError, match="does not say what space"):
         VectorTable.open(str(tmp_path / "other.lance"))
 
 
-def test_another_space_is_refused_and_what_differs_is_named(tmp_path: Path) -> None:
+def test_another_space_is_refused_and_the_differing_setting_named(tmp_path: Path) -> None:
     table = new_table(tmp_path)
     table.check_space(SPACE)
     with pytest.raises(SpaceMismatch, match="revision: table 'test', asked '2'"):
@@ -130,7 +130,7 @@ def test_search_finds_what_brute_force_finds(searched: VectorTable, dims: int, w
 
 
 @pytest.mark.parametrize("dims", [8, 16, 32])
-def test_search_gives_the_columns_asked_for_and_survives_a_filter_that_leaves_nothing(
+def test_search_returns_the_columns_asked_for_and_nothing_if_the_filter_leaves_nothing(
     searched: VectorTable, dims: int
 ) -> None:
     query_D = vectors_of(a_shard("a"), 150)[7]
@@ -147,7 +147,7 @@ def test_search_of_a_table_without_rows_finds_none(tmp_path: Path) -> None:
         assert table.search(np.ones(32), dim=dims).num_rows == 0
 
 
-def test_search_refuses_what_means_nothing(searched: VectorTable, tmp_path: Path) -> None:
+def test_search_refuses_untrained_dims_and_queries_of_another_width(searched: VectorTable, tmp_path: Path) -> None:
     with pytest.raises(DimNotInLadder, match="dim 12 is not in the ladder"):
         searched.search(np.ones(32), dim=12)
     with pytest.raises(SpaceMismatch, match=r"shape \(16,\)"):
