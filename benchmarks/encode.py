@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.demo.corpora import list_corpora
-from pipelines.embedding.batching import BatchBudget, encode_safely, padding_waste
+from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.encoders import BadSample, Encoder, Prepared, Preparer, Raw, encoder_spec, load_encoder, load_preparer
 from pipelines.encoders.families.efficientnet import EfficientNetEncoder
 from schemas.config import EncoderConfig, LimitsConfig
@@ -34,6 +34,13 @@ from schemas.config import EncoderConfig, LimitsConfig
 Floats = npt.NDArray[np.float32]
 _STREAMED_ROWS = 256
 _ST_BATCH = 32
+
+
+def padding_waste(lengths: Sequence[int] | npt.NDArray[np.int64], batches: Sequence[npt.NDArray[np.int64]]) -> float:
+    """Return the share of padded units that is padding, over all batches."""
+    cost_N = np.asarray(lengths, np.int64)
+    padded = sum(int(cost_N[batch].max()) * len(batch) for batch in batches)
+    return 1 - int(cost_N.sum()) / padded if padded else 0.0
 
 
 def mixed_texts(count: int, seed: int = 0) -> list[str]:

@@ -103,7 +103,7 @@ class ActorPool(Generic[I, R]):
                 yield None
             for call in ready:
                 if call in starting:
-                    self._take_start(starting[call])
+                    self._on_started(starting[call])
                 else:
                     yield self._take_result(working[call], call, policy)
 
@@ -141,9 +141,9 @@ class ActorPool(Generic[I, R]):
     def _next_feeder(self) -> Any:
         return self._feeders[self._assigned % len(self._feeders)] if self._feeders else None
 
-    def _take_start(self, slot: ActorSlot) -> None:
+    def _on_started(self, slot: ActorSlot) -> None:
         try:
-            made_at = slot.take_start()
+            made_at = slot.on_started()
         except ActorLost as lost:
             if all(other.is_lost for other in self._slots):
                 raise RunError(f"no actor can start; the last one's reason: {lost}") from lost.__cause__

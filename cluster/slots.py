@@ -83,8 +83,8 @@ class ActorSlot:
         if self.starting is None and not self.is_up and not self.is_lost and time.monotonic() >= self._next_poll_at:
             self.starting = self.actor.start.remote() if self.has_process else self.actor.is_alive.remote()
 
-    def take_start(self) -> float | None:
-        """Take the answer to `poll_starting`.
+    def on_started(self) -> float | None:
+        """Read the answer to `poll_starting`, which is there.
 
         Returns:
             When the worker was made, in seconds since the epoch; None while it is not.

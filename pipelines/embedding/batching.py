@@ -79,13 +79,6 @@ def plan_batches(
     return batches
 
 
-def padding_waste(lengths: Sequence[int] | npt.NDArray[np.int64], batches: Sequence[npt.NDArray[np.int64]]) -> float:
-    """Return the share of padded units that is padding, over all batches."""
-    cost_N = np.asarray(lengths, np.int64)
-    padded = sum(int(cost_N[batch].max()) * len(batch) for batch in batches)
-    return 1 - int(cost_N.sum()) / padded if padded else 0.0
-
-
 @dataclass
 class BatchBudget:
     """The size of a batch: grows while larger batches are faster, shrinks for good when memory runs out.

@@ -21,13 +21,13 @@ from tests.support.actor_workers import (
     Counting,
     Crowded,
     Feeding,
+    Fragile,
     Gated,
-    Mortal,
     Named,
     Placed,
     Refusing,
-    Stillborn,
-    StillbornOnce,
+    Unmakeable,
+    UnmakeableOnce,
 )
 from tests.support.drivers import wait_until
 
@@ -85,7 +85,7 @@ def test_so_many_items_are_at_work_at_once_and_no_more() -> None:
 
 def test_an_item_whose_worker_raises_is_tried_again_and_given_up() -> None:
     errors: list[BaseException] = []
-    outcomes = work(Mortal, range(6), size_of(), RetryPolicy(max_tries=3, on_failure=errors.append))
+    outcomes = work(Fragile, range(6), size_of(), RetryPolicy(max_tries=3, on_failure=errors.append))
     assert results(outcomes) == squares(range(1, 6))
     (failed,) = (outcome for outcome in outcomes if outcome.error is not None)
     assert failed.item == 0
@@ -97,14 +97,14 @@ def test_an_item_whose_worker_raises_is_tried_again_and_given_up() -> None:
 def test_a_final_error_is_not_tried_again() -> None:
     errors: list[BaseException] = []
     retry = RetryPolicy[int](is_final=lambda error: isinstance(error, LookupError), on_failure=errors.append)
-    (failed,) = work(Mortal, [0], size_of(), retry)
+    (failed,) = work(Fragile, [0], size_of(), retry)
     assert isinstance(failed.error, LookupError)
     assert len(errors) == 1
 
 
 def test_an_item_that_fails_is_split_and_its_good_part_done() -> None:
     retry = RetryPolicy[int](split=lambda item: [0, 7] if item == -5 else ())
-    outcomes = work(Mortal, [1, -5, 2], size_of(), retry)
+    outcomes = work(Fragile, [1, -5, 2], size_of(), retry)
     assert results(outcomes) == squares([1, 2, 7])
     assert [outcome.item for outcome in outcomes if outcome.error is not None] == [0]
 
@@ -114,12 +114,12 @@ def test_what_on_failure_raises_ends_the_run() -> None:
         raise RunError("no more") from error
 
     with pytest.raises(RunError, match="no more"):
-        work(Mortal, [1, 0, 2], size_of(), RetryPolicy(on_failure=refuse))
+        work(Fragile, [1, 0, 2], size_of(), RetryPolicy(on_failure=refuse))
 
 
 @pytest.mark.parametrize("max_tries", [1, 2])
 def test_an_item_that_kills_its_actor_harms_no_other(max_tries: int) -> None:
-    outcomes = work(Mortal, [1, 2, -1, 3, 4, 5], size_of(), RetryPolicy(max_tries))
+    outcomes = work(Fragile, [1, 2, -1, 3, 4, 5], size_of(), RetryPolicy(max_tries))
     assert results(outcomes) == squares([1, 2, 3, 4, 5])  # an item that died beside it is not blamed, not even once
     (failed,) = (outcome for outcome in outcomes if outcome.error is not None)
     assert (failed.item, failed.died) == (-1, True)
@@ -167,7 +167,7 @@ def test_it_yields_none_while_nothing_ends(tmp_path: Path) -> None:
 
 def test_counters_add_up_over_actors_and_outlive_them() -> None:
     started_at = time.time()
-    with ActorPool[int, int](Mortal, size_of(actors=2)) as actors:
+    with ActorPool[int, int](Fragile, size_of(actors=2)) as actors:
         assert actors.progress() == {}
         assert actors.up_at() is None
         assert results(outcome for outcome in actors.run(range(1, 21)) if outcome) == squares(range(1, 21))
@@ -180,7 +180,7 @@ def test_counters_add_up_over_actors_and_outlive_them() -> None:
 
 def test_workers_that_cannot_be_made_end_the_run_with_their_reason() -> None:
     with pytest.raises(RunError, match=r"no actor can start; .*LookupError: no model here"):
-        work(Stillborn, [1, 2, 3], size_of(actors=2))
+        work(Unmakeable, [1, 2, 3], size_of(actors=2))
 
 
 def test_a_refusal_of_our_own_is_raised_as_it_is() -> None:
@@ -189,7 +189,7 @@ def test_a_refusal_of_our_own_is_raised_as_it_is() -> None:
 
 
 def test_a_worker_that_can_be_made_at_the_second_try_is(tmp_path: Path) -> None:
-    outcomes = work(partial(StillbornOnce, str(tmp_path / "mark")), range(5), size_of())
+    outcomes = work(partial(UnmakeableOnce, str(tmp_path / "mark")), range(5), size_of())
     assert results(outcomes) == squares(range(5))
 
 

@@ -26,7 +26,7 @@ class Counting:
         return {"done": self.done}
 
 
-class Mortal(Counting):
+class Fragile(Counting):
     """Kills its process for a number below zero, and raises an error for zero."""
 
     def run(self, item: int) -> int:
@@ -71,7 +71,7 @@ class Crowded(Counting):
         return self._most
 
 
-class Stillborn(Counting):
+class Unmakeable(Counting):
     """Raises an error whenever it is made."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Refusing(Counting):
         raise ConfigError("not with this config")
 
 
-class StillbornOnce(Counting):
+class UnmakeableOnce(Counting):
     """Raises an error the first time it is made; the file `mark` remembers that."""
 
     def __init__(self, mark: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.embedding.batching import BatchBudget, encode_safely, padding_waste, plan_batches
+from pipelines.embedding.batching import BatchBudget, encode_safely, plan_batches
 from pipelines.encoders.protocol import Prepared
 from schemas.config import EncoderConfig
 from schemas.errors import EncoderError
@@ -39,6 +39,13 @@ class Doubler:
 
 def tokens(*firsts: int, length: int = 4) -> list[Prepared]:
     return [np.full(length, first, np.int32) for first in firsts]
+
+
+def padding_waste(lengths: Sequence[int] | npt.NDArray[np.int64], batches: Sequence[npt.NDArray[np.int64]]) -> float:
+    """Return the share of padded units that is padding, over all batches."""
+    cost_N = np.asarray(lengths, np.int64)
+    padded = sum(int(cost_N[batch].max()) * len(batch) for batch in batches)
+    return 1 - int(cost_N.sum()) / padded if padded else 0.0
 
 
 def budget(units: int = 64) -> BatchBudget:
