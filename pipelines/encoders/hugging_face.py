@@ -1,7 +1,7 @@
 """Loading from the Hugging Face libraries: tokenisers, models and image rules, at a pinned revision or from a folder.
 
-Owns what every family of the transformers library shares. Which class token, pooling or tower makes the vector is left
-to the family.
+Owns what every family of the transformers library shares. The choice of the class
+token, pooling or tower belongs to the family.
 
 Shapes: B texts, L tokens of the longest.
 """

@@ -131,7 +131,7 @@ class TextTower(nn.Module):
 
 
 def tower_image_rule(pixels: int) -> ImageRule:
-    """Return how an image is brought to an image tower: its centre at seven eighths; a tiny one whole."""
+    """Return the image rule of a tower: the central seven eighths of an image; a tiny image whole."""
     return ImageRule((pixels, pixels), pixels if pixels < _TINY_PIXELS else round(pixels / 0.875))
 
 

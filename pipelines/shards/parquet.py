@@ -1,4 +1,4 @@
-"""Parquet files: only the needed columns, a few rows at a time, whatever the size of the row groups."""
+"""Parquet files: only the needed columns, a few rows at a time, independent of the size of row groups."""
 
 from __future__ import annotations
 

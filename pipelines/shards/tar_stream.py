@@ -205,7 +205,7 @@ class TarStream:
         zeros, self._zero_blocks = self._zero_blocks * _BLOCK, 0
         return Damage(
             "corrupt_shard",
-            f"has {zeros} zeros before byte {self._offset}: a hole, or archives joined other than by tar",
+            f"has {zeros} zeros before byte {self._offset}: a hole, or archives that were not concatenated by tar",
         )
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from pipelines.encoders.image_preprocessing import ImagePreparer, ImageRule, decode
 from pipelines.encoders.protocol import BadSample
 from schemas.config import LimitsConfig
+from schemas.records import IMAGE_SUFFIXES
 
 SIDE = 32
 RULE = ImageRule(crop=(SIDE, SIDE), short=SIDE)
@@ -197,3 +198,11 @@ def test_one_bad_image_leaves_its_neighbours_unharmed() -> None:
 def test_transparency_lies_on_white() -> None:
     clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     assert decode(encoded(clear, "PNG"), RULE, 10**6).min() == 255
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_image_suffix_can_be_decoded(suffix: str) -> None:
+    mode = {".pbm": "1", ".pgm": "L"}.get(suffix, "RGB")
+    file = io.BytesIO()
+    halves().convert(mode).save(file, Image.registered_extensions()[suffix])
+    assert decode(file.getvalue(), RULE, 10**6).shape == (SIDE, SIDE, 3)
