@@ -90,7 +90,7 @@ def _licence(spec: EncoderSpec) -> str:
 
 
 def _here(spec: EncoderSpec) -> str:
-    library = _LIBRARIES.get(spec.family)
-    if library is not None and find_spec(library) is None:
-        return f"needs {library}"
-    return "offline" if not spec.repo else "downloads"
+    needed = _LIBRARIES.get(spec.family)
+    if needed is not None and find_spec(needed) is None:
+        return f"needs {needed}"
+    return "downloads" if spec.repo else "offline"

@@ -46,12 +46,13 @@ def main(config_file: ConfigFile, /, *, overrides: Overrides = None) -> int:
     return 0
 
 
-def run(config: EvaluateConfig, console: Console) -> Results:
+def run(config: EvaluateConfig, console: Console | None = None) -> Results:
     """Measure everything that the config asks for.
 
     Raises:
         LakeError: The config, the data or the tables do not allow it; see `prepare` and `align`.
     """
+    console = console or Console()
     with ExitStack() as stack:
         tables = prepare(config, partial(_embed, console=console, stack=stack))
     return evaluate(align(config, tables), partial(waiting, console))

@@ -1,4 +1,4 @@
-"""`python -m jobs funnel TABLE`: tune a funnel to a recall at the least measured cost, and store it with the table."""
+"""`mlake funnel TABLE`: tune a funnel to a recall target at the lowest measured cost; store it with the table."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def parse_stages(text: str) -> list[FunnelStage]:
     """Read stages as the command line writes them.
 
     Raises:
-        ConfigError: The text is no list of stages.
+        ConfigError: The text is not a list of stages.
 
     Example:
         >>> [(s.dims, s.precision, s.codes, s.keep) for s in parse_stages("128:pq4x32:500,256:10")]
@@ -98,7 +98,7 @@ def parse_stages(text: str) -> list[FunnelStage]:
         parts = _STAGE.fullmatch(written.strip())
         if parts is None:
             raise ConfigError(
-                f"--stages: {written!r} is no stage; write dims:keep or dims:precision:keep, where precision is "
+                f"--stages: {written!r} is not a stage; write dims:keep or dims:precision:keep, where precision is "
                 "bit1, pq4x<codes>, int8, float16 or float32: 256:pq4x64:200,256:10"
             )
         dims, precision, codes, keep = parts.groups()
@@ -118,7 +118,5 @@ def _lines(path: str | None) -> list[str] | None:
     except OSError as error:
         raise ConfigError(f"--queries {path}: {error.strerror}") from None
     if len(lines) < 2:
-        raise ConfigError(
-            f"--queries {path}: a funnel is tuned on one half and vouched for on the other; give more lines"
-        )
+        raise ConfigError(f"--queries {path}: a funnel is tuned on one half and measured on the other; give more lines")
     return lines

@@ -50,7 +50,7 @@ def main(
     return 0
 
 
-def run(config: TrainConfig, console: Console, *, log: str = "screen") -> bool:
+def run(config: TrainConfig, console: Console | None = None, *, log: str = "screen") -> bool:
     """Train a head or a whole model, as the config says.
 
     Returns:
@@ -61,7 +61,7 @@ def run(config: TrainConfig, console: Console, *, log: str = "screen") -> bool:
         InputError: The data cannot be read.
         RunError: Training failed.
     """
-    return (_train_head if config.is_head else _train_model)(config, console, log)
+    return (_train_head if config.is_head else _train_model)(config, console or Console(highlight=False), log)
 
 
 def _train_head(config: TrainConfig, console: Console, log: str) -> bool:
