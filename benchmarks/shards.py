@@ -1,9 +1,9 @@
-"""What reading costs a sample: this project's readers beside tarfile and webdataset, on the same small samples.
+"""Time to read a sample: this project's readers beside tarfile and webdataset, on the same small samples.
 
     python -m benchmarks.shards [SAMPLES]
 
-Small texts are the hard case: the bytes are few, so what is measured is the work done for each sample. Prints
-microseconds a sample, the best of three; one thread. webdataset is left out where it is not installed.
+Small texts are the hard case: there are few bytes, so the work for each sample dominates. Prints microseconds per
+sample, the best of three, on one thread. webdataset is left out where it is not installed.
 """
 
 from __future__ import annotations

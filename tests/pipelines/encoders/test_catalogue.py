@@ -11,7 +11,7 @@ from schemas.config import EncoderConfig
 
 
 @pytest.mark.parametrize("spec", REGISTRY.values(), ids=REGISTRY.keys())
-def test_every_entry_is_whole(spec: EncoderSpec) -> None:
+def test_every_entry_is_complete(spec: EncoderSpec) -> None:
     assert list(spec.dims) == sorted(set(spec.dims))
     assert spec.licence
     assert spec.dtypes[0] == "float32"
@@ -24,7 +24,7 @@ def test_every_entry_is_whole(spec: EncoderSpec) -> None:
         assert make_space(EncoderConfig(name=spec.name)).ladder == spec.ladder
 
 
-def test_every_prompt_and_dim_of_the_registry_is_what_the_models_say() -> None:
+def test_the_ladders_are_those_that_the_authors_state() -> None:
     ladders = {
         "nomic-embed-text-v1.5": (64, 128, 256, 512, 768),
         "nomic-embed-vision-v1.5": (768,),

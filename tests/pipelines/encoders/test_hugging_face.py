@@ -23,9 +23,7 @@ from tests.support.tiny_encoders import (
 )
 
 
-def test_a_preprocessor_file_that_cannot_be_followed_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_preprocessor_file_with_unknown_steps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, image_size=28, patch_size=14)
     save_model(tmp_path, Dinov2Model, config)
     save_preprocessor(tmp_path, image_processor_type="CLIPImageProcessor", do_resize=False, size={"shortest_edge": 32})

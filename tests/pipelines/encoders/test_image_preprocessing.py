@@ -1,4 +1,4 @@
-"""Images as the web has them: each gives the right pixels or a BadSample, and none takes the process along."""
+"""Images as the web has them: each gives the right pixels or a BadSample, and none crashes the process."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_exif_turns_the_image_upright(orientation: int) -> None:
     check_halves(decode(encoded(stored, "JPEG", exif=exif, quality=95), RULE, 10**6))
 
 
-def test_broken_exif_is_no_reason_to_lose_the_image() -> None:
+def test_an_image_with_broken_exif_is_decoded() -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     data = encoded(halves(), "JPEG", exif=exif, quality=95)
@@ -98,7 +98,7 @@ def test_broken_exif_is_no_reason_to_lose_the_image() -> None:
         check_halves(decode(broken, RULE, 10**6))
 
 
-def test_a_lying_name_is_no_matter_but_a_wrong_magic_is() -> None:
+def test_bytes_of_no_known_format_are_refused() -> None:
     for data in (
         b"",
         b"\0" * 100,
@@ -138,20 +138,20 @@ def test_bombs_are_refused_before_they_are_decoded(size: tuple[int, int]) -> Non
     assert bad.value.reason == "too_many_pixels"
 
 
-def test_sizes_that_are_none() -> None:
+def test_images_without_pixels_are_refused() -> None:
     for size in ((0, 5), (5, 0), (0, 0)):
         with pytest.raises(BadSample):
             decode(bomb(*size), RULE, 10**6)
 
 
 @pytest.mark.parametrize("size", [(200_000, 1), (1, 200_000), (30_000, 3)])
-def test_a_line_of_pixels_fills_no_memory(size: tuple[int, int]) -> None:
+def test_a_very_long_image_does_not_fill_the_memory(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (10, 200, 30))
     pixels = decode(encoded(image, "PNG"), RULE, 10**6)
     np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([10, 200, 30]), (SIDE, SIDE, 3)))
 
 
-def test_cutting_the_far_ends_off_changes_nothing_that_is_seen() -> None:
+def test_cutting_off_the_far_ends_changes_no_pixel() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40 * 9, 3), np.uint8))
     whole = noise.resize((SIDE * 9, SIDE), Image.Resampling.BICUBIC).crop((SIDE * 4, 0, SIDE * 5, SIDE))
     np.testing.assert_array_equal(decode(encoded(noise, "PNG"), RULE, 10**6), np.asarray(whole))

@@ -1,4 +1,4 @@
-"""From a config to a space: what changes the vectors changes the fingerprint; what cannot work is refused by name."""
+"""From a config to a space: every change of the vectors changes the fingerprint, and bad configs are refused."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, NotM
 from tests.support.tiny_encoders import encode
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(EncoderNotFound, match="did you mean 'wordllama'"):
         encoder_spec("wordlama")
 
 
-def test_raw_truncation_of_what_was_not_trained_for_it_is_refused_with_the_remedy() -> None:
+def test_raw_truncation_of_an_untrained_space_is_refused_with_the_remedy() -> None:
     ladder = make_space(EncoderConfig(name="all-MiniLM-L6-v2")).ladder
     assert ladder.check(384) == 384
     with pytest.raises(NotMatryoshka, match="jobs rotate"):

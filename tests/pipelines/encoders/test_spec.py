@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipelines.encoders import encoder_spec, licence_notice
 
 
-def test_terms_are_told_where_there_are_any() -> None:
+def test_the_licence_notice_names_every_restriction() -> None:
     assert licence_notice(encoder_spec("wordllama")) is None
     assert "forbids commercial use" in str(licence_notice(encoder_spec("jina-clip-v2")))
     assert "gated" in str(licence_notice(encoder_spec("embeddinggemma-300m")))

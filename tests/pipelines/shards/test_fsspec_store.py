@@ -1,3 +1,5 @@
+"""Stores that fsspec reaches."""
+
 from __future__ import annotations
 
 import functools
@@ -60,6 +62,6 @@ def test_any_filesystem_of_fsspec() -> None:
         read(shards[1], TEXT)
 
 
-def test_an_address_that_nothing_installed_reaches() -> None:
+def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(DependencyMissing, match="nowhere:// is read through fsspec, which says"):
         list_shards(["nowhere://x/y.tar"])

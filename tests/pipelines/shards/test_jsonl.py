@@ -1,3 +1,5 @@
+"""JSON lines: whole, bad, compressed and endless ones."""
+
 from __future__ import annotations
 
 import base64
@@ -34,7 +36,7 @@ def test_lines_are_samples(tmp_path: Path) -> None:
     assert shard_schema(shard_at(tmp_path / "a.jsonl"), TEXT) == pa.schema([("meta", pa.string())])
 
 
-def test_bad_lines_leave_their_neighbours_alone(tmp_path: Path) -> None:
+def test_bad_lines_do_not_harm_their_neighbours(tmp_path: Path) -> None:
     good = {"id": "g", "text": "good", "meta": 1}
     lines = [good, b"", b"{no", b"[1]", b'{"id":"u","text":"\xff"}', {"id": "n", "text": 5}, {"id": "e", "text": ""}]
     lines += [{"text": "no id"}, {"id": "x", "text": "x" * 500}, {"id": "m"}, good | {"id": "h"}, good]
@@ -53,7 +55,7 @@ def test_bad_lines_leave_their_neighbours_alone(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_without_end_is_never_held(tmp_path: Path) -> None:
+def test_an_endless_line_is_not_kept_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
         file.write(b'{"text": "first"}\n{"text": "')
@@ -112,7 +114,7 @@ def test_vectors_as_lists(tmp_path: Path) -> None:
     assert [reject.reason for reject in got.rejects] == ["not_vector", "not_vector", "missing_field"]
 
 
-def test_fields_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_fields_are_refused(tmp_path: Path) -> None:
     shard = shard_at(write(tmp_path, [{"id": 1, "text": "t"}]))
     with pytest.raises(FieldNotFound, match="no field 'txt'; did you mean 'text'"):
         shard_schema(shard, InputConfig(text="txt"))

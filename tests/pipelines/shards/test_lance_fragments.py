@@ -1,3 +1,5 @@
+"""Fragments of Lance tables as shards."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -51,6 +53,6 @@ def test_a_fragment_that_changed(uri: str) -> None:
     assert len(read(shards[1], TEXT).rows) == 9
 
 
-def test_fields_that_are_not_there(uri: str) -> None:
+def test_missing_fields_are_refused(uri: str) -> None:
     with pytest.raises(FieldNotFound, match="no field 'txt'; did you mean 'text'"):
         shard_schema(list_shards([uri])[0], InputConfig(text="txt"))

@@ -1,3 +1,5 @@
+"""Listing: globs, ranges, folders, lists, formats by name."""
+
 from __future__ import annotations
 
 import os
@@ -84,14 +86,14 @@ def test_a_given_format_wins(tmp_path: Path) -> None:
     assert [s.format for s in list_shards([f"{tmp_path}/*"], "webdataset")] == ["webdataset"] * 2
 
 
-def test_a_name_that_tells_nothing(tmp_path: Path) -> None:
+def test_an_unknown_extension_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.csv")
     for pattern in ("a.csv", "*.csv"):
         with pytest.raises(ConfigError, match=r"a\.csv has no known extension; it may end in \.tar, .*parquet"):
             list_shards([f"{tmp_path}/{pattern}"])
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_its_neighbours(tmp_path: Path) -> None:
     touch(tmp_path, "train-0.tar", "train-1.tar")
     with pytest.raises(ShardNotFound, match=r"trian-0\.tar is not there; did you mean 'train-0\.tar'\?"):
         list_shards([f"{tmp_path}/trian-0.tar"])

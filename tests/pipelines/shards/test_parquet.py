@@ -1,3 +1,5 @@
+"""Parquet files: types, ids, bad values, damaged row groups."""
+
 from __future__ import annotations
 
 import re
@@ -42,7 +44,7 @@ def test_keeps_the_files_own_types(tmp_path: Path) -> None:
     assert got.schemas[0].field("n").type == pa.int16()
 
 
-def test_default_ids_say_shard_and_position(tmp_path: Path) -> None:
+def test_default_ids_are_shard_and_position(tmp_path: Path) -> None:
     path = write(tmp_path, table())
     got = read(path, InputConfig(text="text"))
     assert got.rows[3]["id"] == f"{shard_at(path).id}-3"
@@ -125,7 +127,7 @@ def test_duplicates_far_apart(tmp_path: Path) -> None:
     assert [reject.key for reject in got.rejects] == keys[::100]
 
 
-def test_fields_that_cannot_serve(tmp_path: Path) -> None:
+def test_fields_of_a_wrong_type_are_refused(tmp_path: Path) -> None:
     shard = shard_at(write(tmp_path, table()))
     for config, message in (
         (InputConfig(text="txet"), "no field 'txet'; did you mean 'text'?; it has: key, text, n, tags, other"),
@@ -149,7 +151,7 @@ def test_casts_to_the_tables_types(tmp_path: Path) -> None:
         read(path, InputConfig(text="text", keep=("n",)), kept_schema=pa.schema([("n", pa.list_(pa.int8()))]))
 
 
-def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+def test_a_damaged_row_group_loses_only_its_own_rows(tmp_path: Path) -> None:
     path = write(tmp_path, table(3000), row_group_size=1000, compression="snappy", write_page_checksum=True)
     meta = pq.read_metadata(path)
     chunk = meta.row_group(1).column(1)
@@ -171,7 +173,7 @@ def test_a_file_without_its_footer(tmp_path: Path) -> None:
         read(path, TEXT, kept_schema=pa.schema([]))
 
 
-def test_a_file_that_changed_or_went_since_it_was_listed(tmp_path: Path) -> None:
+def test_a_file_that_changed_or_is_gone_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, table())
     shard = shard_at(path)
     write(tmp_path, table(11))

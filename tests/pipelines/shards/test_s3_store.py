@@ -64,7 +64,7 @@ def test_shards_read_as_they_do_locally(s3_server: S3Server, bucket: str, tmp_pa
         assert shard_schema(remote, TEXT, s3_server.storage) == shard_schema(shard_at(tmp_path / name), TEXT)
 
 
-def test_an_object_that_changed_or_went(s3_server: S3Server, bucket: str) -> None:
+def test_an_object_that_changed_or_is_gone_is_refused(s3_server: S3Server, bucket: str) -> None:
     uri = put(s3_server, bucket, "a.tar", tar_bytes(text_members(["1"])))
     shard = shard_at(uri, s3_server.storage)
     put(s3_server, bucket, "a.tar", tar_bytes(text_members(["2"])))

@@ -1,3 +1,5 @@
+"""The tar parser reads what tarfile reads, and recovers from damage."""
+
 from __future__ import annotations
 
 import io
@@ -61,7 +63,7 @@ def test_sizes_beyond_octal_and_by_pax() -> None:
     assert walk(file.getvalue()) == ([("a.txt", b"hello")], [])
 
 
-def test_what_is_no_regular_file_is_passed_over() -> None:
+def test_members_that_are_no_regular_files_are_skipped() -> None:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
@@ -74,7 +76,7 @@ def test_what_is_no_regular_file_is_passed_over() -> None:
     assert walk(file.getvalue()) == ([("a.txt", b"1")], [])
 
 
-def test_archives_joined_by_cat_are_read_to_their_end() -> None:
+def test_archives_concatenated_by_cat_are_read_to_the_end() -> None:
     members, damages = walk(tar_bytes([("a.txt", b"1")]) + tar_bytes([("b.txt", b"2")]))
     assert members == [("a.txt", b"1"), ("b.txt", b"2")]
     assert [damage.reason for damage in damages] == ["corrupt_shard"]
@@ -91,7 +93,7 @@ def test_holes_of_a_download_are_noticed() -> None:
     assert [damage.reason for damage in damages] == ["truncated_shard"]
 
 
-def test_what_is_lost_within_a_header_leaves_the_member_before_it_alone() -> None:
+def test_bytes_lost_in_a_header_do_not_harm_the_member_before_it() -> None:
     data = tar_bytes([("a.txt", b"x" * 600), ("b.txt", b"y"), ("c.txt", b"z")])
     for lost in (data[:1600] + data[1610:], data[:1600] + b"more" + data[1600:]):
         got, damages = walk(lost)
@@ -111,7 +113,7 @@ def test_every_cut_is_noticed(read: bool) -> None:
 
 
 @given(st.data())
-def test_a_damaged_header_costs_its_own_member_only(data: st.DataObject) -> None:
+def test_a_damaged_header_loses_only_its_own_member(data: st.DataObject) -> None:
     members = [(f"{i}.txt", b"%d" % i * (i * 300)) for i in range(5)]
     archive = bytearray(tar_bytes(members))
     victim = data.draw(st.integers(0, 4))
@@ -125,7 +127,7 @@ def test_a_damaged_header_costs_its_own_member_only(data: st.DataObject) -> None
     assert len(damages) == (members[victim] not in got)
 
 
-def test_an_extended_header_that_is_damaged_takes_its_member_along() -> None:
+def test_a_damaged_extended_header_loses_its_member() -> None:
     long = "n" * 150 + ".txt"
     for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         for byte in (0, 130, 150, 156):
@@ -143,7 +145,7 @@ def test_an_extended_header_that_is_damaged_takes_its_member_along() -> None:
 @pytest.mark.parametrize(
     "record", [b"-9 a=b\n", b"0 a=b\n", b"99 a=b\n", b"x a=b\n", b"4010 size=" + b"9" * 3999 + b"\n"]
 )
-def test_extended_headers_that_lie(record: bytes) -> None:
+def test_extended_headers_with_wrong_values_are_damage(record: bytes) -> None:
     def header(name: bytes, kind: bytes, size: int) -> bytes:
         block = bytearray(tar_bytes([(name.decode(), b"")])[:512])
         block[124:136], block[156:157] = b"%011o\0" % size, kind
@@ -156,14 +158,14 @@ def test_extended_headers_that_lie(record: bytes) -> None:
     assert [damage.reason for damage in damages] == ["corrupt_shard"]
 
 
-def test_bytes_that_went_missing_are_a_shift() -> None:
+def test_missing_bytes_are_a_shift() -> None:
     data = tar_bytes([("a.txt", b"x" * 600), ("b.txt", b"y"), ("c.txt", b"z")])
     got, damages = walk(data[:700] + data[710:])
     assert [name for name, _ in got] == ["a.txt", "b.txt", "c.txt"]
     assert [type(damage).__name__ for damage in damages] == ["Shift"]
 
 
-def test_what_is_no_archive_is_one_damage() -> None:
+def test_a_file_that_is_no_archive_is_one_damage() -> None:
     for junk in (b"\x89PNG" * 1000, b"<html>" * 100):
         got, damages = walk(junk)
         assert got == []

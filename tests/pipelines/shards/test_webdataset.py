@@ -1,3 +1,5 @@
+"""WebDataset archives: grouping, fields, damage, interleaved members."""
+
 from __future__ import annotations
 
 import gzip
@@ -38,7 +40,7 @@ def test_names_of_many_kinds(tmp_path: Path) -> None:
     assert got.rows == [{"id": "a", "position": 0, "input": "1", "seg.png": b"2"}]
 
 
-def test_the_first_image_extension_that_is_there_counts(tmp_path: Path) -> None:
+def test_the_first_image_extension_of_a_sample_is_used(tmp_path: Path) -> None:
     members = [("a.png", b"P"), ("a.jpg", b"J"), ("b.png", b"p"), ("b.txt", b"\xff\xfe"), ("c.txt", b"alone")]
     got = read(write(tmp_path, members), IMAGE)
     assert got.inputs == {"a": b"J", "b": b"p"}
@@ -70,7 +72,7 @@ def test_text_may_be_a_key_of_the_json_member(tmp_path: Path) -> None:
     assert got.reasons == {"b": "not_text", "c": "bad_json", "": "missing_id"}
 
 
-def test_bad_samples_leave_their_neighbours_alone(tmp_path: Path) -> None:
+def test_bad_samples_do_not_harm_their_neighbours(tmp_path: Path) -> None:
     members = [*text_members(["1"]), ("2.txt", b" \n"), *text_members(["3"]), ("4.txt", b"\xff")]
     members += [("5.txt", b"x" * 2000), ("6.txt", b""), *text_members(["7", "1"]), ("8.txt", b"a"), ("8.txt", b"b")]
     got = read(write(tmp_path, members), TEXT, LimitsConfig(max_sample_bytes=1000))
@@ -85,7 +87,7 @@ def test_bad_samples_leave_their_neighbours_alone(tmp_path: Path) -> None:
     }
 
 
-def test_interleaved_members_cost_their_samples_only(tmp_path: Path) -> None:
+def test_interleaved_members_lose_only_their_samples(tmp_path: Path) -> None:
     near = [("a.txt", b"a"), ("b.txt", b"b"), ("a.json", b'{"n":1}'), ("b.json", b'{"n":1}'), ("c.txt", b"c")]
     got = read(write(tmp_path, near), TEXT)
     assert got.inputs == {"c": "c"}
@@ -93,7 +95,7 @@ def test_interleaved_members_cost_their_samples_only(tmp_path: Path) -> None:
     assert "stand apart" in got.rejects[0].message
 
 
-def test_a_member_that_comes_very_late_is_named_as_well(tmp_path: Path) -> None:
+def test_a_very_late_member_is_reported_too(tmp_path: Path) -> None:
     keys = [str(i) for i in range(1500)]
     members = [(f"{key}.txt", b"text") for key in keys] + [(f"{key}.json", b'{"n":1}') for key in keys]
     got = read(write(tmp_path, members), TEXT, kept_schema=pa.schema([("n", pa.string())]))
@@ -102,7 +104,7 @@ def test_a_member_that_comes_very_late_is_named_as_well(tmp_path: Path) -> None:
     assert {reject.key for reject in got.rejects} == set(keys)
 
 
-def test_a_cut_archive_gives_all_that_is_whole(tmp_path: Path) -> None:
+def test_a_truncated_archive_gives_all_whole_samples(tmp_path: Path) -> None:
     data = tar_bytes(text_members(["1", "2", "3"]))
     for cut in range(0, 6 * 1024 + 1, 256):
         got = read(write(tmp_path, data[:cut]), TEXT, kept_schema=pa.schema([("n", pa.string())]))
@@ -112,14 +114,14 @@ def test_a_cut_archive_gives_all_that_is_whole(tmp_path: Path) -> None:
         assert len(got.rejects) == 1
 
 
-def test_a_cut_within_a_sample_names_it(tmp_path: Path) -> None:
+def test_a_cut_within_a_sample_rejects_it(tmp_path: Path) -> None:
     data = tar_bytes(text_members(["1", "2", "3"]))
     got = read(write(tmp_path, data[: 2048 + 1024 + 100]), TEXT)
     assert list(got.inputs) == ["1"]
     assert [(reject.key, reject.position) for reject in got.rejects] == [("2", 1)]
 
 
-def test_a_damaged_header_costs_its_sample_only(tmp_path: Path) -> None:
+def test_a_damaged_header_loses_only_its_sample(tmp_path: Path) -> None:
     data = bytearray(tar_bytes(text_members(["1", "2", "3", "4"])))
     data[2048 + 1024 + 5] ^= 1
     got = read(write(tmp_path, bytes(data)), TEXT)
@@ -132,7 +134,7 @@ def test_a_damaged_header_costs_its_sample_only(tmp_path: Path) -> None:
     assert got.reasons == {"": "corrupt_shard", "2": "corrupt_shard"}
 
 
-def test_bytes_gone_missing_cost_the_sample_that_they_were_in(tmp_path: Path) -> None:
+def test_missing_bytes_lose_only_their_sample(tmp_path: Path) -> None:
     data = tar_bytes(text_members(["1", "2", "3", "4"]))
     got = read(write(tmp_path, data[: 2048 + 1024 + 515] + data[2048 + 1024 + 519 :]), TEXT)
     assert list(got.inputs) == ["1", "3", "4"]
@@ -144,7 +146,7 @@ class _Armed:
         return (open, ("/tmp/must-not-exist", "w"))
 
 
-def test_pickles_are_bytes_and_nothing_else(tmp_path: Path) -> None:
+def test_pickles_stay_bytes(tmp_path: Path) -> None:
     data = pickle.dumps(_Armed())
     members = [("a.txt", b"1"), ("a.pyd", data), ("a.pth", data), ("../../evil.txt", b"2"), ("/abs/evil.txt", b"3")]
     got = read(write(tmp_path, members), InputConfig(text="txt", keep=("pyd", "pth")))
@@ -154,7 +156,7 @@ def test_pickles_are_bytes_and_nothing_else(tmp_path: Path) -> None:
     assert not Path("/tmp/must-not-exist").exists()
 
 
-def test_fields_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_fields_are_refused(tmp_path: Path) -> None:
     shard = shard_at(write(tmp_path, text_members(["1"])))
     with pytest.raises(FieldNotFound, match=r"no field 'text'; did you mean 'txt'\?; it has: txt, json, n"):
         shard_schema(shard, InputConfig(text="text"))

@@ -1,4 +1,4 @@
-"""A trained head: what is saved is what runs, two make a joint space, another encoder under it is refused."""
+"""A head gives what its layers give, two make a joint space, and another encoder under it is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def joint(tmp_path: Path) -> EncoderConfig:
     return EncoderConfig(name="matryoshka-head", path=str(tmp_path / "head"))
 
 
-def test_it_is_the_frozen_encoder_and_the_layers_on_top(joint: EncoderConfig) -> None:
+def test_a_head_is_its_frozen_encoder_and_the_layers_on_top(joint: EncoderConfig) -> None:
     frozen = load_encoder(TEXT).encode(load_preparer(TEXT, LimitsConfig()).prepare(["a goal"]))
     first, second = layers(256, 40, 16)
     hidden = functional.gelu(functional.linear(torch.from_numpy(frozen), first.weight, first.bias))
@@ -52,7 +52,7 @@ def test_it_is_the_frozen_encoder_and_the_layers_on_top(joint: EncoderConfig) ->
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-def test_words_and_pictures_meet_in_one_space_with_the_trained_ladder(joint: EncoderConfig) -> None:
+def test_texts_and_images_share_one_space_with_the_trained_ladder(joint: EncoderConfig) -> None:
     space = make_space(joint)
     assert space.ladder.dims == (4, 8, 16)
     assert space.weights

@@ -77,7 +77,7 @@ def test_embeddinggemma_keeps_the_dense_modules_of_its_authors(
         np.testing.assert_allclose(cut(ours, dim), recipe, atol=1e-5)
 
 
-def test_what_sentence_transformers_truncates_is_our_cut_only_once_it_is_normalised(
+def test_a_truncation_by_sentence_transformers_equals_our_cut_once_it_is_normalised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare, whole = tmp_path / "bare", tmp_path / "whole"
@@ -92,7 +92,7 @@ def test_what_sentence_transformers_truncates_is_our_cut_only_once_it_is_normali
     np.testing.assert_allclose(theirs.encode(TEXTS, prompt=prompt, normalize_embeddings=True), ours, atol=1e-5)
 
 
-def test_a_folder_that_does_not_say_how_to_pool_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_its_pooling_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_tokenizer(tmp_path)
     save_model(tmp_path, BertModel, small_text_config(BertConfig))
     with pytest.raises(EncoderError, match=r"modules\.json"):
@@ -113,7 +113,7 @@ class Adapted(Transformer):
 
 
 @pytest.mark.parametrize("side", ["query", "document"])
-def test_the_sides_adapter_is_asked_for(tmp_path: Path, side: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_side_uses_its_adapter(tmp_path: Path, side: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bare, whole = tmp_path / "bare", tmp_path / "whole"
     save_tokenizer(bare)
     save_model(bare, BertModel, small_text_config(BertConfig))

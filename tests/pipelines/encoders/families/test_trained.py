@@ -1,4 +1,4 @@
-"""Whole models that were trained here: what is saved is what embeds, cut only where it was trained to be."""
+"""Whole models trained here: a saved model gives the features of the trained one, at the dims of its ladder."""
 
 from __future__ import annotations
 
