@@ -13,7 +13,7 @@ import pytest
 from cluster.session import PoolSize, Stop, enter_folder, has_gpu, plan_pool
 from schemas.config import ClusterConfig
 from tests.support.corpus import contents, differing, settings, truth, write_config, write_corpus
-from tests.support.drivers import ROOT
+from tests.support.drivers import ROOT, shadowing_packages
 
 
 def test_a_pool_takes_the_cpus_that_are_free(local_ray: None) -> None:
@@ -43,9 +43,7 @@ def test_a_folder_that_is_not_there_is_not_entered(tmp_path: Path, monkeypatch: 
 
 
 def test_packages_of_the_same_names_in_the_users_folder_do_no_harm(tmp_path: Path) -> None:
-    for name in ("jobs", "cluster", "pipelines", "schemas"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text(f"raise ImportError('this is the {name} of the user')\n")
+    shadowing_packages(tmp_path)
     corpus = write_corpus(tmp_path / "src", shards=2, rows=5)
     config = write_config(tmp_path / "config.toml", settings("src", "lake/t.lance"))
     # -P: the program itself is found beside its packages, as the console command `mlake` is.

@@ -24,7 +24,7 @@ from tests.support.corpus import (
     write_config,
     write_corpus,
 )
-from tests.support.drivers import ROOT, wait_until
+from tests.support.drivers import ROOT, shadowing_packages, wait_until
 from tests.support.printed import Printed
 from tests.support.s3 import S3Server, free_port
 
@@ -62,9 +62,9 @@ def test_ray_job_submit_runs_the_same_command(tmp_path: Path, bare_cluster: dict
     corpus = write_corpus(tmp_path / "src", 3, 20)
     config = write_config(tmp_path / "config.toml", settings(tmp_path / "src", tmp_path / "t.lance"))
 
-    def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def submit(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
         command = ["ray", "job", "submit", "--working-dir", ".", "--", *arguments]
-        return subprocess.run(command, env=bare_cluster, cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run(command, env=bare_cluster, cwd=folder, capture_output=True, text=True)
 
     # A cluster takes jobs some time after it says that it has started: "No available agent …, please try again later".
     wait_until(lambda: submit("true").returncode == 0)
@@ -77,6 +77,13 @@ def test_ray_job_submit_runs_the_same_command(tmp_path: Path, bare_cluster: dict
     refused = submit(*embed, str(config), "--set", "encoder.name=wordlama")
     assert refused.returncode == 1
     assert "did you mean 'wordllama'?" in refused.stdout
+
+    shadows = shadowing_packages(tmp_path / "user")
+    write_config(shadows / "config.toml", settings(tmp_path / "src", tmp_path / "t2.lance"))
+    mlake = f"import sys; sys.path.append({str(ROOT)!r}); from matryoshka_lake import main; main()"
+    shadowed = submit("python", "-c", mlake, "embed", "config.toml", folder=shadows)
+    assert shadowed.returncode == 0, shadowed.stdout + shadowed.stderr
+    assert differing(contents(tmp_path / "t2.lance"), truth(corpus)) == []
 
 
 # --- on S3 ------------------------------------------------------------------------------------------------------------

@@ -80,6 +80,14 @@ def run_job(
         return driver.end()
 
 
+def shadowing_packages(folder: Path) -> Path:
+    """Make packages with the names of ours that refuse to be imported; return their folder."""
+    for name in ("jobs", "cluster", "pipelines", "schemas"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise ImportError('this is the {name} of the user')\n")
+    return folder
+
+
 def wait_until(holds: Callable[[], bool], within_s: float = 500) -> None:
     """Wait until a condition holds.
 
