@@ -1,7 +1,6 @@
 """Loading from the Hugging Face libraries: tokenisers, models and image rules, at a pinned revision or from a folder.
 
-Owns what every family of the transformers library shares. The choice of the class
-token, pooling or tower belongs to the family.
+Owns what every family of the transformers library shares. Pooling and towers belong to the family.
 
 Shapes: B texts, L tokens of the longest.
 """

@@ -207,7 +207,7 @@ def _wordllama() -> Family:
     return WordLlamaFamily()
 
 
-_FAMILIES: dict[FamilyName, Callable[[], Family]] = {
+FAMILIES: dict[FamilyName, Callable[[], Family]] = {
     "clip": _clip,
     "efficientnet": _efficientnet,
     "head": _head,
@@ -224,7 +224,7 @@ _FAMILIES: dict[FamilyName, Callable[[], Family]] = {
 
 def _family(spec: EncoderSpec) -> Family:
     try:
-        return _FAMILIES[spec.family]()
+        return FAMILIES[spec.family]()
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         raise DependencyMissing(

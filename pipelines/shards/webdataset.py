@@ -36,22 +36,10 @@ _PEEK_SAMPLES = 1000
 # A sample waits behind this many others, so that a late member of it is noticed before it is yielded.
 _WAIT_SAMPLES = 32
 _WAIT_BYTES = 4 << 20
-_OTHER_BINARY = {
-    ".bin",
-    ".flac",
-    ".gz",
-    ".mp3",
-    ".mp4",
-    ".npy",
-    ".npz",
-    ".ogg",
-    ".pickle",
-    ".pkl",
-    ".pt",
-    ".pth",
-    ".pyd",
-}
-_BINARY_SUFFIXES = IMAGE_SUFFIXES | _OTHER_BINARY | {".pyd", ".ten", ".wav", ".webm"}
+_BINARY_SUFFIXES = IMAGE_SUFFIXES.union(
+    (".bin", ".gz", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".pyd", ".ten"),
+    (".flac", ".mp3", ".mp4", ".ogg", ".wav", ".webm"),
+)
 
 
 @dataclass(slots=True)
@@ -108,7 +96,7 @@ def _hold_back(samples: Iterable[_Sample]) -> Iterator[_Sample]:
     for sample in samples:
         name = sample.key or f"\0{sample.position}"
         if name in waiting:
-            if _belongs_to(waiting[name], sample):
+            if _mark_if_interleaved(waiting[name], sample):
                 continue
             sample.fault = sample.fault or ("duplicate_id", "an earlier sample of this shard has the same key")
             name = f"\0{sample.position}"
@@ -121,8 +109,8 @@ def _hold_back(samples: Iterable[_Sample]) -> Iterator[_Sample]:
     yield from waiting.values()
 
 
-def _belongs_to(first: _Sample, late: _Sample) -> bool:
-    """Return whether late members belong to an earlier sample, and mark that sample as interleaved."""
+def _mark_if_interleaved(first: _Sample, late: _Sample) -> bool:
+    """Mark a sample as interleaved if late members belong to it; return whether they do."""
     if first.members.keys() & late.members.keys():
         return False
     first.fault = first.fault or (

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,6 +24,8 @@ from pipelines.encoders import (
     spec_of,
 )
 from pipelines.encoders.model_files import hash_files
+from pipelines.encoders.registry import FAMILIES
+from pipelines.encoders.spec import FamilyName
 from schemas.columns import Space
 from schemas.config import EncoderConfig
 from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, NotMatryoshka, SpaceMismatch
@@ -130,3 +135,13 @@ def test_bf16_is_close_to_f32_and_another_space(name: str) -> None:
     assert not np.array_equal(a_BD, b_BD)
     np.testing.assert_allclose(np.linalg.norm(a_BD, axis=1), 1, atol=1e-5)
     assert make_space(half).fingerprint != make_space(full).fingerprint
+
+
+def test_every_family_is_in_the_table() -> None:
+    assert set(FAMILIES) == set(get_args(FamilyName))
+
+
+def test_the_registry_imports_no_library_of_a_family() -> None:
+    heavy = "{'torch', 'transformers', 'tokenizers', 'sentence_transformers', 'safetensors'}"
+    code = f"import sys, pipelines.encoders; sys.exit(', '.join({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr == ""
