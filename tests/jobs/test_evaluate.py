@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -21,53 +20,22 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer
-from pipelines.tables.ledger import commit_leases, write_fragments
-from pipelines.tables.table import VectorTable, create_table
-from pipelines.vectors.arrays import to_arrow, to_numpy
-from pipelines.vectors.matryoshka import cut, unit
-from schemas.columns import Ladder, Space
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.records import LeaseResult, Shard, ShardCount
+from tests.support.labelled_tables import clouds, systems, write_systems, write_table
 
-DIMS, CLASSES = (4, 8, 16), 4
 ACTORS = "[cluster]\nactors = 1\ncpus_per_actor = 0.5\ndecode_threads = 1\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Hundreds of tiny fits: on a busy machine, threads that wait for each other would take minutes."""
+    """Use one thread: hundreds of tiny fits with many threads take minutes on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def write_table(
-    path: Path, x_ND: np.ndarray, labels_N: np.ndarray, *, dims: tuple[int, ...] = DIMS, encoder: str = "wordllama"
-) -> None:
-    """Land labelled vectors, in an order that is not that of their ids."""
-    space = Space(encoder=encoder, revision="test", ladder=Ladder(dims=dims))
-    table = create_table(str(path), space, pa.schema([pa.field("label", pa.string())]))
-    shard, order = Shard("/made.jsonl", 1, "1", "jsonl"), np.random.default_rng(len(x_ND)).permutation(len(x_ND))
-    batch = pa.RecordBatch.from_arrays(
-        [
-            pa.array([f"{row:05d}" for row in order]),
-            pa.array(np.full(len(x_ND), shard.id)),
-            pa.array([f"class {labels_N[row]}" for row in order]),
-            to_arrow(x_ND[order]),
-        ],
-        names=["id", "shard", "label", "vector"],
-    )
-    fragments = write_fragments(table, [batch])
-    commit_leases(table, [LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
-
-
-def clouds(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points around four centres, whose first dims carry most."""
-    labels_N = np.arange(rows) % CLASSES
-    centres = np.random.default_rng(0).standard_normal((CLASSES, 16)) * np.geomspace(1, 0.2, 16)
-    noise = np.random.default_rng(seed).standard_normal((rows, 16)) * 0.55
-    return unit((centres[labels_N] + noise).astype(np.float32)), labels_N
 
 
 def evaluate(folder: Path, toml: str, *overrides: str) -> dict[str, Any]:
@@ -85,28 +53,9 @@ def values(found: Mapping[str, Any], part: str = "rows") -> dict[tuple[str, int,
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One nested system, and one with tables of its own per dim, of the same rows."""
     folder = tmp_path_factory.mktemp("tables")
-    for name, rows, seed in (("train", 600, 1), ("val", 200, 2)):
-        x_ND, labels_N = clouds(rows, seed)
-        write_table(folder / f"mrl-{name}.lance", x_ND, labels_N)
-        for dim in (4, 8):
-            write_table(folder / f"ff-{dim}-{name}.lance", cut(x_ND[:, ::-1], dim), labels_N, dims=(dim,))
+    write_systems(folder)
     return folder
-
-
-def systems(lake: Path) -> str:
-    return f"""
-[[systems]]
-name = "MRL"
-database = "{lake}/mrl-train.lance"
-queries = "{lake}/mrl-val.lance"
-[[systems]]
-name = "FF"
-database = "{lake}/ff-{{dim}}-train.lance"
-queries = "{lake}/ff-{{dim}}-val.lance"
-dims = [4, 8]
-"""
 
 
 ALL = """
@@ -316,7 +265,7 @@ keeps = [16, 12]
     assert "nDCG@10 by MFLOPs" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path, tmp_path: Path) -> None:
+def test_queries_are_rotated_as_their_database_is(lake: Path, tmp_path: Path) -> None:
     from pipelines.evaluation.prepare import rotation_between
     from tests.support.small_tables import rotate_table
 
@@ -332,57 +281,6 @@ def test_queries_are_brought_into_the_rotated_space_of_their_database(lake: Path
     toml = f'[[systems]]\nname = "x"\ndatabase = "{turned.uri}"\nqueries = "{queries.uri}"\nbaselines = []\n'
     found = evaluate(tmp_path, f"baselines = []\n{toml.replace('baselines = []', '')}", "measure.draws=20")
     assert values(found)[("x", 16, "1-NN")] > 0.6
-
-
-@pytest.mark.parametrize(
-    ("toml", "said"),
-    [
-        ("", "'systems' is missing"),
-        ('[[systems]]\nname = "x"\n', "give `database` (a table), or `encoder`"),
-        ('[[systems]]\nname = "x"\nencoder = { name = "wordllama" }\n', "set data.images or data.beir"),
-        ('[[systems]]\nname = "x"\ndatabase = "a-{dim}.lance"\n', "{dim} in an address needs `dims`"),
-        ('[data]\nimages = "a"\nbeir = "b"\n[[systems]]\nname = "x"\ndatabase = "a"\n', "not both"),
-        ('[[systems]]\nname = "x"\ndatabase = "nowhere.lance"\n', "nowhere.lance"),
-        (
-            '[data]\nlabel = "lable"\n[[systems]]\nname = "x"\ndatabase = "LAKE/mrl-train.lance"\n',
-            "did you mean 'label'?",
-        ),
-        (
-            '[[systems]]\nname = "x"\ndatabase = "LAKE/mrl-train.lance"\nqueries = "LAKE/ff-4-val.lance"\n',
-            "holds vectors of space",
-        ),
-        (
-            '[[systems]]\nname = "x"\ndatabase = "LAKE/mrl-train.lance"\ndims = [4, 99]\n',
-            "dim 99 is beyond its 16 dims",
-        ),
-        ('[data]\nbeir = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "wordllama" }\n', "has no corpus.jsonl"),
-        (
-            '[data]\nimages = "LAKE"\n[[systems]]\nname = "x"\nencoder = { name = "efficientnet-lite0" }\n',
-            "is not a folder",
-        ),
-        ('[[systems]]\nname = "x"\ndatabase = "{dim}"\ndims = [8]\n[cascade]\n', "put one first that can be cut"),
-        ('[robustness]\nkinds = ["fog"]\n[[systems]]\nname = "x"\ndatabase = "a"\n', "robustness.kinds"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused_with_the_reason(
-    toml: str, said: str, lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = tmp_path / "bad.toml"
-    config.write_text(f'folder = "{tmp_path}/out"\n{toml.replace("LAKE", str(lake))}')
-    assert main(["evaluate", str(config)]) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_systems_of_other_samples_are_not_compared(
-    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    x_ND, labels_N = clouds(200, 2)
-    write_table(tmp_path / "few.lance", x_ND[:80], labels_N[:80])
-    config = tmp_path / "bad.toml"
-    second = f'[[systems]]\nname = "few"\ndatabase = "{lake}/mrl-train.lance"\nqueries = "{tmp_path}/few.lance"\n'
-    config.write_text(f'folder = "{tmp_path}/out"\n{systems(lake)}{second}')
-    assert main(["evaluate", str(config)]) == 2
-    assert "of 200 queries only 80 are in every system's tables" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tables", "images", "beir", "models"])
