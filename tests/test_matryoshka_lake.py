@@ -66,6 +66,12 @@ def test_every_config_model_and_every_error_is_public() -> None:
     assert configs | errors <= set(matryoshka_lake.__all__)
 
 
+def test_what_writes_to_a_table_is_not_public() -> None:
+    public = {name for name in dir(matryoshka_lake.VectorTable) if not name.startswith("_")}
+    assert not {"commit", "create", "write_fragments"} & public
+    assert not [name for name in matryoshka_lake.__all__ if name.startswith(("commit", "create", "write"))]
+
+
 def test_a_name_that_is_not_public_is_refused() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Committer'"):
         _ = matryoshka_lake.Committer

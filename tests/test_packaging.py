@@ -1,4 +1,4 @@
-"""The four folders are the packages, wherever and however the project runs."""
+"""The packages, their dependencies and what a Ray job takes along are what pyproject.toml says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import schemas
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -29,6 +31,12 @@ def test_every_package_folder_is_shipped_and_checked() -> None:
     assert set(PROJECT["tool"]["mypy"]["files"]) >= folders
     assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == folders
     assert set(PROJECT["tool"]["coverage"]["run"]["source"]) == folders
+
+
+def test_every_package_is_typed_and_the_version_is_in_one_place() -> None:
+    assert [name for name in PACKAGES if not (ROOT / name / "py.typed").is_file()] == []
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert (ROOT / PROJECT["tool"]["hatch"]["version"]["path"]).resolve() == Path(schemas.__file__)
 
 
 def test_it_cannot_be_published_by_accident() -> None:
