@@ -53,7 +53,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_what_a_killed_run_left_is_removed(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_a_killed_run_are_removed(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
     before = data_files(littered)
     assert main(["clean", littered.uri, "--dry-run"]) == 0
     assert "1 orphans" in said(capsys)
@@ -66,7 +66,7 @@ def test_what_a_killed_run_left_is_removed(littered: VectorTable, capsys: pytest
     assert "0 orphans" in said(capsys)
 
 
-def test_what_a_living_run_has_written_stays(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_a_running_run_stay(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
     record = RunRecord(littered, "embed", LimitsConfig())
     before = data_files(littered)
     assert main(["clean", littered.uri]) == 0
@@ -85,12 +85,12 @@ def test_compaction_and_old_versions(littered: VectorTable, capsys: pytest.Captu
     assert data_files(table) == 1
 
 
-def test_a_table_that_is_not_there_is_said_to_be_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", str(tmp_path / "none.lance")]) == 2
     assert "no table at" in capsys.readouterr().err
 
 
-def test_a_table_on_s3_is_cleaned_too(bucket: str, s3_server: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_on_s3_is_cleaned(bucket: str, s3_server: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
     storage = s3_server.storage
     table = create_table(f"s3://{bucket}/t.lance", SPACE, KEPT, storage)
     commit_shards(table, a_shard("a"))

@@ -67,7 +67,7 @@ def test_the_summary_and_the_config_are_stored_with_the_run(embedded: Lake) -> N
     assert summary["seconds"] > 0 < summary["start_s"]
 
 
-def test_run_again_it_does_nothing_and_says_so(embedded: Lake, printed: Printed) -> None:
+def test_a_second_run_has_nothing_to_do(embedded: Lake, printed: Printed) -> None:
     folder, _, config = embedded
     version = version_of(folder)
     assert embed(config) == 0
@@ -76,7 +76,7 @@ def test_run_again_it_does_nothing_and_says_so(embedded: Lake, printed: Printed)
     assert version_of(folder) == version
 
 
-def test_what_is_new_or_replaced_is_done_and_nothing_else(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_only_new_and_replaced_shards_are_embedded(tmp_path: Path, local_ray: None, printed: Printed) -> None:
     folder, corpus, config = make_lake(tmp_path)
     assert embed(config, "--set", "limits.max_reject_fraction=1") == 0
     names = list(corpus)
@@ -98,7 +98,7 @@ def test_what_is_new_or_replaced_is_done_and_nothing_else(tmp_path: Path, local_
     assert version_of(folder) == version
 
 
-def test_leases_of_several_shards_give_the_same_in_one_commit_and_json_lines_count_them(
+def test_leases_of_several_shards_are_one_commit_and_counted_in_json_lines(
     tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = {"lease_bytes": 1 << 20, "commit_shards": 4, "commit_age_s": 600.0}
@@ -140,7 +140,7 @@ def test_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None, pri
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, printed: Printed) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, printed: Printed) -> None:
     folder, corpus, config = make_lake(tmp_path)
     before = sorted(folder.rglob("*"))
     assert embed(config, "--dry-run") == 0
@@ -194,7 +194,7 @@ def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ra
     assert "1 rejects" in printed()
 
 
-def test_a_run_in_which_too_much_falls_out_stops(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_a_run_with_too_many_rejects_stops(tmp_path: Path, local_ray: None, printed: Printed) -> None:
     folder, _, config = make_lake(tmp_path, shards=1, rows=30)
     write_shard(folder / "src" / "s500.jsonl", {f"x-{i}": " " for i in range(30)})
     limits = ("--set", "limits.lease_bytes=1000000")

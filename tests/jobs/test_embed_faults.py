@@ -47,7 +47,7 @@ def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
 
 
 @pytest.mark.slow
-def test_a_shard_that_kills_its_actor_is_given_up_and_one_that_hangs_costs_a_sample(
+def test_a_shard_that_kills_its_actor_is_given_up_and_a_sample_that_hangs_is_rejected(
     tmp_path: Path, local_ray: None, printed: Printed
 ) -> None:
     limits = {
@@ -84,7 +84,7 @@ def messages(driver: Driver) -> str:
     return " ".join(json.loads(line).get("message", "") for line in driver.output().splitlines())
 
 
-def test_ctrl_c_finishes_and_commits_what_is_in_flight(tmp_path: Path, local_ray: None) -> None:
+def test_ctrl_c_commits_what_is_in_flight_and_stops(tmp_path: Path, local_ray: None) -> None:
     one_at_a_time = {"actors": 1, "cpus_per_actor": 0.5, "decode_threads": 1, "leases_per_actor": 1}
     folder, corpus, config = make_lake(tmp_path, shards=6, rows=3, cluster=one_at_a_time)
     gate = tmp_path / "gate"
@@ -145,7 +145,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_a_full_disk_ends_the_run_with_an_error_and_it_goes_on_when_there_is_room(
+def test_a_full_disk_ends_the_run_and_the_same_command_resumes_it(
     tmp_path: Path, local_ray: None, small_disk: Path, printed: Printed
 ) -> None:
     corpus = write_corpus(tmp_path / "src", 24, 300)
@@ -162,7 +162,7 @@ def test_a_full_disk_ends_the_run_with_an_error_and_it_goes_on_when_there_is_roo
     assert differing(contents(small_disk / "t.lance"), truth(corpus)) == []
 
 
-def test_a_disk_that_is_full_from_the_start_is_an_error_too(
+def test_a_disk_that_is_full_from_the_start_is_an_error(
     tmp_path: Path, local_ray: None, small_disk: Path, printed: Printed
 ) -> None:
     write_corpus(tmp_path / "src", 2, 10)
@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_from_the_start_is_an_error_too(
 
 
 @pytest.mark.slow
-def test_a_full_object_store_is_no_harm(tmp_path: Path, local_ray: None) -> None:
+def test_a_full_object_store_changes_nothing(tmp_path: Path, local_ray: None) -> None:
     cluster = {"actors": 1, "cpus_per_actor": 0.5, "decode_threads": 1, "feeders": 1}
     corpus = write_corpus(tmp_path / "src", 4, 1_000)
     config = write_config(tmp_path / "c.toml", settings(tmp_path / "src", tmp_path / "t.lance", cluster=cluster))
@@ -190,7 +190,7 @@ def test_a_full_object_store_is_no_harm(tmp_path: Path, local_ray: None) -> None
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_wrote_is_cleaned_when_it_is_surely_dead(
+def test_files_of_a_killed_run_are_removed_once_it_is_surely_dead(
     tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     corpus = write_corpus(tmp_path / "src", 6, 20)

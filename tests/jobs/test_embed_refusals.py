@@ -35,7 +35,7 @@ def refusal(printed: Printed, config: Path, *options: str) -> str:
         ("encoder.dtype=float16", ["float16"]),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_done(
+def test_a_config_that_cannot_work_is_refused_before_anything_is_done(
     tmp_path: Path, printed: Printed, override: str, parts: list[str]
 ) -> None:
     folder, _, config = make_lake(tmp_path)

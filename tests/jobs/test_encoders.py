@@ -24,7 +24,7 @@ def test_every_encoder_is_listed_with_its_rule(capsys: pytest.CaptureFixture[str
     assert "needs open_clip" in lines["openclip-vit-b-32-laion2b"]
 
 
-def test_only_what_may_be_cut_is_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_matryoshka_encoders_are_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoders", "--matryoshka"]) == 0
     said = capsys.readouterr().out
     assert "wordllama" in said

@@ -138,7 +138,7 @@ def test_the_page_shows_plots_cascade_and_retrieval(done: Done) -> None:
     assert done.page.count("<svg") == 4 + 1 + 2
 
 
-def test_one_table_asks_with_rows_held_out_of_it(lake: Path, tmp_path: Path) -> None:
+def test_one_table_is_queried_with_rows_held_out_of_it(lake: Path, tmp_path: Path) -> None:
     toml = f'baselines = []\n[data]\nheld_out = 0.25\n[[systems]]\nname = "x"\ndatabase = "{lake}/mrl-train.lance"\n'
     found = evaluate(tmp_path, toml, "measure.draws=20", "measure.linear=false")
     assert found["queries"] + found["rows_searched"] == 600

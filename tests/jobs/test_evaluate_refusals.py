@@ -47,7 +47,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('[robustness]\nkinds = ["fog"]\n[[systems]]\nname = "x"\ndatabase = "a"\n', "robustness.kinds"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_with_the_reason(
+def test_a_config_that_cannot_be_measured_is_refused(
     toml: str, said: str, lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "bad.toml"

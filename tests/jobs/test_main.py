@@ -124,7 +124,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (BrokenPipeError(), 0, ""),
     ],
 )
-def test_every_ending_has_its_code_and_is_said(
+def test_every_error_has_its_exit_code_and_message(
     error: BaseException,
     code: int,
     said: str,
@@ -138,7 +138,7 @@ def test_every_ending_has_its_code_and_is_said(
     assert "Traceback" not in words
 
 
-def test_an_error_of_our_own_making_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_programming_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VectorTable, "open", raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         main(["clean", "t.lance"])

@@ -23,7 +23,7 @@ def test_rejects_are_counted_by_reason_and_shown(tmp_path: Path, capsys: pytest.
     assert sum("b" * 100 in line for line in shown) == 2  # nothing is cut off where no terminal sets a width
 
 
-def test_few_are_shown_where_few_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_limit_and_reason_select_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = new_table(tmp_path)
     commit_shards(table, a_shard("a"), rejects=5)
     assert main(["rejects", table.uri, "--limit", "2"]) == 0

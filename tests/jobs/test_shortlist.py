@@ -1,11 +1,10 @@
+"""`jobs shortlist`: prefixes, indexes and lists are made, extended by what is new, and resumed after a kill."""
+
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from schemas.columns import Ladder, Space
 from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
 from schemas.errors import RunError
 from schemas.records import LeaseResult, Shard, ShardCount
+from tests.support.drivers import Driver, run_job, wait_until
 
 WIDTH = 32
 
@@ -96,7 +96,7 @@ def test_prefixes_indexes_and_lists_are_made_and_then_extended(tmp_path):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     table = grow(tmp_path / "t.lance", "s", 100)
     config = tmp_path / "shortlist.toml"
@@ -117,7 +117,7 @@ def test_the_command_says_what_it_would_do_and_what_it_did(tmp_path, capsys, mon
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_what_cannot_be_done_is_not_called_complete(tmp_path):
+def test_a_run_that_fails_is_incomplete_in_the_journal(tmp_path):
     table = grow(tmp_path / "t.lance", "s", 100)
     config = ShortlistConfig(table=table.uri, lists={"where": "no_such_column = 1"}, cluster={"actors": 1})
     with pytest.raises(RunError, match="1 of 1 failed 3 times"):
@@ -127,7 +127,7 @@ def test_what_cannot_be_done_is_not_called_complete(tmp_path):
     assert record["state"] == "incomplete"
 
 
-def test_wrong_dims_are_a_wrong_config(tmp_path):
+def test_dims_outside_the_ladder_are_refused(tmp_path):
     table = grow(tmp_path / "t.lance", "s", 10)
     config = tmp_path / "shortlist.toml"
     config.write_text(f'table = "{table.uri}"\ndims = [16]\n')
@@ -142,22 +142,20 @@ def test_a_killed_job_resumes_and_its_lists_are_whole(tmp_path):
     queries = grow(tmp_path / "q.lance", "q", 300, width=64)
     config = tmp_path / "shortlist.toml"
     config.write_text(f'table = "{uri}"\ndims = []\n[lists]\nqueries = "{queries.uri}"\nk = 3\n[cluster]\nactors = 1\n')
-    command = [sys.executable, "-m", "jobs", "shortlist", str(config)]
     pieces = tmp_path / "t.shortlist.parts.lance"
 
-    started = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True)
-    deadline = time.monotonic() + 120
-    while len(done := list(pieces.glob("0*.lance"))) < 1 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
+    with Driver(["shortlist", config], tmp_path / "log") as driver:
+        wait_until(lambda: any(pieces.glob("0*.lance")))
+        done = list(pieces.glob("0*.lance"))
+        os.killpg(driver.process.pid, signal.SIGKILL)
+        driver.process.wait()
     assert 1 <= len(done) < 6
 
-    assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == 0
+    assert run_job(["shortlist", config], tmp_path / "log").code == 0
 
     killed, resumed = VectorTable.open(str(uri)).companion("runs").to_table().to_pylist()
     assert (killed["state"], resumed["state"]) == ("running", "complete")
-    # What the killed job's workers finished after the count is not done again either.
+    # Workers may have finished more lists between the count and the kill; those are not searched again either.
     assert json.loads(resumed["summary"])["searches"] <= 6 - len(done)
     lists = open_lists(str(tmp_path / "t.shortlist.lance"), StorageConfig())
     assert lists is not None

@@ -68,7 +68,7 @@ def test_every_shipped_config_trains(
     assert "epoch   1" not in capsys.readouterr().out
 
 
-def test_the_paper_s_recipe_is_the_paper_s() -> None:
+def test_the_config_of_the_paper_has_its_settings() -> None:
     config = load_config(TrainConfig, next(path for path in CONFIGS if path.stem == "imagenet-resnet50"))
     assert config.loss.dims == tuple(8 << i for i in range(9))
     assert config.loss.weights is None
