@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.decomposition import PCA
 from sklearn.metrics import ndcg_score
-from sklearn.neighbors import KNeighborsClassifier
 
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer
 from pipelines.tables.table import VectorTable
-from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
-from tests.support.labelled_tables import clouds, systems, write_systems, write_table
+from tests.support.labelled_tables import systems, write_systems
 
 ACTORS = "[cluster]\nactors = 1\ncpus_per_actor = 0.5\ndecode_threads = 1\n"
 
@@ -54,96 +48,20 @@ def values(found: Mapping[str, Any], part: str = "rows") -> dict[tuple[str, int,
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
-    write_systems(folder)
+    write_systems(folder, rows=120, queries=40)
     return folder
 
 
-ALL = """
-[measure]
-draws = 100
-shots = [2]
-imbalance = 30
-repeats = 2
-recall = [3]
-[cascade]
-held_out = 0.3
-[retrieval]
-keep = 50
-keeps = [60, 30, 10]
-"""
-
-
-@dataclass
-class Done:
-    """What one run of everything found, showed and said."""
-
-    found: dict[str, Any]
-    page: str
-    said: str
-
-
-@pytest.fixture(scope="module")
-def done(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    folder, said = tmp_path_factory.mktemp("all"), io.StringIO()
-    with contextlib.redirect_stdout(said):
-        found = evaluate(folder, systems(lake) + ALL)
-    return Done(found, (folder / "out" / "report.html").read_text(), " ".join(said.getvalue().split()))
-
-
-def test_tables_are_measured_side_by_side(done: Done) -> None:
-    found, by_key = done.found, values(done.found)
-    names = {name for name, _, _ in by_key}
-    assert names == {"MRL", "FF", "FF truncated", "FF pca", "FF random-columns"}
-    assert {dim for name, dim, _ in by_key if name == "MRL"} == {4, 6, 8, 12, 16}
-    assert {dim for name, dim, _ in by_key if name == "FF"} == {4, 8}
-    (train, labels_N), (val, labels_Q) = clouds(600, 1), clouds(200, 2)
-    for dim in (4, 6, 16):
-        theirs = KNeighborsClassifier(1, metric="cosine").fit(train[:, :dim], labels_N).score(val[:, :dim], labels_Q)
-        assert by_key[("MRL", dim, "1-NN")] == pytest.approx(theirs, abs=0.011)  # tables hold half precision
-    metrics = {metric for _, _, metric in by_key}
-    assert metrics >= {"linear", "1-NN", "mAP@10", "recall@3", "1-NN, 2-shot", "linear, long tail", "1-NN, tail"}
-    is_made_for = {row["dim"]: row["is_made_for"] for row in found["rows"] if row["system"] == "MRL"}
-    assert is_made_for == {4: True, 6: False, 8: True, 12: False, 16: True}
-    for row in found["rows"]:
-        assert row["value"]["low"] <= row["value"]["mean"] <= row["value"]["high"]
-        assert (row["above"] is None) == (row["system"] == "MRL")
-    for words in (
-        "mAP@10",
-        "FF pca",
-        "200 queries over 600 rows",
-        "Adaptive classification reaches",
-        "times fewer FLOPs",
-    ):
-        assert words in done.said
-
-
-def test_the_page_shows_plots_cascade_and_retrieval(done: Done) -> None:
-    adaptive, searches = done.found["adaptive"], done.found["searches"]
-    assert adaptive["held_out"] + adaptive["queries"] == 200
-    best = adaptive["points"][adaptive["chosen"]]
-    assert 4 <= best["dims"]["mean"] <= 16
-    assert best["dims"]["mean"] <= best["cumulative"]["mean"]
-    full = next(one for one in searches if one["setting"]["dims"] == [16])
-    assert full["above_full"]["mAP@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
-    assert full["mflops"] == pytest.approx(600 * 16 / 1e6)
-    assert {one["setting"]["kind"] for one in searches} == {"single shot", "adaptive", "funnel"}
-    for words in (
-        "linear by dims",
-        "Adaptive classification",
-        "mAP@10 by MFLOPs",
-        "With fewer examples",
-        "expected dims",
-    ):
-        assert words in done.page
-    assert done.page.count("<svg") == 4 + 1 + 2
-
-
-def test_one_table_is_queried_with_rows_held_out_of_it(lake: Path, tmp_path: Path) -> None:
-    toml = f'baselines = []\n[data]\nheld_out = 0.25\n[[systems]]\nname = "x"\ndatabase = "{lake}/mrl-train.lance"\n'
-    found = evaluate(tmp_path, toml, "measure.draws=20", "measure.linear=false")
-    assert found["queries"] + found["rows_searched"] == 600
-    assert 0.15 < found["queries"] / 600 < 0.35
-    assert values(found)[("x", 16, "1-NN")] > 0.6
+def test_tables_go_in_and_numbers_and_a_page_come_out(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(tmp_path, f"baselines = []\n{systems(lake)}", "measure.draws=20", "measure.linear=false")
+    assert (found["queries"], found["rows_searched"]) == (40, 120)
+    assert values(found)[("MRL", 16, "1-NN")] > 0.6
+    assert "mAP@10 by dims" in (tmp_path / "out" / "report.html").read_text()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "40 queries over 120 rows" in said
+    assert "report.html" in said
 
 
 @pytest.fixture(scope="module")
@@ -263,24 +181,6 @@ keeps = [16, 12]
     assert {metric for _, _, metric in values(found)} == {"nDCG@10", "recall@5"}
     assert found["adaptive"] is None
     assert "nDCG@10 by MFLOPs" in (tmp_path / "out" / "report.html").read_text()
-
-
-def test_queries_are_rotated_as_their_database_is(lake: Path, tmp_path: Path) -> None:
-    from pipelines.evaluation.prepare import rotation_between
-    from tests.support.small_tables import rotate_table
-
-    x_ND, labels_N = clouds(300, 5)
-    for name, part in (("train", slice(None, 200)), ("val", slice(200, None))):
-        write_table(tmp_path / f"{name}.lance", x_ND[part], labels_N[part], dims=(16,), encoder="all-MiniLM-L6-v2")
-    turned = rotate_table(VectorTable.open(str(tmp_path / "train.lance")))
-    queries = VectorTable.open(str(tmp_path / "val.lance"))
-    rotation = rotation_between(turned, queries)
-    assert rotation is not None
-    axes = PCA().fit(to_numpy(VectorTable.open(turned.uri, version=2).dataset.to_table()["vector"]).astype(np.float64))
-    np.testing.assert_allclose(np.abs(rotation.matrix_DD[:3]), np.abs(axes.components_[:3]), atol=1e-2)
-    toml = f'[[systems]]\nname = "x"\ndatabase = "{turned.uri}"\nqueries = "{queries.uri}"\nbaselines = []\n'
-    found = evaluate(tmp_path, f"baselines = []\n{toml.replace('baselines = []', '')}", "measure.draws=20")
-    assert values(found)[("x", 16, "1-NN")] > 0.6
 
 
 @pytest.mark.parametrize("name", ["tables", "images", "beir", "models"])

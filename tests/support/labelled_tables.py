@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from pipelines.evaluation.alignment import align
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.prepare import prepare
+from pipelines.evaluation.results import Results
 from pipelines.tables.ledger import commit_leases, write_fragments
-from pipelines.tables.table import create_table
+from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space
+from schemas.config import EmbedConfig, EvaluateConfig
 from schemas.records import LeaseResult, Shard, ShardCount
 
 DIMS, CLASSES = (4, 8, 16), 4
@@ -19,7 +26,7 @@ DIMS, CLASSES = (4, 8, 16), 4
 
 def write_table(
     path: Path, x_ND: np.ndarray, labels_N: np.ndarray, *, dims: tuple[int, ...] = DIMS, encoder: str = "wordllama"
-) -> None:
+) -> VectorTable:
     """Create a table of labelled vectors, in an order that is not that of their ids."""
     space = Space(encoder=encoder, revision="test", ladder=Ladder(dims=dims))
     table = create_table(str(path), space, pa.schema([pa.field("label", pa.string())]))
@@ -35,6 +42,7 @@ def write_table(
     )
     fragments = write_fragments(table, [batch])
     commit_leases(table, [LeaseResult((ShardCount(shard, len(x_ND), 0),), fragments, (), 0)], "test")
+    return table.refresh()
 
 
 def clouds(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,10 +53,10 @@ def clouds(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return unit((centres[labels_N] + noise).astype(np.float32)), labels_N
 
 
-def write_systems(folder: Path) -> None:
+def write_systems(folder: Path, rows: int = 600, queries: int = 200) -> None:
     """Write the tables of `systems`: one nested space, and a table of its own per dim, of the same rows."""
-    for name, rows, seed in (("train", 600, 1), ("val", 200, 2)):
-        x_ND, labels_N = clouds(rows, seed)
+    for name, count, seed in (("train", rows, 1), ("val", queries, 2)):
+        x_ND, labels_N = clouds(count, seed)
         write_table(folder / f"mrl-{name}.lance", x_ND, labels_N)
         for dim in (4, 8):
             write_table(folder / f"ff-{dim}-{name}.lance", cut(x_ND[:, ::-1], dim), labels_N, dims=(dim,))
@@ -67,3 +75,28 @@ database = "{folder}/ff-{{dim}}-train.lance"
 queries = "{folder}/ff-{{dim}}-val.lance"
 dims = [4, 8]
 """
+
+
+def evaluate_systems(folder: Path) -> Results:
+    """Write both systems and measure everything that labels allow."""
+    write_systems(folder)
+    config = EvaluateConfig.model_validate(
+        tomllib.loads(systems(folder))
+        | {
+            "folder": str(folder / "out"),
+            "measure": {"draws": 100, "shots": [2], "imbalance": 30, "repeats": 2, "recall": [3]},
+            "cascade": {"held_out": 0.3},
+            "retrieval": {"keep": 50, "keeps": [60, 30, 10]},
+        }
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # many tiny fits: threads that wait for each other are slow on a busy machine
+    try:
+        return evaluate(align(config, prepare(config, refuse_to_embed)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def refuse_to_embed(config: EmbedConfig) -> None:
+    """Fail: systems of tables have no encoder."""
+    raise AssertionError(f"{config.table} is to be embedded")

@@ -1,0 +1,77 @@
+"""Alignment: systems are compared on the samples that all of them hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.evaluation.alignment import Aligned, align
+from pipelines.evaluation.metrics import Labels
+from pipelines.evaluation.prepare import prepare
+from schemas.config import EvaluateConfig
+from schemas.errors import ConfigError, FieldNotFound, InputError
+from tests.support.labelled_tables import clouds, refuse_to_embed, write_table
+
+
+def aligned(*systems: dict[str, object], **blocks: object) -> Aligned:
+    config = EvaluateConfig.model_validate({"folder": "unused", "systems": systems} | blocks)
+    return align(config, prepare(config, refuse_to_embed))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    for name, rows in (("train", 120), ("val", 40)):
+        write_table(folder / f"{name}.lance", *clouds(rows, rows))
+    x_QD, labels_Q = clouds(40, 40)
+    write_table(folder / "most.lance", x_QD[:30], labels_Q[:30])
+    write_table(folder / "few.lance", x_QD[:10], labels_Q[:10])
+    return folder
+
+
+def system(tables: Path, queries: str | None = "val", name: str = "x", **changes: object) -> dict[str, object]:
+    asked = {"queries": f"{tables}/{queries}.lance"} if queries else {}
+    return {"name": name, "database": f"{tables}/train.lance", **asked, **changes}
+
+
+def test_rows_are_put_in_the_order_of_their_ids(tables: Path) -> None:
+    found = aligned(system(tables))
+    ((nested, (database_ND, queries_QD)),) = found.systems()
+    truth = found.samples.truth
+    assert isinstance(truth, Labels)
+    (x_ND, labels_N), (x_QD, labels_Q) = clouds(120, 120), clouds(40, 40)
+    np.testing.assert_allclose(database_ND, x_ND, atol=1e-3)
+    np.testing.assert_allclose(queries_QD, x_QD, atol=1e-3)
+    np.testing.assert_array_equal(truth.database_N, labels_N)
+    np.testing.assert_array_equal(truth.queries_Q, labels_Q)
+    assert nested.dims == (4, 6, 8, 12, 16)
+
+
+def test_one_table_is_split_into_database_and_queries_by_a_hash_of_the_id(tables: Path) -> None:
+    found = aligned(system(tables, None), data={"held_out": 0.25})
+    database, queries = (set(ids.to_pylist()) for ids in (found.samples.database, found.samples.queries))
+    assert not database & queries
+    assert len(database | queries) == 120
+    assert 0.1 < len(queries) / 120 < 0.4
+
+
+def test_samples_that_some_systems_lack_are_left_out_with_a_note(tables: Path) -> None:
+    found = aligned(system(tables), system(tables, "most", name="y"))
+    assert len(found.samples.queries) == 30
+    assert found.notes == ["10 of 40 queries are not in every system's tables, and are left out"]
+    with pytest.raises(InputError, match="of 40 queries only 10 are in every system's tables"):
+        aligned(system(tables), system(tables, "few", name="y"))
+
+
+def test_queries_are_thinned_out_evenly(tables: Path) -> None:
+    found = aligned(system(tables), data={"queries": 20})
+    assert found.samples.queries.to_pylist() == [f"{row:05d}" for row in range(0, 40, 2)]
+
+
+def test_columns_and_dims_that_are_not_there_are_refused(tables: Path) -> None:
+    with pytest.raises(FieldNotFound, match="did you mean 'label'"):
+        aligned(system(tables), data={"label": "lable"})
+    with pytest.raises(ConfigError, match="dim 99 is beyond its 16 dims"):
+        list(aligned(system(tables, dims=(4, 99))).systems())
