@@ -15,6 +15,11 @@ from tests.support.small_tables import make_table
 
 __all__ = ["make_table", "printed"]
 
+# No test may depend on what the environment of a person says about clusters, stores, proxies or colours.
+for _name in [name for name in os.environ if name.startswith("AWS_") or name in ("RAY_ADDRESS", "FORCE_COLOR")]:
+    del os.environ[_name]
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
 # No test may fail because a machine is slow, and in CI a run must be repeatable.
 settings.register_profile(
     "any-machine", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
@@ -27,7 +32,6 @@ def local_ray() -> Iterator[None]:
     """A Ray of two CPUs on the loopback address, started once, whose workers may use the S3 server."""
     import ray
 
-    assert "RAY_ADDRESS" not in os.environ, "tests start a Ray of their own; unset RAY_ADDRESS"
     os.environ.update(S3Server("").environment())
     ray.init(
         address="local",

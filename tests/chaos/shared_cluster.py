@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.chaos.processes import descendants, end_tree, kill
 from tests.support.drivers import ROOT, wait_until
-from tests.support.s3 import S3Server, free_port
+from tests.support.s3 import S3Server, free_ports
 
 _SPARE_DRIVERS = 2
 _STORE_BYTES = str(100 << 20)
@@ -86,11 +86,13 @@ class SharedCluster:
         folder: For corpora, tables and logs on disk.
         server: The S3 server.
         environment: Of every process.
+        client_port: Port of Ray's client server, which nobody uses.
     """
 
     folder: Path
     server: S3Server
     environment: dict[str, str]
+    client_port: int
     _head: subprocess.Popen[bytes] | None = None
     _node: subprocess.Popen[bytes] | None = None
     _idle: queue.Queue[Driver] = field(default_factory=queue.Queue)
@@ -146,7 +148,7 @@ class SharedCluster:
             "--include-dashboard",
             "false",
         ]
-        self._head = self._start_ray([*options, "--ray-client-server-port", str(free_port())], "head")
+        self._head = self._start_ray([*options, "--ray-client-server-port", str(self.client_port)], "head")
         wait_until(lambda: self._says("head", "Ray runtime started"))
 
     def end(self) -> None:
@@ -193,9 +195,10 @@ def open_shared_cluster(server: S3Server) -> Iterator[SharedCluster]:
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name:
         # The token keeps others off the cluster, which may listen on more than the loopback address.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        address = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+        port, client_port = free_ports(2)
+        address = {"RAY_ADDRESS": f"127.0.0.1:{port}", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
         environment = {**os.environ, **server.environment(), **token, **address}
-        shared = SharedCluster(Path(name), server, environment)
+        shared = SharedCluster(Path(name), server, environment, client_port)
         try:
             shared.start_cluster()
             yield shared

@@ -26,7 +26,7 @@ from tests.support.corpus import (
 )
 from tests.support.drivers import ROOT, shadowing_packages, wait_until
 from tests.support.printed import Printed
-from tests.support.s3 import S3Server, free_port
+from tests.support.s3 import S3Server, free_ports
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------
 
@@ -41,10 +41,10 @@ def bare_cluster() -> Iterator[dict[str, str]]:
 def run_cluster(folder: Path) -> Iterator[dict[str, str]]:
     bare = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
     bare |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    dashboard = free_port()
-    options = ["--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
-    options += ["--dashboard-agent-listen-port", str(free_port())]  # the default is taken by any other cluster here
-    options += ["--ray-client-server-port", str(free_port()), "--temp-dir", str(folder / "ray"), "--num-cpus", "2"]
+    port, dashboard, agent, client = free_ports(4)
+    options = ["--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+    options += ["--dashboard-agent-listen-port", str(agent)]  # the default is taken by any other cluster here
+    options += ["--ray-client-server-port", str(client), "--temp-dir", str(folder / "ray"), "--num-cpus", "2"]
     with (folder / "head.log").open("wb") as log:
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", *options]
         head = subprocess.Popen(command, env=bare, cwd=folder, stdout=log, stderr=log, start_new_session=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 REGION = "us-east-1"
-_READY_WITHIN_S = 300
+_READY_WITHIN_S = 150
+_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,41 @@ def put(server: S3Server, bucket: str, key: str, data: bytes) -> str:
     return f"s3://{bucket}/{key}"
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Return different TCP ports of the loopback address that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
     """Run a server that keeps its data in `folder`, and end it."""
-    server = S3Server(f"http://127.0.0.1:{free_port()}")
+    for attempt in range(_STARTS):
+        ports = free_ports(8)
+        server = S3Server(f"http://127.0.0.1:{ports[0]}")
+        process = _start(server, folder, ports)
+        try:
+            _wait_until_ready(server, process, folder / "weed.log")
+        except _NotStarted as error:
+            _end(process)
+            if attempt == _STARTS - 1:
+                raise RuntimeError(f"no S3 server: {error}") from error
+            continue  # another process may have taken one of the ports
+        break
+    try:
+        yield server
+    finally:
+        _end(process)
+
+
+class _NotStarted(Exception):
+    pass
+
+
+def _start(server: S3Server, folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
     identity = {
         "name": "lake",
         "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
@@ -86,33 +111,32 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     }
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
-    log = (folder / "weed.log").open("wb")
-    process = subprocess.Popen(_command(server, folder, config), stdout=log, stderr=log, cwd=folder)
-    try:
-        _wait_until_ready(server, process, folder / "weed.log")
-        yield server
-    finally:
-        process.kill()  # it takes ten seconds to go by itself, and its data is thrown away
-        process.wait()
-        log.close()
+    with (folder / "weed.log").open("wb") as log:
+        return subprocess.Popen(_command(folder, config, ports), stdout=log, stderr=log, cwd=folder)
 
 
-def _command(server: S3Server, folder: Path, config: Path) -> list[str]:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()  # it takes ten seconds to go by itself, and its data is thrown away
+    process.wait()
+
+
+def _command(folder: Path, config: Path, ports: list[int]) -> list[str]:
     weed = Path(sys.executable).with_name("weed")
-    ports = [f"-{part}.port{kind}={free_port()}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")]
+    s3_port, s3_grpc_port, *others = ports
+    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")]
     return [
         str(weed if weed.exists() else shutil.which("weed")),
         "server",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         f"-dir={folder}",
-        *ports,
+        *(f"-{name}={port}" for name, port in zip(names, others, strict=True)),
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=256",
         "-volume.max=200",
         "-s3",
-        f"-s3.port={server.endpoint.rpartition(':')[2]}",
-        f"-s3.port.grpc={free_port()}",
+        f"-s3.port={s3_port}",
+        f"-s3.port.grpc={s3_grpc_port}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.config={config}",
@@ -133,5 +157,5 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
             return
         except (BotoCoreError, ClientError) as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"no S3 server: {error}\n{log.read_text(errors='replace')[-3000:]}") from error
+                raise _NotStarted(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from error
             time.sleep(0.2)
