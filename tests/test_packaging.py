@@ -14,7 +14,7 @@ import schemas
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-LOCKED = ("demo", "dev", "bench", "onnx", "transformers")
+LOCKED = ("demo", "dev", "bench", "efficientnet", "onnx", "report", "train", "transformers", "webdataset")
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -58,3 +58,10 @@ def test_a_ray_job_takes_the_packages_along_and_leaves_the_rest() -> None:
     left_out = (ROOT / ".rayignore").read_text().split()
     assert not set(PACKAGES) & set(left_out)
     assert {".venv", ".git", "lake", "tests"} <= set(left_out)
+
+
+def test_every_extra_that_a_message_names_exists() -> None:
+    sources = [path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    named = set(re.findall(r"matryoshka-lake\[(\w+)\]", "\n".join(sources)))
+    assert named
+    assert named <= set(PROJECT["project"]["optional-dependencies"])

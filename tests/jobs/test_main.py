@@ -142,3 +142,9 @@ def test_a_programming_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(VectorTable, "open", raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         main(["clean", "t.lance"])
+
+
+def test_shell_completion_knows_every_verb_and_its_options() -> None:
+    script = command_line(chosen="").generate_completion(shell="bash")
+    assert all(verb in script for verb in VERBS)
+    assert all(option in script for option in ("--retry-rejects", "--columns", "--set"))

@@ -92,6 +92,13 @@ def test_a_missing_optional_library_names_the_extra_to_install(name: str, extra:
         load_encoder(EncoderConfig(name=name))
 
 
+def test_efficientnet_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pipelines.encoders.families.efficientnet", raising=False)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(DependencyMissing, match=r"matryoshka-lake\[efficientnet\]"):
+        load_encoder(EncoderConfig(name="efficientnet-lite0"))
+
+
 def inputs_of(name: str) -> list[Raw]:
     if name != "efficientnet-lite0":
         return ["the minister lost the vote", "a goal"]
