@@ -3,7 +3,7 @@
     python -m benchmarks.embed                       # all encoders, all systems: about an hour on 2 cores
     python -m benchmarks.embed --encoders wordllama --samples 100000
 
-Systems: `ceiling` prepares and encodes preloaded inputs, with nothing read or written; `lake` is `jobs embed`;
+Systems: `ceiling` prepares and encodes preloaded inputs, with nothing read or written; `lake` is `mlake embed`;
 `ray-data` is Ray Data's read -> map_batches(actor) -> write_parquet (its own `write_lance` fails with pylance 14);
 `lance-ray` is the same into `lance_ray.write_lance`; `loop` is one plain process with the library's own recipe.
 All of them run the same weights; `lake`, `ray-data` and `lance-ray` run the very same encoder classes.
@@ -166,7 +166,7 @@ def run_ceiling(shards: Path, encoder: str, out: Path) -> dict[str, float]:
 
 
 def run_lake(shards: Path, encoder: str, out: Path) -> dict[str, float]:
-    """Run `jobs embed`."""
+    """Run `mlake embed`."""
     from cluster.session import connect
     from jobs import embed
 

@@ -1,4 +1,4 @@
-"""`python -m jobs clean TABLE`: remove files that no version of a table needs and no living run writes."""
+"""`mlake clean TABLE`: remove files that no version of a table needs and no living run writes."""
 
 from __future__ import annotations
 

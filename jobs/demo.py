@@ -1,7 +1,7 @@
-"""`python -m jobs demo`: the whole lake on this machine in minutes, on real data that pip installs.
+"""`mlake demo`: the whole lake on this machine in minutes, on real data that pip installs.
 
     shards    write images, articles and definitions as tar and Parquet files
-    embed     run `jobs embed` for each of the three corpora
+    embed     run `mlake embed` for each of the three corpora
     train     train a Matryoshka head on images and their names, so that words find images
     funnel    add a prefix column with its index, tune a funnel to a recall, print its recall card
     report    measure every prefix, ask questions, write one page

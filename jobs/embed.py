@@ -1,4 +1,4 @@
-"""`python -m jobs embed CONFIG`: shards in, a table of Matryoshka vectors out.
+"""`mlake embed CONFIG`: shards in, a table of Matryoshka vectors out.
 
     plan      list the shards, open or create the table, drop the shards it holds, lease the rest
     run       actors embed leases; a failed lease is split, retried, and given up in the end

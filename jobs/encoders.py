@@ -1,4 +1,4 @@
-"""`python -m jobs encoders`: every encoder of the registry with its Matryoshka rule."""
+"""`mlake encoders`: every encoder of the registry with its Matryoshka rule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def main(name: str | None = None, /, *, matryoshka: Flag = False) -> int:
         return 0
     specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not matryoshka]
     console.print(_overview(specs))
-    console.print("rotate: its prefixes mean nothing until `rotation.kind=pca` or `jobs rotate`; NC: no commercial use")
+    console.print(
+        "rotate: its prefixes mean nothing without `rotation.kind=pca` or `mlake rotate`; NC: no commercial use"
+    )
     return 0
 
 

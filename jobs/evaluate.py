@@ -1,4 +1,4 @@
-"""`python -m jobs evaluate CONFIG`: compare systems dim by dim, beside their baselines.
+"""`mlake evaluate CONFIG`: compare systems dim by dim, beside their baselines.
 
     prepare     embed the test set where a system has an encoder, open the tables of the others
     align       match the rows of all tables by id

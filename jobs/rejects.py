@@ -1,4 +1,4 @@
-"""`python -m jobs rejects TABLE`: count and list the samples that could not be embedded."""
+"""`mlake rejects TABLE`: count and list the samples that could not be embedded."""
 
 from __future__ import annotations
 

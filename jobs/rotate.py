@@ -1,4 +1,4 @@
-"""`python -m jobs rotate TABLE`: rotate the vectors of a table so that their prefixes can be searched.
+"""`mlake rotate TABLE`: rotate the vectors of a table so that their prefixes can be searched.
 
 The rotation is fitted by one exact pass over all vectors and applied to them in place; nothing is encoded again.
 """
@@ -45,5 +45,5 @@ def run(uri: str, storage: StorageConfig = StorageConfig()) -> Rotated:
         with ActorPool[RotatePart, Any](make_rotator, size) as pool:
             rotation, fragments = rotate_parts(table, pool)
     before, after = rotated_recall(table, rotation)
-    landed = commit_rotation(table, rotation, fragments)
-    return Rotated(landed, landed.space.ladder.dims, before, after)
+    rotated = commit_rotation(table, rotation, fragments)
+    return Rotated(rotated, rotated.space.ladder.dims, before, after)

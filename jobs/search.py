@@ -1,4 +1,4 @@
-"""`python -m jobs search TABLE "words"`: the nearest rows to words, to an image file, or to each line of stdin."""
+"""`mlake search TABLE "words"`: the nearest rows to words, to an image file, or to each line of stdin."""
 
 from __future__ import annotations
 

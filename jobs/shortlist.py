@@ -1,4 +1,4 @@
-"""`python -m jobs shortlist CONFIG`: prefix columns, their indexes, and the shortlist table of a table.
+"""`mlake shortlist CONFIG`: prefix columns, their indexes, and the shortlist table of a table.
 
 The steps are in pipelines/shortlist/run.py; this job connects them with Ray and with the screen.
 """

@@ -1,8 +1,8 @@
-"""`python -m jobs train CONFIG`: train a Matryoshka model on shards, or a head on the vectors of a table.
+"""`mlake train CONFIG`: train a Matryoshka model on shards, or a head on the vectors of a table.
 
     survey    count samples and classes and train the tokeniser, as far as the config does not give them
     train     one worker in this process, or several through Ray Train; each runs the loop of `pipelines.training`
-    save      `<out>/encoder`, which `jobs embed` takes as `encoder.path`
+    save      `<out>/encoder`, which `mlake embed` takes as `encoder.path`
 
 The same command resumes from the last checkpoint and ends with the same weights as a run that never stopped.
 """

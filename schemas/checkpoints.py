@@ -50,7 +50,7 @@ class HeadFile(Stored):
     stored_as: ClassVar[Format] = Format(
         "head.json of a Matryoshka head",
         error=ConfigError,
-        remedy="give the folder of a head that `jobs train` made",
+        remedy="give the folder of a head that `mlake train` made",
         is_numbered_from_first=True,
     )
 
@@ -79,7 +79,7 @@ class HeadMeasurements(Stored):
     """
 
     stored_as: ClassVar[Format] = Format(
-        "measured.json of a trained head", error=ConfigError, remedy="delete it and run `python -m jobs train` again"
+        "measured.json of a trained head", error=ConfigError, remedy="delete it and run `mlake train` again"
     )
 
     path: str
@@ -105,7 +105,7 @@ class ModelFile(Stored):
     stored_as: ClassVar[Format] = Format(
         "model.json of a trained model",
         error=ConfigError,
-        remedy="give the folder of a model that `jobs train` made",
+        remedy="give the folder of a model that `mlake train` made",
         is_numbered_from_first=True,
     )
 

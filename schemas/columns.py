@@ -57,7 +57,7 @@ class Ladder(BaseModel):
         if len(self.dims) == 1:
             raise NotMatryoshka(
                 f"{where} is not Matryoshka-trained: only its full {self.width} dims are meaningful, "
-                f"not at {dim}; embed with --set rotation.kind=pca, run `python -m jobs rotate` on the table, "
+                f"not at {dim}; embed with --set rotation.kind=pca, run `mlake rotate` on the table, "
                 "or train a Matryoshka head"
             )
         raise DimNotInLadder(f"dim {dim} is not in the ladder of {where}; allowed: {self}")
@@ -164,7 +164,7 @@ def space_of(schema: pa.Schema, where: str) -> Space:
     """
     written = (schema.metadata or {}).get(SPACE_KEY)
     if written is None:
-        raise TableError(f"{where} does not say what space its vectors are in; only tables made by `jobs embed` do")
+        raise TableError(f"{where} does not say what space its vectors are in; only tables made by `mlake embed` do")
     space = Space.from_json(written, where)
     _VECTOR_TABLE.check_columns(schema, pa.schema(_own_fields(space)), where)
     return space

@@ -57,7 +57,7 @@ def journal_entry(row: Mapping[str, Any], where: str) -> JournalEntry:
 
 @dataclass
 class EmbedSummary:
-    """How a run of `jobs embed` ended; stored in the journal.
+    """How a run of `mlake embed` ended; stored in the journal.
 
     Attributes:
         shards: Shards that the run committed, of `shards_todo`; `shards_done` were in the table before.
@@ -88,7 +88,7 @@ class EmbedSummary:
 
 @dataclass
 class ShortlistSummary:
-    """How a run of `jobs shortlist` ended; stored in the journal.
+    """How a run of `mlake shortlist` ended; stored in the journal.
 
     Attributes:
         fragments: Fragments that got a prefix.

@@ -1,4 +1,4 @@
-"""`metrics.json` of `python -m jobs evaluate`, as it is stored: every number of an evaluation, with its interval.
+"""`metrics.json` of `mlake evaluate`, as it is stored: every number of an evaluation, with its interval.
 
 Owns the layout of the file; owns no measurement. A number that is not finite, such as a threshold that is never
 reached, is null.
@@ -120,7 +120,7 @@ class MetricsFile(Stored):
     """
 
     stored_as: ClassVar[Format] = Format(
-        "metrics.json of an evaluation", error=InputError, remedy="run `python -m jobs evaluate` again"
+        "metrics.json of an evaluation", error=InputError, remedy="run `mlake evaluate` again"
     )
 
     config: EvaluateConfig

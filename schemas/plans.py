@@ -218,7 +218,7 @@ class RecallCard(_Record):
 class TunedFunnel(Stored):
     """What a table stores of a funnel: the plan, and the card that confirms its recall."""
 
-    stored_as: ClassVar[Format] = Format("the funnel", remedy="tune it again: python -m jobs funnel TABLE")
+    stored_as: ClassVar[Format] = Format("the funnel", remedy="tune it again: mlake funnel TABLE")
 
     plan: Plan
     card: RecallCard

@@ -175,7 +175,7 @@ class LeaseResult:
 
 @dataclass(frozen=True)
 class EmbedProgress:
-    """How far a run of `jobs embed` is.
+    """How far a run of `mlake embed` is.
 
     Attributes:
         shards: Shards embedded, of `shards_total`.

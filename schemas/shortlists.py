@@ -14,7 +14,7 @@ from schemas.errors import TableError
 from schemas.stored import Format, Stored
 
 _KEY = b"lake:shortlist"
-_TABLE = Format("the shortlist table", remedy="run `python -m jobs shortlist` with another lists.table")
+_TABLE = Format("the shortlist table", remedy="run `mlake shortlist` with another lists.table")
 
 _PIECES = Format("the plan of an unfinished shortlist table", remedy="delete that folder to search again")
 

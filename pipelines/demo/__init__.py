@@ -1,1 +1,1 @@
-"""The demo's own data; the demo itself is `jobs demo`, its page is in `pipelines.reports`."""
+"""The demo's own data; the demo itself is `mlake demo`, its page is in `pipelines.reports`."""

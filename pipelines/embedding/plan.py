@@ -1,4 +1,4 @@
-"""Plan a run of `jobs embed`: which shards go into which table and space, and in which leases."""
+"""Plan a run of `mlake embed`: which shards go into which table and space, and in which leases."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     if config.rotation.kind != "none" and table.space.rotation is None:
         raise SpaceMismatch(
             f"{table.uri} holds vectors that were not rotated, and rotation.kind is {config.rotation.kind!r}; "
-            "run `python -m jobs rotate` on the table first, or leave rotation.kind out"
+            "run `mlake rotate` on the table first, or leave rotation.kind out"
         )
     done = done_shards(table)
     if retry_rejects:

@@ -1,4 +1,4 @@
-"""One run of `jobs embed`: leases go to a pool of actors, finished leases to the committer, failures to the summary.
+"""One run of `mlake embed`: leases go to a pool of actors, finished leases to the committer, failures to the summary.
 
 Owns what happens with the outcome of a lease, which errors end the run, and the run's entry in the journal. Owns no
 actor: the pool is passed in (`schemas/work.py` says what it must offer).
@@ -158,7 +158,7 @@ class EmbedRun:
         if damaged := [shard.uri for shard in self._todo if shard.id in self._committer.damaged]:
             raise ShardsDamaged(
                 f"{len(damaged)} of {len(self._todo)} shards are damaged, for example {damaged[0]}; what could be read "
-                f"of them is in the table, `python -m jobs rejects {self._config.table}` names the rest; a repaired "
+                f"of them is in the table, `mlake rejects {self._config.table}` names the rest; a repaired "
                 "shard replaces its rows at the next run"
             )
 

@@ -28,6 +28,7 @@ _EXTRAS = {
     "open_clip": "openclip",
     "sentence_transformers": "transformers",
     "timm": "timm",
+    "transformers": "transformers",
 }
 
 
@@ -41,7 +42,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     if name not in REGISTRY:
         raise EncoderNotFound(
             f"no encoder is named {name!r}{nearest(name, REGISTRY)}; known encoders: {', '.join(sorted(REGISTRY))}; "
-            "`python -m jobs encoders` describes them"
+            "`mlake encoders` describes them"
         )
     return REGISTRY[name]
 
@@ -227,7 +228,7 @@ def _family(spec: EncoderSpec) -> Family:
         return FAMILIES[spec.family]()
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
+        install = f"'matryoshka-lake[{_EXTRAS[library]}]'" if library in _EXTRAS else library
         raise DependencyMissing(
-            f"{spec.name} needs the library {library!r}, which is not installed; "
-            f"run: pip install 'matryoshka-lake[{_EXTRAS.get(library, library)}]'"
+            f"{spec.name} needs the library {library!r}, which is not installed; run: pip install {install}"
         ) from error

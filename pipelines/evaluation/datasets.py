@@ -1,4 +1,4 @@
-"""Test sets on disk, ImageFolder and BEIR: read them and write them as shards for `jobs embed`.
+"""Test sets on disk, ImageFolder and BEIR: read them and write them as shards for `mlake embed`.
 
 Owns both layouts. Shards are a function of the source, down to their time stamps, so that a second run has nothing to
 do. Their folder is named by a digest of the source, so that a changed source gives new shards.

@@ -162,7 +162,7 @@ def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> list[Ind
     check_companion(rows.schema, CODEBOOK, uri)
     stages = rows["stage"].to_pylist()
     if _codebook_name(stages) != name:
-        raise TableError(f"{uri} is damaged; tune the funnel again: python -m jobs funnel {table_uri}")
+        raise TableError(f"{uri} is damaged; tune the funnel again: mlake funnel {table_uri}")
     return [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in stages]
 
 

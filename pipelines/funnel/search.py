@@ -169,9 +169,7 @@ class Funnel:
         """
         written = table.dataset.config().get(_CONFIG_KEY + home)
         if written is None:
-            raise TableError(
-                f"{table.uri} has no funnel in {home}; run: python -m jobs funnel {table.uri} --home {home}"
-            )
+            raise TableError(f"{table.uri} has no funnel in {home}; run: mlake funnel {table.uri} --home {home}")
         return TunedFunnel.from_json(written, table.uri)
 
     @property
@@ -275,7 +273,7 @@ class Funnel:
             most = max(row.low for row in same)
             raise ConfigError(
                 f"recall={recall}: the card of {self.table.uri} confirms a recall of {most:.4f} at most; "
-                f"run: python -m jobs funnel {self.table.uri} --recall {recall}"
+                f"run: mlake funnel {self.table.uri} --recall {recall}"
             )
         return min(reaching)
 

@@ -219,7 +219,7 @@ def tune_in_lake(
     if not dims and plan is None:
         raise TableError(
             f"{dataset.uri} has no prefix column to search; "
-            "run: python -m jobs shortlist CONFIG --set dims=[64], with this table in CONFIG"
+            "run: mlake shortlist CONFIG --set dims=[64], with this table in CONFIG"
         )
     rows = dataset.count_rows()
     check_rows(rows, goal)
@@ -238,7 +238,7 @@ def tune_in_lake(
     if best is None:
         raise TableError(
             f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MAX_CANDIDATES} "
-            f"candidates (the best reached {selector.best_recall:.4f}); run: python -m jobs shortlist CONFIG with more "
+            f"candidates (the best reached {selector.best_recall:.4f}); run: mlake shortlist CONFIG with more "
             "dims, lower --recall, or hold out more rows"
         )
     trial, card = selector.add_margin(*best, partial(_scored_candidates, dataset, own_ids_Q))

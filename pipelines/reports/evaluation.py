@@ -1,4 +1,4 @@
-"""Report of `jobs evaluate`: metrics.json, and an HTML page with plots like the paper's.
+"""Report of `mlake evaluate`: metrics.json, and an HTML page with plots like the paper's.
 
 Owns the layout of the results. Does not measure.
 """
@@ -50,7 +50,7 @@ def build_report(results: Results) -> Report:
         subtitle=f"{names}: measured on {results.queries:,} queries over {results.rows_searched:,} rows, with "
         f"{results.config.measure.confidence:.0%} intervals by {results.config.measure.draws:,} bootstrap resamples.",
         sections=sections,
-        footer=" ".join(f"{note}." for note in results.notes) + " Made by `python -m jobs evaluate`.",
+        footer=" ".join(f"{note}." for note in results.notes) + " Made by `mlake evaluate`.",
     )
 
 

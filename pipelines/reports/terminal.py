@@ -1,6 +1,6 @@
 """Terminal output of jobs: plans, tables of results, spinners and bars of evaluation, training and demo.
 
-Owns what these jobs print. The screen of `jobs embed` is in `progress`.
+Owns what these jobs print. The screen of `mlake embed` is in `progress`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def print_results(results: Results, console: Console) -> None:
 
 
 def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> None:
-    """Print the shards, table and space of a run of `jobs embed`."""
+    """Print the shards, table and space of a run of `mlake embed`."""
     size = sum(shard.size for shard in plan.todo)
     rotation = " (before the rotation, which is fitted when the run starts)" if config.rotation.kind == "pca" else ""
     grid = Table.grid(padding=(0, 2))
@@ -103,7 +103,7 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
 
 
 def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:
-    """Print the prefixes, indexes and lists of a run of `jobs shortlist`."""
+    """Print the prefixes, indexes and lists of a run of `mlake shortlist`."""
     table = VectorTable.open(config.table, storage=config.storage)
     rows, dims, present = table.dataset.count_rows(), prefix_dims(table, config), set(table.prefix_dims)
     lacking = plan_prefixes(table, [dim for dim in dims if dim in present])
@@ -138,4 +138,4 @@ def print_rotated(rotated: Rotated, console: Console) -> None:
     for dim, before, after in zip(rotated.dims, rotated.before, rotated.after, strict=True):
         grid.add_row(str(dim), f"{before:.3f}", f"{after:.3f}")
     console.print(grid)
-    console.print(f"the ladder is now {table.space.ladder}; later `jobs embed` runs need --set rotation.kind=pca")
+    console.print(f"the ladder is now {table.space.ladder}; later `mlake embed` runs need --set rotation.kind=pca")

@@ -1,4 +1,4 @@
-"""Terminal output of `jobs train`: the plan, progress, and the quality of a head.
+"""Terminal output of `mlake train`: the plan, progress, and the quality of a head.
 
 Owns what is printed. Does not train.
 """

@@ -1,4 +1,4 @@
-"""One run of `jobs shortlist`: prefix columns, then their indexes, then the shortlist table.
+"""One run of `mlake shortlist`: prefix columns, then their indexes, then the shortlist table.
 
     prefixes  actors cut the fragments that lack a prefix; this process commits them
     index     trained once, built in segments by actors, committed together; or only the new rows are indexed

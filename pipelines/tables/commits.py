@@ -40,7 +40,7 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = N
     except (ValueError, OSError) as error:
         if "not found" in str(error).lower():
             at = f" at version {version!r}" if version is not None else ""
-            raise TableNotFound(f"no table at {uri}{at}; `python -m jobs embed CONFIG` makes one") from None
+            raise TableNotFound(f"no table at {uri}{at}; `mlake embed CONFIG` makes one") from None
         raise
 
 

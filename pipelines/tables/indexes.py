@@ -100,7 +100,7 @@ def plan_index(table: VectorTable, dim: int, config: PrefixIndexConfig = PrefixI
     """
     column, dataset = prefix_column(dim), table.dataset
     if column not in dataset.schema.names:
-        raise TableError(f"{table.uri} has no column {column}; run: python -m jobs shortlist --set dims=[{dim}]")
+        raise TableError(f"{table.uri} has no column {column}; run: mlake shortlist --set dims=[{dim}]")
     rows = dataset.count_rows()
     chosen = choose_index(rows, config)
     if chosen is None:

@@ -95,7 +95,7 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
         OSError: The store refuses: full, out of reach, or not allowed. An error of `batches` is raised as it is.
     """
     prefixes = [prefix_column(dim) for dim in table.prefix_dims]
-    # Columns under other names are prefixes still being filled; `jobs shortlist` cuts them for these rows as well.
+    # Columns under other names are prefixes still being filled; `mlake shortlist` cuts them for these rows as well.
     known = {"id", "shard", *table.kept.names, VECTOR, *prefixes}
     schema = pa.schema([f for f in table.dataset.schema if f.name in known], table.dataset.schema.metadata)
     source = _Source(_with_prefixes(batches, table.prefix_dims, schema))

@@ -80,7 +80,7 @@ def check_rotatable(table: VectorTable) -> None:
             "a rotation would harm its prefixes; use them as they are"
         )
     if not table.dataset.count_rows():
-        raise TableError(f"{table.uri} has no rows to fit a rotation on; run `python -m jobs embed` first")
+        raise TableError(f"{table.uri} has no rows to fit a rotation on; run `mlake embed` first")
 
 
 def moments_of(table: VectorTable, fragment_ids: Sequence[int]) -> Moments:
@@ -146,7 +146,7 @@ def commit_rotation(table: VectorTable, rotation: Rotation, fragments: Sequence[
         commit_rewritten(dataset, rotated, schema, table.storage)
     except CommitConflictError:
         raise TableError(
-            f"{table.uri} changed while it was being rotated, so nothing was; run `python -m jobs rotate` again "
+            f"{table.uri} changed while it was being rotated, so nothing was; run `mlake rotate` again "
             "when no other job writes to it"
         ) from None
     drop_indexes(table.uri, VECTOR, table.storage)

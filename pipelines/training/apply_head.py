@@ -1,6 +1,6 @@
 """Apply a head to a table: transform its vectors into another table, without encoding a sample again.
 
-The result equals what `jobs embed` makes of the same shards with the head as its encoder, up to the rounding of the
+The result equals what `mlake embed` makes of the same shards with the head as its encoder, up to the rounding of the
 stored half-precision vectors. Both write the same ledger, so either continues where the other stopped.
 
 Shapes: B rows, D width of the head.

@@ -65,7 +65,7 @@ def read_head_data(config: TrainConfig) -> HeadData:
             known = table.dataset.schema.names
             raise FieldNotFound(
                 f"{table.uri} has no column {name!r}{nearest(name, known)}; it has: {', '.join(known)}; "
-                "`jobs embed` with input.keep stores fields beside the vectors"
+                "`mlake embed` with input.keep stores fields beside the vectors"
             )
     rows = table.dataset.to_table(columns=["id", *dict.fromkeys(wanted), VECTOR])
     if config.kind == "head-from-pairs" and table_modality(table) == "text":

@@ -1,4 +1,4 @@
-"""Samples of shards, as `jobs embed` reads them, or of a folder with a subfolder of images per class.
+"""Samples of shards, as `mlake embed` reads them, or of a folder with a subfolder of images per class.
 
 Owns the order of the samples, which is a function of seed, epoch and worker. Samples are still bytes or text here.
 """

@@ -1,4 +1,4 @@
-"""Train a head: read the frozen vectors, fit, validate, and save the folder that `jobs embed` loads.
+"""Train a head: read the frozen vectors, fit, validate, and save the folder that `mlake embed` loads.
 
 A cheap way to a ladder for any encoder, or to a joint space of two encoders. Owns the order of these steps.
 
@@ -40,7 +40,7 @@ class TrainedHead:
     """A trained head and its quality on the validation split.
 
     Attributes:
-        path: Its folder, for `encoder.path` of `jobs embed`.
+        path: Its folder, for `encoder.path` of `mlake embed`.
         measure: Name of the metric.
         by_dim: The metric at each dim of the ladder; empty where the validation split is too small.
         beside: Name of the baseline.

@@ -1,4 +1,4 @@
-"""Train a whole model: build the task, read the data, fit, and save the folder that `jobs embed` loads.
+"""Train a whole model: build the task, read the data, fit, and save the folder that `mlake embed` loads.
 
 Owns the order of these steps in one worker. Several workers run it side by side in an existing process group. The
 format of the folder is in `pipelines.encoders.checkpoints`.

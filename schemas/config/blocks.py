@@ -58,7 +58,7 @@ class EncoderConfig(ConfigBlock):
     """The model that embeds, and how it runs.
 
     Attributes:
-        name: Name in the registry; `python -m jobs encoders` lists them.
+        name: Name in the registry; `mlake encoders` lists them.
         path: Local folder or file with the model's weights, in place of the registered ones.
         side: Selects the model's prompt for documents or for queries; it is put before the input.
         device: `auto` takes CUDA if there is a GPU.

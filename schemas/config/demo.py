@@ -1,4 +1,4 @@
-"""The config of `python -m jobs demo`."""
+"""The config of `mlake demo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from schemas.config.blocks import ConfigBlock
 
 
 class DemoConfig(ConfigBlock):
-    """Settings of `python -m jobs demo`.
+    """Settings of `mlake demo`.
 
     Attributes:
         folder: Folder for its shards, tables and report.

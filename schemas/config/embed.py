@@ -1,4 +1,4 @@
-"""The config of `python -m jobs embed`."""
+"""The config of `mlake embed`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.config.blocks import (
 
 
 class EmbedConfig(ConfigBlock):
-    """Settings of `python -m jobs embed`."""
+    """Settings of `mlake embed`."""
 
     shards: tuple[str, ...]
     table: str

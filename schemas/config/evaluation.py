@@ -1,4 +1,4 @@
-"""The config of `python -m jobs evaluate`: the data, the systems to compare, and the measurements."""
+"""The config of `mlake evaluate`: the data, the systems to compare, and the measurements."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class RetrievalConfig(ConfigBlock):
 
 
 class EvaluateConfig(ConfigBlock):
-    """Settings of `python -m jobs evaluate`.
+    """Settings of `mlake evaluate`.
 
     Attributes:
         folder: Folder for metrics.json, report.html, and the shards and tables of encoders.

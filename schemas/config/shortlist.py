@@ -1,4 +1,4 @@
-"""The config of `python -m jobs shortlist`: prefix columns, their indexes, and shortlist tables."""
+"""The config of `mlake shortlist`: prefix columns, their indexes, and shortlist tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ListsConfig(ConfigBlock):
 
 
 class ShortlistConfig(ConfigBlock):
-    """Settings of `python -m jobs shortlist`.
+    """Settings of `mlake shortlist`.
 
     Attributes:
         table: Table that gets prefix columns and is searched.

@@ -1,4 +1,4 @@
-"""The config of `python -m jobs train`: the task, the model, the data, the loss, the optimiser and the run."""
+"""The config of `mlake train`: the task, the model, the data, the loss, the optimiser and the run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class DataConfig(ConfigBlock):
     """The training data.
 
     Attributes:
-        train: Shard patterns as in `jobs embed`, or one folder with one subfolder of images per class.
+        train: Shard patterns as in `mlake embed`, or one folder with one subfolder of images per class.
         valid: Validation data, given the same way; without it nothing is measured during training. A head holds out a
             fraction of its table instead.
         input: The fields of a shard to use; not needed for a folder of images.
@@ -183,7 +183,7 @@ class Recipe(ConfigBlock):
 
 
 class TrainConfig(Recipe):
-    """Settings of `python -m jobs train`.
+    """Settings of `mlake train`.
 
     Attributes:
         kind: The task: what is trained, on which data.
@@ -234,7 +234,7 @@ class TrainConfig(Recipe):
                 f"run.accumulate is for kind=classify; kind={self.kind} compares the rows of a whole batch"
             )
         if self.into and not self.is_head:
-            raise ValueError(f"into is for a head; for kind={self.kind} run `python -m jobs embed` afterwards")
+            raise ValueError(f"into is for a head; for kind={self.kind} run `mlake embed` afterwards")
         if self.is_head and self.run.workers > 1:
             raise ValueError("a head is trained by one worker; its vectors are few enough")
         return self

@@ -1,4 +1,4 @@
-"""A table with a funnel, for the tests of `jobs search` and `jobs funnel`."""
+"""A table with a funnel, for the tests of `mlake search` and `mlake funnel`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs clean` removes what a killed run left, and nothing that a living one has written."""
+"""`mlake clean` removes what a killed run left, and nothing that a living one has written."""
 
 from __future__ import annotations
 

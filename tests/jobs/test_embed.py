@@ -1,4 +1,4 @@
-"""`jobs embed` from its config to its table: complete, exact, repeatable; bad samples are rejected by name."""
+"""`mlake embed` from its config to its table: complete, exact, repeatable; bad samples are rejected by name."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_table_of_another_space_is_refused_and_stays_as_it_is(
     assert embed(config, "--set", "rotation.kind=pca", "--set", f"shards={tmp_path}/src/*.jsonl") == 2
     words = printed()
     assert "were not rotated" in words
-    assert "jobs rotate" in words
+    assert "mlake rotate" in words
     assert embed(config, "--set", "encoder.dtype=bfloat16") == 2
     assert "bfloat16" in printed()
     assert contents(tmp_path / "t.lance") == contents(embedded[0] / "t.lance")

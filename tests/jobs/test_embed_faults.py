@@ -1,4 +1,4 @@
-"""`jobs embed` when shards, actors, disks or people stop it: it ends with a reason, and the same command resumes it.
+"""`mlake embed` when shards, actors, disks or people stop it: it ends with a reason, and the same command resumes it.
 
 Faults at random moments are in tests/chaos.
 """

@@ -1,4 +1,4 @@
-"""`jobs embed` refuses what cannot work before it does anything, and names the remedy."""
+"""`mlake embed` refuses what cannot work before it does anything, and names the remedy."""
 
 from __future__ import annotations
 

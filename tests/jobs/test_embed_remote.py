@@ -1,4 +1,4 @@
-"""`jobs embed` where things are far away: submitted to a cluster by `ray job submit`, shards and table on S3."""
+"""`mlake embed` where things are far away: submitted to a cluster by `ray job submit`, shards and table on S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs encoders`: every model by name with its rule, and all that is known of one."""
+"""`mlake encoders`: every model by name with its rule, and all that is known of one."""
 
 from __future__ import annotations
 

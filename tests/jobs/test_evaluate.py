@@ -1,4 +1,4 @@
-"""`jobs evaluate`: tables, image folders and BEIR folders go in as they are; numbers and a page come out."""
+"""`mlake evaluate`: tables, image folders and BEIR folders go in as they are; numbers and a page come out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs evaluate` refuses what it cannot measure, and says why."""
+"""`mlake evaluate` refuses what it cannot measure, and says why."""
 
 from __future__ import annotations
 

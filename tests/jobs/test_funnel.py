@@ -1,4 +1,4 @@
-"""`jobs funnel`: tune, show the stored card, or measure stages of one's own."""
+"""`mlake funnel`: tune, show the stored card, or measure stages of one's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs rejects` counts and shows what could not be embedded."""
+"""`mlake rejects` counts and shows what could not be embedded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs rotate`: the whole pass on Ray, over many fragments, and the recall before and after it."""
+"""`mlake rotate`: the whole pass on Ray, over many fragments, and the recall before and after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobs search`: one query or one per line of stdin, by words, over a table with a funnel."""
+"""`mlake search`: one query or one per line of stdin, by words, over a table with a funnel."""
 
 from __future__ import annotations
 

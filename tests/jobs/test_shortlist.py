@@ -1,4 +1,4 @@
-"""`jobs shortlist`: prefixes, indexes and lists are made, extended by what is new, and resumed after a kill."""
+"""`mlake shortlist`: prefixes, indexes and lists are made, extended by what is new, and resumed after a kill."""
 
 from __future__ import annotations
 

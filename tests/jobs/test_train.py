@@ -1,4 +1,4 @@
-"""`jobs train` from the command line: every shipped config, what embeds and searches in the end, what is refused."""
+"""`mlake train` from the command line: every shipped config, what embeds and searches in the end, what is refused."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_ladder_may_allow_every_dim_from_one_on(dim: int) -> None:
 def test_one_rung_means_not_matryoshka_and_the_remedy_is_named() -> None:
     ladder = Ladder(dims=(384,))
     assert ladder.check(384) == ladder.width == 384
-    with pytest.raises(NotMatryoshka, match=r"t is not Matryoshka-trained.*rotation\.kind=pca.*jobs rotate"):
+    with pytest.raises(NotMatryoshka, match=r"t is not Matryoshka-trained.*rotation\.kind=pca.*mlake rotate"):
         ladder.check(64, "t")
 
 

@@ -77,5 +77,5 @@ def test_a_stored_funnel_is_read_back() -> None:
     assert "*    16" in str(tuned.card)
     damaged = json.loads(tuned.to_json())
     damaged["plan"]["stages"].reverse()
-    with pytest.raises(TableError, match=r"t: the funnel is malformed: plan: stages must grow.*jobs funnel TABLE"):
+    with pytest.raises(TableError, match=r"t: the funnel is malformed: plan: stages must grow.*mlake funnel TABLE"):
         TunedFunnel.from_json(json.dumps(damaged), "t")

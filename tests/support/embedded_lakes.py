@@ -21,7 +21,7 @@ def make_lake(folder: Path, shards: int = 3, rows: int = 20, **blocks: Any) -> L
 
 
 def embed(config: Path, *options: str) -> int:
-    """Run `jobs embed` in this process; return its exit code."""
+    """Run `mlake embed` in this process; return its exit code."""
     return main(["embed", str(config), *options])
 
 

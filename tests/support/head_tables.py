@@ -32,7 +32,7 @@ def encode(config: EncoderConfig, inputs: Sequence[Any]) -> npt.NDArray[np.float
 def make_head_table(
     uri: Path, config: EncoderConfig, rows: Sequence[tuple[Any, str, str]], shards: int = 2
 ) -> VectorTable:
-    """Make a table of (input, label, words) as `jobs embed` does."""
+    """Make a table of (input, label, words) as `mlake embed` does."""
     table = create_table(str(uri), make_space(config), KEPT)
     vectors_ND = encode(config, [row[0] for row in rows])
     for number in range(shards):

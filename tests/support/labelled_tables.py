@@ -1,4 +1,4 @@
-"""Tables of labelled points, and systems of them for `jobs evaluate`."""
+"""Tables of labelled points, and systems of them for `mlake evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole models that `jobs train` made: image classifiers, two towers, masked language models.
+"""Whole models that `mlake train` made: image classifiers, two towers, masked language models.
 
 Shapes: B rows, D end of the ladder.
 """

@@ -46,5 +46,5 @@ def test_an_encoder_or_a_space_that_does_not_fit_is_refused(tmp_path: Path) -> N
         make_plan(image)
     embed_here(config)
     rotated = config_for(tmp_path / "src", tmp_path / "t.lance", rotation={"kind": "pca"})
-    with pytest.raises(SpaceMismatch, match="jobs rotate"):
+    with pytest.raises(SpaceMismatch, match="mlake rotate"):
         make_plan(rotated)

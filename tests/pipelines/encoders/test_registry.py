@@ -40,7 +40,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 def test_raw_truncation_of_an_untrained_space_is_refused_with_the_remedy() -> None:
     ladder = make_space(EncoderConfig(name="all-MiniLM-L6-v2")).ladder
     assert ladder.check(384) == 384
-    with pytest.raises(NotMatryoshka, match="jobs rotate"):
+    with pytest.raises(NotMatryoshka, match="mlake rotate"):
         ladder.check(64)
 
 

@@ -129,7 +129,7 @@ def test_another_recall_takes_other_numbers_of_candidates(table: VectorTable) ->
 def test_a_missing_funnel_is_refused_with_its_remedy(table: VectorTable) -> None:
     table.dataset.delete_config_keys(list(table.dataset.config()))
     assert Funnel.homes(table.refresh()) == ()
-    with pytest.raises(TableError, match="python -m jobs funnel"):
+    with pytest.raises(TableError, match="mlake funnel"):
         Funnel.open(table)
 
 

@@ -127,5 +127,5 @@ def test_rows_committed_during_a_build_are_found_at_once(make_table):
 
 
 def test_an_index_needs_its_column(make_table):
-    with pytest.raises(TableError, match="jobs shortlist"):
+    with pytest.raises(TableError, match="mlake shortlist"):
         index_prefix(make_table(vectors(5, 1)), 8)

@@ -77,7 +77,7 @@ def test_of_racing_creators_one_succeeds(tmp_path: Path) -> None:
 
 
 def test_an_address_or_version_without_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableNotFound, match=r"nothing\.lance; `python -m jobs embed CONFIG` makes one"):
+    with pytest.raises(TableNotFound, match=r"nothing\.lance; `mlake embed CONFIG` makes one"):
         VectorTable.open(str(tmp_path / "nothing.lance"))
     table = new_table(tmp_path)
     with pytest.raises(TableNotFound, match="at version 99"):
