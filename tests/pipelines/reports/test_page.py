@@ -31,18 +31,6 @@ REPORT = Report(
                 Figures([("0.996", "recall")]),
                 Grid(["dims", "recall"], [("64", "0.9"), ("256", "1.0")], caption="a caption", marked=1),
                 Plot("By dims", "more is more", [Curve("rotated", (8, 64, 1024, 1280), (0.1, 0.5, 0.9, 1.0))]),
-                Plot(
-                    "By cost",
-                    "cheaper is better",
-                    [
-                        Curve("banded", (0.2, 3.0, 40.0), (0.5, 0.6, 0.7), True, ((0.4, 0.5, 0.6), (0.6, 0.7, 0.8))),
-                        Curve("scattered", (0.3, 5.5), (0.55, 0.65), has_line=False),
-                    ],
-                    axis="MFLOPs a query",
-                    base=10,
-                    floor=None,
-                ),
-                Plot("By expected dims", "", [Curve("cascade", (8, 12, 21.7, 64), (0.1, 0.2, 0.3, 0.4))]),
                 Answers("who & what?", "news", [Hit("<b>bold</b>", 0.75, "a note")]),
                 Gallery(Hit("asked", 1.0, png=_png("red")), [("8 dims", [Hit("found", 0.5, png=_png("blue"))])]),
             ],
@@ -103,21 +91,6 @@ def test_pictures_are_inside(page: str) -> None:
 
 def test_only_the_marked_row_is_marked(page: str) -> None:
     assert re.findall(r'<tr class="marked"><td>(\d+)', page) == ["256"]
-
-
-def test_an_axis_names_the_full_width_and_no_dim_that_would_touch_it(page: str) -> None:
-    ticks = re.findall(r">(\d+)</text>", page)
-    assert "1280" in ticks
-    assert "1024" not in ticks
-    assert "64" in ticks
-
-
-def test_an_axis_of_costs_names_round_numbers_and_one_of_expected_dims_whole_ones(page: str) -> None:
-    _, cost, expected = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert "MFLOPs a query" in cost
-    assert {">0.2<", ">1<", ">5<", ">20<"} <= set(re.findall(r">[0-9.]+<", cost))
-    assert ">64<" in expected
-    assert ">21.7<" not in expected
 
 
 def test_the_same_report_is_the_same_file(page: str, tmp_path: Path) -> None:
