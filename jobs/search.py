@@ -23,8 +23,6 @@ from schemas.errors import InputError
 from schemas.records import IMAGE_SUFFIXES
 
 _Search = Callable[[str | bytes], pa.Table]
-
-
 _ONE_OF = Group("Ways to search", help="At most one of these.", validator=LimitedChoice())
 
 

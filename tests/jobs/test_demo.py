@@ -86,7 +86,7 @@ def test_it_prints_what_it_did_and_three_commands_that_exist(lake: Lake, capsys:
     assert "recall@10" in lake.said
     assert (lake.folder / "report.html").absolute().as_uri() in lake.said
     commands = lake.said.partition("try next:")[2].split("\n")
-    verbs = [command.split()[3] for command in commands if command.strip()]
+    verbs = [command.split()[1] for command in commands if command.strip().startswith("mlake ")]
     assert len(verbs) == 3
     for verb in verbs:
         assert main([verb, "--help"]) == 0
