@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 
 from pipelines.evaluation.metrics import Labels
 from pipelines.vectors.matryoshka import unit
@@ -26,3 +29,12 @@ def sides() -> tuple[np.ndarray, np.ndarray]:
 def truth() -> Labels:
     """Classes of both sides."""
     return Labels(np.arange(400) % CLASSES, np.arange(100) % CLASSES, k=10, recall_ks=(5,))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Fit hundreds of tiny probes on one thread: on a busy machine, threads that wait for each other are slow."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
