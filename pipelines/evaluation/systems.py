@@ -1,4 +1,4 @@
-"""Systems: what is compared. A system gives vectors of the database and of the queries at each of its dims.
+"""Systems to compare: each gives vectors of the database and of the queries at each of its dims.
 
 Owns nested systems (prefixes of the same vectors), fixed ones (a model for each dim), and baselines made of full
 vectors.

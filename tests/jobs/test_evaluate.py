@@ -1,4 +1,4 @@
-"""`mlake evaluate`: tables, image folders and BEIR folders go in as they are; numbers and a page come out."""
+"""`mlake evaluate`: tables, image folders and BEIR folders give metrics.json and a page."""
 
 from __future__ import annotations
 

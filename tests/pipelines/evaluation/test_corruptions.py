@@ -1,4 +1,4 @@
-"""Corruptions are the same at every call, worse at every severity, and keep a picture's shape."""
+"""Corruptions are repeatable, stronger at every severity, and keep the shape of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both layouts are read as they lie; what is wrong with them is said with file and line."""
+"""ImageFolder and BEIR folders are read; errors name file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics agree with loops that follow the definitions word by word."""
+"""Metrics equal loops over their definitions, and scikit-learn's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adaptive and funnel retrieval find what plain sorting finds, at the paper's arithmetic."""
+"""Adaptive and funnel retrieval find the results of plain sorting, at the paper's arithmetic."""
 
 from __future__ import annotations
 

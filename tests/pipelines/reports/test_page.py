@@ -1,4 +1,4 @@
-"""A report is one page that needs nothing else, and says what it was given."""
+"""A report is one self-contained page that shows everything it was given."""
 
 from __future__ import annotations
 

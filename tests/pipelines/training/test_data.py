@@ -1,4 +1,4 @@
-"""Order and randomness: a function of seed, epoch and step, however many workers share a step."""
+"""Order and randomness depend on seed, epoch and step, not on the number of workers."""
 
 from __future__ import annotations
 

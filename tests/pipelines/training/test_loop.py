@@ -1,4 +1,4 @@
-"""The loop: an interrupted run ends with the weights of an undisturbed one, bit for bit; what is wrong is refused."""
+"""The loop: a resumed run ends with the same weights, bit for bit; other settings and infinite losses are refused."""
 
 from __future__ import annotations
 

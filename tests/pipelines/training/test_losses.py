@@ -1,4 +1,4 @@
-"""Every nested loss against a loop that slices, normalises and adds, one dim at a time; its gradient by gradcheck."""
+"""Every nested loss equals a loop over dims that slices, normalises and adds; gradients are checked by gradcheck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two workers equal one at the same batch: losses, their gradients, and the weights after a run."""
+"""Two workers equal one worker at the same batch: losses, gradients, and the weights after a run."""
 
 from __future__ import annotations
 
