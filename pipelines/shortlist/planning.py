@@ -1,8 +1,11 @@
-"""What is to be done for a shortlist table: which queries are searched in which part of the database.
+"""Plan the work for a shortlist table: which queries to search in which part of the searched table.
 
-Owns the cutting of the work, and the decision between making a table, going on with a killed run, and repairing an
-older table. Does none of the work (`lists.py`). Everything here follows from the two tables' versions and the config,
-so a run that goes on with another's plan cuts it the same way.
+A query block is a range of queries. A part is a group of fragments of the searched table. A task searches one part for
+queries of one block.
+
+Owns the division into tasks, and the choice between making a table, resuming a killed run, and repairing an older
+table. Does none of the work (`lists.py`). A plan follows from the versions of both tables and the config alone, so a
+resumed run has the same tasks.
 """
 
 from __future__ import annotations
@@ -24,21 +27,21 @@ from schemas.config import ListsConfig, ShortlistConfig, StorageConfig
 from schemas.errors import ConfigError, TableError, TableNotFound
 from schemas.shortlists import ShortlistSpec, shortlist_spec
 
-_MOST_PART_ROWS = 4 << 20
-_LEAST_PART_ROWS = 1 << 16
-_LEAST_TASKS = 8
+_MAX_PART_ROWS = 4 << 20
+_MIN_PART_ROWS = 1 << 16
+_MIN_TASKS = 8
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """Some queries against a part of the database: the unit of work, retry and resume.
+    """Search one part for some queries of one block: the unit of work, retry and resume.
 
     Attributes:
         block: Number of the query block.
-        part: Number of the part; the rows that are new to a repaired table count as a part of their own.
-        queries: Places of the queries in their table's pinned version.
-        fragments: Fragments of the searched table; None is all.
-        added_since: Search only rows that came after this version.
+        part: Number of the part; in a repair, the new rows are a part of their own.
+        queries: Positions of the queries in their table.
+        fragments: Ids of the part's fragments; None: all.
+        added_since: Search only rows that were added after this version.
     """
 
     block: int
@@ -55,15 +58,15 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class ListsPlan:
-    """Everything that is to be done for a shortlist table.
+    """Hold all tasks of a shortlist table.
 
     Attributes:
         spec: What the table will hold.
-        uri: Where it goes.
-        config: The settings it was planned by; what is pinned in a begun plan comes from there.
-        blocks: Places of each block's queries in their table.
-        tasks: All tasks, those that are done already included.
-        kept: Ids of queries whose present lists go into the merge; none unless an older table is repaired.
+        uri: Address of the table.
+        config: The job's config; a resumed run takes the memory budget of the killed run.
+        blocks: Positions of each block's queries in their table.
+        tasks: All tasks, finished ones included.
+        kept: Ids of queries whose existing lists are merged with the new ones; empty unless a table is repaired.
     """
 
     spec: ShortlistSpec
@@ -79,15 +82,15 @@ class ListsPlan:
         return Pieces(self.uri, self.config.storage)
 
     def todo(self) -> list[SearchTask]:
-        """Return the tasks whose result is not there yet."""
-        there = self.pieces.there()
-        return [task for task in self.tasks if task.file not in there]
+        """Return the tasks that are not finished."""
+        finished = self.pieces.finished()
+        return [task for task in self.tasks if task.file not in finished]
 
 
 def plan_lists(config: ShortlistConfig) -> ListsPlan | None:
-    """Say what is to be done for a shortlist table, or None if it is up to date.
+    """Plan a shortlist table, or return None if it is up to date.
 
-    A run that was killed is gone on with as it was planned; a table that exists is repaired; else one is made.
+    Resumes a killed run from its plan; else repairs the table if it exists; else makes a new one.
 
     Raises:
         ConfigError: The config asks for no lists.
@@ -95,16 +98,16 @@ def plan_lists(config: ShortlistConfig) -> ListsPlan | None:
         SpaceMismatch: The two tables are of different spaces.
         TableError: The address holds lists of other queries, dims, k or filter, or no lists at all.
     """
-    uri, spec = _ask(config)
+    uri, spec = _requested(config)
     pieces = Pieces(uri, config.storage)
-    present = open_lists(uri, config.storage)
-    old = None if present is None else shortlist_spec(present.schema, uri)
+    existing = open_lists(uri, config.storage)
+    old = None if existing is None else shortlist_spec(existing.schema, uri)
     if old is not None:
-        _check_same_question(uri, old, spec)
+        _check_same_request(uri, old, spec)
         spec = spec.model_copy(update={"column": old.column})
-    begun = pieces.begun()
-    if begun is not None and _question(begun[0]) == _question(spec) and begun[0] != old and _can_open(begun[0], config):
-        spec, memory_bytes = begun
+    killed = pieces.load_plan()
+    if killed is not None and _is_resumable(killed[0], spec, old, config):
+        spec, memory_bytes = killed
         assert config.lists is not None
         config = config.model_copy(update={"lists": config.lists.model_copy(update={"memory_bytes": memory_bytes})})
     else:
@@ -112,24 +115,22 @@ def plan_lists(config: ShortlistConfig) -> ListsPlan | None:
     if spec == old:
         return None
     plan = (
-        _plan_all(uri, spec, config)
-        if present is None or old is None
-        else _plan_repair(uri, spec, config, present, old)
+        _plan_all(uri, spec, config) if existing is None or old is None else _plan_repair(uri, spec, config, existing)
     )
     if plan is None:
         return None
-    pieces.begin(plan.spec, lists_of(plan.config).memory_bytes)
+    pieces.save_plan(plan.spec, lists_of(plan.config).memory_bytes)
     return plan
 
 
 def lists_uri(config: ShortlistConfig) -> str:
-    """Return where the lists of a config go."""
+    """Return the address of a config's shortlist table."""
     named = lists_of(config).table
     return absolute(named) if named else sibling(absolute(config.table), "shortlist")
 
 
 def lists_of(config: ShortlistConfig) -> ListsConfig:
-    """Return the lists block.
+    """Return the config's `lists` block.
 
     Raises:
         ConfigError: There is none.
@@ -140,7 +141,7 @@ def lists_of(config: ShortlistConfig) -> ListsConfig:
 
 
 def open_lists(uri: str, storage: StorageConfig) -> LanceDataset | None:
-    """Open a shortlist table, or return None where there is none."""
+    """Open a shortlist table; None if there is none."""
     try:
         return open_dataset(uri, storage)
     except TableNotFound:
@@ -148,12 +149,12 @@ def open_lists(uri: str, storage: StorageConfig) -> LanceDataset | None:
 
 
 def added_since(version: int) -> str:
-    """SQL for the rows that came after a version of their table; merging and compacting them changes nothing."""
+    """Return SQL for the rows that were added after a version of their table; compaction does not change them."""
     return f"_row_created_at_version > {version}"
 
 
-def _ask(config: ShortlistConfig) -> tuple[str, ShortlistSpec]:
-    """Return where the lists go and what they are to hold, both tables as they are now."""
+def _requested(config: ShortlistConfig) -> tuple[str, ShortlistSpec]:
+    """Return the address of the requested lists and their spec, at the latest versions of both tables."""
     lists = lists_of(config)
     vectors = VectorTable.open(config.table, storage=config.storage)
     queries = VectorTable.open(lists.queries or config.table, storage=config.storage)
@@ -176,13 +177,13 @@ def _ask(config: ShortlistConfig) -> tuple[str, ShortlistSpec]:
     return lists_uri(config), spec
 
 
-def _question(spec: ShortlistSpec) -> dict[str, object]:
-    """What a spec asks, whatever the versions."""
+def _request(spec: ShortlistSpec) -> dict[str, object]:
+    """Return the fields of a spec that the user chose, without versions and column."""
     return spec.model_dump(exclude={"queries_version", "vectors_version", "column"})
 
 
-def _check_same_question(uri: str, old: ShortlistSpec, new: ShortlistSpec) -> None:
-    ours, asked = _question(old), _question(new)
+def _check_same_request(uri: str, old: ShortlistSpec, new: ShortlistSpec) -> None:
+    ours, asked = _request(old), _request(new)
     if differing := [f"{key}: table {ours[key]!r}, asked {asked[key]!r}" for key in ours if ours[key] != asked[key]]:
         raise TableError(
             f"{uri} holds other lists ({', '.join(differing)}); ask for the same, or set lists.table to another"
@@ -196,18 +197,17 @@ def _plan_all(uri: str, spec: ShortlistSpec, config: ShortlistConfig) -> ListsPl
     return ListsPlan(spec, uri, config, blocks, tuple(tasks), pa.array([], pa.string()))
 
 
-def _plan_repair(
-    uri: str, spec: ShortlistSpec, config: ShortlistConfig, present: LanceDataset, old: ShortlistSpec
-) -> ListsPlan | None:
-    """Search in full for queries that are new or lost a neighbour, and among the new rows for all others."""
+def _plan_repair(uri: str, spec: ShortlistSpec, config: ShortlistConfig, existing: LanceDataset) -> ListsPlan | None:
+    """Search the whole table for queries that are new or lost a neighbour, and only new rows for all others."""
+    old = shortlist_spec(existing.schema, uri)
     vectors = VectorTable.open(spec.vectors, spec.vectors_version, config.storage).dataset
     queries = VectorTable.open(spec.queries, spec.queries_version, config.storage).dataset
     asking = queries.to_table(columns=["id", "_row_created_at_version"])
-    damaged = _queries_that_lost_rows(present, vectors, old.vectors_version)
+    damaged = _queries_that_lost_rows(existing, vectors, old.vectors_version)
     is_new = pc.greater(asking["_row_created_at_version"], old.queries_version)
     in_full = pc.or_(is_new, pc.is_in(asking["id"], value_set=damaged)).to_numpy()
     gained = vectors.count_rows(added_since(old.vectors_version)) > 0
-    listed = pc.unique(present.to_table(columns=["query_id"])["query_id"])
+    listed = pc.unique(existing.to_table(columns=["query_id"])["query_id"])
     if not gained and not in_full.any() and pc.all(pc.is_in(listed, value_set=asking["id"].combine_chunks())).as_py():
         return None
     blocks = _blocks(spec, config)
@@ -224,9 +224,9 @@ def _plan_repair(
     return ListsPlan(spec, uri, config, blocks, tuple(tasks), kept)
 
 
-def _queries_that_lost_rows(present: LanceDataset, vectors: LanceDataset, version: int) -> pa.Array:
-    """Return the ids of queries in whose lists a row stands that is gone, or was replaced, since a version."""
-    listed = pc.unique(present.to_table(columns=["id"])["id"])
+def _queries_that_lost_rows(existing: LanceDataset, vectors: LanceDataset, version: int) -> pa.Array:
+    """Return the ids of queries whose lists hold a row that was deleted or replaced after a version."""
+    listed = pc.unique(existing.to_table(columns=["id"])["id"])
     is_there = np.zeros(len(listed), bool)
     still = vectors.scanner(columns=["id"], filter=f"_row_created_at_version <= {version}", batch_size=1 << 20)
     for batch in still.to_batches():
@@ -234,7 +234,7 @@ def _queries_that_lost_rows(present: LanceDataset, vectors: LanceDataset, versio
     gone = listed.filter(pa.array(~is_there))
     lost = [
         batch.column("query_id").filter(pc.is_in(batch.column("id"), value_set=gone))
-        for batch in present.to_batches(columns=["query_id", "id"])
+        for batch in existing.to_batches(columns=["query_id", "id"])
     ]
     return pc.unique(pa.chunked_array(lost, pa.string()))
 
@@ -250,8 +250,8 @@ def _parts(spec: ShortlistSpec, config: ShortlistConfig, blocks: int) -> list[tu
     """Group fragments into parts: few and large, but enough for several workers."""
     fragments = VectorTable.open(spec.vectors, spec.vectors_version, config.storage).dataset.get_fragments()
     rows = {fragment.fragment_id: fragment.count_rows() for fragment in fragments}
-    wanted = -(-_LEAST_TASKS // max(1, blocks))
-    size = max(_LEAST_PART_ROWS, min(_MOST_PART_ROWS, sum(rows.values()) // wanted))
+    wanted = -(-_MIN_TASKS // max(1, blocks))
+    size = max(_MIN_PART_ROWS, min(_MAX_PART_ROWS, sum(rows.values()) // wanted))
     parts: list[tuple[int, ...]] = []
     part: list[int] = []
     for fragment, count in rows.items():
@@ -262,8 +262,15 @@ def _parts(spec: ShortlistSpec, config: ShortlistConfig, blocks: int) -> list[tu
     return [*parts, tuple(part)] if part else parts
 
 
+def _is_resumable(
+    killed: ShortlistSpec, spec: ShortlistSpec, old: ShortlistSpec | None, config: ShortlistConfig
+) -> bool:
+    """Tell whether a killed run had the same request, was not committed, and can still read its versions."""
+    return _request(killed) == _request(spec) and killed != old and _can_open(killed, config)
+
+
 def _can_open(spec: ShortlistSpec, config: ShortlistConfig) -> bool:
-    """Whether the versions that a plan is pinned to are still there."""
+    """Tell whether both tables still have the versions of a plan."""
     try:
         VectorTable.open(spec.queries, spec.queries_version, config.storage)
         VectorTable.open(spec.vectors, spec.vectors_version, config.storage)
