@@ -100,7 +100,7 @@ def agreement(shortlists: Mapping[int, pa.Array], queries: int, resamples: int =
         TableError: There are no queries, or no shortlists.
 
     Example:
-        >>> best = search_table(table, queries_QD, dims=(64, 768), k=100)  # doctest: +SKIP
+        >>> best = search.best  # of an ExactSearch at dims (64, 768)  # doctest: +SKIP
         >>> agreement({dim: b.ids for dim, b in best.items()}, len(queries_QD)).least_dim(0.9)  # doctest: +SKIP
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile intervals).

@@ -1,11 +1,11 @@
-"""Shortlist tables: the exact K nearest of every query at every dim, as a Lance table that can be resumed and repaired.
+"""Make shortlist tables: the exact K nearest rows of every query at every dim.
 
-Owns the work on one piece, and the one commit that merges all pieces. Owns no plan (`planning.py`), no arithmetic
-(`exact.py`), no reading (`scan.py`) and no spreading over machines.
+Owns the search of one task, the commit that merges all pieces, and the reading of a finished table. Owns no plan
+(`planning.py`), no arithmetic (`exact.py`), no reading of vectors (`scan.py`) and no actors.
 
-The work is cut into (query block, part of the database); a killed run goes on with the pieces that are missing, at the
-versions of both tables that it began with. When the tables have moved on since, the lists are not computed again: a
-query that lost a neighbour is searched in full, all others only among the rows that are new.
+A killed run is resumed with the tasks that are missing, at the versions of both tables that it started with. A table
+whose sources have changed is repaired: a query that lost a neighbour is searched in the whole table, all others only
+among the new rows.
 
 Shapes: Q queries, L dims, K ranks.
 """
@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceDataset
 
 from pipelines.shortlist.exact import Best, ExactSearch, merge_best
 from pipelines.shortlist.pieces import Pieces
-from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists, plan_lists
-from pipelines.shortlist.scan import Slice, chunk_rows, free_at_once, read_chunks
+from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists
+from pipelines.shortlist.scan import RowSelection, chunk_rows, free_large_arrays_early, read_chunks
 from pipelines.tables.commits import create_scalar_index, open_dataset, overwrite
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
@@ -32,40 +31,23 @@ from schemas.config import ShortlistConfig
 from schemas.errors import TableError
 from schemas.shortlists import PIECE, ShortlistSpec, shortlist_schema, shortlist_spec
 
-__all__ = ["build_lists", "commit_lists", "plan_lists", "read_lists", "search_task"]
-
-
-def build_lists(plan: ListsPlan) -> LanceDataset:
-    """Do all that is left of a plan in this process.
-
-    Returns:
-        The shortlist table.
-
-    Example:
-        >>> if plan := planlists_of(config):  # doctest: +SKIP
-        ...     lists = build_lists(plan)
-    """
-    for task in plan.todo():
-        search_task(plan.spec, plan.uri, plan.config, task)
-    return commit_lists(plan)
-
 
 def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: SearchTask) -> int:
-    """Search a part of the database for a block of queries and write the result as a piece.
+    """Search one part of a table for the queries of one task, and write the result as a piece.
 
     Args:
         spec: What the lists hold.
-        uri: Where they go.
-        config: Of the plan: memory budget, arithmetic and storage.
-        task: Which queries, which part.
+        uri: Address of the shortlist table.
+        config: The plan's config: memory budget, arithmetic and storage.
+        task: The queries and the part.
 
     Returns:
-        Rows that were searched.
+        Number of rows searched.
 
     Raises:
         ConfigError: The memory budget is too small for the queries.
     """
-    free_at_once(lists_of(config).memory_bytes)
+    free_large_arrays_early(lists_of(config).memory_bytes)
     queries = VectorTable.open(spec.queries, spec.queries_version, config.storage).dataset
     vectors = VectorTable.open(spec.vectors, spec.vectors_version, config.storage).dataset
     asking = queries.take(list(task.queries), columns=["id", VECTOR])
@@ -73,19 +55,17 @@ def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: Se
     rows = chunk_rows(asking[VECTOR].type.list_size, len(asking), spec.dims, spec.k, lists_of(config).memory_bytes)
     search = ExactSearch(to_numpy(asking[VECTOR]), spec.dims, spec.k, config.exact, own_ids)
     added = None if task.added_since is None else added_since(task.added_since)
-    part = Slice(task.fragments, _both(spec.where, added), spec.column)
+    selection = RowSelection(task.fragments, _all_of(spec.where, added), spec.column)
     searched = 0
-    for ids, vectors_ND in read_chunks(vectors, part, rows):
+    for ids, vectors_ND in read_chunks(vectors, selection, rows):
         search.add(ids, vectors_ND)
         searched += len(ids)
-    places = np.asarray(task.queries, np.int64)
-    pieces = [_piece(places, dim, best) for dim, best in search.best.items()]
-    Pieces(uri, config.storage).write(task.file, pieces)
+    Pieces(uri, config.storage).write(task.file, task.queries, search.best)
     return searched
 
 
 def commit_lists(plan: ListsPlan) -> LanceDataset:
-    """Merge all pieces into the table, in one commit, and remove them.
+    """Merge all pieces into the table in one commit, then delete the pieces.
 
     Raises:
         TableError: A piece is missing.
@@ -103,19 +83,19 @@ def commit_lists(plan: ListsPlan) -> LanceDataset:
     return open_dataset(plan.uri, storage)
 
 
-def read_lists(lists: LanceDataset, most: int = 5000) -> tuple[dict[int, pa.Array], int]:
-    """Read a shortlist table, or an even sample of its queries, the way `agreement` wants it.
+def read_lists(lists: LanceDataset, max_queries: int = 5000) -> tuple[dict[int, pa.Array], int]:
+    """Read the lists of all queries, or of an even sample of them, as `agreement` takes them.
 
     Args:
-        lists: The table.
-        most: Queries to read at most.
+        lists: A shortlist table.
+        max_queries: Largest number of queries to read.
 
     Returns:
-        By dim, Q x K ids row by row, null where a query has fewer than K rows; and Q.
+        By dim, Q x K ids, flat, query by query, null where a query has fewer than K rows; and Q.
     """
     spec = shortlist_spec(lists.schema, lists.uri)
     asked = lists.to_table(columns=["query_id"], filter=f"dim = {max(spec.dims)} AND rank = 1")["query_id"]
-    queries = asked.combine_chunks()[:: -(-len(asked) // most) or 1]
+    queries = asked.combine_chunks()[:: -(-len(asked) // max_queries) or 1]
     places = {dim: np.full(len(queries) * spec.k, -1, np.int64) for dim in spec.dims}
     ids: list[pa.Array] = [pa.array([], pa.string())]
     read = 0
@@ -132,28 +112,29 @@ def read_lists(lists: LanceDataset, most: int = 5000) -> tuple[dict[int, pa.Arra
 
 
 def _merged(plan: ListsPlan, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the lists of one query block after another."""
+    """Yield the merged lists, one query block after another."""
     queries = VectorTable.open(plan.spec.queries, plan.spec.queries_version, plan.config.storage).dataset
-    present = open_lists(plan.uri, plan.config.storage) if len(plan.kept) else None
+    existing = open_lists(plan.uri, plan.config.storage) if len(plan.kept) else None
     for number, block in enumerate(plan.blocks):
         ids = queries.take(list(block), columns=["id"])["id"].combine_chunks()
         pieces = [plan.pieces.read(task.file) for task in plan.tasks if task.block == number]
-        if present is not None:
-            pieces.append(_present_lists(present, ids, plan.kept, block.start))
+        if existing is not None:
+            pieces.append(_kept_lists(existing, ids, plan.kept, block.start))
         for_dims = [_merge(pieces, dim, plan.spec.k, block) for dim in plan.spec.dims]
-        yield _in_order(for_dims, plan.spec.dims, ids, schema)
+        yield _to_rows(for_dims, plan.spec.dims, ids, schema)
 
 
-def _present_lists(present: LanceDataset, ids: pa.Array, kept: pa.Array, start: int) -> pa.Table:
-    """Return what the table holds now for those of a block's queries whose lists are kept, as a piece."""
+def _kept_lists(existing: LanceDataset, ids: pa.Array, kept: pa.Array, start: int) -> pa.Table:
+    """Return the existing lists of those queries of a block that are kept, as a piece."""
     wanted = ids.filter(pc.is_in(ids, value_set=kept))
     quoted = ", ".join("'" + text.replace("'", "''") + "'" for text in wanted.to_pylist())
-    rows = present.to_table(filter=f"query_id IN ({quoted})" if quoted else "false")
+    rows = existing.to_table(filter=f"query_id IN ({quoted})" if quoted else "false")
     places = pc.add(pc.cast(pc.index_in(rows["query_id"], value_set=ids), pa.int64()), start)
     return pa.table([places, rows["dim"], rows["id"], rows["score"]], schema=PIECE)
 
 
 def _merge(pieces: Sequence[pa.Table], dim: int, k: int, block: range) -> Best:
+    """Return the best rows at one dim over all pieces of a block."""
     best = Best(np.full((len(block), k), -np.inf, np.float32), pa.nulls(len(block) * k, pa.string()))
     for piece in pieces:
         rows = piece.filter(pc.equal(piece["dim"], dim)).combine_chunks()
@@ -163,8 +144,8 @@ def _merge(pieces: Sequence[pa.Table], dim: int, k: int, block: range) -> Best:
     return best
 
 
-def _in_order(for_dims: Sequence[Best], dims: Sequence[int], ids: pa.Array, schema: pa.Schema) -> pa.RecordBatch:
-    """Lay the lists of a block out by query, dim and rank."""
+def _to_rows(for_dims: Sequence[Best], dims: Sequence[int], ids: pa.Array, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the rows of a block's lists, by query, dim and rank."""
     queries, k = for_dims[0].scores_QK.shape
     scores_QLK = np.stack([best.scores_QK for best in for_dims], axis=1)
     query, dim, rank = np.nonzero(np.isfinite(scores_QLK))
@@ -181,19 +162,5 @@ def _in_order(for_dims: Sequence[Best], dims: Sequence[int], ids: pa.Array, sche
     )
 
 
-def _piece(places: npt.NDArray[np.int64], dim: int, best: Best) -> pa.RecordBatch:
-    query, rank = np.nonzero(np.isfinite(best.scores_QK))
-    k = best.scores_QK.shape[1]
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(places[query]),
-            pa.array(np.full(len(query), dim, np.int32)),
-            best.ids.cast(pa.string()).take(pa.array(query * k + rank)),
-            pa.array(best.scores_QK[query, rank]),
-        ],
-        schema=PIECE,
-    )
-
-
-def _both(*conditions: str | None) -> str | None:
+def _all_of(*conditions: str | None) -> str | None:
     return " AND ".join(f"({condition})" for condition in conditions if condition) or None

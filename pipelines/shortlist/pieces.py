@@ -8,11 +8,13 @@ Shapes: Q queries, K ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 from lance.file import LanceFileSession
 
+from pipelines.shortlist.exact import Best
 from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
 from schemas.config import StorageConfig
@@ -36,9 +38,15 @@ class Pieces:
         """Return the names of all finished pieces."""
         return set(self._folder.list()) - {_PLAN}
 
-    def write(self, name: str, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write a piece; replaces an equal one."""
-        self._write(name, batches, PIECE)
+    def write(self, name: str, queries: Sequence[int], best: Mapping[int, Best]) -> None:
+        """Write a piece, or replace it with an equal one.
+
+        Args:
+            name: Name of the task's file.
+            queries: Position of each query in its table, Q.
+            best: Best rows of these queries, by dim.
+        """
+        self._write(name, [_to_rows(queries, dim, found) for dim, found in best.items()], PIECE)
 
     def read(self, name: str) -> pa.Table:
         """Read a piece."""
@@ -67,3 +75,17 @@ class Pieces:
         with self._folder.open_writer(name, schema=schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
+
+
+def _to_rows(queries: Sequence[int], dim: int, best: Best) -> pa.RecordBatch:
+    query, rank = np.nonzero(np.isfinite(best.scores_QK))
+    k = best.scores_QK.shape[1]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(np.asarray(queries, np.int64)[query]),
+            pa.array(np.full(len(query), dim, np.int32)),
+            best.ids.cast(pa.string()).take(pa.array(query * k + rank)),
+            pa.array(best.scores_QK[query, rank]),
+        ],
+        schema=PIECE,
+    )

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import torch
 
-from pipelines.shortlist.lists import commit_lists, plan_lists, search_task
-from pipelines.shortlist.planning import lists_uri
+from pipelines.shortlist.lists import commit_lists, search_task
+from pipelines.shortlist.planning import lists_uri, plan_lists
 from pipelines.tables.indexes import build_segment, extend_prefix_index, plan_index, publish_index
 from pipelines.tables.prefixes import (
     check_dims,

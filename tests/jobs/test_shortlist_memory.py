@@ -11,7 +11,8 @@ import pytest
 
 from cluster.actors import ActorPool
 from cluster.session import PoolSize
-from pipelines.shortlist.lists import commit_lists, plan_lists, search_task
+from pipelines.shortlist.lists import commit_lists, search_task
+from pipelines.shortlist.planning import plan_lists
 from pipelines.shortlist.run import CallWorker
 from pipelines.tables.ledger import commit_leases, write_fragments
 from pipelines.tables.table import VectorTable, create_table
