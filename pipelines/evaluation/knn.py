@@ -49,29 +49,44 @@ def neighbours(
 
 
 def recall_by_dim(
-    database_ND: Floats, queries_QD: Floats, dims: Sequence[int], k: int = 10, *, skip_self: bool = False
+    database_ND: Floats,
+    queries_QD: Floats,
+    dims: Sequence[int],
+    k: int = 10,
+    *,
+    skip_self: bool = False,
+    device: str = "auto",
 ) -> list[float]:
     """Return recall@k at each dim: the share of the full vectors' k nearest that the prefix finds."""
     width = database_ND.shape[1]
-    exact_QK = neighbours(database_ND, queries_QD, width, k, skip_self=skip_self)
+    exact_QK = neighbours(database_ND, queries_QD, width, k, skip_self=skip_self, device=device)
     below = [dim for dim in dims if dim != width]
-    shares = iter(recall_of(exact_QK, database_ND, queries_QD, below, skip_self=skip_self))
+    shares = iter(recall_of(exact_QK, database_ND, queries_QD, below, skip_self=skip_self, device=device))
     return [1.0 if dim == width else next(shares) for dim in dims]
 
 
 def recall_of(
-    exact_QK: Rows, database_ND: Floats, queries_QD: Floats, dims: Sequence[int], *, skip_self: bool = False
+    exact_QK: Rows,
+    database_ND: Floats,
+    queries_QD: Floats,
+    dims: Sequence[int],
+    *,
+    skip_self: bool = False,
+    device: str = "auto",
 ) -> list[float]:
     """Return, for each dim, the share of given neighbours that prefixes of any vectors find."""
     k = exact_QK.shape[1]
-    found = (neighbours(database_ND, queries_QD, dim, k, skip_self=skip_self) for dim in dims)
+    found = (neighbours(database_ND, queries_QD, dim, k, skip_self=skip_self, device=device) for dim in dims)
     return [float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean()) for found_QK in found]
 
 
-def hits_by_dim(database_ND: Floats, queries_QD: Floats, answers_Q: Rows, dims: Sequence[int], k: int) -> list[float]:
+def hits_by_dim(
+    database_ND: Floats, queries_QD: Floats, answers_Q: Rows, dims: Sequence[int], k: int, device: str = "auto"
+) -> list[float]:
     """Return the hit rate at each dim: the share of queries whose one answer is among the prefix's k nearest."""
     return [
-        float((neighbours(database_ND, queries_QD, dim, k) == answers_Q[:, None]).any(axis=1).mean()) for dim in dims
+        float((neighbours(database_ND, queries_QD, dim, k, device=device) == answers_Q[:, None]).any(axis=1).mean())
+        for dim in dims
     ]
 
 

@@ -82,7 +82,7 @@ def train_head(config: TrainConfig, watch: Watch = lambda report: False) -> Trai
         return TrainedHead(path, is_stopped=True)
     task.cpu()
     _save(config, data, task, path)
-    trained = _validate(TrainedHead(path), config.loss.dims, data, task)
+    trained = _validate(TrainedHead(path), config.loss.dims, data, task, config.run.device)
     measured = HeadMeasurements.model_validate(asdict(trained) | {"path": str(path)})
     (Path(config.out) / _MEASURED).write_text(measured.to_json())
     return trained
@@ -147,7 +147,7 @@ def _save(config: TrainConfig, data: HeadData, task: HeadTask, path: Path) -> No
 
 
 @torch.no_grad()
-def _validate(trained: TrainedHead, dims: tuple[int, ...], data: HeadData, task: HeadTask) -> TrainedHead:
+def _validate(trained: TrainedHead, dims: tuple[int, ...], data: HeadData, task: HeadTask, device: str) -> TrainedHead:
     """Measure a head on the validation split, and prefixes of the frozen vectors as its baseline."""
     held_N = data.is_held_out_N
     whole_QT = data.vectors_NT[held_N]
@@ -162,25 +162,25 @@ def _validate(trained: TrainedHead, dims: tuple[int, ...], data: HeadData, task:
         head_QD = task.left(torch.from_numpy(whole_QT)).numpy()
         captions_QD = task.right(torch.from_numpy(data.captions_NT[held_N])).numpy()
         measure = f"words → row, R@{_K}"
-        after = hits_by_dim(head_QD, captions_QD, np.arange(len(captions_QD)), dims, _K)
+        after = hits_by_dim(head_QD, captions_QD, np.arange(len(captions_QD)), dims, _K, device)
     elif isinstance(task, LabelHead):
         measure = "1-NN accuracy"
         head_ND = task.stack(torch.from_numpy(data.vectors_NT)).numpy()
-        after, before = _accuracy(head_ND, data, dims), _accuracy(data.vectors_NT, data, own)
+        after, before = _accuracy(head_ND, data, dims, device), _accuracy(data.vectors_NT, data, own, device)
     else:
         measure, beside = f"recall@{_K} of the full vectors", "a PCA rotation"
         head_QD, rotated_QT = task.stack(torch.from_numpy(whole_QT)).numpy(), whole_QT @ _baseline_rotation(data).T
-        exact_QK = neighbours(whole_QT, whole_QT, whole_QT.shape[1], _K, skip_self=True)
-        after = recall_of(exact_QK, head_QD, head_QD, dims, skip_self=True)
-        before = recall_of(exact_QK, rotated_QT, rotated_QT, own, skip_self=True)
+        exact_QK = neighbours(whole_QT, whole_QT, whole_QT.shape[1], _K, skip_self=True, device=device)
+        after = recall_of(exact_QK, head_QD, head_QD, dims, skip_self=True, device=device)
+        before = recall_of(exact_QK, rotated_QT, rotated_QT, own, skip_self=True, device=device)
     by_dim, plain = (dict(zip(d, shares, strict=False)) for d, shares in ((dims, after), (own, before)))
     return replace(trained, measure=measure, by_dim=by_dim, beside=beside, before=plain, held_out=len(whole_QT))
 
 
-def _accuracy(x_ND: Floats, data: HeadData, dims: Sequence[int]) -> list[float]:
+def _accuracy(x_ND: Floats, data: HeadData, dims: Sequence[int], device: str) -> list[float]:
     """Return the 1-NN accuracy at each dim: the validation split searches the training rows."""
     assert data.labels_N is not None
     held_N = data.is_held_out_N
     learnt_N, wanted_Q = data.labels_N[~held_N], data.labels_N[held_N]
-    found = (neighbours(x_ND[~held_N], x_ND[held_N], dim, 1)[:, 0] for dim in dims)
+    found = (neighbours(x_ND[~held_N], x_ND[held_N], dim, 1, device=device)[:, 0] for dim in dims)
     return [float((learnt_N[one_Q] == wanted_Q).mean()) for one_Q in found]
