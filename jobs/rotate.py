@@ -15,8 +15,7 @@ from cluster.session import connect, plan_pool
 from jobs.options import Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.terminal import print_rotated
-from pipelines.tables.rotate_parts import RotatePart, Rotator, rotate_parts
-from pipelines.tables.rotations import check_rotatable, commit_rotation
+from pipelines.tables.rotate import RotatePart, Rotator, check_rotatable, commit_rotation, rotate_parts
 from pipelines.tables.table import VectorTable
 from schemas.config import ClusterConfig, StorageConfig
 

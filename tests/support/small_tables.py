@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.tables.ledger import CommitResult, commit_leases, write_fragments
-from pipelines.tables.rotations import check_rotatable, commit_rotation, moments_of, rotate_fragments, save_rotation
+from pipelines.tables.rotate import check_rotatable, commit_rotation, moments_of, rotate_fragments
+from pipelines.tables.rotations import save_rotation
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import unit

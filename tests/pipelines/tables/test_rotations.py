@@ -1,4 +1,4 @@
-"""A table is rotated in one commit or not at all; prefixes become better and full-width scores stay."""
+"""A rotation is stored beside its table under its fingerprint."""
 
 from __future__ import annotations
 
@@ -7,98 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation import recall_by_dim
-from pipelines.tables.ledger import commit_leases
-from pipelines.tables.rotations import (
-    check_rotatable,
-    commit_rotation,
-    load_rotation,
-    moments_of,
-    rotate_fragments,
-    save_rotation,
-)
-from pipelines.tables.table import VectorTable
+from pipelines.tables.rotations import load_rotation, save_rotation
 from pipelines.vectors.rotation import fit_pca
-from schemas.columns import VECTOR
-from schemas.errors import DimNotInLadder, NotMatryoshka, SpaceMismatch, TableError, TableNotFound
-from tests.support.small_tables import new_table, off_axis, off_axis_lease, off_axis_table, rotate_table, stored_vectors
-
-WIDTH = 24
-
-
-def test_rotating_moves_no_row_and_changes_the_space(tmp_path: Path) -> None:
-    table = off_axis_table(tmp_path)
-    table.dataset.delete("id = '1-5'")
-    table = table.refresh()
-    before, x_BD = table.dataset.to_table(columns=["id", "title"], with_row_id=True), stored_vectors(table)
-    rotated = rotate_table(table)
-    assert rotated.dataset.to_table(columns=["id", "title"], with_row_id=True) == before
-    assert rotated.space.ladder.dims == (8, 16, WIDTH)
-    assert rotated.space.fingerprint != table.space.fingerprint
-    assert rotated.rotation is not None
-    np.testing.assert_allclose(stored_vectors(rotated), rotated.rotation.apply(x_BD), atol=1e-3)
-    np.testing.assert_allclose(stored_vectors(rotated) @ stored_vectors(rotated).T, x_BD @ x_BD.T, atol=3e-3)
-    raw, better = (recall_by_dim(v, v[:100], [8], skip_self=True)[0] for v in (x_BD, stored_vectors(rotated)))
-    assert better > raw + 0.2
-    np.testing.assert_array_equal(stored_vectors(VectorTable.open(table.uri, table.dataset.version)), x_BD)
-
-
-def test_a_rotated_table_takes_rows_is_compacted_and_searched(tmp_path: Path) -> None:
-    rotated = rotate_table(off_axis_table(tmp_path))
-    commit_leases(rotated, [off_axis_lease(rotated, 9, 50)], "run9")
-    rotated = rotated.refresh()
-    expected = stored_vectors(rotated)
-    rotated.dataset.optimize.compact_files()
-    rotated = rotated.refresh()
-    np.testing.assert_array_equal(stored_vectors(rotated), expected)
-    assert rotated.dataset.count_rows() == 3 * 80 + 50
-    found = rotated.search(stored_vectors(rotated)[7], k=1, dim=16)
-    assert found["id"].to_pylist() == ["0-7"]
-    with pytest.raises(DimNotInLadder):
-        rotated.search(stored_vectors(rotated)[7], dim=12)
-
-
-def test_an_index_over_the_old_vectors_is_dropped(tmp_path: Path) -> None:
-    table = off_axis_table(tmp_path, rows=300)
-    table.dataset.create_index(VECTOR, "IVF_FLAT", metric="cosine", num_partitions=2)
-    table.dataset.create_scalar_index("title", "BTREE")
-    rotated = rotate_table(table.refresh())
-    assert [index.field_names for index in rotated.dataset.describe_indices()] == [["title"]]
-
-
-def test_a_table_that_changes_meanwhile_is_not_rotated(tmp_path: Path) -> None:
-    table = off_axis_table(tmp_path)
-    ids = [fragment.fragment_id for fragment in table.dataset.get_fragments()]
-    rotation = moments_of(table, ids).rotation()
-    save_rotation(rotation, table.uri)
-    fragments = rotate_fragments(table, ids, rotation.fingerprint)
-    commit_leases(table.refresh(), [off_axis_lease(table, 5, 10)], "other")
-    with pytest.raises(TableError, match="changed while it was being rotated"):
-        commit_rotation(table, rotation, fragments)
-    assert table.refresh().space == table.space
-
-
-def test_rows_embedded_into_the_old_space_are_refused_by_the_new(tmp_path: Path) -> None:
-    table = off_axis_table(tmp_path)
-    late = off_axis_lease(table, 5, 10)
-    rotate_table(table)
-    with pytest.raises(SpaceMismatch, match="rotation"):
-        commit_leases(table, [late], "late")
-
-
-def test_a_table_that_a_rotation_would_not_improve_is_refused(tmp_path: Path) -> None:
-    rotated = rotate_table(off_axis_table(tmp_path))
-    with pytest.raises(TableError, match="rotated already"):
-        check_rotatable(rotated)
-    trained = new_table(tmp_path, "w")
-    with pytest.raises(TableError, match="would harm its prefixes"):
-        check_rotatable(trained)
-    empty = off_axis_table(tmp_path / "empty", shards=0)
-    with pytest.raises(TableError, match="no rows"):
-        check_rotatable(empty)
-    other = fit_pca([off_axis(10, width=8)])
-    with pytest.raises(NotMatryoshka, match="8 dims"):
-        commit_rotation(empty, other, ())
+from schemas.errors import TableNotFound
+from tests.support.small_tables import off_axis
 
 
 def test_a_rotation_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
