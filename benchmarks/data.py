@@ -20,13 +20,19 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import lance
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipelines.encoders.protocol import BadSample
 from pipelines.encoders.registry import load_encoder, load_preparer, make_space
+from pipelines.storage.s3 import lance_options
+from pipelines.tables.table import VectorTable, create_table
+from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
-from schemas.config import EncoderConfig, LimitsConfig
+from schemas.columns import Ladder, Space
+from schemas.config import EncoderConfig, LimitsConfig, StorageConfig
 from schemas.errors import InputError
 
 _WORDNET = Path("/usr/share/wordnet")
@@ -154,3 +160,23 @@ def spectrum_vectors(
         noise = rng.standard_normal((count, width - real_dims), np.float32) * tail
         out_ND[start : start + count] = unit(np.concatenate([head, noise], axis=1))
     return out_ND
+
+
+def write_vectors(uri: str, half_ND: npt.NDArray[np.float16], storage: StorageConfig = StorageConfig()) -> VectorTable:
+    """Write vectors as a table; row ids count up from 0, so they are positions."""
+    width = half_ND.shape[1]
+    dims = (64, 128, 256, 512, 768) if width > 256 else (64, 128, 256)
+    space = Space(encoder="vectors", revision="", ladder=Ladder(dims=(*(d for d in dims if d < width), width)))
+    table = create_table(uri, space, pa.schema([]), storage=storage)
+    schema = table.dataset.schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(half_ND), 50_000):
+            part = half_ND[start : start + 50_000]
+            ids = pa.array([f"v{start + n}" for n in range(len(part))])
+            shards = pa.array(np.zeros(len(part), np.int64))
+            yield pa.RecordBatch.from_arrays([ids, shards, to_arrow(part)], schema=schema)
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    lance.write_dataset(reader, uri, mode="append", storage_options=lance_options(storage))
+    return table.refresh()

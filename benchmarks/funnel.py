@@ -24,12 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.frontier import CODES, FUNNEL, OURS, TARGETS, draw, growth_table, summary
-from pipelines.tables.table import create_table
 
 K = 10
 _SINGLE_QUERIES = 200
@@ -202,6 +201,7 @@ def tune_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     """
     import numpy as np
 
+    from benchmarks.data import write_vectors
     from benchmarks.peers import folder_bytes
     from pipelines.funnel import Funnel, Goal
 
@@ -209,7 +209,7 @@ def tune_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     folder = _table_folder(system, args)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    table = write_table(str(folder / "t.lance"), half_ND)
+    table = write_vectors(str(folder / "t.lance"), half_ND)
     limit = half_ND.shape[1] // 8 if system == CODES else None
     objectives: list[Any] = ["latency", "throughput"] if args.rows <= _LARGE and limit is None else ["latency"]
     tuned = []
@@ -273,40 +273,11 @@ def _table_folder(system: str, args: argparse.Namespace) -> Path:
     return prepare(args, args.rows) / ("codes" if system == CODES else "table")
 
 
-def write_table(uri: str, half_ND: Any, storage: Any = None) -> Any:
-    """Write vectors as a table; row ids count up from 0, so they are positions."""
-    import lance
-    import numpy as np
-    import pyarrow as pa
-
-    from pipelines.storage.s3 import lance_options
-    from pipelines.vectors.arrays import to_arrow
-    from schemas.columns import Ladder, Space
-    from schemas.config import StorageConfig
-
-    width = half_ND.shape[1]
-    dims = (64, 128, 256, 512, 768) if width > 256 else (64, 128, 256)
-    space = Space(encoder="vectors", revision="", ladder=Ladder(dims=(*(d for d in dims if d < width), width)))
-    storage = storage or StorageConfig()
-    table = create_table(uri, space, pa.schema([]), storage=storage)
-    schema = table.dataset.schema
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(half_ND), 50_000):
-            part = half_ND[start : start + 50_000]
-            ids = pa.array([f"v{start + n}" for n in range(len(part))])
-            shards = pa.array(np.zeros(len(part), np.int64))
-            yield pa.RecordBatch.from_arrays([ids, shards, to_arrow(part)], schema=schema)
-
-    reader = pa.RecordBatchReader.from_batches(schema, batches())
-    lance.write_dataset(reader, uri, mode="append", storage_options=lance_options(storage))
-    return table.refresh()
-
-
 def against_s3(args: argparse.Namespace) -> dict[str, Any]:
     """Put a table with a prefix column and its index on an S3 server; count what a query asks of it."""
     import numpy as np
 
+    from benchmarks.data import write_vectors
     from pipelines.funnel import Funnel, Goal
     from pipelines.shortlist import add_prefixes, index_prefix
     from tests.support.s3 import running_s3
@@ -316,7 +287,7 @@ def against_s3(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, running_s3(Path(place)) as server:
         os.environ.update(server.environment())
         server.client().create_bucket(Bucket="lake")
-        table = write_table("s3://lake/t.lance", half_ND, server.storage)
+        table = write_vectors("s3://lake/t.lance", half_ND, server.storage)
         table = index_prefix(add_prefixes(table, [128]), 128)
         funnel = Funnel.build(table, Goal(recall=0.9, queries=200), home="lake")
         told = [funnel.explain(query_D) for query_D in query_QD[:50]]

@@ -24,14 +24,13 @@ import pyarrow as pa
 
 from pipelines.storage.addresses import sibling
 from pipelines.tables.commits import open_dataset, write_once
+from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import CODEBOOK, check_companion
 from schemas.config import StorageConfig
 from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
 
-Floats = npt.NDArray[np.float32]
-Halves = npt.NDArray[np.float16]
 Positions = npt.NDArray[np.int64]
 
 # FAISS's stubs leave out keyword arguments and members.

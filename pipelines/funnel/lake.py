@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Floats, Positions
+from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.rerank import Found
 from pipelines.tables.rows import read_rows, row_ids
-from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
 from schemas.plans import Explanation, FunnelStage, Plan, StageReport

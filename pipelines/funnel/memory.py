@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.rerank import Found, rerank
 from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
-from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
 from schemas.plans import Explanation, Plan, StageReport

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.funnel.faiss_stages import Floats, Positions
+from pipelines.funnel.faiss_stages import Positions
+from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import split, unit
 from pipelines.vectors.rotation import fit_pca
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Positions
+from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import unit
 
 Vectors = Callable[[Positions], Halves]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Floats, Positions, load_codebook, save_codebook
+from pipelines.funnel.faiss_stages import Positions, load_codebook, save_codebook
 from pipelines.funnel.lake import LakeIndex
 from pipelines.funnel.memory import Fill, MemoryIndex
 from pipelines.funnel.plan import plan_of_stages
@@ -31,6 +31,7 @@ from pipelines.storage.device import pick_device
 from pipelines.tables.commits import update_config
 from pipelines.tables.rows import ROW_ID, places_of, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, TableError
 from schemas.plans import Explanation, FunnelStage, Home, Plan, TunedFunnel

@@ -21,8 +21,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.funnel.faiss_stages import Floats, Index, Positions
+from pipelines.funnel.faiss_stages import Index, Positions
 from pipelines.funnel.ground_truth import GroundTruth, recall_interval
+from pipelines.vectors.arrays import Floats
 from schemas.errors import TableError
 from schemas.plans import CardRow, Plan, RecallCard
 

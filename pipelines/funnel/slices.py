@@ -25,8 +25,6 @@ from typing import TypeVar
 import numpy as np
 
 from pipelines.funnel.faiss_stages import (
-    Floats,
-    Halves,
     Index,
     Positions,
     chain_stages,
@@ -38,6 +36,7 @@ from pipelines.funnel.faiss_stages import (
     one_thread,
     search_stages,
 )
+from pipelines.vectors.arrays import Floats, Halves
 from schemas.plans import Plan
 
 R = TypeVar("R")

@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from pipelines.funnel.faiss_stages import Floats, Halves, Positions
+from pipelines.funnel.faiss_stages import Positions
+from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.plans import FunnelStage, Plan
 

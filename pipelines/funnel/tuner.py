@@ -17,14 +17,14 @@ from functools import partial
 import numpy as np
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Floats, Halves, Index, Positions, train_stages, training_rows
+from pipelines.funnel.faiss_stages import Index, Positions, train_stages, training_rows
 from pipelines.funnel.ground_truth import exact_neighbours
 from pipelines.funnel.lake import LakeIndex, candidates
 from pipelines.funnel.rerank import Vectors, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, Goal, PlanSelector, Trial, check_rows
 from pipelines.funnel.slices import FaissSlices, fill_stores
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
-from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import TableError

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.funnel.faiss_stages import Floats, Positions
+from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.ground_truth import GroundTruth
 from pipelines.funnel.selection import Baseline, Goal, PlanSelector, Trial, check_rows
+from pipelines.vectors.arrays import Floats
 from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
 
