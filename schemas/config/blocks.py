@@ -5,17 +5,29 @@ Owns the parent of every block and the shared blocks; a job's own blocks are in 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Number, Seconds
 from schemas.records import Modality, ShardFormat, Side
 
 
 class ConfigBlock(BaseModel):
-    """Parent of every config block: unknown keys are refused and nothing changes after loading."""
+    """Parent of every config block: unknown keys are refused and nothing changes after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Strings are not empty, and numbers are finite; the types in `bounds` add the ends of each number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _without_null_characters(cls, value: Any) -> Any:
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("a string cannot hold the character NUL")
+        return value
 
 
 class InputConfig(ConfigBlock):
@@ -72,7 +84,7 @@ class EncoderConfig(ConfigBlock):
     side: Side = "document"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch: Literal["auto"] | int = Field("auto")
+    batch: Literal["auto"] | Annotated[Count, Field(le=1_000_000)] = "auto"
     compile: bool = False
 
 
@@ -86,7 +98,7 @@ class RotationConfig(ConfigBlock):
     """
 
     kind: Literal["none", "pca"] = "none"
-    sample_rows: int = Field(20_000, ge=2)
+    sample_rows: Annotated[int, Number, Field(ge=2, le=MAX_COUNT)] = 20_000
 
 
 class ClusterConfig(ConfigBlock):
@@ -102,12 +114,12 @@ class ClusterConfig(ConfigBlock):
         decode_threads: Threads per actor that decode and tokenise; `auto` is the number of the actor's CPUs.
     """
 
-    actors: Literal["auto"] | int = "auto"
-    cpus_per_actor: Literal["auto"] | float = "auto"
-    gpus_per_actor: Literal["auto"] | float = "auto"
-    feeders: Literal["auto"] | int = "auto"
-    leases_per_actor: int = Field(2, ge=1)
-    decode_threads: Literal["auto"] | int = "auto"
+    actors: Literal["auto"] | Annotated[Count, Field(le=MAX_ACTORS)] = "auto"
+    cpus_per_actor: Literal["auto"] | Annotated[float, Number, Field(ge=0.01, le=1024)] = "auto"
+    gpus_per_actor: Literal["auto"] | Annotated[float, Number, Field(ge=0, le=64)] = "auto"
+    feeders: Literal["auto"] | Annotated[int, Number, Field(ge=0, le=MAX_ACTORS)] = "auto"
+    leases_per_actor: Annotated[Count, Field(le=64)] = 2
+    decode_threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
 
 
 class LimitsConfig(ConfigBlock):
@@ -126,15 +138,15 @@ class LimitsConfig(ConfigBlock):
         commit_age_s: Finished shards are committed after this many seconds, even if they are few.
     """
 
-    max_reject_fraction: float = Field(0.05, ge=0, le=1)
-    max_sample_bytes: int = Field(64 << 20, ge=1)
-    max_pixels: int = Field(100_000_000, ge=1)
-    sample_timeout_s: float = Field(30.0, gt=0)
-    max_tries: int = Field(3, ge=1)
-    lease_bytes: int = Field(64 << 20, ge=1)
-    buffer_bytes: int = Field(128 << 20, ge=1)
-    commit_shards: int = Field(256, ge=1)
-    commit_age_s: float = Field(30.0, ge=0)
+    max_reject_fraction: Annotated[float, Number, Field(ge=0, le=1)] = 0.05
+    max_sample_bytes: Bytes = 64 << 20
+    max_pixels: Annotated[Count, Field(le=10**10)] = 100_000_000
+    sample_timeout_s: Seconds = 30.0
+    max_tries: Annotated[Count, Field(le=1000)] = 3
+    lease_bytes: Bytes = 64 << 20
+    buffer_bytes: Bytes = 128 << 20
+    commit_shards: Annotated[Count, Field(le=1_000_000)] = 256
+    commit_age_s: Annotated[float, Number, Field(ge=0, le=MAX_SECONDS)] = 30.0
 
 
 class StorageConfig(ConfigBlock):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from schemas.config.blocks import ConfigBlock
+from schemas.config.bounds import MAX_COUNT, Dim, Number
 
 
 class DemoConfig(ConfigBlock):
@@ -18,6 +21,6 @@ class DemoConfig(ConfigBlock):
     """
 
     folder: str = "lake/demo"
-    limit: int | None = Field(None, ge=50)
-    shortlist_dim: int = 64
-    recall: float = Field(0.99, gt=0, le=1)
+    limit: Annotated[int, Number, Field(ge=50, le=MAX_COUNT)] | None = None
+    shortlist_dim: Dim = 64
+    recall: Annotated[float, Number, Field(gt=0, le=1)] = 0.99

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from schemas.config.blocks import (
     ClusterConfig,
@@ -20,7 +20,7 @@ from schemas.config.blocks import (
 class EmbedConfig(ConfigBlock):
     """Settings of `mlake embed`."""
 
-    shards: tuple[str, ...]
+    shards: tuple[str, ...] = Field(min_length=1)
     table: str
     input: InputConfig
     encoder: EncoderConfig

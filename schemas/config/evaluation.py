@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.config.blocks import ClusterConfig, ConfigBlock, EncoderConfig, LimitsConfig, RotationConfig, StorageConfig
+from schemas.config.bounds import MAX_COUNT, Count, Dim, K, Number, Seed, Share
 
 Corruption = Literal[
     "gaussian-noise", "shot-noise", "impulse-noise", "gaussian-blur", "brightness", "contrast", "jpeg", "pixelate"
@@ -35,8 +36,8 @@ class TruthConfig(ConfigBlock):
     valid: str = "val"
     split: str = "test"
     label: str = "label"
-    held_out: float = Field(0.2, gt=0, lt=1)
-    queries: int | None = Field(None, ge=2)
+    held_out: Share = 0.2
+    queries: Annotated[int, Number, Field(ge=2, le=MAX_COUNT)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -63,7 +64,7 @@ class SystemConfig(ConfigBlock):
     queries: str | None = None
     encoder: EncoderConfig | None = None
     rotation: RotationConfig = RotationConfig()
-    dims: tuple[int, ...] = ()
+    dims: tuple[Dim, ...] = ()
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -76,8 +77,6 @@ class SystemConfig(ConfigBlock):
                 raise ValueError(f"system {self.name!r}: {_DIM} in an address needs `dims`")
             if self.queries is not None and _DIM not in self.queries:
                 raise ValueError(f"system {self.name!r}: {_DIM} must be in the addresses of both its tables")
-        if any(dim < 1 for dim in self.dims):
-            raise ValueError(f"system {self.name!r}: dims are 1 or more")
         return self
 
     @property
@@ -111,14 +110,14 @@ class MeasureConfig(ConfigBlock):
 
     between: bool = True
     linear: bool = True
-    k: int = Field(10, ge=1)
-    recall: tuple[int, ...] = (10, 100)
-    shots: tuple[int, ...] = ()
-    imbalance: float | None = Field(None, gt=1)
-    repeats: int = Field(5, ge=1)
-    draws: int = Field(1000, ge=10)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    k: K = 10
+    recall: tuple[K, ...] = (10, 100)
+    shots: tuple[Count, ...] = ()
+    imbalance: Annotated[float, Number, Field(gt=1, le=1e6)] | None = None
+    repeats: Annotated[Count, Field(le=10_000)] = 5
+    draws: Annotated[int, Number, Field(ge=10, le=1_000_000)] = 1000
+    confidence: Share = 0.95
+    seed: Seed = 0
     device: str = "auto"
 
 
@@ -134,8 +133,8 @@ class RobustnessConfig(ConfigBlock):
 
     kinds: tuple[Corruption, ...] = Field(min_length=1)
     severities: tuple[Literal[1, 2, 3, 4, 5], ...] = Field((3,), min_length=1)
-    pictures: int = Field(500, ge=10)
-    pixels: int = Field(224, ge=8)
+    pictures: Annotated[int, Number, Field(ge=10, le=MAX_COUNT)] = 500
+    pixels: Annotated[int, Number, Field(ge=8, le=16_384)] = 224
 
 
 class CascadeConfig(ConfigBlock):
@@ -145,7 +144,7 @@ class CascadeConfig(ConfigBlock):
         held_out: Fraction of the queries that the thresholds are learnt on; accuracy is measured on the others.
     """
 
-    held_out: float = Field(0.2, gt=0, lt=1)
+    held_out: Share = 0.2
 
 
 class RetrievalConfig(ConfigBlock):
@@ -157,9 +156,9 @@ class RetrievalConfig(ConfigBlock):
         queries: Maximum number of queries; each setting is timed on all of them three times.
     """
 
-    keep: int = Field(200, ge=1)
-    keeps: tuple[int, ...] = Field((200, 100, 50, 25, 10), min_length=2)
-    queries: int = Field(1000, ge=2)
+    keep: Count = 200
+    keeps: tuple[Count, ...] = Field((200, 100, 50, 25, 10), min_length=2)
+    queries: Annotated[int, Number, Field(ge=2, le=MAX_COUNT)] = 1000
 
 
 class EvaluateConfig(ConfigBlock):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from schemas.config.blocks import ClusterConfig, ConfigBlock, StorageConfig
+from schemas.config.bounds import MAX_DIM, Bytes, Count, Dim, K
 
 
 class PrefixIndexConfig(ConfigBlock):
@@ -19,8 +20,8 @@ class PrefixIndexConfig(ConfigBlock):
     """
 
     type: Literal["auto", "none", "IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_FLAT", "IVF_HNSW_SQ"] = "auto"
-    partitions: Literal["auto"] | int = "auto"
-    sub_vectors: int | None = None
+    partitions: Literal["auto"] | Annotated[Count, Field(le=1_000_000)] = "auto"
+    sub_vectors: Annotated[Count, Field(le=MAX_DIM)] | None = None
 
 
 class ExactConfig(ConfigBlock):
@@ -51,11 +52,11 @@ class ListsConfig(ConfigBlock):
 
     queries: str | None = None
     table: str | None = None
-    dims: tuple[int, ...] = ()
-    k: int = Field(100, ge=1, le=10_000)
+    dims: tuple[Dim, ...] = ()
+    k: K = 100
     where: str | None = None
     exclude_self: bool = False
-    memory_bytes: int = Field(2 << 30, ge=1)
+    memory_bytes: Bytes = 2 << 30
 
 
 class ShortlistConfig(ConfigBlock):
@@ -70,7 +71,7 @@ class ShortlistConfig(ConfigBlock):
     """
 
     table: str
-    dims: tuple[int, ...] | None = None
+    dims: tuple[Dim, ...] | None = None
     index: PrefixIndexConfig = PrefixIndexConfig()
     lists: ListsConfig | None = None
     exact: ExactConfig = ExactConfig()

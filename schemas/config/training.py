@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.config.blocks import ConfigBlock, InputConfig, LimitsConfig, StorageConfig
+from schemas.config.bounds import MAX_ACTORS, Count, Dim, Number, Seed
 
 Kind = Literal["classify", "pairs", "mlm", "head-from-labels", "head-from-pairs", "head-from-nothing"]
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet-small", "vit-s16", "vit-b16", "vit-small"]
+Beta = Annotated[float, Number, Field(ge=0, lt=1)]
 Bert = Literal["bert-base", "bert-mini", "bert-tiny"]
 
 
@@ -30,13 +32,13 @@ class ModelConfig(ConfigBlock):
 
     image: Backbone | None = None
     text: Bert | None = None
-    pixels: int = Field(224, ge=8)
+    pixels: Annotated[int, Number, Field(ge=8, le=16_384)] = 224
     channels: Literal[1, 3] = 3
-    width: int | None = Field(None, ge=1)
-    max_length: int = Field(64, ge=4)
-    vocabulary: int = Field(30_522, ge=300)
+    width: Dim | None = None
+    max_length: Annotated[int, Number, Field(ge=4, le=1_000_000)] = 64
+    vocabulary: Annotated[int, Number, Field(ge=300, le=10_000_000)] = 30_522
     tokenizer: str | None = None
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[Dim, ...] = ()
 
 
 class LossConfig(ConfigBlock):
@@ -50,16 +52,16 @@ class LossConfig(ConfigBlock):
         temperature: Initial temperature of InfoNCE, or the fixed one of the distillation; None is the default.
     """
 
-    dims: tuple[int, ...] = Field(min_length=1)
-    weights: tuple[float, ...] | None = None
+    dims: tuple[Dim, ...] = Field(min_length=1)
+    weights: tuple[Annotated[float, Number, Field(ge=0, le=1e6)], ...] | None = None
     tied: bool = False
-    smoothing: float = Field(0.0, ge=0, lt=1)
-    temperature: float | None = Field(None, gt=0)
+    smoothing: Annotated[float, Number, Field(ge=0, lt=1)] = 0.0
+    temperature: Annotated[float, Number, Field(gt=0, le=1e4)] | None = None
 
     @model_validator(mode="after")
     def _ladder(self) -> Self:
-        if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
-            raise ValueError("dims must be 1 or more and ascend")
+        if list(self.dims) != sorted(set(self.dims)):
+            raise ValueError("dims must ascend")
         if self.weights is not None and len(self.weights) != len(self.dims):
             raise ValueError(f"{len(self.weights)} weights for {len(self.dims)} dims; give one per dim, or none")
         return self
@@ -97,11 +99,11 @@ class DataConfig(ConfigBlock):
     caption_encoder: str = "wordllama"
     group: str | None = None
     group_without: tuple[str, ...] = ()
-    held_out: float = Field(0.1, ge=0, lt=1)
-    noise: float = Field(0.0, ge=0)
-    samples: int | None = Field(None, ge=1)
-    classes: int | None = Field(None, ge=2)
-    shuffle_rows: int = Field(10_000, ge=1)
+    held_out: Annotated[float, Number, Field(ge=0, lt=1)] = 0.1
+    noise: Annotated[float, Number, Field(ge=0, le=1e4)] = 0.0
+    samples: Annotated[Count, Field(le=10**12)] | None = None
+    classes: Annotated[int, Number, Field(ge=2, le=10_000_000)] | None = None
+    shuffle_rows: Count = 10_000
     augment: bool = True
 
     @model_validator(mode="before")
@@ -130,15 +132,15 @@ class OptimiserConfig(ConfigBlock):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0)
+    lr: Annotated[float, Number, Field(gt=0, le=1e4)] = 0.1
+    momentum: Beta = 0.9
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: Annotated[float, Number, Field(ge=0, le=1e4)] = 1e-4
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    warmup_epochs: float = Field(0.0, ge=0)
-    milestones: tuple[int, ...] = ()
-    gamma: float = Field(0.1, gt=0)
-    clip_norm: float | None = Field(None, gt=0)
+    warmup_epochs: Annotated[float, Number, Field(ge=0, le=1e6)] = 0.0
+    milestones: tuple[Count, ...] = ()
+    gamma: Annotated[float, Number, Field(gt=0, le=1e4)] = 0.1
+    clip_norm: Annotated[float, Number, Field(gt=0, le=1e9)] | None = None
 
 
 class RunConfig(ConfigBlock):
@@ -156,14 +158,14 @@ class RunConfig(ConfigBlock):
         tensorboard: Write curves for TensorBoard, if it is installed.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch: int = Field(256, ge=2)
-    accumulate: int = Field(1, ge=1)
+    epochs: Annotated[Count, Field(le=1_000_000)] = 10
+    batch: Annotated[int, Number, Field(ge=2, le=10_000_000)] = 256
+    accumulate: Annotated[Count, Field(le=1_000_000)] = 1
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
-    checkpoint_steps: int | None = Field(None, ge=1)
+    workers: Annotated[Count, Field(le=MAX_ACTORS)] = 1
+    seed: Seed = 0
+    checkpoint_steps: Count | None = None
     tensorboard: bool = True
 
     @model_validator(mode="after")

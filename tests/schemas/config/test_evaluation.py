@@ -29,7 +29,7 @@ def test_a_table_per_dim_is_addressed_by_it() -> None:
         (ENCODER | {"queries": "q"}, "`queries` goes with `database`"),
         (FIXED | {"dims": []}, "needs `dims`"),
         (FIXED | {"queries": "q.lance"}, "must be in the addresses of both"),
-        (TABLE | {"dims": [0]}, "dims are 1 or more"),
+        (TABLE | {"dims": [0]}, "greater than or equal to 1"),
     ],
 )
 def test_a_system_has_one_origin(system: dict[str, Any], said: str) -> None:

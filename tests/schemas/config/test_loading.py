@@ -42,6 +42,11 @@ def test_without_a_file_the_overrides_are_all_there_is() -> None:
         ("encoder.dtype=float8", r"encoder\.dtype"),
         ("input.image=png", "name exactly one of"),
         ("encoder", "write key=value"),
+        ("encoder..batch=3", "write key=value"),
+        ("shards=[1, 2]", r"'shards\.0': .*valid string \(got 1\); 'shards\.1'"),
+        ("shards=3", "'shards': Input should be a valid list"),
+        (f"shards={[*range(30)]}", "and 22 more"),
+        ("encoder.batch=nan", r"'encoder\.batch': Input should be 'auto' or a finite number \(got nan\)"),
         ("=3", "write key=value"),
     ],
 )
@@ -62,9 +67,20 @@ def test_a_file_that_is_missing_or_not_toml_is_refused(tmp_path: Path) -> None:
         load_config(EmbedConfig, tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="is not valid TOML"):
         load(tmp_path, "shards = [")
-    (tmp_path / "c.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="is not valid TOML"):
-        load_config(EmbedConfig, tmp_path / "c.toml")
+    for content in b"\xff\xfe", b"a = " + b"[" * 5000, b"a = " + b"1" * 5000:
+        (tmp_path / "c.toml").write_bytes(content)
+        with pytest.raises(ConfigError, match="is not valid TOML"):
+            load_config(EmbedConfig, tmp_path / "c.toml")
+    with pytest.raises(ConfigError, match="cannot be read as a config file: Is a directory"):
+        load_config(EmbedConfig, tmp_path)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff" + TOML).table == "t.lance"
+
+
+def test_a_text_that_toml_cannot_take_is_a_plain_string(tmp_path: Path) -> None:
+    assert load(tmp_path, TOML, f"table={'[' * 5000}").table == "[" * 5000
 
 
 def test_an_override_cannot_make_a_block_of_a_value(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_what_does_not_fit_the_task_is_refused(base: dict[str, Any], change: dic
     ("loss", "said"),
     [
         ({"dims": [8, 4]}, "ascend"),
-        ({"dims": [0, 4]}, "1 or more"),
+        ({"dims": [0, 4]}, "greater than or equal to 1"),
         ({"dims": [4, 8], "weights": [1]}, "1 weights for 2 dims"),
     ],
 )
