@@ -12,10 +12,10 @@ from cyclopts.validators import Number
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.options import Flag, Storage, TableAddress
+from jobs.options import Flag, Storage, TableAddress, Trust
 from pipelines.funnel import Funnel, Goal
 from pipelines.tables.table import VectorTable
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import ConfigError
 from schemas.plans import FunnelStage, Home
 
@@ -52,12 +52,19 @@ class Options:
     card: Flag = False
 
 
-def main(address: TableAddress, /, *, options: Options = Options(), storage: Storage = StorageConfig()) -> int:
+def main(
+    address: TableAddress,
+    /,
+    *,
+    options: Options = Options(),
+    trust: Trust = TrustConfig(),
+    storage: Storage = StorageConfig(),
+) -> int:
     """Tune a funnel to a recall target at the lowest measured cost.
 
     The funnel and its recall card are stored with the table, where `mlake search` finds them.
     """
-    table = VectorTable.open(address, storage=storage)
+    table = VectorTable.open(address, storage=storage, trust=trust)
     console = Console()
     if options.card:
         tuned = Funnel.stored(table, options.home)

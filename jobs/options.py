@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, TrustConfig
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 
@@ -26,4 +26,8 @@ TableAddress = Annotated[str, Parameter(name="table", help="Address of the table
 Storage = Annotated[
     StorageConfig,
     Parameter(name="*", group=Group("Storage", help="For tables on S3. Credentials come from the boto3 chain.")),
+]
+Trust = Annotated[
+    TrustConfig,
+    Parameter(name="*", group=Group("Trust", help="For tables whose encoder needs files or code of yours.")),
 ]

@@ -15,10 +15,10 @@ from cyclopts.validators import LimitedChoice
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import Flag, Storage, TableAddress
+from jobs.options import Flag, Storage, TableAddress, Trust
 from pipelines.funnel import Funnel
 from pipelines.tables.table import VectorTable
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError
 from schemas.records import IMAGE_SUFFIXES
 
@@ -60,6 +60,7 @@ def main(
     /,
     *,
     options: Options = Options(),
+    trust: Trust = TrustConfig(),
     storage: Storage = StorageConfig(),
 ) -> int:
     """Search a table by words, by an image, or by each line of stdin.
@@ -68,7 +69,7 @@ def main(
         query: Words, an image file, or - for one query per line of stdin.
     """
     console = Console()
-    search = _searcher(VectorTable.open(address, storage=storage), options, is_one=query != "-")
+    search = _searcher(VectorTable.open(address, storage=storage, trust=trust), options, is_one=query != "-")
     for asked in _queries(query):
         rows = search(_read(asked)).to_pylist()
         if options.as_json:

@@ -71,7 +71,7 @@ def _train_head(config: TrainConfig, console: Console, log: str) -> bool:
         return True
     print_head(trained, console)
     if config.into and config.data.table:
-        source = VectorTable.open(config.data.table, storage=config.storage)
+        source = VectorTable.open(config.data.table, storage=config.storage, trust=config.data.trust)
         console.print(f"{config.into}: {apply_head(source, trained.path, config.into):,} rows through the head")
     return False
 

@@ -15,6 +15,7 @@ LakeError
 │   └── NotMatryoshka      the space was trained for its full width only
 ├── EncoderError           an encoder cannot be loaded or used
 │   ├── EncoderNotFound    the registry has no such name
+│   ├── EncoderNotTrusted  a table or a model asks for code or files that this user's config does not name
 │   └── DependencyMissing  an optional library is not installed
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
@@ -88,6 +89,10 @@ class EncoderError(LakeError):
 
 class EncoderNotFound(EncoderError):
     """The registry has no encoder of that name."""
+
+
+class EncoderNotTrusted(EncoderError):
+    """A table or a model asks for code or files that this user's config does not name."""
 
 
 class DependencyMissing(EncoderError):

@@ -30,7 +30,7 @@ from pipelines.training.samples import survey
 from pipelines.training.train_head import read_trained
 from pipelines.training.train_model import train_model
 from schemas.checkpoints import HeadFile, ModelFile
-from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrainConfig
+from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrainConfig, TrustConfig
 from schemas.metrics import MetricsFile
 from schemas.records import Lease
 from schemas.shortlists import shortlist_spec
@@ -71,6 +71,8 @@ def as_query(query: str | list[float]) -> Any:
 @pytest.mark.parametrize("name", EXPECTED["tables"])
 def test_a_table_holds_and_finds_what_it_did(name: str, release: Path) -> None:
     table, was = VectorTable.open(f"{name}.lance"), EXPECTED["tables"][name]
+    if table.space.path is not None:
+        table = VectorTable.open(table.uri, trust=TrustConfig(encoder_path=table.space.path))
     assert table.space.fingerprint == was["fingerprint"]
     assert table.dataset.count_rows() == was["rows"]
     assert table.companion("rejects").count_rows() == was["rejects"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.encoders import make_space, resolve
+from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks, shard_schema
 from pipelines.tables.ledger import done_shards
 from pipelines.tables.table import VectorTable
@@ -43,7 +43,9 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     Raises:
         ShardNotFound: A pattern matches nothing.
         SpaceMismatch: The table holds vectors of another space.
+        EncoderNotTrusted: The encoder needs to run code, and the config does not allow it.
     """
+    check_trust(config.encoder)
     _check_modality(config)
     shards = tuple(list_shards(config.shards, config.input.format, config.storage))
     try:

@@ -11,6 +11,7 @@ from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, 
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
     REGISTRY,
+    check_trust,
     encoder_spec,
     load_encoder,
     load_preparer,
@@ -30,6 +31,7 @@ __all__ = [
     "Preparer",
     "Raw",
     "TokenLists",
+    "check_trust",
     "concatenate",
     "encode_query",
     "encoder_spec",

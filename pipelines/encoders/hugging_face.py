@@ -24,7 +24,7 @@ from pipelines.encoders.image_preprocessing import ImageRule
 from pipelines.encoders.inference import torch_dtype
 from pipelines.encoders.model_files import model_source
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
-from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.spec import EncoderSpec, may_run_code
 from pipelines.encoders.token_lists import TokenLists, flatten, token_counts
 from pipelines.storage.device import to_device
 from schemas.config import EncoderConfig
@@ -39,7 +39,8 @@ class TextPreparer:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig, where: str, revision: str | None) -> None:
         """Load the tokeniser from a local folder, or from a repository at a revision."""
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=spec.runs_code)
+        has_code = may_run_code(spec, config)
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=has_code)
         self._prompt = spec.prompts.get(config.side, "")
         self._limit = min(spec.max_length or tokenizer.model_max_length, tokenizer.model_max_length)
         self._pads_to_max = spec.pads_to_max
@@ -96,9 +97,8 @@ def load_pretrained(spec: EncoderSpec, config: EncoderConfig, device: torch.devi
     """Load a model's own class onto a device, in the config's dtype and in evaluation mode."""
     silence_progress_bars()
     where, revision = model_source(spec, config)
-    model = AutoModel.from_pretrained(
-        where, revision=revision, trust_remote_code=spec.runs_code, dtype=torch_dtype(spec, config, device)
-    )
+    has_code, dtype = may_run_code(spec, config), torch_dtype(spec, config, device)
+    model = AutoModel.from_pretrained(where, revision=revision, trust_remote_code=has_code, dtype=dtype)
     return model.to(device).eval()
 
 
@@ -117,7 +117,7 @@ def read_image_rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
 
     where, revision = model_source(spec, config)
     processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-        where, revision=revision, trust_remote_code=spec.runs_code, backend="pil"
+        where, revision=revision, trust_remote_code=may_run_code(spec, config), backend="pil"
     )
     if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
         raise EncoderError(f"{where}: its preprocessor file neither scales nor normalises; that is not supported")

@@ -8,33 +8,38 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.encoders.protocol import BadSample, Encoder, Preparer, modality_of
-from pipelines.encoders.registry import config_of, load_encoder, load_preparer, resolve
+from pipelines.encoders.registry import config_of, load_encoder, load_preparer, spec_of
 from schemas.columns import Space
-from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch
 
 
-def encode_query(space: Space, query: str | bytes) -> npt.NDArray[np.float32]:
+def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustConfig()) -> npt.NDArray[np.float32]:
     """Encode a text or the bytes of an image with the space's own encoder and query prompt, before any rotation.
 
     A joint model encodes with the tower of the query's modality, whichever tower made the table. The encoder is loaded
     once per process.
 
+    Args:
+        space: The space of a table.
+        query: A text, or the bytes of an image.
+        trust: What this user allows to load; a table allows nothing by itself.
+
     Returns:
         (D,) float32, unit length.
 
     Raises:
+        EncoderNotTrusted: The encoder needs files or code that `trust` does not allow.
         SpaceMismatch: The space has no encoder for this modality, or its local files have changed.
         InputError: The query is empty, or not an image.
     """
-    config = config_of(space)
-    spec, modality = resolve(config), modality_of(query)
+    spec, modality = spec_of(space, trust), modality_of(query)
     if modality not in spec.modalities:
         takes = " and ".join(spec.modalities)
         remedy = "; embed the query where the table's vectors were made, and pass the vector"
         hint = remedy if spec.modalities == ("vector",) else ""
         raise SpaceMismatch(f"{spec.name} embeds {takes} inputs; this query is {modality}{hint}")
-    preparer, encoder = _load(config)
+    preparer, encoder = _load(config_of(space, trust))
     prepared = preparer.prepare([query])[0]
     if isinstance(prepared, BadSample):
         raise InputError(f"the query cannot be embedded: {prepared}")

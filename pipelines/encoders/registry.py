@@ -11,11 +11,18 @@ from pipelines.encoders.catalogue import MODELS
 from pipelines.encoders.joint_encoder import JointEncoder, JointPreparer
 from pipelines.encoders.model_files import check_package, hash_files, local_path
 from pipelines.encoders.protocol import Encoder, Family, Preparer
-from pipelines.encoders.spec import EncoderSpec, FamilyName, pick_dtype
+from pipelines.encoders.spec import EncoderSpec, FamilyName, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import Space
-from schemas.config import EncoderConfig, LimitsConfig
-from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, SpaceMismatch, nearest
+from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
+from schemas.errors import (
+    ConfigError,
+    DependencyMissing,
+    EncoderNotFound,
+    EncoderNotTrusted,
+    SpaceMismatch,
+    nearest,
+)
 
 REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
 # Spaces hold this name of an encoder since the first release. It is part of their fingerprints, so it stays.
@@ -92,24 +99,57 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
     )
 
 
-def spec_of(space: Space) -> EncoderSpec:
-    """Return the spec of the encoder that made a space."""
-    return resolve(config_of(space))
-
-
-def config_of(space: Space) -> EncoderConfig:
-    """Return the config that loads the encoder of a space.
+def check_trust(config: EncoderConfig) -> None:
+    """Refuse a config whose model, or its text tower, needs to run code that the config does not allow.
 
     Raises:
-        SpaceMismatch: The space was made by local files, and they have changed.
-        ConfigError: Those files are gone.
+        EncoderNotTrusted: It does.
     """
-    config = EncoderConfig(name=space.encoder, path=space.path, side="query")
-    if space.path is not None and hash_files(local_path(space.path)) != space.weights:
+    spec = encoder_spec(config.name)
+    may_run_code(spec, config)
+    if spec.text_tower:
+        check_trust(_tower(config, spec.text_tower))
+
+
+def spec_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderSpec:
+    """Return the spec of the encoder that made a space; the file that describes it must be this user's."""
+    spec = encoder_spec(space.encoder)
+    return spec if spec.dims else resolve(config_of(space, trust))
+
+
+def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig:
+    """Return the config that loads the encoder of a space, as a query's.
+
+    A space comes from a table, which may be a stranger's. So its path is never opened: the weights are at the path that
+    this user names, and must be those that the space states.
+
+    Args:
+        space: The table's space.
+        trust: What this user allows.
+
+    Raises:
+        EncoderNotTrusted: The space was made with local weights, and this user names none.
+        SpaceMismatch: The weights that this user names are not those that made the space.
+        ConfigError: They are not there.
+    """
+    if space.path is None and trust.encoder_path is not None:
         raise SpaceMismatch(
-            f"the files at {space.path} are not those that made this space; restore them, or embed the table again"
+            f"the table's encoder {space.encoder} is the registered one, not one with local weights; leave the path "
+            f"{trust.encoder_path} out"
         )
-    return config
+    if space.path is not None and trust.encoder_path is None:
+        raise EncoderNotTrusted(
+            f"the table was made by {space.encoder} with local weights, which its maker had at {space.path!r}; a path "
+            "in a table is never opened, so name your copy of them: --encoder-path PATH, or "
+            "VectorTable.open(…, trust=TrustConfig(encoder_path=PATH))"
+        )
+    if trust.encoder_path is not None and hash_files(local_path(trust.encoder_path)) != space.weights:
+        raise SpaceMismatch(
+            f"the files at {trust.encoder_path} are not those that made this space; restore them, or embed the table "
+            "again"
+        )
+    own = {"path": trust.encoder_path, "trust_remote_code": trust.trust_remote_code}
+    return EncoderConfig(name=space.encoder, side="query", **own)
 
 
 def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:

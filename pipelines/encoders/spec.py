@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.columns import Ladder, Step
-from schemas.errors import ConfigError
+from schemas.config import EncoderConfig
+from schemas.errors import ConfigError, EncoderNotTrusted
 from schemas.records import Modality, Side
 
 FamilyName = Literal[
@@ -99,6 +100,21 @@ def licence_notice(spec: EncoderSpec) -> str | None:
     if spec.runs_code:
         terms.append(f"loading it runs Python code from {spec.repo} at revision {spec.revision}")
     return f"{spec.name}: {'; '.join(terms)}" if terms else None
+
+
+def may_run_code(spec: EncoderSpec, config: EncoderConfig) -> bool:
+    """Return whether loading a model runs the Python that comes with it; the one place that allows it.
+
+    Raises:
+        EncoderNotTrusted: The model needs to, and the config does not allow it.
+    """
+    if spec.runs_code and not config.trust_remote_code:
+        source = config.path or f"{spec.repo} at revision {spec.revision}"
+        raise EncoderNotTrusted(
+            f"{spec.name} runs Python code from {source}, and encoder.trust_remote_code is false; read that code, then "
+            "set encoder.trust_remote_code=true in the config, or pass --trust-remote-code to `mlake search`"
+        )
+    return spec.runs_code
 
 
 def pick_dtype(spec: EncoderSpec, asked: str, *, has_gpu: bool) -> str:

@@ -27,7 +27,7 @@ from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut, unit
 from pipelines.vectors.rotation import Rotation
 from schemas.columns import COMPANIONS, VECTOR, Space, check_companion, prefix_column, space_of, table_schema
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import SpaceMismatch, TableExists
 
 _PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
@@ -40,31 +40,44 @@ class VectorTable:
         uri: Absolute address.
         dataset: The Lance dataset, at one version.
         storage: Where S3 is.
+        trust: What a query in words may load.
         space: The space of all vectors.
 
     Example:
         >>> VectorTable.open("lake/news.lance").search("football", k=3)  # doctest: +SKIP
     """
 
-    def __init__(self, uri: str, dataset: LanceDataset, storage: StorageConfig) -> None:
+    def __init__(
+        self, uri: str, dataset: LanceDataset, storage: StorageConfig, *, trust: TrustConfig = TrustConfig()
+    ) -> None:
         """Wrap an open dataset; use `open`.
 
         Raises:
             TableError: The dataset was not made by this project.
         """
-        self.uri, self.dataset, self.storage = uri, dataset, storage
+        self.uri, self.dataset, self.storage, self.trust = uri, dataset, storage, trust
         self.space: Space = space_of(dataset.schema, uri)
 
     @classmethod
-    def open(cls, uri: str, version: int | str | None = None, storage: StorageConfig = StorageConfig()) -> VectorTable:
+    def open(
+        cls,
+        uri: str,
+        version: int | str | None = None,
+        storage: StorageConfig = StorageConfig(),
+        *,
+        trust: TrustConfig = TrustConfig(),
+    ) -> VectorTable:
         """Open a table at its newest version, at a version number, or at a tag such as `prod`.
+
+        A table may come from a stranger: opening and searching it runs no code from it and reads no file it names. To
+        search it in words where its encoder needs either, name them in `trust`.
 
         Raises:
             TableNotFound: There is nothing at that address, or it has no such version.
             TableError: It is a Lance table, but was not made by this project.
         """
         uri = absolute(uri)
-        return cls(uri, open_dataset(uri, storage, version), storage)
+        return cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
 
     def check_space(self, space: Space) -> None:
         """Refuse vectors of another space.
@@ -102,7 +115,7 @@ class VectorTable:
 
     def refresh(self) -> VectorTable:
         """Return the table at its newest version."""
-        return VectorTable.open(self.uri, storage=self.storage)
+        return VectorTable.open(self.uri, storage=self.storage, trust=self.trust)
 
     def companion(self, suffix: str) -> LanceDataset:
         """Open a companion, `<table>.<suffix>.lance`.
@@ -127,6 +140,7 @@ class VectorTable:
 
         Raises:
             SpaceMismatch: The vector has another width, or the space's encoder cannot take such a query.
+            EncoderNotTrusted: The space's encoder needs files or code that `trust` does not allow.
         """
         if isinstance(query, np.ndarray):
             if query.shape != (self.space.ladder.width,):
@@ -136,7 +150,7 @@ class VectorTable:
             return unit(query.astype(np.float32))
         from pipelines.encoders.query import encode_query  # here, since it loads torch
 
-        vector_D = encode_query(self.space, query)
+        vector_D = encode_query(self.space, query, self.trust)
         return vector_D if self.rotation is None else self.rotation.apply(vector_D)
 
     def search(

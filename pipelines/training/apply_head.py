@@ -17,7 +17,7 @@ import torch
 
 from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
-from pipelines.encoders.registry import describe_tower
+from pipelines.encoders.registry import config_of, describe_tower
 from pipelines.tables.ledger import commit_leases, done_shards, write_fragments
 from pipelines.tables.rows import scan_vectors
 from pipelines.tables.table import VectorTable, create_table
@@ -45,7 +45,7 @@ def apply_head(source: VectorTable, head: Path, uri: str) -> int:
     Raises:
         SpaceMismatch: The head was trained on another encoder, or the other table is of another space.
     """
-    own = EncoderConfig(name=source.space.encoder, path=source.space.path)
+    own = config_of(source.space, source.trust)
     modality, towers = table_modality(source), read_head(head).towers
     if modality not in towers or towers[modality].space != describe_tower(own).space:
         raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")

@@ -6,6 +6,7 @@ states; besides it the weights, the optimiser, and the results so far.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,21 +26,21 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         torch.save(state, unfinished)
 
 
-def read_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path, identity: str, defaults: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the checkpoint of a folder, or None.
 
     Args:
         folder: Folder of the run.
-        identity: Settings of this run, one a line; the checkpoint must be of the same.
+        identity: Settings of this run, one `name=value` a line; the checkpoint must be of the same.
+        defaults: Default of each setting; one that the checkpoint's release did not have must stand at it.
 
     Raises:
         ConfigError: The checkpoint is of a run with other settings.
     """
     state = load_checkpoint(folder)
-    if state is not None and state["identity"] != identity:
+    if state is not None and (differences := _differences(state["identity"], identity, defaults)):
         raise ConfigError(
-            f"{folder / FILE} is of a run with other settings ({_differences(state['identity'], identity)}); "
-            "use those settings, or another folder"
+            f"{folder / FILE} is of a run with other settings ({differences}); use those settings, or another folder"
         )
     return state
 
@@ -61,6 +62,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def _differences(theirs: str, ours: str) -> str:
-    pairs = zip(theirs.split("\n"), ours.split("\n"), strict=False)
-    return "; ".join(f"there {a}, here {b}" for a, b in pairs if a != b) or "more or fewer settings"
+def _differences(theirs: str, ours: str, defaults: Mapping[str, str]) -> str:
+    there, here = (
+        {name: value for name, _, value in (line.partition("=") for line in text.split("\n"))}
+        for text in (theirs, ours)
+    )
+    there = {name: defaults[name] for name in here if name in defaults} | there
+    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    return "; ".join(f"there {name}={there.get(name)}, here {name}={here.get(name)}" for name in names)

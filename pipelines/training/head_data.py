@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.encoders import BadSample, Prepared, load_encoder, load_preparer, resolve
+from pipelines.encoders import BadSample, Prepared, load_encoder, load_preparer, resolve, spec_of
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
@@ -58,7 +58,7 @@ def read_head_data(config: TrainConfig) -> HeadData:
         InputError: The column of labels holds fewer than two classes.
     """
     data = config.data
-    table = VectorTable.open(data.table or "", storage=config.storage)
+    table = VectorTable.open(data.table or "", storage=config.storage, trust=data.trust)
     wanted = [name for name in (data.label, data.caption, data.group) if name]
     for name in wanted:
         if name not in table.dataset.schema.names:
@@ -76,19 +76,22 @@ def read_head_data(config: TrainConfig) -> HeadData:
         names, labels = np.unique(np.asarray(rows[data.label].to_pylist(), str), return_inverse=True)
         if len(names) < 2:
             raise InputError(f"column {data.label!r} of {table.uri} holds {len(names)} class; two or more are needed")
+    captions_NT = None
+    if captions and config.kind == "head-from-pairs":
+        captions_NT = encode_captions(data.caption_encoder, captions, trust_remote_code=data.trust_remote_code)
     keys = [_without(str(key), data.group_without) for key in rows[data.group or "id"].to_pylist()]
     return HeadData(
         table,
         to_numpy(rows[VECTOR]).astype(np.float32),
         labels,
-        encode_captions(data.caption_encoder, captions) if captions and config.kind == "head-from-pairs" else None,
+        captions_NT,
         choose_held_out(keys, data.held_out, config.run.seed),
     )
 
 
 def table_modality(table: VectorTable) -> Modality:
     """Return the modality of a table's encoder; the first one of a joint encoder."""
-    return resolve(EncoderConfig(name=table.space.encoder, path=table.space.path)).modalities[0]
+    return spec_of(table.space, table.trust).modalities[0]
 
 
 def choose_held_out(keys: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
@@ -97,13 +100,13 @@ def choose_held_out(keys: Sequence[str], share: float, seed: int = 0) -> npt.NDA
     return np.asarray([int.from_bytes(digest[:8], "big") / 2**64 < share for digest in digests], bool)
 
 
-def encode_captions(encoder: str, captions: Sequence[str]) -> Floats:
+def encode_captions(encoder: str, captions: Sequence[str], *, trust_remote_code: bool = False) -> Floats:
     """Encode captions as queries by a frozen encoder: (N, T) float32 unit rows.
 
     Raises:
         ConfigError: The encoder does not embed texts, or a caption is empty.
     """
-    config = EncoderConfig(name=encoder, side="query")
+    config = EncoderConfig(name=encoder, side="query", trust_remote_code=trust_remote_code)
     if "text" not in resolve(config).modalities:
         raise ConfigError(f"data.caption_encoder={encoder} does not embed texts; name one that does")
     preparer, model = load_preparer(config, LimitsConfig()), load_encoder(config)

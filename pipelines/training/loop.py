@@ -29,6 +29,7 @@ from pipelines.training.history import Curves, EpochResult, History, StepReport,
 from pipelines.training.optimiser import lr_factor, make_optimiser, pick_dtype
 from pipelines.training.process_group import sum_over_workers, worker_rank, world_size
 from pipelines.training.tasks import Task
+from schemas.config import ConfigBlock
 from schemas.config.training import Recipe
 from schemas.errors import RunError
 
@@ -188,7 +189,7 @@ class _Fit:
         self._history.is_stopped = self._history.is_stopped or (must_stop and self._step < self._steps)
 
     def _restore(self) -> None:
-        state = read_checkpoint(self._folder, self._identity()) if self._folder else None
+        state = read_checkpoint(self._folder, self._identity(), _defaults(self._recipe)) if self._folder else None
         if state is None:
             return
         self._module.load_state_dict(state["task"])
@@ -243,3 +244,13 @@ class _Fit:
 
     def _to_device(self, batch: Batch) -> Iterator[Tensor]:
         return (to_device(tensor, self._device) for tensor in batch)
+
+
+def _defaults(recipe: Recipe) -> dict[str, str]:
+    """Return the default of each setting of a recipe's blocks, by the name that it has in a checkpoint."""
+    blocks = ((name, block) for name, block in recipe if isinstance(block, ConfigBlock))
+    return {
+        f"{name}.{key}": str(field.get_default(call_default_factory=True, validated_data={}))
+        for name, block in blocks
+        for key, field in type(block).model_fields.items()
+    }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipelines.encoders.checkpoints import save_head
-from pipelines.encoders.registry import describe_tower
+from pipelines.encoders.registry import config_of, describe_tower
 from pipelines.evaluation import hits_by_dim, neighbours
 from pipelines.evaluation.knn import recall_of
 from pipelines.training.data import Arrays, add_noise
@@ -134,8 +134,7 @@ def _columns(data: HeadData, chosen_N: npt.NDArray[np.bool_]) -> tuple[Tensor, .
 
 
 def _save(config: TrainConfig, data: HeadData, task: HeadTask, path: Path) -> None:
-    space = data.table.space
-    own, modality = EncoderConfig(name=space.encoder, path=space.path), table_modality(data.table)
+    own, modality = config_of(data.table.space, data.table.trust), table_modality(data.table)
     towers, layers = {modality: describe_tower(own)}, {}
     if isinstance(task, PairHead):
         words = EncoderConfig(name=config.data.caption_encoder)

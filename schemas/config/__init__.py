@@ -13,6 +13,7 @@ from schemas.config.blocks import (
     LimitsConfig,
     RotationConfig,
     StorageConfig,
+    TrustConfig,
 )
 from schemas.config.demo import DemoConfig
 from schemas.config.embed import EmbedConfig
@@ -60,6 +61,7 @@ __all__ = [
     "StorageConfig",
     "SystemConfig",
     "TrainConfig",
+    "TrustConfig",
     "TruthConfig",
     "load_config",
 ]

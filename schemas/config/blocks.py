@@ -77,6 +77,8 @@ class EncoderConfig(ConfigBlock):
         dtype: `auto` takes bf16 if the GPU has it and the model allows it, else float32.
         batch: Samples per batch, or `auto`: a token budget for text, a pixel budget for images.
         compile: Run the model through `torch.compile`.
+        trust_remote_code: Let a model run the Python that comes with it, where it needs to (`runs_code` in `mlake
+            encoders NAME`). No table and no model file can set this.
     """
 
     name: str
@@ -86,6 +88,21 @@ class EncoderConfig(ConfigBlock):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Literal["auto"] | Annotated[Count, Field(le=1_000_000)] = "auto"
     compile: bool = False
+    trust_remote_code: bool = False
+
+
+class TrustConfig(ConfigBlock):
+    """What a search in words, or by an image, may load for the encoder that a table names.
+
+    A table may come from a stranger, so the path in its space is never opened, and it cannot ask for code.
+
+    Attributes:
+        encoder_path: Your folder or file with the weights of the table's encoder, if it was made with local ones.
+        trust_remote_code: Let the encoder run the Python that comes with its model.
+    """
+
+    encoder_path: str | None = None
+    trust_remote_code: bool = False
 
 
 class RotationConfig(ConfigBlock):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.blocks import ConfigBlock, InputConfig, LimitsConfig, StorageConfig
+from schemas.config.blocks import ConfigBlock, InputConfig, LimitsConfig, StorageConfig, TrustConfig
 from schemas.config.bounds import MAX_ACTORS, Count, Dim, Number, Seed
 
 Kind = Literal["classify", "pairs", "mlm", "head-from-labels", "head-from-pairs", "head-from-nothing"]
@@ -78,6 +78,8 @@ class DataConfig(ConfigBlock):
         label: Field that holds the class of a sample.
         caption: Field that holds the caption of an image.
         table: For a head: the table whose full, frozen vectors it is trained on.
+        encoder_path: For a head on a table that was made with local weights: your copy of them.
+        trust_remote_code: Let the frozen encoders run the Python that comes with their models.
         caption_encoder: For a head from pairs: the frozen encoder of the captions.
         group: For a head: rows with equal values in this column are held out together. Default: each row by itself.
         group_without: Words that are removed before `group` is compared: without `man` and `woman`, the values
@@ -96,6 +98,8 @@ class DataConfig(ConfigBlock):
     label: str | None = None
     caption: str | None = None
     table: str | None = None
+    encoder_path: str | None = None
+    trust_remote_code: bool = False
     caption_encoder: str = "wordllama"
     group: str | None = None
     group_without: tuple[str, ...] = ()
@@ -112,6 +116,11 @@ class DataConfig(ConfigBlock):
         if not isinstance(raw, dict):
             return raw
         return raw | {key: [raw[key]] for key in ("train", "valid") if isinstance(raw.get(key), str)}
+
+    @property
+    def trust(self) -> TrustConfig:
+        """What the encoder of `table` may load."""
+        return TrustConfig(encoder_path=self.encoder_path, trust_remote_code=self.trust_remote_code)
 
 
 class OptimiserConfig(ConfigBlock):

@@ -101,13 +101,16 @@ def test_a_trained_model_embeds_and_is_searched_at_its_dims(
     assert table.dataset.count_rows() == 24
     asked = tmp_path / "asked.png"
     asked.write_bytes(picture("red", 0))  # the first of the first shard
+    search = ["search", table.uri, str(asked), "--encoder-path", f"{tmp_path}/run/encoder"]
     capsys.readouterr()
     for dims in ("4", "16", "128"):
-        assert main(["search", table.uri, str(asked), "--k", "1", "--dims", dims, "--json"]) == 0
+        assert main([*search, "--k", "1", "--dims", dims, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["score"] > 0.99
         assert "red" in found["txt"]
-    assert main(["search", table.uri, str(asked), "--dims", "8"]) == 2
+    assert main(["search", table.uri, str(asked)]) == 2
+    assert "--encoder-path PATH" in capsys.readouterr().err
+    assert main([*search, "--dims", "8"]) == 2
     assert "dim 8 is not in the ladder" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +16,10 @@ from pipelines.encoders.hugging_face import TextPreparer, pad, silence_progress_
 from pipelines.encoders.inference import apply_steps, torch_dtype
 from pipelines.encoders.model_files import ModelSource, model_source
 from pipelines.encoders.protocol import Family, Prepared
-from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.spec import EncoderSpec, may_run_code
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.errors import EncoderError
+from schemas.errors import EncoderError, EncoderNotTrusted
 
 
 class SentenceEncoder:
@@ -31,15 +32,18 @@ class SentenceEncoder:
             EncoderError: The local folder is no sentence-transformers model, so its pooling is unknown.
         """
         where, revision = _model_source(spec, config)
+        has_code = may_run_code(spec, config)
         if Path(where).is_dir() and not (Path(where) / "modules.json").exists():
             raise EncoderError(f"{where} has no modules.json, so it does not say how {spec.name} pools its tokens")
+        if Path(where).is_dir() and not has_code:
+            _check_modules(Path(where) / "modules.json")
         self._device, self._steps = pick_device(config.device, "encoder.device"), spec.steps
         silence_progress_bars()
         self._model = SentenceTransformer(
             where,
             revision=revision,
             device=str(self._device),
-            trust_remote_code=spec.runs_code,
+            trust_remote_code=has_code,
             model_kwargs={"dtype": torch_dtype(spec, config, self._device)},
         ).eval()
         self._task = {"task": spec.tasks[config.side]} if spec.tasks else {}
@@ -51,6 +55,19 @@ class SentenceEncoder:
         """Encode B token lists to (B, D) float32 unit rows."""
         features = self._model(pad(prepared, self._device), **self._task)
         return apply_steps(features["sentence_embedding"], self._steps)
+
+
+def _check_modules(file: Path) -> None:
+    """Refuse modules from outside sentence-transformers: some of its releases import them from a folder unasked."""
+    try:
+        types = [str(module["type"]) for module in json.loads(file.read_text())]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise EncoderError(f"{file} does not list the model's modules: {error}") from None
+    if foreign := [name for name in types if not name.startswith("sentence_transformers.")]:
+        raise EncoderNotTrusted(
+            f"{file} names the module {foreign[0]!r}, which is not part of sentence-transformers: loading it would run "
+            "Python from that folder; use a model without code of its own"
+        )
 
 
 def _model_source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:

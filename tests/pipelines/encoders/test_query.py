@@ -1,15 +1,38 @@
-"""One query in a space: what cannot be embedded there is refused."""
+"""One query in a space: what cannot be embedded there is refused, and a stranger's space loads nothing of its own."""
 
 from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.encoders import encode_query, make_space
-from schemas.config import EncoderConfig
-from schemas.errors import InputError, SpaceMismatch
+from pipelines.encoders import REGISTRY, encode_query, make_space
+from pipelines.encoders.model_files import hash_files
+from schemas.columns import Ladder, Space
+from schemas.config import EncoderConfig, TrustConfig
+from schemas.errors import EncoderNotTrusted, InputError, LakeError, SpaceMismatch
+from tests.support.tiny_encoders import register_like, save_tokenizer
 
 SPACE = make_space(EncoderConfig(name="wordllama"))
+_opened: list[str] = []
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("open", "os.listdir", "os.scandir", "import") and arguments:
+        _opened.append(str(arguments[0]))
+
+
+sys.addaudithook(_note_opened)
+
+
+def space_at(folder: Path, encoder: str) -> Space:
+    return Space(
+        encoder=encoder, revision="local", weights=hash_files(folder), path=str(folder), ladder=Ladder(dims=(8,))
+    )
 
 
 def test_a_query_is_one_unit_row() -> None:
@@ -26,3 +49,50 @@ def test_a_query_of_another_modality_is_refused() -> None:
 def test_an_empty_query_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be embedded"):
         encode_query(SPACE, "")
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_no_encoder_opens_a_path_that_a_table_names(tmp_path: Path, name: str) -> None:
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    (strangers / "config.json").write_text("{}")
+    space = space_at(strangers, name)
+    _opened.clear()
+    for query in ("words", b"pixels"):
+        with pytest.raises((EncoderNotTrusted, SpaceMismatch)):
+            encode_query(space, query)
+    assert not [path for path in _opened if str(strangers) in path]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, spec in REGISTRY.items() if spec.runs_code))
+def test_a_registered_model_runs_its_code_only_where_the_user_allows_it(name: str) -> None:
+    space = make_space(EncoderConfig(name=name))
+    with pytest.raises(EncoderNotTrusted, match=r"encoder\.trust_remote_code is false"):
+        encode_query(space, "words")
+
+
+def test_code_in_a_folder_runs_only_if_the_user_names_the_folder_and_allows_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    save_tokenizer(folder)
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Config: ...\nclass Model: ...\n")
+    auto_map = {"AutoConfig": "theirs.Config", "AutoModel": "theirs.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "theirs", "auto_map": auto_map}))
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "theirs.Model"}]))
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    like = ("nomic-embed-text-v1.5", "jina-embeddings-v3", "bge-m3", "granite-embedding-311m-r2")
+    names = [register_like(monkeypatch, name, runs_code=REGISTRY[name].runs_code).name for name in like]
+    path, other = str(folder), tmp_path / "other"
+    for name in names:
+        space = space_at(folder, name)
+        for trust in (TrustConfig(), TrustConfig(trust_remote_code=True), TrustConfig(encoder_path=path)):
+            with pytest.raises((LakeError, ValueError, OSError)):
+                encode_query(space, "words", trust)
+            assert not ran.exists(), name
+    other.mkdir()
+    with pytest.raises(SpaceMismatch, match="not those that made this space"):
+        encode_query(space_at(folder, names[0]), "words", TrustConfig(encoder_path=str(other)))
+    with pytest.raises(Exception):  # noqa: B017, PT011 - their code is run, and is no model
+        encode_query(space_at(folder, names[0]), "words", TrustConfig(encoder_path=path, trust_remote_code=True))
+    assert ran.exists()

@@ -24,10 +24,10 @@ from pipelines.encoders import (
     spec_of,
 )
 from pipelines.encoders.model_files import hash_files
-from pipelines.encoders.registry import FAMILIES
+from pipelines.encoders.registry import FAMILIES, config_of
 from pipelines.encoders.spec import FamilyName
 from schemas.columns import Space
-from schemas.config import EncoderConfig
+from schemas.config import EncoderConfig, TrustConfig
 from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, NotMatryoshka, SpaceMismatch
 from tests.support.tiny_encoders import encode
 
@@ -72,7 +72,7 @@ def test_local_files_are_part_of_the_space_and_their_place_is_not(tmp_path: Path
     (tmp_path / "a" / "tokenizer.json").write_text("{}")
     assert hash_files(tmp_path / "a") != a.weights
     with pytest.raises(SpaceMismatch, match="not those that made this space"):
-        spec_of(a)
+        config_of(a, TrustConfig(encoder_path=str(tmp_path / "a")))
     with pytest.raises(ConfigError, match="nothing is there"):
         make_space(EncoderConfig(name="bge-m3", path=str(tmp_path / "d")))
 

@@ -14,7 +14,7 @@ from pipelines.training.apply_head import apply_head
 from pipelines.training.train_head import TrainedHead
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
-from schemas.config import EncoderConfig
+from schemas.config import EncoderConfig, TrustConfig
 from schemas.errors import SpaceMismatch
 from tests.support.head_tables import encode, square_rows
 
@@ -24,7 +24,7 @@ def test_a_table_through_a_head_is_what_embedding_with_it_gives(
 ) -> None:
     uri = str(tmp_path / "joint.lance")
     assert apply_head(squares, pair_head.path, uri) == 24
-    joint = VectorTable.open(uri)
+    joint = VectorTable.open(uri, trust=TrustConfig(encoder_path=str(pair_head.path)))
     head = EncoderConfig(name="matryoshka-head", path=str(pair_head.path))
     assert joint.space == make_space(head)
     rows = joint.dataset.to_table(columns=["id", "label", "vector"])

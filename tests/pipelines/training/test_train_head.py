@@ -10,7 +10,7 @@ from pipelines.encoders import encode_query, make_space
 from pipelines.encoders.checkpoints import read_head
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import TrainedHead, read_trained, train_head
-from schemas.config import EncoderConfig
+from schemas.config import EncoderConfig, TrustConfig
 from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError, FieldNotFound, TableNotFound
 from tests.support.head_tables import head_config
@@ -41,8 +41,9 @@ def test_from_nothing_a_linear_head_starts_as_the_rotation_and_an_mlp_is_trained
 def test_from_pairs_words_find_pictures_in_the_joint_space(squares: VectorTable, pair_head: TrainedHead) -> None:
     assert squares.rotation is not None
     space = make_space(EncoderConfig(name="matryoshka-head", path=str(pair_head.path)))
-    pixels = encode_query(space, picture("blue", 999))
-    scores = {colour: float(encode_query(space, f"a {colour} square") @ pixels) for colour in COLOURS}
+    trust = TrustConfig(encoder_path=str(pair_head.path))
+    pixels = encode_query(space, picture("blue", 999), trust)
+    scores = {colour: float(encode_query(space, f"a {colour} square", trust) @ pixels) for colour in COLOURS}
     assert max(scores, key=lambda colour: scores[colour]) == "blue"
 
 

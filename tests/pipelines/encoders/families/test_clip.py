@@ -21,7 +21,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from pipelines.encoders import encode_query, make_space
-from schemas.config import EncoderConfig
+from schemas.config import EncoderConfig, TrustConfig
 from tests.support.tiny_encoders import (
     PHOTOS,
     TEXTS,
@@ -57,9 +57,11 @@ def test_clip_towers_share_a_space_and_equal_the_librarys_features(
     np.testing.assert_allclose(encode(encoder_config, TEXTS), functional.normalize(texts).numpy(), atol=1e-5)
     np.testing.assert_allclose(encode(encoder_config, PHOTOS), functional.normalize(images).numpy(), atol=1e-5)
 
-    space = make_space(encoder_config)
-    np.testing.assert_allclose(encode_query(space, TEXTS[0]), functional.normalize(texts).numpy()[0], atol=1e-5)
-    np.testing.assert_allclose(encode_query(space, PHOTOS[0]), functional.normalize(images).numpy()[0], atol=1e-5)
+    space, trust = make_space(encoder_config), TrustConfig(encoder_path=encoder_config.path)
+    np.testing.assert_allclose(encode_query(space, TEXTS[0], trust), functional.normalize(texts).numpy()[0], atol=1e-5)
+    np.testing.assert_allclose(
+        encode_query(space, PHOTOS[0], trust), functional.normalize(images).numpy()[0], atol=1e-5
+    )
 
 
 def test_siglip_pads_texts_to_its_length_and_squashes_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pipelines.encoders import encode_query, load_encoder, load_preparer, make_s
 from pipelines.encoders.checkpoints import Layer, save_head
 from pipelines.encoders.registry import describe_tower
 from schemas.checkpoints import HeadFile
-from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import EncoderError
 
 TEXT, IMAGE = EncoderConfig(name="wordllama"), EncoderConfig(name="efficientnet-lite0")
@@ -56,7 +56,9 @@ def test_texts_and_images_share_one_space_with_the_trained_ladder(joint: Encoder
     space = make_space(joint)
     assert space.ladder.dims == (4, 8, 16)
     assert space.weights
-    words, pixels = encode_query(space, "a goal"), encode_query(space, picture())
+    words, pixels = (
+        encode_query(space, query, TrustConfig(encoder_path=joint.path)) for query in ("a goal", picture())
+    )
     assert words.shape == pixels.shape == (16,)
     np.testing.assert_allclose([np.linalg.norm(words), np.linalg.norm(pixels)], 1, atol=1e-5)
 

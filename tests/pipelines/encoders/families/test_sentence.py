@@ -21,7 +21,7 @@ from transformers import (
 from pipelines.encoders import load_encoder
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig
-from schemas.errors import EncoderError
+from schemas.errors import EncoderError, EncoderNotTrusted
 from schemas.records import Side
 from tests.support.tiny_encoders import (
     SIDES,
@@ -123,6 +123,9 @@ def test_each_side_uses_its_adapter(tmp_path: Path, side: Any, monkeypatch: pyte
     model = SentenceTransformer(str(whole), device="cpu", trust_remote_code=True)
     recipe = model.encode(TEXTS, task=task, prompt=spec.prompts[side], normalize_embeddings=True)
     other = model.encode(TEXTS, task="else", prompt=spec.prompts[side], normalize_embeddings=True)
-    ours = encode(EncoderConfig(name=spec.name, path=str(whole), side=side), list(TEXTS))
+    config = EncoderConfig(name=spec.name, path=str(whole), side=side)
+    with pytest.raises(EncoderNotTrusted, match="trust_remote_code is false"):
+        load_encoder(config)
+    ours = encode(config.model_copy(update={"trust_remote_code": True}), list(TEXTS))
     np.testing.assert_allclose(ours, recipe, atol=1e-5)
     assert np.abs(ours - other).max() > 1e-3

@@ -17,7 +17,7 @@ from pipelines.training.samples import Survey
 from pipelines.training.tasks import ImageClassifier, features, logits_by_dim
 from pipelines.training.tokenizer import to_ids, train_tokenizer
 from pipelines.training.train_model import ModelTask, describe_model, make_task, save_task
-from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.config.training import LossConfig, ModelConfig, TrainConfig
 from schemas.errors import ConfigError, DimNotInLadder, InputError, SpaceMismatch
 from tests.support.tiny_training import picture, shrink
@@ -49,6 +49,10 @@ def saved(folder: Path, kind: str, *, dims: tuple[int, ...] = (4, 16), **model: 
     return EncoderConfig(name="matryoshka-model", path=str(folder), device="cpu")
 
 
+def trusting(config: EncoderConfig) -> TrustConfig:
+    return TrustConfig(encoder_path=config.path)
+
+
 def load_task(folder: Path) -> ModelTask:
     task = make_task(read_model_file(folder))
     task.load_state_dict(load_file(folder / "model.safetensors"))
@@ -66,7 +70,7 @@ def test_an_image_classifier_embeds_pictures_up_to_its_ladder_s_end(tmp_path: Pa
     pixels = preparer.prepare([picture("red", 1, 50)])[0]
     assert not isinstance(pixels, BadSample)
     wanted = features(model, np.asarray(pixels, np.uint8)[None])[0]
-    found = encode_query(space, picture("red", 1, 50))
+    found = encode_query(space, picture("red", 1, 50), trusting(config))
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-5)
     assert space.ladder.check(4) == 4
     with pytest.raises(DimNotInLadder):
@@ -76,7 +80,7 @@ def test_an_image_classifier_embeds_pictures_up_to_its_ladder_s_end(tmp_path: Pa
 def test_two_towers_share_a_space(tmp_path: Path) -> None:
     config = saved(tmp_path / "m", "pairs", image="resnet18", text="bert-tiny", width=16)
     space = make_space(config)
-    words, pixels = encode_query(space, "a red square"), encode_query(space, picture("red", 1))
+    words, pixels = (encode_query(space, query, trusting(config)) for query in ("a red square", picture("red", 1)))
     assert words.shape == pixels.shape == (16,)
     np.testing.assert_allclose([np.linalg.norm(words), np.linalg.norm(pixels)], 1, atol=1e-5)
 
@@ -109,7 +113,7 @@ def test_other_weights_are_another_space(tmp_path: Path) -> None:
     save_task(tmp_path / "m", read_model_file(tmp_path / "m"), task)
     assert make_space(config).fingerprint != space.fingerprint
     with pytest.raises(SpaceMismatch):
-        encode_query(space, picture("red", 1))
+        encode_query(space, picture("red", 1), trusting(config))
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
