@@ -18,6 +18,7 @@ import torch
 from pipelines.encoders.protocol import BadSample, Encoder, Prepared
 from pipelines.encoders.registry import resolve
 from pipelines.storage.device import pick_device
+from pipelines.vectors.matryoshka import are_unit
 from schemas.config import EncoderConfig
 from schemas.errors import LakeError
 from schemas.records import Modality
@@ -178,7 +179,7 @@ def encode_safely(
     """Encode the good inputs of a batch and return the reasons of the bad ones.
 
     A batch that fails is bisected until the bad input stands alone. A batch that does not fit into memory is halved,
-    and `budget` shrinks. A row that is not finite, or all zeros, is bad.
+    and `budget` shrinks. A row that is not of unit length, as far as half precision can tell, is bad.
 
     Args:
         encoder: Any family.
@@ -205,11 +206,10 @@ def encode_safely(
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]
             continue
-        norms = np.linalg.norm(result, axis=1)
-        usable = np.isfinite(norms) & (norms > 0)
+        usable = are_unit(result)
         parts.append(result if usable.all() else result[usable])
         good.append(start + np.flatnonzero(usable))
-        bad |= {start + int(row): _unusable(float(norms[row])) for row in np.flatnonzero(~usable)}
+        bad |= {start + int(row): _why_unusable(result[row]) for row in np.flatnonzero(~usable)}
     if len(parts) == 1:
         return Encoded(parts[0], good[0], bad)
     width = max((part.shape[1] for part in parts), default=0)
@@ -244,7 +244,10 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
-def _unusable(norm: float) -> BadSample:
-    if norm == 0:
+def _why_unusable(x_D: npt.NDArray[np.float32]) -> BadSample:
+    if not np.isfinite(x_D).all():
+        return BadSample("not_finite", "the encoder gave NaN or infinity")
+    if not x_D.any():
         return BadSample("zero_vector", "the encoder gave all zeros, which has no direction")
-    return BadSample("not_finite", "the encoder gave NaN or infinity")
+    length = np.linalg.norm(x_D.astype(np.float64))
+    return BadSample("not_unit", f"the encoder gave a row of length {length:.3g}; it must be 1")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pipelines.encoders.protocol import BadSample, Encoder, Preparer, modality_of
 from pipelines.encoders.registry import config_of, load_encoder, load_preparer, spec_of
+from pipelines.vectors.matryoshka import are_unit
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch
@@ -44,6 +45,8 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
     if isinstance(prepared, BadSample):
         raise InputError(f"the query cannot be embedded: {prepared}")
     vector_D: npt.NDArray[np.float32] = encoder.encode([prepared])[0]
+    if not are_unit(vector_D):
+        raise InputError("the query cannot be embedded: its vector has no direction (all zeros, NaN or infinity)")
     return vector_D
 
 

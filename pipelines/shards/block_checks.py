@@ -203,15 +203,15 @@ def _sizes(inputs: pa.Array) -> npt.NDArray[np.int64]:
     is_list = pa.types.is_nested(inputs.type)
     lengths = pc.list_value_length(inputs) if is_list else pc.binary_length(inputs)
     sizes: npt.NDArray[np.int64] = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return sizes * 4 if is_list else sizes
+    return sizes * (inputs.type.value_type.bit_width // 8) if is_list else sizes
 
 
 def _vectors(inputs: pa.Array) -> pa.Array:
-    """Cast to lists of float32; a null number becomes NaN, which the preparer of vectors rejects."""
+    """Cast to lists of float64, which loses nothing; a null number becomes NaN, which the preparer rejects."""
     lists = inputs.cast(pa.list_(inputs.type.value_type)).cast(INPUT_TYPES["vector"])
     if not lists.flatten().null_count:
         return lists
-    numbers = pc.fill_null(lists.values, np.float32("nan"))
+    numbers = pc.fill_null(lists.values, np.nan)
     return pa.ListArray.from_arrays(lists.offsets, numbers, mask=lists.is_null())
 
 

@@ -25,7 +25,7 @@ BLOCK_BYTES = 8 << 20
 INPUT_TYPES: dict[Modality, pa.DataType] = {
     "text": pa.string(),
     "image": pa.binary(),
-    "vector": pa.list_(pa.float32()),
+    "vector": pa.list_(pa.float64()),
 }
 
 Value = str | bytes | list[float] | None

@@ -24,11 +24,11 @@ from pipelines.tables.commits import create_dataset, open_dataset
 from pipelines.tables.rotations import load_rotation
 from pipelines.tables.rows import ROW_ID, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, to_numpy
-from pipelines.vectors.matryoshka import cut, unit
+from pipelines.vectors.matryoshka import are_unit, cut, unit
 from pipelines.vectors.rotation import Rotation
 from schemas.columns import COMPANIONS, VECTOR, Space, check_companion, prefix_column, space_of, table_schema
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import SpaceMismatch, TableExists
+from schemas.errors import InputError, SpaceMismatch, TableExists
 
 _PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
@@ -141,13 +141,16 @@ class VectorTable:
         Raises:
             SpaceMismatch: The vector has another width, or the space's encoder cannot take such a query.
             EncoderNotTrusted: The space's encoder needs files or code that `trust` does not allow.
+            InputError: The vector is all zeros, or holds NaN or infinity.
         """
         if isinstance(query, np.ndarray):
             if query.shape != (self.space.ladder.width,):
                 raise SpaceMismatch(
                     f"the query has shape {query.shape}; {self.uri} holds vectors of {self.space.ladder.width} dims"
                 )
-            return unit(query.astype(np.float32))
+            if not are_unit(unit_D := unit(query.astype(np.float64)).astype(np.float32)):
+                raise InputError("the query has no direction: it is all zeros, or holds NaN or infinity; pass another")
+            return unit_D
         from pipelines.encoders.query import encode_query  # here, since it loads torch
 
         vector_D = encode_query(self.space, query, self.trust)

@@ -23,9 +23,10 @@ from pipelines.tables.rows import scan_vectors
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.training.head_data import table_modality
 from pipelines.vectors.arrays import to_arrow
+from pipelines.vectors.matryoshka import are_unit
 from schemas.columns import table_schema
 from schemas.config import EncoderConfig
-from schemas.errors import SpaceMismatch, TableNotFound
+from schemas.errors import EncoderError, SpaceMismatch, TableNotFound
 from schemas.records import LeaseResult, Shard, ShardCount
 
 _ROWS_AT_ONCE = 4096
@@ -44,6 +45,7 @@ def apply_head(source: VectorTable, head: Path, uri: str) -> int:
 
     Raises:
         SpaceMismatch: The head was trained on another encoder, or the other table is of another space.
+        EncoderError: The head gives a row no direction.
     """
     own = config_of(source.space, source.trust)
     modality, towers = table_modality(source), read_head(head).towers
@@ -91,4 +93,9 @@ def _batches(
     names = ["id", "shard", *table.kept.names]
     for batch, x_BD in scan_vectors(source.dataset, names, wanted, _ROWS_AT_ONCE):
         vectors_BD = apply_layers(torch.from_numpy(x_BD.astype(np.float32)), layers)
+        if not (is_unit_B := are_unit(vectors_BD)).all():
+            raise EncoderError(
+                f"{source.uri}: the head gives no direction to row {batch['id'][int(is_unit_B.argmin())]} "
+                "(all zeros, NaN or infinity); delete that row, or train the head with a lower optimiser.lr"
+            )
         yield pa.RecordBatch.from_arrays([*(batch[name] for name in names), to_arrow(vectors_BD)], schema=schema)

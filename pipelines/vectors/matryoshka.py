@@ -1,6 +1,7 @@
 """Take prefixes of Matryoshka vectors. No other module slices a vector at a dim.
 
-Owns `cut` (a prefix at unit length), `prefix` (a prefix as it is), `split` (the blocks between dims) and `unit`.
+Owns `cut` (a prefix at unit length), `prefix` (a prefix as it is), `split` (the blocks between dims), `unit`, and
+`are_unit`, the one rule for the length of a stored row.
 Owns no rule about which dims a space may be cut to: that is `schemas.columns.Ladder`.
 
 Every function takes numpy and torch alike; torch is not imported for numpy input.
@@ -15,11 +16,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import torch
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
+
+UNIT_TOLERANCE = 2e-3
+"""How far from 1 the length of a stored row may be: twice what rounding to half precision can do."""
+_SURE_NORMS = (1e-15, 1e15)
+"""Between these a norm in float32 loses nothing: no square that matters overflows or vanishes."""
 
 
 def cut(x_BD: Array, dim: int) -> Array:
@@ -32,7 +39,7 @@ def cut(x_BD: Array, dim: int) -> Array:
         dim: Width of the prefix, 1 ≤ dim ≤ D.
 
     Returns:
-        (…, dim), the dtype and device of the input, unit rows. Norms are taken in float32.
+        (…, dim), the dtype and device of the input, unit rows.
 
     Raises:
         ValueError: `dim` is outside 1…D.
@@ -70,12 +77,47 @@ def split(x_BD: Array, dims: Sequence[int]) -> Iterator[Array]:
 
 
 def unit(x_BD: Array) -> Array:
-    """Scale each row to unit length in float32; all-zero rows stay zero. Shape and dtype are kept."""
-    if not isinstance(x_BD, np.ndarray):
-        from torch.nn.functional import normalize
+    """Scale each row to unit length, whatever its length; all-zero rows stay zero. Shape and dtype are kept.
 
-        return normalize(x_BD.float(), dim=-1).to(x_BD.dtype)
-    x32 = x_BD.astype(np.float32)
-    norm = np.linalg.norm(x32, axis=-1, keepdims=True)
-    scaled: np.ndarray = (x32 / np.maximum(norm, np.finfo(np.float32).tiny)).astype(x_BD.dtype)
+    Lengths are exact over the whole range of the dtype: squares that would overflow or vanish are taken of a row that
+    was divided by its largest number. A row with NaN or infinity becomes NaN.
+    """
+    return _unit_numpy(x_BD) if isinstance(x_BD, np.ndarray) else _unit_torch(x_BD)
+
+
+def are_unit(x_BD: np.ndarray) -> npt.NDArray[np.bool_]:
+    """Tell for each row whether it is of unit length within the rounding of half precision: (B,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths_B = np.linalg.norm(x_BD.astype(np.float32), axis=-1)
+    is_unit_B: npt.NDArray[np.bool_] = np.abs(lengths_B - 1) <= UNIT_TOLERANCE
+    return is_unit_B
+
+
+def _unit_numpy(x_BD: np.ndarray) -> np.ndarray:
+    x = x_BD if x_BD.dtype == np.float64 else x_BD.astype(np.float32)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        norms = np.linalg.norm(x, axis=-1, keepdims=True)
+        scaled: np.ndarray = x / norms
+        is_sure = (norms > _SURE_NORMS[0]) & (norms < _SURE_NORMS[1])
+        if not is_sure.all():
+            rows = ~is_sure[..., 0]
+            scaled[rows] = _unit_of_any_length(x[rows])
+    return scaled.astype(x_BD.dtype, copy=False)
+
+
+def _unit_of_any_length(x_BD: np.ndarray) -> np.ndarray:
+    largest_B1 = np.abs(x_BD).max(axis=-1, keepdims=True).astype(np.float64)
+    x64_BD = x_BD / np.where(largest_B1 == 0, 1, largest_B1)
+    norms_B1 = np.linalg.norm(x64_BD, axis=-1, keepdims=True)
+    unit_BD: np.ndarray = x64_BD / np.where(norms_B1 == 0, 1, norms_B1)
+    return np.where(np.isfinite(largest_B1), unit_BD, np.nan)
+
+
+def _unit_torch(x_BD: torch.Tensor) -> torch.Tensor:
+    # Without a branch on the values, so that a GPU is not waited for. Double precision is only used where it is given.
+    x = x_BD if x_BD.element_size() == 8 else x_BD.float()
+    largest = x.detach().abs().amax(dim=-1, keepdim=True)
+    within = x / largest.masked_fill(largest == 0, 1)
+    norms = within.norm(dim=-1, keepdim=True)
+    scaled: torch.Tensor = (within / norms.masked_fill(norms == 0, 1)).to(x_BD.dtype)
     return scaled

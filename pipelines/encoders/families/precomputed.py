@@ -36,14 +36,14 @@ class Description(BaseModel):
 
 
 class VectorPreparer:
-    """Checks that vectors have the right width, are finite and are not zero."""
+    """Checks that vectors have the right width, are finite and not zero; scales them to unit length."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         """Take name and width from the spec."""
         self._name, self._width = spec.name, spec.ladder.width
 
     def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
-        """Turn vectors (D,) of any float dtype into float32.
+        """Turn vectors (D,) of any float dtype into float32 unit rows.
 
         Raises:
             SpaceMismatch: An input is a text or an image: no model here can embed it.
@@ -60,20 +60,22 @@ class VectorPreparer:
                 f"{self._name} vectors are precomputed; embed the input where they were made, "
                 f"and pass its {self._width} floats"
             )
-        vector_D = np.asarray(value, np.float32)
+        vector_D = np.asarray(value, np.float64)  # in which no number of float32 overflows or vanishes
         if vector_D.shape != (self._width,):
             return BadSample("wrong_width", f"shape {vector_D.shape}; {self._name} has {self._width} dims")
         if not np.isfinite(vector_D).all():
             return BadSample("not_finite", "the vector holds NaN or infinity")
-        return vector_D if vector_D.any() else BadSample("zero_vector", "a vector of zeros has no direction")
+        if not vector_D.any():
+            return BadSample("zero_vector", "a vector of zeros has no direction")
+        return unit(vector_D).astype(np.float32)
 
 
 class VectorEncoder:
-    """Scales vectors to unit length."""
+    """Stacks the vectors, which are there already."""
 
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Stack B vectors to (B, D) float32 unit rows."""
-        return unit(np.stack(cast("list[npt.NDArray[np.float32]]", prepared)))
+        return np.stack(cast("list[npt.NDArray[np.float32]]", prepared))
 
 
 class PrecomputedFamily(Family):

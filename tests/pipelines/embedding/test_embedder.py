@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import wordllama
 from PIL import Image
@@ -25,7 +28,8 @@ from pipelines.embedding.feeder import Feeder
 from pipelines.encoders import BadSample, Prepared, Raw, load_encoder, load_preparer
 from pipelines.shards import list_shards
 from pipelines.tables.ledger import commit_leases, done_shards
-from schemas.config import EmbedConfig
+from pipelines.vectors.arrays import to_numpy
+from schemas.config import EmbedConfig, EncoderConfig, InputConfig, LimitsConfig
 from schemas.errors import InputError, ShardUnreadable, TooManyRejects
 from schemas.records import Lease
 from tests.support.corpus import config_for, contents, differing, empty_table, texts, truth, write_corpus, write_shard
@@ -261,3 +265,40 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path, record_property: Ca
     for peak, size in zip(peaks, sizes, strict=True):
         print(f"peak of {peak / 1e6:.0f} MB at {size / 1e6:.0f} MB of data")
     assert slope < 0.15
+
+
+_SIZES = {
+    "ok": [1.0, 4e-323, 1e-300, 1e-60, 1e-45, 1e-40, 1e-30, 1e-12, 6e-8, 1e5, 1e19, 1e38, 3.5e38, 1e300, 1.7e308],
+    "zero_vector": [0.0],
+    "not_finite": [np.inf, -np.inf, np.nan],
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_precomputed_vector_of_any_length_is_a_unit_row_or_a_reject_with_the_true_reason(
+    tmp_path: Path, suffix: str
+) -> None:
+    sizes = {f"{size:g}": (size, why) for why, some in _SIZES.items() for size in some}
+    rows = [{"id": key, "v": [size, 0.0, -size / 2, size / 4]} for key, (size, _) in sizes.items()]
+    (tmp_path / "m.json").write_text('{"model": "m", "revision": "1", "dims": [2, 4]}')
+    source = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema({"id": pa.string(), "v": pa.list_(pa.float64())})), source)
+    else:
+        rows = [row for row in rows if np.isfinite(row["v"]).all()]
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = EmbedConfig(
+        shards=(str(source),),
+        table=str(tmp_path / "t.lance"),
+        input=InputConfig(id="id", vector="v"),
+        encoder=EncoderConfig(name="precomputed", path=str(tmp_path / "m.json")),
+        limits=LimitsConfig(max_reject_fraction=1),
+    )
+    table, result = embed_here(config)
+    stored = table.dataset.to_table()
+    expected_D = np.array([1, 0, -0.5, 0.25]) / np.linalg.norm([1, 0, -0.5, 0.25])
+    for vector_D in to_numpy(stored["vector"]):
+        np.testing.assert_allclose(vector_D, expected_D, atol=3e-3)
+    assert {reject.key: reject.reason for reject in result.rejects} | dict.fromkeys(stored["id"].to_pylist(), "ok") == {
+        row["id"]: sizes[row["id"]][1] for row in rows
+    }

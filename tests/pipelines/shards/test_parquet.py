@@ -96,7 +96,7 @@ def test_vectors(tmp_path: Path, kind: pa.DataType) -> None:
     path = write(tmp_path, pa.table({"emb": values}))
     got = read(path, InputConfig(vector="emb"))
     assert [row["input"] for row in got.rows] == [[1, 2], [3, 4]]
-    assert got.schemas[0].field("input").type == pa.list_(pa.float32())
+    assert got.schemas[0].field("input").type == pa.list_(pa.float64())
     assert [reject.reason for reject in got.rejects] == ["missing_field"]
 
 
