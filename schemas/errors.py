@@ -5,6 +5,7 @@ LakeError
 ├── InputError             a source cannot be read
 │   ├── ShardNotFound      a pattern matched nothing, or a listed shard is gone
 │   ├── ShardUnreadable    a shard cannot be opened, or ends before its time
+│   │   └── ShardChanged   a shard is another one than was listed
 │   └── FieldNotFound      a shard has no such field, or the field has the wrong type
 ├── TableError             a table cannot serve the request
 │   ├── TableNotFound      nothing is at that address
@@ -49,6 +50,10 @@ class ShardNotFound(InputError):
 
 class ShardUnreadable(InputError):
     """A shard cannot be opened, or ends before its time."""
+
+
+class ShardChanged(ShardUnreadable):
+    """A shard has changed since it was listed, perhaps while it was read."""
 
 
 class FieldNotFound(InputError):

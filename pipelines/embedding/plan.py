@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks, shard_schema
+from pipelines.storage.addresses import real
 from pipelines.tables.ledger import done_shards
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
@@ -47,7 +51,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     """
     check_trust(config.encoder)
     _check_modality(config)
-    shards = tuple(list_shards(config.shards, config.input.format, config.storage))
+    shards = tuple(list_shards(config.shards, config.input.format, config.storage, table=config.table))
     try:
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
@@ -65,10 +69,34 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
             f"{table.uri} holds vectors that were not rotated, and rotation.kind is {config.rotation.kind!r}; "
             "run `mlake rotate` on the table first, or leave rotation.kind out"
         )
+    shards = under_known_names(shards, table.companion("shards").to_table(columns=["uri", "etag"]))
     done = done_shards(table)
     if retry_rejects:
         done -= set(table.companion("rejects").to_table(columns=["shard"])["shard"].to_pylist())
     return EmbedPlan(shards, tuple(shard for shard in shards if shard.id not in done), table, table.space)
+
+
+def under_known_names(shards: Sequence[Shard], records: pa.Table) -> tuple[Shard, ...]:
+    """Give each shard the address under which the table knows its file, so that it is the same shard as before.
+
+    The first release stored addresses as they were written: with `x/../`, as `file://…`, or through a link.
+
+    Args:
+        shards: As listed.
+        records: Columns `uri` and `etag` of the shards that the table knows.
+    """
+    listed, known = pa.array([shard.uri for shard in shards], pa.string()), records["uri"].combine_chunks()
+    unknown = [s for s, is_known in zip(shards, pc.is_in(listed, known).to_pylist(), strict=True) if not is_known]
+    if not unknown:
+        return tuple(shards)
+    # Only records that may be about one of these files are looked up on the disk: those of its name, or of its content.
+    names = pa.array([shard.uri.rpartition("/")[2] for shard in unknown], pa.string())
+    has_name = pc.is_in(pc.replace_substring_regex(known, ".*/", ""), names)
+    has_etag = pc.is_in(records["etag"].combine_chunks(), pa.array([shard.etag for shard in unknown], pa.string()))
+    may_be = pc.and_not(pc.or_(has_name, has_etag), pc.is_in(known, listed))
+    known_as = {real(uri): uri for uri in pc.unique(known.filter(may_be)).to_pylist()}
+    known_as = {address: uri for address, uri in known_as.items() if address != uri}
+    return tuple(replace(shard, uri=known_as.get(real(shard.uri), shard.uri)) for shard in shards)
 
 
 def _check_modality(config: EmbedConfig) -> None:

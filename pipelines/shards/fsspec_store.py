@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from pipelines.shards.names import NamePattern
 from pipelines.shards.store_protocol import File, changed, gone
 from schemas.errors import DependencyMissing
 
@@ -19,6 +21,8 @@ _TAGS = ("ETag", "etag", "blob_id", "sha256", "mtime", "LastModified", "last_mod
 class FsspecStore:
     """A filesystem of fsspec."""
 
+    lists_by_prefix = False
+
     def __init__(self, uri: str) -> None:
         """Find the filesystem of an address."""
         try:
@@ -26,6 +30,12 @@ class FsspecStore:
         except (ImportError, ValueError) as error:
             scheme = uri.partition("://")[0]
             raise DependencyMissing(f"{uri}: {scheme}:// is read through fsspec, which says: {error}") from None
+
+    def address(self, uri: str) -> str:
+        """Return the address, with the slash that filesystems without hosts put behind `://`."""
+        scheme, mark, path = uri.partition("://")
+        plain = str(self._fs._strip_protocol(uri))
+        return f"{scheme}{mark}{plain}" if plain.strip("/") == path.strip("/") else uri.rstrip("/")
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
         """Look up files; return those that exist."""
@@ -36,22 +46,30 @@ class FsspecStore:
             except FileNotFoundError:
                 continue
             if info["type"] == "file":
-                found[uri] = self._file(info, uri)
+                found[uri] = self._file(info, self.address(uri))
         return found
 
-    def glob(self, pattern: str) -> Iterator[File]:
-        """Find files by pattern."""
-        for name, info in self._fs.glob(pattern, detail=True).items():
-            uri = self._fs.unstrip_protocol(name)
-            if info["type"] == "directory":
-                yield from self.below(uri)
-            else:
-                yield self._file(info, uri)
+    def is_folder(self, uri: str) -> bool:
+        """Return whether a folder is there."""
+        return bool(self._fs.isdir(uri))
 
-    def below(self, uri: str) -> Iterator[File]:
-        """Find all files below a directory."""
-        for name, info in self._fs.find(uri, detail=True).items():
-            yield self._file(info, self._fs.unstrip_protocol(name))
+    def walk(self, names: NamePattern) -> Iterator[File]:
+        """Find the files of a pattern."""
+        plain = str(self._fs._strip_protocol(names.folder)).rstrip("/")
+
+        def address(name: str) -> str:
+            return names.folder + str(self._fs._strip_protocol(name)).removeprefix(plain)
+
+        try:
+            for _, folders, files in self._fs.walk(names.folder, detail=True, topdown=True, on_error="raise"):
+                for info in files.values():
+                    uri = address(info["name"])
+                    if names.matches(uri):
+                        yield replace(self._file(info, uri), is_spelled=names.spells(uri))
+                for name in [name for name, info in folders.items() if not names.enters(address(info["name"]))]:
+                    del folders[name]
+        except FileNotFoundError:
+            return
 
     def neighbours(self, uri: str) -> list[str]:
         """Return the names in the directory of an address."""
@@ -62,12 +80,19 @@ class FsspecStore:
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
         """Open a file for reading, with read-ahead."""
+        self._check(file)
+        return cast(BinaryIO, self._fs.open(file.uri, "rb", block_size=_READ_AHEAD_BYTES, cache_type="readahead"))
+
+    def check_unchanged(self, file: File, opened: BinaryIO) -> None:
+        """Look the file up again."""
+        self._check(file)
+
+    def _check(self, file: File) -> None:
         now = self.stat([file.uri]).get(file.uri)
         if now is None:
             raise gone(file.uri)
-        if now != file:
+        if (now.size, now.etag) != (file.size, file.etag):
             raise changed(file.uri)
-        return cast(BinaryIO, self._fs.open(file.uri, "rb", block_size=_READ_AHEAD_BYTES, cache_type="readahead"))
 
     def _file(self, info: dict[str, Any], uri: str) -> File:
         if info.get("size") is None:  # listings of web servers hold names only

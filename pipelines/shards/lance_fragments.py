@@ -13,7 +13,7 @@ from pipelines.shards.column_choice import choose_columns, to_raw_block
 from pipelines.shards.raw_blocks import BLOCK_ROWS, RawBlock
 from pipelines.storage.s3 import lance_options
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
-from schemas.errors import ShardNotFound, ShardUnreadable
+from schemas.errors import ShardChanged, ShardNotFound, ShardUnreadable
 from schemas.records import Shard
 
 
@@ -60,7 +60,7 @@ def _fragment(shard: Shard, storage: StorageConfig) -> LanceFragment:
     uri, _, number = shard.uri.rpartition("#")
     fragment = _open(uri, storage).get_fragment(int(number))
     if fragment is None or _shard(uri, fragment) != shard:
-        raise ShardUnreadable(f"{shard.uri} has changed since it was listed; run again to list it again")
+        raise ShardChanged(f"{shard.uri} has changed since it was listed; run again to list it again")
     return fragment
 
 

@@ -1,31 +1,31 @@
 """Listing of shards: files, globs, brace ranges, directories, S3 prefixes, lists in a file.
 
-Owns the names, formats and order of shards; reads none of them.
+Owns the formats and the order of shards, and that each file is listed once. Which names are discovered is the rule of
+`pipelines.shards.names`, the same for every pattern and store. Reads no shard.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
 from braceexpand import braceexpand
 
 from pipelines.shards.lance_fragments import list_fragments
+from pipelines.shards.names import EXTENSIONS, NamePattern, format_of, is_wild, split_wild
 from pipelines.shards.store_protocol import File, Store
 from pipelines.shards.stores import store_of
+from pipelines.storage.addresses import companion_stem, real
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
 from schemas.records import Shard, ShardFormat
 
-_EXTENSIONS: dict[ShardFormat, tuple[str, ...]] = {
-    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"),
-    "parquet": (".parquet", ".pq"),
-    "jsonl": (".jsonl", ".ndjson", *(f".{n}.{z}" for n in ("jsonl", "ndjson", "json") for z in ("gz", "zst"))),
-    "lance": (".lance",),
-}
-_LANCE_ROOT = re.compile(r"(.*?\.lance)/")
+# A table is a folder `x.lance`, or any folder with `data/*.lance` in it.
+_IN_TABLE = re.compile(r"(.*?\.lance)/.*|(.+)/data/[^/]+\.lance", re.DOTALL)
+_SPECIAL = re.compile(r"[*?\[{}]")
+_MOST_NAMES = 10_000_000
 _SHOWN = 5
 
 FormatSetting = Literal["auto"] | ShardFormat
@@ -35,33 +35,35 @@ def list_shards(
     patterns: Sequence[str],
     format: FormatSetting = "auto",
     storage: StorageConfig = StorageConfig(),
+    *,
+    table: str | None = None,
 ) -> list[Shard]:
-    """List the shards that patterns match, in natural order, each once.
+    """List the shards that patterns match, in natural order, each file once, however it is addressed.
 
     A pattern is a file, a glob (`*`, `?`, `[…]`, `**` over folders), a brace range (`{000..099}`, `{a,b}`), a directory
     with all files below it, or a list of patterns, one per line: `@file`, or a file whose name ends in .txt. Each may
-    be local, `s3://…`, or an address that fsspec knows. Each fragment of a Lance table is a shard.
+    be local, `s3://…`, or an address that fsspec knows. Each fragment of a Lance table is a shard. A pattern that is
+    the name of a file or folder is that name, whatever characters are in it.
+
+    Files and folders whose names begin with `.` or `_` are not discovered; links are followed.
 
     Args:
         patterns: The patterns.
         format: Format of all shards; `auto` takes it from each name.
         storage: Settings of S3.
+        table: Address of the table that the shards are for; it and its companions are not discovered.
 
     Raises:
         ShardNotFound: A pattern matches nothing, or a file of a brace range is missing.
-        ConfigError: A name has no known extension, or braces are not balanced.
+        ConfigError: A name has no known extension, braces are not balanced, or a shard is the table itself.
     """
-    found: dict[str, Shard] = {}
-    for pattern in _with_lists(patterns, storage):
-        for shard in _find(pattern, format, storage):
-            found[shard.uri] = shard
-    return sorted(found.values(), key=lambda shard: _natural(shard.uri))
-
-
-def format_of(name: str) -> ShardFormat | None:
-    """Return the format of a file by the extension of its name, if it is a known one."""
-    lower = name.lower()
-    return next((layout for layout, endings in _EXTENSIONS.items() if lower.endswith(endings)), None)
+    listing = _Listing(format, storage, table)
+    found = [each for pattern in _with_lists(patterns, storage) for each in listing.find(pattern)]
+    found.sort(key=lambda each: _natural(each[0].uri))
+    once: dict[str, Shard] = {}
+    for shard, address in found:
+        once.setdefault(address, shard)
+    return list(once.values())
 
 
 def _with_lists(patterns: Sequence[str], storage: StorageConfig) -> Iterator[str]:
@@ -76,82 +78,141 @@ def _with_lists(patterns: Sequence[str], storage: StorageConfig) -> Iterator[str
         if file is None:
             raise _not_there(uri, [uri], store)
         with store.open(file) as opened:
-            lines = opened.read().decode(errors="replace").splitlines()
-        yield from (line.strip() for line in lines if line.strip() and not line.startswith("#"))
+            lines = (line.strip() for line in _decode_list(opened.read()).split("\n"))
+        yield from (line for line in lines if line and not line.startswith("#"))
 
 
-def _find(pattern: str, format: FormatSetting, storage: StorageConfig) -> Iterator[Shard]:
+def _decode_list(data: bytes) -> str:
+    """Decode a list of names: UTF-8, or UTF-16 with its mark, as Windows writes them; other bytes stay in the names."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+class _Listing:
+    """Finds the shards of patterns, each with the address that it is known by behind every link."""
+
+    def __init__(self, format: FormatSetting, storage: StorageConfig, table: str | None) -> None:
+        self._format, self._storage = format, storage
+        self._table = real(table).rstrip("/") if table is not None else None
+
+    def find(self, pattern: str) -> Iterator[tuple[Shard, str]]:
+        store = store_of(pattern, self._storage)
+        names = _expand(pattern, store)
+        files = store.stat([*names])
+        lost = []
+        for name, given in names.items():
+            if name in files:
+                yield _shard(files[name], self._format), files[name].real or files[name].uri
+                continue
+            shards = list(self._several(name, given, store))
+            yield from shards
+            if not shards:
+                lost.append(name)
+        if lost:
+            raise _not_there(pattern, lost, store)
+
+    def _several(self, name: str, given: str, store: Store) -> Iterator[tuple[Shard, str]]:
+        """Yield the shards of a glob, a directory or a Lance table; nothing in `given` is wild."""
+        address = store.address(name).rstrip("/")
+        is_glob = is_wild(name[len(given) :]) and not store.is_folder(name)
+        if not is_glob and (self._format == "lance" or address.endswith(".lance")):
+            if real(address) == self._table:
+                raise ConfigError(
+                    f"shards: {name} is the table that this run writes to; "
+                    "name another input, or set table to another address"
+                )
+            yield from self._fragments(address)
+            return
+        head, tail = split_wild(name[len(given) :]) if is_glob else (name[len(given) :], "")
+        yield from self._discovered(store.walk(NamePattern(store.address(f"{given}{head}" or "."), tail)))
+        if store.lists_by_prefix and not is_glob and not name.endswith("/") and not store.is_folder(name):
+            folder, _, beginning = address.rpartition("/")
+            yield from self._discovered(store.walk(NamePattern(folder, beginning, is_prefix=True)))
+
+    def _discovered(self, files: Iterable[File]) -> Iterator[tuple[Shard, str]]:
+        tables: dict[str, None] = {}
+        for file in files:
+            if inside := _IN_TABLE.fullmatch(file.uri):
+                tables[inside[1] or inside[2]] = None
+                continue
+            layout = format_of(file.uri)
+            # Other files in a directory of shards (a README, statistics) are skipped.
+            if layout is None and not file.is_spelled:
+                continue
+            if self._format == "auto" or layout in (self._format, None):
+                yield _shard(file, self._format), file.real or file.uri
+        if self._format in ("auto", "lance"):
+            for uri in tables:
+                if not self._is_own(uri, tables):
+                    yield from self._fragments(uri)
+
+    def _is_own(self, uri: str, tables: dict[str, None]) -> bool:
+        """Return whether a discovered table is the run's own, or the companion of a table."""
+        if uri == self._table:
+            return True
+        stem = companion_stem(uri)
+        known = {*tables, *([self._table] if self._table else [])}
+        return stem is not None and not known.isdisjoint((stem, f"{stem}.lance"))
+
+    def _fragments(self, uri: str) -> Iterator[tuple[Shard, str]]:
+        for shard in list_fragments(real(uri), self._storage):
+            yield shard, shard.uri
+
+
+def _expand(pattern: str, store: Store) -> dict[str, str]:
+    """Expand the braces of a pattern: to names, each with its beginning in which nothing is wild, as it exists."""
+    if not _SPECIAL.search(pattern):
+        return {pattern: ""}
+    given = _existing_folder(pattern, store)
+    rest = pattern[len(given) :]
+    if ("{" not in rest and "}" not in rest) or store.stat([pattern]) or store.is_folder(pattern):
+        return {pattern: given}
     try:
-        names = list(braceexpand(pattern))
+        names = list(islice(braceexpand(rest, escape=False), _MOST_NAMES + 1))
     except ValueError:
         raise ConfigError(
             f"shards: the braces of {pattern!r} are not balanced; write for example x-{{000..099}}.tar"
         ) from None
-    store = store_of(pattern, storage)
-    plain = [name for name in names if not _is_wild(name)]
-    files = store.stat(plain)
-    lost = []
-    for name in names:
-        if name in files:
-            yield _shard(files[name], format)
-            continue
-        shards = list(_several(name, format, store, storage))
-        yield from shards
-        if not shards:
-            lost.append(name)
-    if lost:
-        raise _not_there(pattern, lost, store)
+    if len(names) > _MOST_NAMES:
+        raise ConfigError(f"shards: {pattern!r} stands for more than {_MOST_NAMES:,} names; name a folder, or a glob")
+    return {given + name: given for name in names}
 
 
-def _several(name: str, format: FormatSetting, store: Store, storage: StorageConfig) -> Iterator[Shard]:
-    """Yield the shards of a glob, a directory or a Lance table."""
-    if not _is_wild(name) and (format == "lance" or name.rstrip("/").endswith(".lance")):
-        yield from list_fragments(name.rstrip("/"), storage)
-        return
-    tables: dict[str, None] = {}
-    for file in store.glob(name) if _is_wild(name) else store.below(name):
-        inside = _LANCE_ROOT.match(file.uri)
-        if inside:
-            tables[inside[1]] = None
-            continue
-        layout = format_of(file.uri)
-        # Other files in a directory of shards (a README, _SUCCESS, statistics) are skipped.
-        is_aside = layout is None and (not _is_wild(name) or _is_aside(file.uri))
-        if not is_aside and (format == "auto" or layout in (format, None)):
-            yield _shard(file, format)
-    for table in tables:
-        if format in ("auto", "lance"):
-            yield from list_fragments(table, storage)
+def _existing_folder(pattern: str, store: Store) -> str:
+    """Return the beginning of a pattern, with its slash, that has special characters but is the name of a folder."""
+    found = at = pattern.find("/", pattern.find("://") + 3) + 1 if "://" in pattern else 0
+    while at := pattern.find("/", at) + 1:
+        part = pattern[pattern.rfind("/", 0, at - 1) + 1 : at - 1]
+        if _SPECIAL.search(part):
+            if not store.is_folder(pattern[: at - 1]):
+                break
+            found = at
+    return pattern[:found] if _SPECIAL.search(pattern[:found]) else ""
 
 
 def _shard(file: File, format: FormatSetting) -> Shard:
     layout = format_of(file.uri) if format == "auto" else format
     if layout is None:
-        allowed = ", ".join(ending for endings in _EXTENSIONS.values() for ending in endings)
+        allowed = ", ".join(ending for endings in EXTENSIONS.values() for ending in endings)
         raise ConfigError(
             f"the name of {file.uri} has no known extension; it may end in {allowed}; "
-            f"or set input.format to one of {', '.join(_EXTENSIONS)}"
+            f"or set input.format to one of {', '.join(EXTENSIONS)}"
         )
+    if layout == "lance":
+        raise ConfigError(f"{file.uri} is a file, and a Lance table is a folder; name the folder of the table")
     return Shard(file.uri, file.size, file.etag, layout)
 
 
 def _not_there(pattern: str, lost: Sequence[str], store: Store) -> ShardNotFound:
     name = lost[0]
     there = store.neighbours(name)
-    what = f"{pattern} matches nothing" if _is_wild(name) else f"{name} is not there"
+    what = f"{pattern} matches nothing" if is_wild(name) else f"{name} is not there"
     if len(lost) > 1:
         what = f"{len(lost)} of {pattern} are not there, the first is {name}"
     shown = ", ".join(islice(there, _SHOWN)) + (", …" if len(there) > _SHOWN else "")
     holds = f"its folder holds {shown}" if there else "its folder does not exist or is empty"
     return ShardNotFound(f"{what}{nearest(name.rpartition('/')[2], there)}; {holds}")
-
-
-def _is_wild(name: str) -> bool:
-    return any(character in name for character in "*?[")
-
-
-def _is_aside(uri: str) -> bool:
-    return uri.rpartition("/")[2].startswith((".", "_"))
 
 
 def _natural(uri: str) -> list[list[tuple[int, str]]]:

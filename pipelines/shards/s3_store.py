@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipelines.shards.names import NamePattern
 from pipelines.shards.s3_file import FORWARD, SCATTERED, S3File, explain
-from pipelines.shards.store_protocol import File, glob_regex
+from pipelines.shards.store_protocol import File
 from pipelines.storage.addresses import split_s3
 from pipelines.storage.s3 import s3_client
 from schemas.config import StorageConfig
@@ -25,6 +27,8 @@ _HEAD_AT_MOST = 16
 class S3Store:
     """Objects of S3, under `s3://bucket/key`."""
 
+    lists_by_prefix = True
+
     def __init__(self, storage: StorageConfig) -> None:
         """Connect.
 
@@ -32,6 +36,10 @@ class S3Store:
             ConfigError: The named profile does not exist.
         """
         self._client = s3_client(storage)
+
+    def address(self, uri: str) -> str:
+        """Return the address as it is: a key may hold `//` and `..`."""
+        return uri
 
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
         """Look up objects; return those that exist. Many are looked up in one listing of their common prefix."""
@@ -42,23 +50,15 @@ class S3Store:
         shared = os.path.commonprefix(list(uris))  # noqa: RUF071 - by character, as S3's prefixes are
         return {file.uri: file for file in self._list(shared) if file.uri in wanted}
 
-    def glob(self, pattern: str) -> Iterator[File]:
-        """Find objects by `*`, `?`, `[…]` and `**`; a matching folder stands for all objects below it."""
-        fixed = pattern[: min(pattern.find(c) for c in "*?[" if c in pattern)]
-        matches = glob_regex(pattern.rstrip("/"))
-        for file in self._list(fixed):
-            folders = (file.uri[:at] for at, c in enumerate(file.uri) if c == "/" and at > len(fixed) - 1)
-            if matches.match(file.uri) or any(matches.match(folder) for folder in folders):
-                yield file
+    def is_folder(self, uri: str) -> bool:
+        """Return whether an object is below a folder."""
+        return any(True for _ in self._list(uri.rstrip("/") + "/"))
 
-    def below(self, uri: str) -> Iterator[File]:
-        """Find all objects below a folder; if there is no such folder, all whose address begins like this."""
-        is_folder = False
-        for file in self._list(uri.rstrip("/") + "/"):
-            is_folder = True
-            yield file
-        if not is_folder and not uri.endswith("/"):
-            yield from self._list(uri)
+    def walk(self, names: NamePattern) -> Iterator[File]:
+        """Find the objects of a pattern, in one listing of the characters that they all begin with."""
+        for file in self._list(names.fixed):
+            if names.matches(file.uri):
+                yield replace(file, is_spelled=names.spells(file.uri))
 
     def neighbours(self, uri: str) -> list[str]:
         """Return the names in the folder of an address."""
@@ -73,6 +73,9 @@ class S3Store:
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
         """Open an object for reading."""
         return cast(BinaryIO, S3File(self._client, file, FORWARD if is_forward else SCATTERED))
+
+    def check_unchanged(self, file: File, opened: BinaryIO) -> None:
+        """Do nothing: every request names the ETag, so no bytes of another version arrive."""
 
     def _head(self, uri: str) -> File | None:
         bucket, key = split_s3(uri)

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from schemas.errors import ShardNotFound, ShardUnreadable
+from pipelines.shards.names import NamePattern
+from schemas.errors import ShardChanged, ShardNotFound
 
 
 @dataclass(frozen=True)
 class File:
-    """A file's identity: its address, its size in bytes, and a tag that changes when its content does."""
+    """A file's identity: its address, its size in bytes, and a tag that changes when its content does.
+
+    Attributes:
+        uri: The one form of its address.
+        size: Bytes.
+        etag: The tag.
+        real: Address behind every link; two files that are one have the same. Empty where a store has no links.
+        is_spelled: Whether a pattern matched the file's own name, not only a folder above it.
+    """
 
     uri: str
     size: int
     etag: str
+    real: str = field(default="", compare=False)
+    is_spelled: bool = field(default=True, compare=False)
 
 
 class Store(Protocol):
     """A kind of storage."""
 
+    @property
+    def lists_by_prefix(self) -> bool:
+        """Whether the beginning of a name stands for all names that begin like this."""
+        ...
+
+    def address(self, uri: str) -> str:
+        """Return the one form of an address in this store."""
+        ...
+
     def stat(self, uris: Sequence[str]) -> dict[str, File]:
         """Look up files; return those that exist, by the address that was given."""
         ...
 
-    def glob(self, pattern: str) -> Iterator[File]:
-        """Find files by `*`, `?`, `[…]` and `**`. A matching directory stands for all files below it."""
+    def is_folder(self, uri: str) -> bool:
+        """Return whether a folder is there; a store without folders has one where a file is below it."""
         ...
 
-    def below(self, uri: str) -> Iterator[File]:
-        """Find all files below a directory; none if it is no directory."""
+    def walk(self, names: NamePattern) -> Iterator[File]:
+        """Find the files that a pattern stands for; none if its folder is not there."""
         ...
 
     def neighbours(self, uri: str) -> list[str]:
@@ -47,19 +66,13 @@ class Store(Protocol):
         """
         ...
 
+    def check_unchanged(self, file: File, opened: BinaryIO) -> None:
+        """Check, after a file was read, that it is still the one that was listed.
 
-def glob_regex(pattern: str) -> re.Pattern[str]:
-    """Translate a glob, in which only `**` crosses `/`, to a pattern that matches whole addresses."""
-    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
-    return re.compile("".join(tokens.get(p) or _class(p) for p in parts) + r"\Z", re.DOTALL)
-
-
-def _class(part: str) -> str:
-    if part.startswith("[") and part.endswith("]"):
-        inside = part[1:-1].replace("\\", "\\\\")
-        return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-    return re.escape(part)
+        Raises:
+            ShardChanged: It was written to meanwhile, so what was read may be a mixture.
+        """
+        ...
 
 
 def gone(uri: str) -> ShardNotFound:
@@ -67,6 +80,6 @@ def gone(uri: str) -> ShardNotFound:
     return ShardNotFound(f"{uri} is gone since it was listed; run again to list it again")
 
 
-def changed(uri: str) -> ShardUnreadable:
+def changed(uri: str) -> ShardChanged:
     """Make the error for a file that has changed since it was listed."""
-    return ShardUnreadable(f"{uri} has changed since it was listed; run again to list it again")
+    return ShardChanged(f"{uri} has changed since it was listed; run again to list it again")

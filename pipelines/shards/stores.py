@@ -10,19 +10,20 @@ from pipelines.shards.fsspec_store import FsspecStore
 from pipelines.shards.local_store import LocalStore
 from pipelines.shards.s3_store import S3Store
 from pipelines.shards.store_protocol import File, Store
+from pipelines.storage.addresses import local_path
 from schemas.config import StorageConfig
 from schemas.errors import ShardUnreadable
 from schemas.records import Shard
 
 
 def store_of(uri: str, storage: StorageConfig) -> Store:
-    """Return the store of an address.
+    """Return the store of an address; `file://` is the local disk.
 
     Raises:
         ConfigError: The profile of the storage settings does not exist.
         DependencyMissing: A library that this kind of address needs is not installed.
     """
-    if "://" not in uri:
+    if local_path(uri) is not None:
         return LocalStore()
     return S3Store(storage) if uri.startswith("s3://") else FsspecStore(uri)
 
@@ -38,11 +39,13 @@ def open_shard(shard: Shard, storage: StorageConfig, *, is_forward: bool = True)
 
     Raises:
         ShardNotFound: It is gone.
-        ShardUnreadable: It cannot be opened, has changed since it was listed, or reading it fails.
+        ShardUnreadable: It cannot be opened, or reading it fails.
+        ShardChanged: It has changed since it was listed, or was written to while it was read.
     """
-    file = store_of(shard.uri, storage).open(File(shard.uri, shard.size, shard.etag), is_forward=is_forward)
-    with closing(file):
+    store, listed = store_of(shard.uri, storage), File(shard.uri, shard.size, shard.etag)
+    with closing(store.open(listed, is_forward=is_forward)) as file:
         try:
             yield file
+            store.check_unchanged(listed, file)
         except OSError as error:
             raise ShardUnreadable(f"{shard.uri}: reading fails: {error}") from error

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import lance
+import pyarrow as pa
 import pytest
 
 from pipelines.embedding.plan import expected_samples, make_plan, plan_leases
+from pipelines.shards import list_shards
+from pipelines.storage.addresses import sibling
+from pipelines.tables.table import create_table
+from schemas.columns import SHARDS
 from schemas.errors import ConfigError, SpaceMismatch
 from schemas.records import Shard
 from tests.support.corpus import config_for, write_corpus
@@ -48,3 +55,31 @@ def test_an_encoder_or_a_space_that_does_not_fit_is_refused(tmp_path: Path) -> N
     rotated = config_for(tmp_path / "src", tmp_path / "t.lance", rotation={"kind": "pca"})
     with pytest.raises(SpaceMismatch, match="mlake rotate"):
         make_plan(rotated)
+
+
+def test_a_file_that_the_table_knows_by_another_address_is_the_same_shard(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "src", shards=4, rows=3)
+    (tmp_path / "link").symlink_to(tmp_path / "src")
+    (tmp_path / "one.jsonl").symlink_to(tmp_path / "src" / "s003.jsonl")
+    config = config_for(tmp_path / "src", tmp_path / "t.lance")
+    table = create_table(config.table, make_plan(config).space, pa.schema([]))
+    # As the first release stored them.
+    old = (f"{tmp_path}/link/s000.jsonl", f"{tmp_path}/src/x/../s001.jsonl", f"{tmp_path}/one.jsonl")
+    (tmp_path / "src" / "x").mkdir()
+    uris = (*old[:2], "/gone", old[2])
+    known = [replace(shard, uri=uri) for shard, uri in zip(list_shards(config.shards), uris, strict=True)]
+    records = [{**vars(s), "shard": s.id, "rows": 0, "rejects": 0, "run": "", "landed_at": 0} for s in known]
+    lance.write_dataset(pa.Table.from_pylist(records, SHARDS), sibling(table.uri, "shards"), mode="append")
+    plan = make_plan(config)
+    assert [Path(shard.uri).name for shard in plan.todo] == ["s002.jsonl"]
+    (tmp_path / "src" / "s001.jsonl").write_text('{"text": "new"}')
+    assert old[1] in {shard.uri for shard in make_plan(config).todo}, "its rows are replaced, since the address stays"
+
+
+def test_a_table_may_lie_among_its_shards(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "src", shards=2, rows=5)
+    config = config_for(tmp_path / "src", tmp_path / "src" / "t.lance")
+    config = config.model_copy(update={"shards": (str(tmp_path / "src"),)})
+    embed_here(config)
+    plan = make_plan(config)
+    assert (len(plan.shards), plan.todo) == (2, ())

@@ -10,7 +10,10 @@ import pyarrow as pa
 import pytest
 
 from pipelines.shards import list_shards
+from pipelines.storage.addresses import sibling
+from schemas.config import InputConfig
 from schemas.errors import ConfigError, ShardNotFound
+from tests.support.shard_files import read
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -124,3 +127,95 @@ def test_lance_tables_are_a_shard_per_fragment(tmp_path: Path) -> None:
     assert [shard in first for shard in list_shards([uri])] == [False, True, True, False]
     with pytest.raises(ShardNotFound, match="no Lance table"):
         list_shards([str(tmp_path / "u.lance")])
+
+
+HIDDEN = ("_temporary/0/a.jsonl", ".ipynb_checkpoints/a.jsonl", "._a.jsonl", ".a.jsonl", "d/_b.jsonl", "d/.git/c.jsonl")
+
+
+def test_every_kind_of_pattern_discovers_the_same_files(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.jsonl", "d/b.jsonl", *HIDDEN)
+    touch(tmp_path, "other/c.jsonl", "other/_no.jsonl")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "in" / "d" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "again.jsonl").symlink_to(tmp_path / "in" / "a.jsonl")
+    (tmp_path / "list.txt").write_bytes(f"\ufeff{tmp_path}/in\r\n# all\r\n".encode())
+    (tmp_path / "wide.txt").write_bytes(f"{tmp_path}/in\r\n".encode("utf-16"))
+    found = ["in/a.jsonl", "in/d/b.jsonl", "other/c.jsonl"]
+    patterns = ["~/in", "~/in/", "~/in/**", "~/in/**/*.jsonl", "~/in/**/*.[j]sonl", "~/i*", "~/?n", "~/list.txt"]
+    for pattern in [*patterns, "~/wide.txt", "file://~/in", "~/in/../in", "~//in//", "~/{in,in}", "~/in/*"]:
+        assert names([pattern], tmp_path) == found, pattern
+    assert names([f"~/in/{name}" for name in HIDDEN], tmp_path) == sorted(f"in/{name}" for name in HIDDEN)
+    assert names(["~/in/_temporary", "~/in/.i*"], tmp_path) == [f"in/{HIDDEN[1]}", f"in/{HIDDEN[0]}"]
+    assert names(["~/in/._*"], tmp_path) == [f"in/{HIDDEN[2]}"]
+
+
+def test_one_file_is_one_shard_however_it_is_addressed(tmp_path: Path) -> None:
+    touch(tmp_path, "d/a b.tar", "d/x/c.tar")
+    (tmp_path / "l").symlink_to(tmp_path / "d" / "x")
+    (tmp_path / "l.tar").symlink_to("d/x/c.tar")
+    (tmp_path / "blob.tar").symlink_to(tmp_path / "blob")
+    (tmp_path / "bloc.tar").symlink_to(tmp_path / "blob")
+    touch(tmp_path, "blob")
+    spellings = ["~/d/a b.tar", "~/d/../d//a b.tar", "~/d/./a b.tar", "file://~/d/a b.tar", "file://~/d/a%20b.tar"]
+    assert names([*spellings, "~/l/../a b.tar"], tmp_path) == ["d/a b.tar"]
+    assert names(["~/l.tar"], tmp_path) == names(["~/l/c.tar", "~/l", "~/l.tar"], tmp_path) == ["d/x/c.tar"]
+    # The target of a link may lack the extension; the name that has it stays, once.
+    assert names(["~/blo*.tar"], tmp_path) == ["blob.tar"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a[1].tar", "a{1,2}.tar", "a{1.tar", "a\\b.tar", "a*?.tar", "[!a].tar", "é %41#?.tar"]
+)
+def test_a_name_that_exists_is_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = tmp_path / f"in {name.removesuffix('.tar')}"
+    touch(folder, name)
+    for pattern in (name, "", "*.tar", "?*"):
+        assert names([f"{folder}/{pattern}"], folder) == [name], pattern
+    monkeypatch.chdir(folder)
+    assert names([name], folder) == names(["*"], folder) == names(["."], folder) == [name]
+
+
+def test_a_name_that_is_not_utf8_can_be_stored_and_read(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    with open(path, "wb") as file:  # noqa: PTH123 - a path of bytes
+        file.write(b'{"text": "one"}\n')
+    (tmp_path / "list.txt").write_bytes(path + b"\n")
+    (shard,) = list_shards([str(tmp_path)])
+    assert shard.uri == f"file://{tmp_path}/caf%E9.jsonl"
+    assert [shard] == list_shards([str(tmp_path / "list.txt")]) == list_shards([shard.uri])
+    assert [row["input"] for row in read(shard, InputConfig(text="text")).rows] == ["one"]
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tar")
+    (tmp_path / "b.tar").symlink_to(tmp_path / "gone.tar")
+    with pytest.raises(ShardNotFound, match=r"b\.tar is a link to .*gone\.tar, which is not there"):
+        list_shards([str(tmp_path)])
+    assert names(["~/a*"], tmp_path) == ["a.tar"]
+
+
+@pytest.mark.parametrize("table", ["in/t.lance", "in/t", "in/deep/t.lance"])
+def test_the_table_and_its_companions_are_never_discovered(tmp_path: Path, table: str) -> None:
+    touch(tmp_path, "in/a.jsonl")
+    rows = pa.table({"text": ["x"]})
+    lance.write_dataset(rows, tmp_path / "in" / "input.extra.lance")
+    uri = str(tmp_path / table)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    before = list_shards([f"{tmp_path}/in"], table=uri)
+    assert len(before) == 2
+    suffixes = ("shards", "rejects", "runs", "shortlist", "shortlist.parts", "rotation-0a", "codebook-9f")
+    for address in (uri, *(sibling(uri, suffix) for suffix in suffixes)):
+        lance.write_dataset(rows, address)
+    for pattern in ("in", "in/**", "i*", "**/*.lance", "in/*.jsonl", "link"):
+        asked = [f"{tmp_path}/{pattern}", f"{tmp_path}/in/a.jsonl", f"{tmp_path}/in/input.extra.lance"]
+        assert list_shards(asked, table=f"{tmp_path}/link/../in/{table.removeprefix('in/')}") == before, pattern
+    if table.endswith(".lance"):
+        with pytest.raises(ConfigError, match="is the table that this run writes to"):
+            list_shards([f"{tmp_path}/in/../{table}"], table=uri)
+        assert len(list_shards([f"{tmp_path}/in"])) == 3, "of another table the companions are passed over too"
+
+
+def test_a_data_file_of_a_lance_table_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "x.lance")
+    with pytest.raises(ConfigError, match="a Lance table is a folder"):
+        list_shards([str(tmp_path / "x.lance")])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.shards.local_store import LocalStore
+from pipelines.shards.names import NamePattern
 from schemas.errors import ShardNotFound, ShardUnreadable
 
 
@@ -17,8 +18,8 @@ def test_files_are_found_by_name_glob_and_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     store, a = LocalStore(), str(tmp_path / "a.tar")
     assert list(store.stat([a, str(tmp_path / "no")])) == [a]
-    assert sorted(file.uri for file in store.below(str(tmp_path))) == [a, str(tmp_path / "d" / "b.tar")]
-    assert [file.uri for file in store.glob(str(tmp_path / "d*"))] == [str(tmp_path / "d" / "b.tar")]
+    assert sorted(file.uri for file in store.walk(NamePattern(str(tmp_path)))) == [a, str(tmp_path / "d" / "b.tar")]
+    assert [file.uri for file in store.walk(NamePattern(str(tmp_path), "d*"))] == [str(tmp_path / "d" / "b.tar")]
     assert store.neighbours(a) == ["a.tar", "d"]
 
 

@@ -37,6 +37,11 @@ def test_patterns(s3_server: S3Server, bucket: str) -> None:
     assert names("~/d/x-{1..2}.tar") == folder[1:3]
     assert names("~/d/x-") == folder[1:]
     assert names("@~/list.txt") == ["d/x-1.tar", "d2/z.tar"]
+    for key in ("d/_tmp/x-1.tar", "d/.x.tar", "_e/x-3.tar", "f//g.tar", "f/[1]{2}.tar"):
+        put(s3_server, bucket, key, key.encode())
+    assert names("~/d") == names("~/d/**") == names("~/[d]/") == folder
+    assert names("~/_e") == names("~/_*") == ["_e/x-3.tar"]
+    assert names("~/f/[1]{2}.tar") == ["f/[1]{2}.tar"]
     with pytest.raises(ShardNotFound, match=r"xx-1\.tar is not there; did you mean 'x-1\.tar'"):
         names("~/d/xx-1.tar")
     with pytest.raises(ShardNotFound, match="NoSuchBucket"):

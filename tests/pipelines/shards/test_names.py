@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.shards.store_protocol import glob_regex
+from pipelines.shards.names import NamePattern, split_wild
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from pipelines.shards.store_protocol import glob_regex
     ],
 )
 def test_globs(pattern: str, address: str, does_match: bool) -> None:
-    assert bool(glob_regex(pattern).match(address)) is does_match
+    assert NamePattern(*split_wild(pattern)).matches(address) is does_match
