@@ -54,8 +54,8 @@ def test_a_dim_outside_the_vector_is_refused(dim: int) -> None:
 def test_rows_of_any_length_become_unit_rows(dtype: type, place: float, width: int, dim: int, seed: int) -> None:
     """From the smallest subnormal to the largest finite number, alone in its row and among smaller ones."""
     limits = np.finfo(dtype)
-    low, high = np.log10(float(limits.smallest_subnormal)), np.log10(float(limits.max))
-    size = min(10 ** (low + (high - low) * (place + 1) / 2), float(limits.max))
+    low, high = np.log2(float(limits.smallest_subnormal)), np.log2(float(limits.max))
+    size = float(limits.max) if place == 1 else 2.0 ** float(low + (high - 1 - low) * (place + 1) / 2)
     rng = np.random.default_rng(seed)
     numbers_BD = rng.uniform(-1, 1, (3, max(width, dim)))
     numbers_BD[:, 0] = 1
