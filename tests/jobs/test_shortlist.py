@@ -113,7 +113,7 @@ def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatc
     assert plot.stat().st_size > 0
     lists = open_lists(str(tmp_path / "t.shortlist.lance"), StorageConfig())
     assert lists is not None
-    assert read_lists(lists, most=10)[1] == 10
+    assert read_lists(lists, max_queries=10)[1] == 10
 
 
 @pytest.mark.usefixtures("local_ray")
