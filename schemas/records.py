@@ -105,7 +105,7 @@ class Lease:
     """Shards that one actor embeds as one stream and that are committed together.
 
     Attributes:
-        shards: One large shard, or neighbours up to `limits.lease_bytes`.
+        shards: One large shard, or neighbours up to `limits.lease_bytes` and `limits.lease_shards`.
     """
 
     shards: tuple[Shard, ...]

@@ -14,7 +14,7 @@ from pipelines.storage.addresses import real
 from pipelines.tables.ledger import done_shards
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
-from schemas.config import EmbedConfig
+from schemas.config import EmbedConfig, LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
 from schemas.records import Lease, Shard
 
@@ -108,12 +108,12 @@ def _check_modality(config: EmbedConfig) -> None:
         )
 
 
-def plan_leases(shards: Sequence[Shard], lease_bytes: int) -> list[Lease]:
-    """Group neighbouring small shards up to `lease_bytes`; a larger shard gets a lease of its own."""
+def plan_leases(shards: Sequence[Shard], limits: LimitsConfig) -> list[Lease]:
+    """Group neighbouring small shards up to `lease_bytes` and `lease_shards`; a larger shard has a lease of its own."""
     leases: list[list[Shard]] = []
     size = 0
     for shard in shards:
-        if not leases or size + shard.size > lease_bytes:
+        if not leases or size + shard.size > limits.lease_bytes or len(leases[-1]) == limits.lease_shards:
             leases.append([])
             size = 0
         leases[-1].append(shard)

@@ -7,20 +7,30 @@ actor: the pool is passed in (`schemas/work.py` says what it must offer).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from pipelines.embedding.committer import Committer
 from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
-from pipelines.shards import shard_schema
+from pipelines.shards import list_again, shard_schema
 from pipelines.storage.addresses import absolute
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
-from schemas.errors import FieldNotFound, RunError, ShardsDamaged, ShardsFailed, TableExists, TooManyRejects
+from schemas.errors import (
+    FieldNotFound,
+    InputError,
+    RunError,
+    ShardChanged,
+    ShardsDamaged,
+    ShardsFailed,
+    TableExists,
+    TooManyRejects,
+)
 from schemas.journal import EmbedSummary
 from schemas.records import EmbedProgress, Lease, LeaseResult, Shard, StageSeconds
 from schemas.work import Outcome, RetryPolicy, WorkPool
@@ -76,6 +86,8 @@ class EmbedRun:
         self._embedded = 0
         self._failed: dict[str, str] = {}
         self._refusals_in_a_row = 0
+        self._changed: list[Shard] = []
+        self._changes = Counter[str]()
         self._meter = BusyMeter(time.monotonic())
 
     def run(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
@@ -101,9 +113,9 @@ class EmbedRun:
         self._record.end("stopped" if self.summary.is_stopped else "complete", self._final_summary())
 
     def _embed(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
-        lease_bytes, max_tries = self._config.limits.lease_bytes, self._config.limits.max_tries
-        retry = RetryPolicy[Lease](max_tries, _split, _is_final, self._on_failure)
-        leases = plan_leases(self._todo, lease_bytes)
+        limits = self._config.limits
+        retry = RetryPolicy[Lease](limits.max_tries, _split, _is_final, self._on_failure)
+        leases = plan_leases(self._todo, limits)
         while leases:
             for outcome in pool.run(leases, retry):
                 if outcome is not None:
@@ -114,7 +126,8 @@ class EmbedRun:
                     self._stop(pool)
                 self._display.show(self._progress(pool))
             redo = self._committer.flush()
-            leases = [] if self.summary.is_stopped else plan_leases(redo, lease_bytes)
+            again = [] if self.summary.is_stopped else [*redo, *self._list_changed_again()]
+            leases = plan_leases(again, limits)
         self._display.show(self._progress(pool), is_last=True)
         ended = time.time()
         self.summary.start_s = (pool.up_at() or ended) - began
@@ -131,9 +144,30 @@ class EmbedRun:
             self._committer.add(result)
             return
         (shard,) = outcome.item.shards
-        reason = f"{type(outcome.error).__name__}: {outcome.error}"
+        if isinstance(outcome.error, ShardChanged) and self._changes[shard.uri] < self._config.limits.max_tries:
+            self._changes[shard.uri] += 1
+            self._changed.append(shard)
+            return
+        self._give_up(shard, outcome.error)
+
+    def _give_up(self, shard: Shard, error: BaseException | None) -> None:
+        reason = f"{type(error).__name__}: {error}"
         self._failed[shard.uri] = reason
         self._display.say(f"given up {shard.uri}: {reason}")
+
+    def _list_changed_again(self) -> list[Shard]:
+        """Return the shards that changed while the run read them, as they are now."""
+        changed, self._changed = self._changed, []
+        found = []
+        for shard in changed:
+            try:
+                found.append(list_again(shard, self._config.storage))
+            except InputError as error:
+                self._give_up(shard, error)
+                continue
+            self._display.say(f"{shard.uri} has changed while the run read it; it is read again")
+            self._todo = tuple(found[-1] if each == shard else each for each in self._todo)
+        return found
 
     def _on_failure(self, error: BaseException) -> None:
         """End the run on an error that concerns all leases."""
@@ -243,7 +277,7 @@ def _split(lease: Lease) -> Sequence[Lease]:
 
 
 def _is_final(error: BaseException) -> bool:
-    return isinstance(error, FieldNotFound)
+    return isinstance(error, FieldNotFound | ShardChanged)
 
 
 def _state_after(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Literal
 
@@ -15,7 +16,7 @@ from braceexpand import braceexpand
 
 from pipelines.shards.lance_fragments import list_fragments
 from pipelines.shards.names import EXTENSIONS, NamePattern, format_of, is_wild, split_wild
-from pipelines.shards.store_protocol import File, Store
+from pipelines.shards.store_protocol import File, Store, gone
 from pipelines.shards.stores import store_of
 from pipelines.storage.addresses import companion_stem, real
 from schemas.config import StorageConfig
@@ -64,6 +65,23 @@ def list_shards(
     for shard, address in found:
         once.setdefault(address, shard)
     return list(once.values())
+
+
+def list_again(shard: Shard, storage: StorageConfig = StorageConfig()) -> Shard:
+    """Return a shard with the identity that its file has now.
+
+    Raises:
+        ShardNotFound: It is gone.
+    """
+    if shard.format == "lance":
+        fragments = list_fragments(shard.uri.rpartition("#")[0], storage)
+        found = next((each for each in fragments if each.uri == shard.uri), None)
+    else:
+        file = store_of(shard.uri, storage).stat([shard.uri]).get(shard.uri)
+        found = None if file is None else replace(shard, size=file.size, etag=file.etag)
+    if found is None:
+        raise gone(shard.uri)
+    return found
 
 
 def _with_lists(patterns: Sequence[str], storage: StorageConfig) -> Iterator[str]:

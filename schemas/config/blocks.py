@@ -150,6 +150,7 @@ class LimitsConfig(ConfigBlock):
         sample_timeout_s: Samples that take longer to decode are rejected.
         max_tries: A shard that failed this often is given up.
         lease_bytes: Small shards share a lease up to this many bytes.
+        lease_shards: Most shards that share a lease, however small they are.
         buffer_bytes: Decoded input that may wait for the encoder, per lease.
         commit_shards: Maximum number of shards in one commit.
         commit_age_s: Finished shards are committed after this many seconds, even if they are few.
@@ -161,6 +162,7 @@ class LimitsConfig(ConfigBlock):
     sample_timeout_s: Seconds = 30.0
     max_tries: Annotated[Count, Field(le=1000)] = 3
     lease_bytes: Bytes = 64 << 20
+    lease_shards: Annotated[Count, Field(le=1_000_000)] = 256
     buffer_bytes: Bytes = 128 << 20
     commit_shards: Annotated[Count, Field(le=1_000_000)] = 256
     commit_age_s: Annotated[float, Number, Field(ge=0, le=MAX_SECONDS)] = 30.0

@@ -14,17 +14,23 @@ from pipelines.shards import list_shards
 from pipelines.storage.addresses import sibling
 from pipelines.tables.table import create_table
 from schemas.columns import SHARDS
+from schemas.config import LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch
 from schemas.records import Shard
 from tests.support.corpus import config_for, write_corpus
 from tests.support.embedding import embed_here
 
 
-def test_shards_are_leased_together_up_to_a_size() -> None:
-    shards = [Shard(f"s{i}", size, "1", "jsonl") for i, size in enumerate((30, 30, 30, 200, 10, 10))]
-    leases = plan_leases(shards, 60)
-    assert [[shard.uri for shard in lease.shards] for lease in leases] == [["s0", "s1"], ["s2"], ["s3"], ["s4", "s5"]]
-    assert plan_leases([], 60) == []
+def test_shards_are_leased_together_up_to_a_size_and_a_number() -> None:
+    def grouped(limits: LimitsConfig) -> list[str]:
+        return ["".join(shard.uri for shard in lease.shards) for lease in plan_leases(shards, limits)]
+
+    shards = [Shard(f"{i}", size, "1", "jsonl") for i, size in enumerate((30, 30, 30, 200, 10, 10, 0, 0))]
+    assert grouped(LimitsConfig(lease_bytes=60)) == ["01", "2", "3", "4567"]
+    assert grouped(LimitsConfig(lease_shards=3)) == ["012", "345", "67"]
+    assert plan_leases([], LimitsConfig()) == []
+    tiny = [Shard(f"{i}", 1, "1", "jsonl") for i in range(20_000)]
+    assert max(len(lease.shards) for lease in plan_leases(tiny, LimitsConfig())) <= 256
 
 
 def test_shards_that_the_table_holds_are_not_planned_again(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pipelines.embedding.run import BusyMeter, EmbedRun, create_table_for
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
-from schemas.errors import RunError, ShardsFailed, TooManyRejects
+from schemas.errors import RunError, ShardChanged, ShardsFailed, TooManyRejects
 from schemas.records import Lease, LeaseResult, Shard
 from tests.support.corpus import Corpus, config_for, contents, differing, empty_table, truth, write_corpus
 from tests.support.embedding import SilentDisplay
@@ -73,6 +73,31 @@ def test_a_failed_lease_is_split_and_only_the_bad_shard_given_up(tmp_path: Path)
     assert [len(lease.shards) for lease in trial.pool.done] == [1, 1, 1]
     assert trial.display.said == [f"given up {bad}: LookupError: no such thing"]
     assert trial.journal()[0] == "incomplete"
+
+
+def test_a_shard_that_changed_is_read_again_with_its_new_identity(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    path = tmp_path / "src" / "s001.jsonl"
+    is_rewritten: list[bool] = []
+
+    def rewrite(lease: Lease) -> None:
+        if not is_rewritten:
+            path.write_text('{"id": "new", "text": "something else", "n": "1"}\n')
+            is_rewritten.append(True)
+
+    trial.pool = LocalPool(Embedder(trial.config, 1), rewrite)
+    trial.go()
+    ids = trial.table.refresh().dataset.to_table(columns=["id"])["id"].to_pylist()
+    assert (len(ids), ids.count("new")) == (16, 1)
+    assert trial.display.said == [f"{path} has changed while the run read it; it is read again"]
+    assert make_plan(trial.config).todo == ()
+
+
+def test_a_shard_that_changes_for_ever_is_given_up(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, s001=ShardChanged("has changed"))
+    with pytest.raises(ShardsFailed, match=r"1 of 4 shards failed.*s001\.jsonl: ShardChanged: has changed"):
+        trial.go()
+    assert len(trial.display.said) == 3
 
 
 def test_an_error_that_concerns_all_leases_ends_the_run(tmp_path: Path) -> None:
