@@ -1,23 +1,22 @@
 """`mlake VERB …`, also `python -m jobs VERB …`: the command line.
 
-Owns the list of verbs and the exit codes: 0 complete, 1 incomplete, 2 refused, 130 stopped.
+Owns the list of verbs and the exit codes: 0 complete, 1 incomplete or internal (see `failures`), 2 refused, 130
+stopped.
 Does not own the options of a verb: those are the parameters of `main` in its module.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
 
 from cyclopts import App, Group, Parameter
-from rich.console import Console
-from rich.markup import escape
 
+from jobs.failures import explain
+from pipelines.reports.console import never_fail_to_print, open_console, print_error
 from schemas import __version__
-from schemas.errors import LakeError, RunError
 
 # Each verb with its summary, which is the first line of its help, and an example.
 VERBS = {
@@ -60,7 +59,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and turn an expected error into one sentence and an exit code.
+    """Run one verb and turn any error into one sentence and an exit code.
 
     Raises:
         SystemExit: The command line means nothing; code 2.
@@ -69,30 +68,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("LANCE_LOG", "error")  # read when a verb imports Lance; its warnings speak to developers
     app = command_line(chosen=words[0] if words else "")
     if not words:
-        app.help_print(words, console=Console(stderr=True))
+        app.help_print(words, console=open_console(is_error=True))
         sys.exit(2)
     try:
         return int(app(words, result_action="return_value") or 0)
-    except LakeError as error:
-        _print_error(str(error))
-        return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command resumes", highlight=False)
+        open_console(is_error=True).print("stopped; the same command resumes")
         return 130
     except BrokenPipeError:
         # The reader of our output has closed it; without this, Python complains again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        # A disk, a store or a cluster that refuses. Lance ends its messages with the line of its source.
-        reason = re.sub(r", [^ ]+\.rs:\d+:\d+", "", str(error))
-        _print_error(f"{reason or type(error).__name__}; fix the cause and run the same command again: it resumes")
-        return 1
+    except Exception as error:
+        failure = explain(error)
+    except BaseException as error:
+        # Raised where the Rust code of a library panics; it is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        failure = explain(error)
+    print_error(failure.text)
+    return failure.code
 
 
 def run() -> None:
     """Run as a program: treat SIGTERM as Ctrl-C, and exit with the code of `main`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by `ray job stop` and by Kubernetes
+    never_fail_to_print()
     sys.exit(main())
 
 
@@ -120,10 +121,6 @@ def command_line(chosen: str) -> App:
         )
     app.register_install_completion_command()
     return app
-
-
-def _print_error(text: str) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import datetime as dt
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from jobs.options import DryRun, Flag, Storage, TableAddress
+from jobs.options import DryRun, Flag, Storage, TableAddress, within
+from pipelines.reports.console import open_console
 from pipelines.tables.maintenance import compact_table, delete_files, expire_table, find_orphans
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
@@ -18,7 +18,7 @@ def main(
     address: TableAddress,
     /,
     *,
-    older_than: Annotated[float, Parameter(metavar="DAYS")] = 14.0,
+    older_than: Annotated[float, Parameter(metavar="DAYS", validator=within(0, 36_500))] = 14.0,
     compact: Flag = False,
     dry_run: DryRun = False,
     storage: Storage = StorageConfig(),
@@ -31,19 +31,19 @@ def main(
         older_than: Expire untagged versions older than this many days.
         compact: Also rewrite small fragments as large ones.
     """
-    console = Console()
+    console = open_console()
     table = VectorTable.open(address, storage=storage)
     orphans = find_orphans(table)
     for run in orphans.living:
-        console.print(f"run {run} is at work: its files stay", highlight=False)
+        console.print(f"run {run} is at work: its files stay")
     if orphans.young:
-        console.print(f"{orphans.young} files are too young to tell whether a run needs them", highlight=False)
-    console.print(f"{len(orphans.paths)} orphans, {orphans.nbytes:,} bytes", highlight=False)
+        console.print(f"{orphans.young} files are too young to tell whether a run needs them")
+    console.print(f"{len(orphans.paths)} orphans, {orphans.nbytes:,} bytes")
     if dry_run:
         return 0
     delete_files(table, orphans.paths)
     if compact:
-        console.print(f"{compact_table(table)} fragments after compaction", highlight=False)
+        console.print(f"{compact_table(table)} fragments after compaction")
     freed = expire_table(table.refresh(), dt.timedelta(days=older_than))
-    console.print(f"{freed:,} bytes of old versions", highlight=False)
+    console.print(f"{freed:,} bytes of old versions")
     return 0

@@ -26,6 +26,7 @@ from jobs.options import Overrides
 from pipelines.demo.corpora import list_corpora, write_shards
 from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
+from pipelines.reports.console import open_console
 from pipelines.reports.demo import PICTURES, TABLES, build_report, print_next_steps, print_timed_card
 from pipelines.reports.page import write_report
 from pipelines.reports.terminal import count_progress, waiting
@@ -46,7 +47,7 @@ def main(*, overrides: Overrides = None) -> int:
 
     Everything is written under lake/demo. A second run does only what is missing.
     """
-    run(load_config(DemoConfig, None, overrides or ()), Console(highlight=False))
+    run(load_config(DemoConfig, None, overrides or ()), open_console())
     return 0
 
 
@@ -61,28 +62,28 @@ def run(config: DemoConfig, console: Console) -> Path:
     """
     began, folder = time.monotonic(), Path(config.folder)
     report = folder / "report.html"
-    console.print("[bold]1/5  shards[/]")
+    console.print("1/5  shards", style="bold")
     written = 0
     with count_progress(console, INDENT) as progress:
         for corpus in list_corpora(config.limit):
             bar = progress.add_task(corpus.name, total=len(corpus.samples))
             written += write_shards(corpus, folder / "shards", partial(progress.advance, bar))
     console.print(f"{INDENT}{written} new, in {folder / 'shards'}")
-    console.print("[bold]2/5  embed[/]")
+    console.print("2/5  embed", style="bold")
     rows = _embed(folder, console)
-    console.print("[bold]3/5  train[/]")
+    console.print("3/5  train", style="bold")
     trained, is_new = _train(folder, console)
     if not rows and not is_new and report.exists():
         console.print(f"nothing to do: every shard is embedded and measured; to start over, remove {folder}")
     else:
-        console.print("[bold]4/5  shortlist and funnel[/]")
+        console.print("4/5  shortlist and funnel", style="bold")
         questions = pq.read_table(folder / "shards" / "questions", columns=["gloss"])["gloss"].to_pylist()
         funnel = _build_funnel(config, _open(folder, "glosses"), questions, console)
-        console.print("[bold]5/5  report[/]")
+        console.print("5/5  report", style="bold")
         with waiting(console, "measuring every prefix, asking questions", INDENT[1:]):
             tables = {name: _open(folder, name) for name in (*TABLES, PICTURES)}
             write_report(build_report(tables, funnel, questions, trained), report)
-        console.print(f"[bold green]done[/] in {time.monotonic() - began:.0f} s")
+        console.print(f"done in {time.monotonic() - began:.0f} s", style="bold green")
     print_next_steps(folder, report, console)
     return report
 

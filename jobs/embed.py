@@ -13,8 +13,6 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 
-from rich.console import Console
-
 from cluster.actors import ActorPool
 from cluster.metrics import RunMetrics
 from cluster.session import PoolSize, Stop, connect, has_gpu, plan_pool
@@ -25,6 +23,7 @@ from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
 from pipelines.embedding.run import Display, EmbedRun, create_table_for
 from pipelines.encoders import licence_notice, resolve
+from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, open_screen
 from pipelines.reports.terminal import print_embed_plan
 from pipelines.tables.runs import RunRecord
@@ -51,13 +50,13 @@ def main(
         retry_rejects: Embed the shards that had rejects again; their rows are replaced.
     """
     config = load_config(EmbedConfig, config_file, overrides or ())
-    console = Console(stderr=log == "json")
+    console = open_console(is_error=log == "json")
     if dry_run:
         print_embed_plan(config, make_plan(config, retry_rejects=retry_rejects), console)
         return 0
     summary = run(config, log=log, retry_rejects=retry_rejects)
     if not summary.shards_todo:
-        console.print(f"nothing to do: {config.table} holds all {summary.shards_done} shards", highlight=False)
+        console.print(f"nothing to do: {config.table} holds all {summary.shards_done} shards")
         return 0
     console.print(
         f"{config.table}: {summary.rows:,} rows from {summary.shards} shards in {summary.seconds:.1f} s "
@@ -66,7 +65,7 @@ def main(
         highlight=False,
     )
     if summary.is_stopped:
-        console.print("stopped as asked; the same command resumes", highlight=False)
+        console.print("stopped as asked; the same command resumes")
         return 130
     return 0
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from rich.console import Console
 from rich.table import Table
 
 from jobs.options import Flag
 from pipelines.encoders import REGISTRY, EncoderSpec, encoder_spec, licence_notice
+from pipelines.reports.console import open_console
 
 # What each family imports that the base install may lack.
 _LIBRARIES = {
@@ -29,7 +29,7 @@ def main(name: str | None = None, /, *, matryoshka: Flag = False) -> int:
         name: Name of the encoder to describe. Default: list all.
         matryoshka: List only encoders whose vectors may be cut.
     """
-    console = Console()
+    console = open_console()
     if name is not None:
         console.print(_details(encoder_spec(name)))
         return 0

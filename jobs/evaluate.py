@@ -24,6 +24,7 @@ from pipelines.evaluation.alignment import align
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.prepare import prepare
 from pipelines.evaluation.results import Results
+from pipelines.reports.console import open_console
 from pipelines.reports.evaluation import write_results
 from pipelines.reports.plots import check_plots
 from pipelines.reports.terminal import print_results, waiting
@@ -37,12 +38,12 @@ def main(config_file: ConfigFile, /, *, overrides: Overrides = None) -> int:
 
     The results are printed, and written as metrics.json and report.html into the folder that the config names.
     """
-    config, console = load_config(EvaluateConfig, config_file, overrides or ()), Console()
+    config, console = load_config(EvaluateConfig, config_file, overrides or ()), open_console()
     check_plots()
     results = run(config, console)
     print_results(results, console)
     for path in write_results(results, Path(config.folder)):
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        console.print(f"written: {path}", soft_wrap=True)
     return 0
 
 
@@ -52,7 +53,7 @@ def run(config: EvaluateConfig, console: Console | None = None) -> Results:
     Raises:
         LakeError: The config, the data or the tables do not allow it; see `prepare` and `align`.
     """
-    console = console or Console()
+    console = console or open_console()
     with ExitStack() as stack:
         tables = prepare(config, partial(_embed, console=console, stack=stack))
     return evaluate(align(config, tables), partial(waiting, console))
@@ -66,4 +67,4 @@ def _embed(config: EmbedConfig, console: Console, stack: ExitStack) -> None:
     summary = embed.run(config)
     if summary.is_stopped:
         raise RunError("stopped while embedding; the same command resumes")
-    console.print(f"embedded {summary.rows:,} rows in {summary.seconds:.1f} s: {config.table}", highlight=False)
+    console.print(f"embedded {summary.rows:,} rows in {summary.seconds:.1f} s: {config.table}")

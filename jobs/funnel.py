@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from pydantic import ValidationError
-from rich.console import Console
+from rich import text
 
-from jobs.options import Flag, Storage, TableAddress, Trust
+from jobs.options import CountOfRows, Flag, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel, Goal
+from pipelines.reports.console import open_console
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
+from schemas.config.bounds import MAX_COUNT
 from schemas.errors import ConfigError
 from schemas.plans import FunnelStage, Home
 
@@ -41,14 +42,14 @@ class Options:
         card: Print the stored recall card and tune nothing.
     """
 
-    recall: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.95
-    k: int = 10
+    recall: Annotated[float, Parameter(validator=within(0, 1, is_open=True))] = 0.95
+    k: Annotated[int, CountOfRows] = 10
     home: Home = "memory"
-    bytes_per_vector: Annotated[int | None, Parameter(name="--bytes")] = None
+    bytes_per_vector: Annotated[int | None, Parameter(name="--bytes", validator=within(1, 1 << 20))] = None
     stages: Annotated[str | None, Parameter(metavar="DIMS[:PRECISION]:KEEP,...")] = None
     objective: Literal["latency", "throughput"] = "latency"
-    held_out: Annotated[int | None, Parameter(metavar="N")] = None
-    queries: Annotated[str | None, Parameter(metavar="FILE")] = None
+    held_out: Annotated[int | None, Parameter(metavar="N", validator=within(2, MAX_COUNT))] = None
+    queries: Annotated[str | None, Parameter(metavar="FILE"), Text] = None
     card: Flag = False
 
 
@@ -65,7 +66,7 @@ def main(
     The funnel and its recall card are stored with the table, where `mlake search` finds them.
     """
     table = VectorTable.open(address, storage=storage, trust=trust)
-    console = Console()
+    console = open_console()
     if options.card:
         tuned = Funnel.stored(table, options.home)
     else:
@@ -85,8 +86,8 @@ def main(
         )
         tuned = Funnel.stored(funnel.table, options.home)
     stages = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
-    console.print(f"[bold]{stages}[/], home: {tuned.plan.home}", highlight=False, soft_wrap=True)
-    console.print(str(tuned.card), soft_wrap=True, highlight=False)
+    console.print(text.Text.assemble((stages, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)
+    console.print(str(tuned.card), soft_wrap=True)
     return 0
 
 

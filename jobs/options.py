@@ -5,15 +5,43 @@ Owns the names and help texts that must read the same in every verb. An option o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from schemas.config import StorageConfig, TrustConfig
+from schemas.config.bounds import MAX_COUNT, MAX_DIM, MAX_K
+
+
+def within(low: float, high: float = math.inf, *, is_open: bool = False) -> Callable[[Any, Any], None]:
+    """Return a validator of numbers from `low` to `high`; with `is_open`, both of these are left out."""
+
+    def check(_: Any, value: float | None) -> None:
+        # Written so that NaN fails.
+        if value is not None and not (low < value < high if is_open else low <= value <= high):
+            between = f"between {low:,} and {high:,}, not at either end" if is_open else f"from {low:,} to {high:,}"
+            raise ValueError(f"Must be {between}.")
+
+    return check
+
+
+def _not_empty(_: Any, value: str | None) -> None:
+    if value is not None and (not value.strip() or "\0" in value):
+        raise ValueError("Must not be empty.")
+
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 
-ConfigFile = Annotated[str, Parameter(name="config", help="TOML file; examples are in jobs/configs/.")]
+Text = Parameter(validator=_not_empty)
+CountOfRows = Parameter(validator=within(1, MAX_K))
+OneDim = Parameter(validator=within(1, MAX_DIM))
+AnyCount = Parameter(validator=within(0, MAX_COUNT))
+
+ConfigFile = Annotated[
+    str, Parameter(name="config", validator=_not_empty, help="TOML file; examples are in jobs/configs/.")
+]
 Overrides = Annotated[
     list[str] | None,
     Parameter(name="--set", metavar="KEY=VALUE", help="Override one setting of the config. May be repeated."),
@@ -22,7 +50,10 @@ DryRun = Annotated[Flag, Parameter(help="Print the plan and change nothing.")]
 Log = Annotated[
     Literal["screen", "json"], Parameter(help="Progress as bars on the screen, or as one JSON object a line.")
 ]
-TableAddress = Annotated[str, Parameter(name="table", help="Address of the table: a local path or an s3:// URL.")]
+TableAddress = Annotated[
+    str,
+    Parameter(name="table", validator=_not_empty, help="Address of the table: a local path or an s3:// URL."),
+]
 Storage = Annotated[
     StorageConfig,
     Parameter(name="*", group=Group("Storage", help="For tables on S3. Credentials come from the boto3 chain.")),

@@ -8,12 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
 from cluster.actors import ActorPool
 from cluster.session import connect, plan_pool
 from jobs.options import Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
+from pipelines.reports.console import open_console
 from pipelines.reports.terminal import print_rotated
 from pipelines.tables.rotate import RotatePart, Rotator, check_rotatable, commit_rotation, rotate_parts
 from pipelines.tables.table import VectorTable
@@ -25,7 +24,7 @@ def main(address: TableAddress, /, *, storage: Storage = StorageConfig()) -> int
 
     For encoders that are not Matryoshka-trained. Prints the recall of each dim before and after.
     """
-    print_rotated(run(address, storage), Console())
+    print_rotated(run(address, storage), open_console())
     return 0
 
 

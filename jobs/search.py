@@ -12,11 +12,12 @@ from typing import Annotated
 import pyarrow as pa
 from cyclopts import Group, Parameter, Token
 from cyclopts.validators import LimitedChoice
-from rich.console import Console
 from rich.table import Table
 
-from jobs.options import Flag, Storage, TableAddress, Trust
+from jobs.options import CountOfRows, Flag, OneDim, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel
+from pipelines.reports.console import open_console
+from pipelines.tables.rows import check_columns, check_filter
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError
@@ -45,12 +46,12 @@ class Options:
         as_json: Print one JSON object per row found.
     """
 
-    k: int = 10
-    where: Annotated[str | None, Parameter(metavar="SQL")] = None
+    k: Annotated[int, CountOfRows] = 10
+    where: Annotated[str | None, Parameter(metavar="SQL"), Text] = None
     columns: Annotated[list[str] | None, Parameter(metavar="NAME...", consume_multiple=True, converter=_split)] = None
-    dims: Annotated[int | None, Parameter(group=_ONE_OF)] = None
+    dims: Annotated[int | None, Parameter(group=_ONE_OF), OneDim] = None
     exact: Annotated[Flag, Parameter(group=_ONE_OF)] = False
-    recall: Annotated[float | None, Parameter(group=_ONE_OF)] = None
+    recall: Annotated[float | None, Parameter(group=_ONE_OF, validator=within(0, 1, is_open=True))] = None
     as_json: Annotated[Flag, Parameter(name="--json")] = False
 
 
@@ -68,15 +69,18 @@ def main(
     Args:
         query: Words, an image file, or - for one query per line of stdin.
     """
-    console = Console()
-    search = _searcher(VectorTable.open(address, storage=storage, trust=trust), options, is_one=query != "-")
+    console = open_console()
+    table = VectorTable.open(address, storage=storage, trust=trust)
+    check_columns(table.dataset, options.columns, table.uri)
+    check_filter(table.dataset, options.where, table.uri)
+    search = _searcher(table, options, is_one=query != "-")
     for asked in _queries(query):
         rows = search(_read(asked)).to_pylist()
         if options.as_json:
             for row in rows:
                 print(json.dumps({"query": asked, **row}, default=str), flush=True)
         else:
-            console.print(_grid(asked, rows) if rows else f"{asked}: nothing found", highlight=False)
+            console.print(_grid(asked, rows) if rows else f"{asked}: nothing found")
     return 0
 
 
@@ -109,8 +113,17 @@ def _read(query: str) -> str | bytes:
         return query
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{query} looks like an image file but cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        # One word with a slash is a path, mistyped or not; other words may well end in .png.
+        is_path = "/" in query and len(query.split()) == 1
+        if is_path or isinstance(error, PermissionError):
+            raise InputError(f"{query} looks like an image file but cannot be read: {_reason(error)}") from None
+    open_console(is_error=True).print(f"no file {query} is here: searching for these words", soft_wrap=True)
+    return query
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _grid(query: str, rows: list[dict[str, object]]) -> Table:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from cluster.actors import ActorPool
 from cluster.session import connect, plan_pool
 from jobs.options import ConfigFile, DryRun, Overrides
+from pipelines.reports.console import open_console
 from pipelines.reports.plots import check_plots
 from pipelines.reports.progress import StepBars
 from pipelines.reports.terminal import print_agreement, print_shortlist_plan
@@ -23,6 +23,7 @@ from pipelines.shortlist.agreement import Agreement, agreement
 from pipelines.shortlist.lists import read_lists
 from pipelines.shortlist.planning import open_lists
 from pipelines.shortlist.run import Call, CallWorker, ShortlistRun, prefix_dims
+from pipelines.tables.rows import check_filter
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import ShortlistConfig, load_config
@@ -46,7 +47,7 @@ def main(
         plot: Draw the agreement between dims into this file: SVG, PNG or PDF.
     """
     config = load_config(ShortlistConfig, config_file, overrides or ())
-    console = Console(highlight=False)
+    console = open_console()
     if plot:
         check_plots()
     if dry_run:
@@ -73,6 +74,7 @@ def run(config: ShortlistConfig) -> ShortlistSummary:
     """
     table = VectorTable.open(config.table, storage=config.storage)
     dims = prefix_dims(table, config)
+    check_filter(table.dataset, config.lists.where if config.lists else None, table.uri)
     with connect(), StepBars() as bars:
         size = replace(plan_pool(config.cluster), in_flight=1, feeders=0)
         shortlist = ShortlistRun(config, table, dims, RunRecord(table, "shortlist", config), bars)

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from cluster.session import Stop, connect
 from jobs.options import ConfigFile, DryRun, Log, Overrides
+from pipelines.reports.console import open_console
 from pipelines.reports.training import TrainingScreen, print_head, print_plan
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head
@@ -40,7 +41,7 @@ def main(
     A resumed run ends with the same weights as one that never stopped.
     """
     config = load_config(TrainConfig, config_file, overrides or ())
-    console = Console(stderr=log == "json", highlight=False)
+    console = open_console(is_error=log == "json")
     if dry_run:
         print_plan(config, console)
         return 0
@@ -61,7 +62,7 @@ def run(config: TrainConfig, console: Console | None = None, *, log: str = "scre
         InputError: The data cannot be read.
         RunError: Training failed.
     """
-    return (_train_head if config.is_head else _train_model)(config, console or Console(highlight=False), log)
+    return (_train_head if config.is_head else _train_model)(config, console or open_console(), log)
 
 
 def _train_head(config: TrainConfig, console: Console, log: str) -> bool:

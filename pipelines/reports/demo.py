@@ -322,7 +322,7 @@ def print_next_steps(folder: Path, report: Path, console: Console) -> None:
         f'mlake search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
         f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category',
     ):
-        console.print(f"  [cyan]{command}[/]", soft_wrap=True)
+        console.print(f"  {command}", style="cyan", soft_wrap=True)
 
 
 def _picture(row: dict[str, Any]) -> Hit:

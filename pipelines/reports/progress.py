@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -23,7 +23,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from pipelines.reports.console import open_console
 from schemas.records import EmbedProgress
 
 LogFormat = Literal["screen", "json"]
@@ -54,9 +56,9 @@ class PersonScreen:
 
     def __init__(self, title: str) -> None:
         """Show nothing yet."""
-        self._console = Console(stderr=True)
+        self._console = open_console(is_error=True)
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("shards"),
@@ -80,7 +82,7 @@ class PersonScreen:
 
     def say(self, text: str) -> None:
         """Print a line above the screen."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text)
 
     def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
         """Draw how far the run is."""
@@ -89,13 +91,13 @@ class PersonScreen:
         self._progress.update(self._task, completed=progress.shards, total=progress.shards_total)
         grid = Table.grid(padding=(0, 2))
         grid.add_row(
-            f"[cyan]{self._pace.per_second(progress.rows):,.0f}[/] rows/s",
-            f"[cyan]{self._pace.per_second(progress.units):,.0f}[/] {progress.unit}/s",
-            f"landed [cyan]{progress.landed}[/]",
-            f"rejects [{'yellow' if progress.rejects else 'cyan'}]{progress.rejects}[/]",
-            f"failed [{'red' if progress.failed else 'cyan'}]{progress.failed}[/]",
-            f"encoder busy [cyan]{progress.encoder_busy:.0%}[/]",
-            f"bound by [cyan]{progress.bound_by}[/]",
+            Text.assemble((f"{self._pace.per_second(progress.rows):,.0f}", "cyan"), " rows/s"),
+            Text.assemble((f"{self._pace.per_second(progress.units):,.0f}", "cyan"), f" {progress.unit}/s"),
+            Text.assemble("landed ", (str(progress.landed), "cyan")),
+            Text.assemble("rejects ", (str(progress.rejects), "yellow" if progress.rejects else "cyan")),
+            Text.assemble("failed ", (str(progress.failed), "red" if progress.failed else "cyan")),
+            Text.assemble("encoder busy ", (f"{progress.encoder_busy:.0%}", "cyan")),
+            Text.assemble("bound by ", (progress.bound_by, "cyan")),
         )
         self._live.update(Group(self._progress, grid))
 
@@ -138,13 +140,13 @@ class StepBars:
     def __init__(self) -> None:
         """Show nothing yet."""
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=open_console(is_error=True),
             transient=True,
         )
         self._task: TaskID | None = None

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.embedding.plan import EmbedPlan, expected_samples
 from pipelines.evaluation.results import (
@@ -35,6 +36,7 @@ from pipelines.shortlist.planning import lists_uri
 from pipelines.shortlist.run import prefix_dims
 from pipelines.tables.indexes import choose_index
 from pipelines.tables.prefixes import plan_prefixes
+from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, ShortlistConfig
 
@@ -48,7 +50,7 @@ def waiting(console: Console, step: str, indent: str = "") -> Iterator[None]:
     columns = (
         *([TextColumn(indent)] if indent else []),
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -59,7 +61,12 @@ def waiting(console: Console, step: str, indent: str = "") -> Iterator[None]:
 
 def count_progress(console: Console, indent: str = "") -> Progress:
     """Return a bar that counts samples, one line per task."""
-    columns = TextColumn(f"{indent}{{task.description:<12}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn(f"{indent}{{task.description:<12}}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console)
 
 
@@ -77,11 +84,11 @@ def print_results(results: Results, console: Console) -> None:
         highlight=False,
     )
     if results.adaptive is not None:
-        console.print(describe_adaptive(results.adaptive), highlight=False)
+        console.print(describe_adaptive(results.adaptive))
     if results.searches:
-        console.print(describe_searches(results.searches), highlight=False)
+        console.print(describe_searches(results.searches))
     for note in results.notes:
-        console.print(f"[yellow]note:[/] {note}", highlight=False)
+        console.print(Text.assemble(("note:", "yellow"), " ", note))
 
 
 def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> None:
@@ -95,17 +102,18 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     grid.add_row("ladder", str(plan.space.ladder))
     grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
     grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {size:,} bytes")
-    console.print(grid, highlight=False, soft_wrap=True)
+    console.print(grid, soft_wrap=True)
     for shard in plan.todo[:_MAX_SHARDS]:
-        console.print(f"  {shard.uri}  {shard.size:,} bytes", highlight=False, soft_wrap=True)
+        console.print(f"  {shard.uri}  {shard.size:,} bytes", soft_wrap=True)
     if len(plan.todo) > _MAX_SHARDS:
-        console.print(f"  … and {len(plan.todo) - _MAX_SHARDS:,} more", highlight=False)
+        console.print(f"  … and {len(plan.todo) - _MAX_SHARDS:,} more")
 
 
 def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:
     """Print the prefixes, indexes and lists of a run of `mlake shortlist`."""
     table = VectorTable.open(config.table, storage=config.storage)
     rows, dims, present = table.dataset.count_rows(), prefix_dims(table, config), set(table.prefix_dims)
+    check_filter(table.dataset, config.lists.where if config.lists else None, table.uri)
     lacking = plan_prefixes(table, [dim for dim in dims if dim in present])
     console.print(f"{table.uri}: {rows:,} rows in {len(table.dataset.get_fragments())} fragments")
     new = [str(dim) for dim in dims if dim not in present]
@@ -126,9 +134,13 @@ def print_agreement(report: Agreement, console: Console) -> None:
     for rank in ranks:
         grid.add_column(f"@{rank}", justify="right")
     for dim, mean_K, low_K, high_K in zip(report.dims, report.overlap_LK, report.low_LK, report.high_LK, strict=True):
-        cells = [f"{mean_K[r - 1]:.3f} [dim]{low_K[r - 1]:.3f}–{high_K[r - 1]:.3f}[/]" for r in ranks]
+        cells = [_with_interval(mean_K[r - 1], low_K[r - 1], high_K[r - 1]) for r in ranks]
         grid.add_row(str(dim), *cells)
     console.print(grid)
+
+
+def _with_interval(mean: float, low: float, high: float) -> Text:
+    return Text.assemble(f"{mean:.3f} ", (f"{low:.3f}–{high:.3f}", "dim"))
 
 
 def print_rotated(rotated: Rotated, console: Console) -> None:

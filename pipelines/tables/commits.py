@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lance
@@ -35,6 +36,8 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = N
     Raises:
         TableNotFound: There is nothing at that address, or it has no such version.
     """
+    if "://" not in uri and Path(uri).is_file():
+        raise TableNotFound(f"{uri} is a file, not a table; a table is a folder that `mlake embed CONFIG` makes")
     try:
         return lance.dataset(uri, version=version, storage_options=lance_options(storage))
     except (ValueError, OSError) as error:

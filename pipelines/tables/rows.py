@@ -7,6 +7,7 @@ Shapes: B rows of a batch, D width of a column of vectors, K rows asked for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,8 +17,49 @@ from lance import LanceDataset
 
 from pipelines.vectors.arrays import Halves, RowIds, to_numpy
 from schemas.columns import VECTOR
+from schemas.errors import TableError, nearest
 
 ROW_ID = "_rowid"
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
+# What a search makes itself, under these names.
+_MADE = ("score", "_distance", ROW_ID, "_rowaddr")
+
+
+def check_columns(dataset: LanceDataset, columns: Sequence[str] | None, uri: str) -> None:
+    """Refuse columns that a search cannot return.
+
+    Raises:
+        TableError: A name is not a column of the table, or there twice.
+    """
+    for name in columns or ():
+        if name in _MADE:
+            raise TableError(f"column {name!r} cannot be asked for: every search adds `score` itself")
+        if name not in dataset.schema.names:
+            known = [column for column in dataset.schema.names if not column.startswith(VECTOR)]
+            raise TableError(f"{uri} has no column {name!r}{nearest(name, known)}; it has: {', '.join(known)}")
+        if list(columns or ()).count(name) > 1:
+            raise TableError(f"column {name!r} is named twice; name it once")
+
+
+def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
+    """Refuse a filter that is not SQL over the table's columns.
+
+    Raises:
+        TableError: It cannot be read, names a column that is not there, or is not true or false for a row.
+    """
+    if where is None:
+        return
+    try:
+        dataset.scanner(columns=["id"], filter=where).explain_plan()
+        if ";" in _QUOTED.sub("", where):
+            raise ValueError("it ends at its first semicolon")
+    except ValueError as error:
+        reason = re.sub(r",? \S+\.rs:\d+:\d+.*", "", str(error)).removeprefix("Invalid user input: ")
+        known = [column for column in dataset.schema.names if not column.startswith(VECTOR)]
+        raise TableError(
+            f"the filter {where!r} cannot be used on {uri}: {' '.join(reason.split())}; write SQL over its columns, "
+            f'for example "shard = 3"; they are: {", ".join(known)}'
+        ) from None
 
 
 def scan_vectors(

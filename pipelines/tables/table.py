@@ -22,13 +22,13 @@ from lance import LanceDataset
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.commits import create_dataset, open_dataset
 from pipelines.tables.rotations import load_rotation
-from pipelines.tables.rows import ROW_ID, places_of, read_rows, row_ids, scan_vectors
+from pipelines.tables.rows import ROW_ID, check_columns, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import are_unit, cut, unit
 from pipelines.vectors.rotation import Rotation
 from schemas.columns import COMPANIONS, VECTOR, Space, check_companion, prefix_column, space_of, table_schema
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import InputError, SpaceMismatch, TableExists
+from schemas.errors import InputError, SpaceMismatch, TableError, TableExists
 
 _PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
@@ -182,9 +182,13 @@ class VectorTable:
         Raises:
             DimError: The space must not be cut there.
             SpaceMismatch: The query is not of the table's space.
+            TableError: `k` is below 1, or a column cannot be returned.
         """
         width = self.space.ladder.width
-        dim = self.space.ladder.check(dim or width, self.uri)
+        dim = self.space.ladder.check(width if dim is None else dim, self.uri)
+        check_columns(self.dataset, columns, self.uri)
+        if k < 1:
+            raise TableError(f"k={k}: ask for 1 row or more")
         query_M = cut(self.encode_query(query), dim)
         wanted = list(columns) if columns is not None else ["id", *self.kept.names]
         column = VECTOR if dim == width else prefix_column(dim)

@@ -54,3 +54,22 @@ def test_a_query_that_cannot_be_served_is_refused(uri: str, capsys: pytest.Captu
     assert "cannot be read" in capsys.readouterr().err
     assert main(["search", uri, "x", "--dims", "100"]) == 2
     assert "not in the ladder" in capsys.readouterr().err
+
+
+def test_what_a_person_mistypes_is_refused(uri: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file.lance").write_text("x")
+    for words, said in (
+        ([uri, "x", "--where", "nope = 1"], "No field named nope"),
+        ([uri, "x", "--columns", "nope"], "no column 'nope'"),
+        ([str(tmp_path / "file.lance"), "x"], "is a file, not a table"),
+    ):
+        assert main(["search", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_words_may_end_in_png_and_hold_markup(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in "the ship.png", "[/] and/or .png":
+        assert main(["search", uri, words, "--k", "1"]) == 0
+        printed = capsys.readouterr()
+        assert f"no file {words} is here" in printed.err
+        assert words in printed.out

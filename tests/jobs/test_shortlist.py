@@ -119,7 +119,7 @@ def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatc
 @pytest.mark.usefixtures("local_ray")
 def test_a_run_that_fails_is_incomplete_in_the_journal(tmp_path):
     table = grow(tmp_path / "t.lance", "s", 100)
-    config = ShortlistConfig(table=table.uri, lists={"where": "no_such_column = 1"}, cluster={"actors": 1})
+    config = ShortlistConfig(table=table.uri, lists={"where": "shard / 0 = 1"}, cluster={"actors": 1})
     with pytest.raises(RunError, match="1 of 1 failed 3 times"):
         run(config)
     assert table.refresh().prefix_dims == (8,)

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 
 from pipelines.tables.commits import compact
-from pipelines.tables.rows import places_of, read_rows, read_vectors, row_ids, scan_small_batches, scan_vectors
+from pipelines.tables.rows import (
+    check_columns,
+    check_filter,
+    places_of,
+    read_rows,
+    read_vectors,
+    row_ids,
+    scan_small_batches,
+    scan_vectors,
+)
 from pipelines.tables.table import VectorTable
+from schemas.errors import TableError
 from tests.support.small_tables import a_shard, commit_shards, new_table, vectors_of
 
 
@@ -56,3 +66,34 @@ def test_a_scan_yields_every_row_once(table: VectorTable, where: str | None) -> 
     of_second = list(scan_small_batches(table.dataset, ["id"], 2, fragments=[second], where=where))
     assert all(key.startswith("/src/b") for batch in of_second for key in batch["id"].to_pylist())
     assert sum(batch.num_rows for batch in of_second) < len(wanted)
+
+
+@pytest.mark.parametrize("where", [None, "n = 1", "half = 'a;b'", "n IN (1, 2) AND NOT half IS NULL", "_rowid > 3"])
+def test_sql_over_the_columns_is_a_filter(table: VectorTable, where: str | None) -> None:
+    check_filter(table.dataset, where, table.uri)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["", " ", "n", "n + 1", "1", "nope = 1", "id = 'x", "n = 'x'", "n in (", "n = 1; n = 2", "(" * 500, "\0", "[/]"],
+)
+def test_what_is_no_filter_is_refused_with_the_columns(table: VectorTable, where: str) -> None:
+    with pytest.raises(TableError, match=r"the filter .* cannot be used on .*; they are: id, shard, n") as refused:
+        check_filter(table.dataset, where, table.uri)
+    assert ".rs:" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["id", "score"], "every search adds `score`"),
+        (["halff"], "has no column 'halff'; did you mean 'half'"),
+        (["n", "id", "n"], "'n' is named twice"),
+        ([""], "has no column ''"),
+    ],
+)
+def test_columns_that_a_search_cannot_return_are_refused(table: VectorTable, columns: list[str], said: str) -> None:
+    check_columns(table.dataset, None, table.uri)
+    check_columns(table.dataset, ["n", "id"], table.uri)
+    with pytest.raises(TableError, match=said):
+        check_columns(table.dataset, columns, table.uri)

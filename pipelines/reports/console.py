@@ -1,0 +1,82 @@
+"""The one way to the terminal: what is printed means itself.
+
+Owns the console of every job. Text is printed as it is: no markup, no emoji codes, no highlighting, since ids, captions
+and error messages come from data. Characters that command a terminal (escape sequences, a carriage return, a change of
+writing direction) are shown as a sign of one column. A style is given as `style=` or as a `Text`.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult, RichCast
+from rich.control import Control
+from rich.segment import Segment
+from rich.text import Text
+
+_WIDE = 10_000
+_KEPT = "\n\t"
+_SIGNS = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in _KEPT},
+    0x7F: "\u2421",
+    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
+    **dict.fromkeys([0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
+}
+
+
+def printable(text: str) -> str:
+    r"""Replace the characters that command a terminal by signs of one column; line ends and tabs stay.
+
+    Example:
+        >>> printable("\x1b[31mred\r")
+        '␛[31mred␍'
+    """
+    return text.translate(_SIGNS)
+
+
+def open_console(*, is_error: bool = False, lines_stay_whole: bool = False) -> Console:
+    """Return a console that prints text as it is.
+
+    Args:
+        is_error: Print to the standard error stream.
+        lines_stay_whole: Where there is no terminal, a row is one line, however long.
+    """
+    stream = sys.stderr if is_error else sys.stdout
+    width = _WIDE if lines_stay_whole and not stream.isatty() else None
+    console = Console(stderr=is_error, width=width, markup=False, emoji=False, highlight=False)
+    console.push_render_hook(_PrintableHook())
+    return console
+
+
+def print_error(text: str) -> None:
+    """Print one error to the standard error stream."""
+    open_console(is_error=True).print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
+
+
+def never_fail_to_print() -> None:
+    """Have the standard streams escape what their encoding lacks, in place of an error."""
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _PrintableHook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [part if isinstance(part, Control) else _Printable(part) for part in renderables]
+
+
+class _Printable:
+    def __init__(self, content: ConsoleRenderable | RichCast | str) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _printable_segments(console.render(self._content, options))
+
+
+def _printable_segments(segments: Iterable[Any]) -> Iterable[Segment]:
+    for text, style, control in segments:
+        yield Segment(text, style, control) if control else Segment(printable(text), style)
