@@ -14,6 +14,7 @@ import traceback
 from dataclasses import dataclass
 
 from schemas.errors import LakeError, RunError
+from schemas.redaction import redact
 
 INCOMPLETE, REFUSED = 1, 2
 _RESUMES = "fix the cause and run the same command again: it resumes"
@@ -88,13 +89,13 @@ def explain(error: BaseException) -> Failure:
 
 def _reason(error: BaseException) -> str:
     """Return an error's message on one line; Lance ends its messages with the line of its source."""
-    text = re.sub(r",? ?\S*\.rs:\d+:\d+\S*", "", str(error))
+    text = re.sub(r",? ?\S*\.rs:\d+:\d+\S*", "", redact(str(error)))
     return " ".join(text.split()) or type(error).__name__
 
 
 def _write_traceback(error: BaseException) -> str:
     """Write the traceback into a new file that only this user can read; return its path."""
-    lines = "".join(traceback.format_exception(error))
+    lines = redact("".join(traceback.format_exception(error)))
     _LOG.debug("%s", lines)
     try:
         number, path = tempfile.mkstemp(prefix="mlake-internal-", suffix=".log")

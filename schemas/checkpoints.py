@@ -7,10 +7,11 @@ Owns what the files hold besides weights. The weights and the folders around the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.config.bounds import MAX_DIM
 from schemas.config.training import LossConfig, ModelConfig
 from schemas.errors import ConfigError
 from schemas.records import Modality
@@ -54,7 +55,7 @@ class HeadFile(Stored):
         is_numbered_from_first=True,
     )
 
-    dims: tuple[int, ...] = Field(min_length=1)
+    dims: tuple[Annotated[int, Field(ge=1, le=MAX_DIM)], ...] = Field(min_length=1)
     towers: dict[Modality, FrozenTower] = Field(min_length=1)
     licence: str = "its towers'"
 

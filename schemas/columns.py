@@ -7,14 +7,15 @@ Owns names and types of columns, and how a space is written into a schema. Owns 
 from __future__ import annotations
 
 import hashlib
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.config.bounds import MAX_DIM
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
 from schemas.records import Modality
-from schemas.stored import Format, Stored
+from schemas.stored import Fingerprint, Format, Stored
 
 VECTOR = "vector"
 SPACE_KEY = b"lake:space"
@@ -37,8 +38,14 @@ class Ladder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dims: tuple[int, ...] = Field(min_length=1)
-    any_from: int | None = None
+    dims: tuple[Annotated[int, Field(ge=1, le=MAX_DIM)], ...] = Field(min_length=1)
+    any_from: int | None = Field(None, ge=1, le=MAX_DIM)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Ladder:
+        if list(self.dims) != sorted(set(self.dims)):
+            raise ValueError("dims must ascend")
+        return self
 
     @property
     def width(self) -> int:
@@ -95,7 +102,7 @@ class Space(Stored):
     steps: tuple[Step, ...] = ("l2",)
     max_length: int | None = None
     dtype: str = "float32"
-    rotation: str | None = None
+    rotation: Fingerprint | None = None
     ladder: Ladder
 
     @property

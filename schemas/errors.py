@@ -31,9 +31,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from schemas.redaction import redact
+
 
 class LakeError(Exception):
-    """Base of every error raised on purpose. Its text is for the person who ran the command."""
+    """Base of every error raised on purpose. Its text is for the person who ran the command, and holds no secret."""
+
+    def __str__(self) -> str:
+        """Return the message without secret parts of addresses."""
+        return redact(super().__str__())
 
 
 class ConfigError(LakeError):

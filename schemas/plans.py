@@ -81,7 +81,7 @@ class Plan(_Record):
     margin: float | None = Field(None, ge=0)
     k: int = Field(10, ge=1)
     recall: float = Field(0.95, gt=0, le=1)
-    codebook: str = ""
+    codebook: str = Field("", pattern=r"^(codebook-[0-9a-f]{16})?$")
 
     @model_validator(mode="after")
     def _narrows(self) -> Plan:
@@ -222,6 +222,12 @@ class TunedFunnel(Stored):
 
     plan: Plan
     card: RecallCard
+
+    @model_validator(mode="after")
+    def _plan_is_on_the_card(self) -> TunedFunnel:
+        if not 0 <= self.card.chosen < len(self.card.rows):
+            raise ValueError(f"card.chosen is {self.card.chosen}, and the card has {len(self.card.rows)} rows")
+        return self
 
 
 class StageReport(_Record):

@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas import __version__
 from schemas.errors import LakeError, TableError
@@ -28,6 +28,9 @@ from schemas.errors import LakeError, TableError
 _NUMBER, _RELEASE = "format", "release"
 _TABLE_NUMBER, _TABLE_RELEASE = b"lake:format", b"lake:release"
 _SHOWN_PROBLEMS = 3
+
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Hash of what a name stands for. It becomes a part of addresses, so nothing else is accepted in its place."""
 
 
 @dataclass(frozen=True)

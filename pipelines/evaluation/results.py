@@ -5,6 +5,7 @@ Owns the record and the choice of numbers. Terminal tables and the HTML page are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -13,6 +14,7 @@ from pipelines.evaluation.cascade import AdaptiveClassification
 from pipelines.evaluation.retrieval import SearchResult, cheapest_as_good, full_search, ranking_metric
 from pipelines.evaluation.systems import System
 from schemas.config.evaluation import EvaluateConfig
+from schemas.redaction import redact
 
 DEFINITIONS = {
     LINEAR: "Linear classification: top-1 accuracy of a linear probe fitted on the database.",
@@ -53,7 +55,7 @@ class Results:
 def as_json(results: Results) -> dict[str, object]:
     """Return all numbers as plain values; an infinite threshold becomes null in JSON."""
     return {
-        "config": results.config.model_dump(mode="json"),
+        "config": json.loads(redact(results.config.model_dump_json())),
         "rows_searched": results.rows_searched,
         "queries": results.queries,
         "rows": [asdict(row) for row in results.rows],

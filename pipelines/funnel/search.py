@@ -171,7 +171,13 @@ class Funnel:
         written = table.dataset.config().get(_CONFIG_KEY + home)
         if written is None:
             raise TableError(f"{table.uri} has no funnel in {home}; run: mlake funnel {table.uri} --home {home}")
-        return TunedFunnel.from_json(written, table.uri)
+        tuned = TunedFunnel.from_json(written, table.uri)
+        width, last = table.space.ladder.width, tuned.plan.stages[-1].dims
+        if tuned.plan.home != home or last != width:
+            raise tuned.stored_as.malformed(
+                table.uri, f"is for the home {tuned.plan.home!r} and {last} dims, not for {home!r} and {width} dims"
+            )
+        return tuned
 
     @property
     def bytes_per_vector(self) -> int:

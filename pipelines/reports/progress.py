@@ -27,6 +27,7 @@ from rich.text import Text
 
 from pipelines.reports.console import open_console
 from schemas.records import EmbedProgress
+from schemas.redaction import redact
 
 LogFormat = Literal["screen", "json"]
 _EVERY_S = {"screen": 0.5, "json": 5.0}
@@ -82,7 +83,7 @@ class PersonScreen:
 
     def say(self, text: str) -> None:
         """Print a line above the screen."""
-        self._console.print(text)
+        self._console.print(redact(text))
 
     def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
         """Draw how far the run is."""
@@ -119,7 +120,7 @@ class JsonScreen:
 
     def say(self, text: str) -> None:
         """Write a message line."""
-        self._write({"message": text})
+        self._write({"message": redact(text)})
 
     def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
         """Write a line of progress."""

@@ -39,6 +39,7 @@ from pipelines.tables.prefixes import plan_prefixes
 from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, ShortlistConfig
+from schemas.redaction import redact
 
 _MAX_SHARDS = 10
 _RANKS = (1, 10, 100, 1000)
@@ -104,7 +105,7 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {size:,} bytes")
     console.print(grid, soft_wrap=True)
     for shard in plan.todo[:_MAX_SHARDS]:
-        console.print(f"  {shard.uri}  {shard.size:,} bytes", soft_wrap=True)
+        console.print(f"  {redact(shard.uri)}  {shard.size:,} bytes", soft_wrap=True)
     if len(plan.todo) > _MAX_SHARDS:
         console.print(f"  … and {len(plan.todo) - _MAX_SHARDS:,} more")
 

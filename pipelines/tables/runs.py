@@ -19,6 +19,7 @@ from pipelines.tables.commits import upsert
 from pipelines.tables.table import VectorTable
 from schemas.columns import RUNS
 from schemas.journal import JournalEntry, journal_entry
+from schemas.redaction import redact
 
 ALIVE_FOR = dt.timedelta(minutes=15)
 BEAT_S = 60.0
@@ -34,7 +35,7 @@ class RunRecord:
     def __init__(self, table: VectorTable, job: str, config: BaseModel) -> None:
         """Record the start of a run, with its resolved config."""
         self.run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        self._table, self._job, self._config = table, job, config.model_dump_json()
+        self._table, self._job, self._config = table, job, redact(config.model_dump_json())
         self._started_at = self._seen_at = dt.datetime.now(dt.UTC)
         self._write("running", {})
 
@@ -57,7 +58,7 @@ class RunRecord:
             "started_at": self._started_at,
             "seen_at": self._seen_at,
             "config": self._config,
-            "summary": json.dumps(summary),
+            "summary": redact(json.dumps(summary)),
         }
         rows = pa.Table.from_pylist([row], schema=RUNS)
         upsert(sibling(self._table.uri, "runs"), ["run"], rows, self._table.storage)

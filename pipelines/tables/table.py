@@ -111,7 +111,12 @@ class VectorTable:
     def rotation(self) -> Rotation | None:
         """The rotation that was applied to the table's vectors, if any."""
         fingerprint = self.space.rotation
-        return load_rotation(fingerprint, self.uri, self.storage) if fingerprint else None
+        if fingerprint is None:
+            return None
+        rotation, width = load_rotation(fingerprint, self.uri, self.storage), self.space.ladder.width
+        if len(rotation.matrix_DD) != width:
+            raise TableError(f"{self.uri} holds {width} dims, and its rotation {fingerprint} is of another width")
+        return rotation
 
     def refresh(self) -> VectorTable:
         """Return the table at its newest version."""

@@ -16,6 +16,7 @@ import torch
 from pipelines.storage.atomic_files import atomic_path
 from schemas.checkpoints import check_checkpoint, unreadable_checkpoint
 from schemas.errors import ConfigError
+from schemas.redaction import redact
 
 FILE = "checkpoint.pt"
 
@@ -65,7 +66,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 def _differences(theirs: str, ours: str, defaults: Mapping[str, str]) -> str:
     there, here = (
         {name: value for name, _, value in (line.partition("=") for line in text.split("\n"))}
-        for text in (theirs, ours)
+        for text in (redact(theirs), ours)
     )
     there = {name: defaults[name] for name in here if name in defaults} | there
     names = [name for name in {**here, **there} if here.get(name) != there.get(name)]

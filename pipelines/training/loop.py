@@ -32,6 +32,7 @@ from pipelines.training.tasks import Task
 from schemas.config import ConfigBlock
 from schemas.config.training import Recipe
 from schemas.errors import RunError
+from schemas.redaction import redact
 
 
 def fit(
@@ -225,7 +226,8 @@ class _Fit:
         }
         settings = {**self._recipe.model_dump(exclude=excluded), "steps": self._steps, "dims": self._task.dims}
         blocks = ((name, block if isinstance(block, dict) else {"": block}) for name, block in settings.items())
-        return "\n".join(f"{name}.{key}={value}" for name, block in blocks for key, value in block.items())
+        lines = (f"{name}.{key}={value}" for name, block in blocks for key, value in block.items())
+        return redact("\n".join(lines))
 
     def _distributed(self) -> nn.Module:
         if world_size() == 1:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from schemas.columns import (
     SHARDS,
@@ -19,8 +22,10 @@ from schemas.columns import (
     vector_field,
 )
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
+from schemas.plans import FunnelStage, Plan
 
 SPACE = Space(encoder="m", revision="1", ladder=Ladder(dims=(64, 128, 256)))
+STAGES = (FunnelStage(dims=64, precision="int8", keep=20), FunnelStage(dims=256, precision="float16", keep=10))
 
 
 @given(st.integers(1, 300))
@@ -135,3 +140,20 @@ def test_companions_are_checked_by_their_columns() -> None:
 def test_vector_columns_are_named_by_their_dim_and_laid_out_to_scan_fast() -> None:
     assert prefix_column(64) == "vector_64"
     assert vector_field(64, "vector_64").metadata == {b"lance-encoding:structural-encoding": b"miniblock"}
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "0123", "0" * 17, "0123456789ABCDEF", "0" * 15 + "/", "0" * 16 + "\n"])
+def test_a_fingerprint_that_could_be_a_path_is_refused(name: str) -> None:
+    space = json.loads(SPACE.to_json()) | {"rotation": name}
+    with pytest.raises(TableError, match="rotation: String should match pattern"):
+        Space.from_json(json.dumps(space), "t.lance")
+    with pytest.raises(ValidationError, match="codebook"):
+        Plan(stages=STAGES, codebook=f"codebook-{name}")
+    assert Plan(stages=STAGES, codebook="codebook-0123456789abcdef").codebook
+
+
+@pytest.mark.parametrize("dims", [[], [0, 8], [-8], [8, 8], [16, 8], [1 << 40]])
+def test_a_ladder_that_no_vector_can_have_is_refused(dims: list[int]) -> None:
+    space = json.loads(SPACE.to_json()) | {"ladder": {"dims": dims}}
+    with pytest.raises(TableError, match=r"ladder"):
+        Space.from_json(json.dumps(space), "t.lance")
