@@ -12,13 +12,16 @@ from typing import Annotated, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.column_names import VECTOR
 from schemas.config.bounds import MAX_DIM
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
-from schemas.records import Modality
+from schemas.records import Modality, Side
 from schemas.stored import Fingerprint, Format, Stored
 
-VECTOR = "vector"
 SPACE_KEY = b"lake:space"
+SOURCE_KEY = b"lake:source"
+FIELD_KEY = b"lake:field"
+"""In the metadata of a kept column: the field of the shards that it is taken from."""
 # Lance's default layout for wide vectors, "fullzip", scans at a fifth of the speed of this one.
 _VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
 
@@ -157,10 +160,41 @@ def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
     return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
 
 
-def table_schema(space: Space, kept: pa.Schema) -> pa.Schema:
+class TableSource(Stored):
+    """What the rows of a table are made from. The kept columns name their fields themselves (`FIELD_KEY`).
+
+    Attributes:
+        id: Field that names a sample; None where samples are named by their shard and position.
+        modality: Kind of the input.
+        field: Field that was embedded; `;` separates alternatives.
+        side: The side of the encoder: `document` or `query`.
+    """
+
+    stored_as: ClassVar[Format] = Format("the source in the table's schema")
+
+    id: str | None
+    modality: Modality
+    field: str
+    side: Side
+
+
+def table_schema(space: Space, kept: pa.Schema, source: TableSource | None = None) -> pa.Schema:
     """Return the schema of a vector table: `id, shard, <kept columns>, vector`, with the space in its metadata."""
     id_field, shard_field, vector = _own_fields(space)
-    return pa.schema([id_field, shard_field, *kept, vector], metadata={SPACE_KEY: space.to_json().encode()})
+    metadata = {SPACE_KEY: space.to_json().encode()}
+    if source is not None:
+        metadata[SOURCE_KEY] = source.to_json().encode()
+    return pa.schema([id_field, shard_field, *kept, vector], metadata=metadata)
+
+
+def source_of(schema: pa.Schema, where: str) -> TableSource | None:
+    """Read what the rows of a table are made from; None where the table does not say it, as in the first release.
+
+    Raises:
+        TableError: The record is of a newer format, or malformed.
+    """
+    written = (schema.metadata or {}).get(SOURCE_KEY)
+    return None if written is None else TableSource.from_json(written, where)
 
 
 def space_of(schema: pa.Schema, where: str) -> Space:
@@ -252,17 +286,21 @@ def check_companion(found: pa.Schema, columns: pa.Schema, where: str) -> None:
 __all__ = [
     "CODEBOOK",
     "COMPANIONS",
+    "FIELD_KEY",
     "REJECTS",
     "RUNS",
     "SHARDS",
+    "SOURCE_KEY",
     "VECTOR",
     "Ladder",
     "Modality",
     "Space",
     "Step",
+    "TableSource",
     "check_companion",
     "prefix_column",
     "rotation_schema",
+    "source_of",
     "space_of",
     "table_schema",
     "vector_field",

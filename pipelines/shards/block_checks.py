@@ -3,7 +3,7 @@
 Owns the rules for good samples. Works by column: a sample costs no Python object unless it is rejected.
 
 Reasons of the rejects made here: `missing_field`, `empty_text`, `empty_image`, `bad_utf8`, `too_large`, `missing_id`,
-`duplicate_id`, `interleaved`.
+`duplicate_id`, `interleaved`, `bad_kept_value`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.shards.kept_types import is_bytes, is_text
+from pipelines.shards.kept_values import check_convertible, convert, shown
 from pipelines.shards.raw_blocks import BLOCK_BYTES, INPUT_TYPES, RawBlock, input_field
 from schemas.config import InputConfig, LimitsConfig
-from schemas.errors import FieldNotFound
 from schemas.records import Reject, SampleBlock, Shard
 
 Mask = npt.NDArray[np.bool_]
+RejectRows = Callable[[Mask, str, Callable[[int], str]], None]
 
 
 class BlockChecker:
@@ -33,7 +35,7 @@ class BlockChecker:
             shard: The shard.
             config: The fields to read.
             limits: `max_sample_bytes` is enforced here.
-            kept: Fields of the kept columns, with the types they are cast to.
+            kept: Fields of the kept columns, with the types that they are converted to.
         """
         self._shard, self._limits, self._kept = shard, limits, kept
         self._modality = config.modality
@@ -74,8 +76,8 @@ class BlockChecker:
             reject(again, "duplicate_id", lambda row: "an earlier sample of this shard has the same id")
         reject(is_null, "missing_field", lambda row: f"has no {self._field}")
         inputs = self._inputs(raw.inputs, reject)
+        kept = [self._kept_column(raw.kept[f.name], f, reject) for f in self._kept]
         rejects.sort(key=lambda r: r.position)
-        kept = [to_type(array, f, self._shard) for array, f in zip(raw.kept, self._kept, strict=True)]
         columns = [ids, raw.positions, inputs, *kept]
         if not good.all():
             keep = pa.array(good)
@@ -86,10 +88,19 @@ class BlockChecker:
         if raw.ids is None:
             ids = pc.binary_join_element_wise(str(self._shard.id), raw.positions.cast(pa.string()), "-")
             return ids, np.ones(len(ids), bool)
-        ids = to_type(raw.ids, pa.field("id", pa.string()), self._shard)
-        return ids, ~_mask(pc.is_null(ids))
+        ids, is_text_N = convert(raw.ids, pa.string())
+        return ids, is_text_N & ~_mask(pc.is_null(ids))
 
-    def _inputs(self, inputs: pa.Array, reject: Callable[[Mask, str, Callable[[int], str]], None]) -> pa.Array:
+    def _kept_column(self, array: pa.Array, to: pa.Field, reject: RejectRows) -> pa.Array:
+        """Convert a kept column, and reject the samples whose value does not fit its type."""
+        check_convertible(array.type, to.type, to.name, self._shard.uri)
+        column, fits = convert(array, to.type)
+        is_bad_text = is_text(to.type) and (is_text(array.type) or is_bytes(array.type))
+        why = "is not valid UTF-8" if is_bad_text else f"does not fit {to.type}"
+        reject(~fits, "bad_kept_value", lambda row: f"{to.name} = {shown(array, row)} {why}")
+        return column
+
+    def _inputs(self, inputs: pa.Array, reject: RejectRows) -> pa.Array:
         cap = self._limits.max_sample_bytes
         size = _sizes(inputs)
         reject(
@@ -100,7 +111,7 @@ class BlockChecker:
         if self._modality == "image":
             reject(size == 0, "empty_image", lambda row: f"{self._field} is empty")
             return inputs.cast(pa.binary())
-        texts, is_utf8 = _utf8(inputs)
+        texts, is_utf8 = convert(inputs, pa.string())
         reject(~is_utf8, "bad_utf8", lambda row: f"{self._field} is not valid UTF-8")
         blank = _mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
         reject(blank, "empty_text", lambda row: f"{self._field} is empty or only white space")
@@ -129,68 +140,6 @@ class SeenIds:
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
             self._runs.append(np.sort(np.concatenate((self._runs.pop(), self._runs.pop()))))
         return new
-
-
-def to_type(array: pa.Array, to: pa.Field, shard: Shard) -> pa.Array:
-    """Cast an array; values that do not fit, or are not valid UTF-8, become null.
-
-    Raises:
-        FieldNotFound: The two types cannot be cast.
-    """
-    if pa.types.is_string(to.type) and pa.types.is_binary(_storage(array.type)):
-        return _utf8(array, null_bad=True)[0]
-    try:
-        array = array.cast(to.type)
-        if _holds_text(to.type):
-            array.validate(full=True)
-        return array
-    except pa.ArrowNotImplementedError:
-        raise FieldNotFound(
-            f"{shard.uri}: field {to.name!r} is {array.type} here and {to.type} in the table; "
-            "keep only fields that have one type in all shards"
-        ) from None
-    except pa.ArrowInvalid:
-        return pa.concat_arrays([_value_or_null(array[i : i + 1], to.type) for i in range(len(array))])
-
-
-def _value_or_null(one: pa.Array, to: pa.DataType) -> pa.Array:
-    try:
-        cast = one.cast(to)
-        cast.validate(full=True)
-        return cast
-    except pa.ArrowInvalid:
-        return pa.nulls(1, to)
-
-
-def _holds_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_nested(kind))
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        return pa.binary()
-    return kind
-
-
-def _utf8(values: pa.Array, null_bad: bool = False) -> tuple[pa.Array, Mask]:
-    """Return strings and whether each was valid UTF-8; the invalid ones come back empty, or null if `null_bad`."""
-    raw = values.cast(pa.binary())
-    try:
-        texts = raw.cast(pa.string())
-        return texts, np.ones(len(texts), bool)
-    except pa.ArrowInvalid:
-        pass
-    is_utf8 = np.fromiter((_is_utf8(value) for value in raw.to_pylist()), bool, len(raw))
-    instead = pa.scalar(None if null_bad else b"", pa.binary())
-    return pc.if_else(pa.array(is_utf8), raw, instead).cast(pa.string()), is_utf8
-
-
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _mask(array: pa.Array) -> Mask:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.shards.kept_types import is_list, is_text, storable
 from pipelines.shards.raw_blocks import INPUT_TYPES, RawBlock, input_field, missing_field
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound
@@ -21,41 +23,47 @@ class ColumnChoice:
     Attributes:
         inputs: Columns of the input; the first that is not null is used. `image.bytes` is the child of a struct.
         id: Column of the id, if the config names one.
-        kept: Kept columns, with the types of the shard.
+        kept: Kept columns under the names of the config, with the shard's types as a table can hold them.
+        fields: The field of the shard by kept column.
         null_type: Type of an input column that is all null and has no type of its own.
     """
 
     inputs: tuple[str, ...]
     id: str | None
     kept: pa.Schema
+    fields: Mapping[str, str]
     null_type: pa.DataType
 
     @property
     def columns(self) -> list[str]:
         """Every column to read, once."""
-        return list(dict.fromkeys([*self.inputs, *([self.id] if self.id else []), *self.kept.names]))
+        return list(dict.fromkeys([*self.inputs, *([self.id] if self.id else []), *self.fields.values()]))
 
 
 def choose_columns(schema: pa.Schema, config: InputConfig, uri: str) -> ColumnChoice:
     """Choose the columns that a config names.
 
     Raises:
-        FieldNotFound: A column is missing, or has a type that cannot be embedded.
+        FieldNotFound: A column is missing or there twice, or has a type that cannot be embedded or kept.
     """
     asked = input_field(config)
     names = [name for name in asked.split(";") if name in schema.names]
     if not names:
         raise missing_field(asked, schema.names, uri)
-    inputs = tuple(_input_column(schema.field(name), config.modality, uri) for name in names)
-    for name in (*config.keep, *([config.id] if config.id else [])):
+    for name in (*names, *config.columns.values(), *([config.id] if config.id else [])):
         if name not in schema.names:
             raise missing_field(name, schema.names, uri)
+        if schema.names.count(name) > 1:
+            raise FieldNotFound(
+                f"{uri} has {schema.names.count(name)} columns {name!r}; write it with one of that name"
+            )
+    inputs = tuple(_input_column(schema.field(name), config.modality, uri) for name in names)
     if config.id and not _can_be_id(schema.field(config.id).type):
         raise FieldNotFound(
             f"{uri}: field {config.id!r} is {schema.field(config.id).type}; an id is a text or an integer"
         )
-    kept = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in config.keep])
-    return ColumnChoice(inputs, config.id, kept, INPUT_TYPES[config.modality])
+    kept = pa.schema([_kept_field(column, schema.field(name), uri) for column, name in config.columns.items()])
+    return ColumnChoice(inputs, config.id, kept, config.columns, INPUT_TYPES[config.modality])
 
 
 def to_raw_block(batch: pa.RecordBatch, choice: ColumnChoice, start: int) -> RawBlock:
@@ -66,16 +74,25 @@ def to_raw_block(batch: pa.RecordBatch, choice: ColumnChoice, start: int) -> Raw
         positions=pa.array(np.arange(start, start + len(batch))),
         ids=_plain_array(batch[choice.id]) if choice.id else None,
         inputs=inputs[0] if len(inputs) == 1 else pc.coalesce(*[array.cast(inputs[0].type) for array in inputs]),
-        kept=[_plain_array(batch[name]) for name in choice.kept.names],
+        kept={column: batch[name] for column, name in choice.fields.items()},
     )
+
+
+def _kept_field(column: str, field: pa.Field, uri: str) -> pa.Field:
+    kind = storable(field.type)
+    if kind is None:
+        raise FieldNotFound(
+            f"{uri}: field {field.name!r} is {field.type}, which a table cannot hold; leave it out of input.keep"
+        )
+    return pa.field(column, kind)
 
 
 def _input_column(field: pa.Field, modality: Modality, uri: str) -> str:
     kind = _plain(field.type)
     fits = {
-        "text": _is_text(kind) or _is_bytes(kind),
+        "text": is_text(kind) or _is_bytes(kind),
         "image": _is_bytes(kind),
-        "vector": _is_list(kind) and bool(pa.types.is_floating(kind.value_type)),
+        "vector": is_list(kind) and bool(pa.types.is_floating(kind.value_type)),
     }
     if fits[modality] or pa.types.is_null(kind):
         return str(field.name)
@@ -108,18 +125,10 @@ def _plain_array(array: pa.Array) -> pa.Array:
     return array if kind == array.type else array.cast(kind)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
 def _can_be_id(kind: pa.DataType) -> bool:
     kind = _plain(kind)
-    return _is_text(kind) or _is_bytes(kind) or bool(pa.types.is_integer(kind) or pa.types.is_null(kind))
+    return is_text(kind) or _is_bytes(kind) or bool(pa.types.is_integer(kind) or pa.types.is_null(kind))

@@ -7,14 +7,22 @@ Reasons of the rejects made here: `bad_json`, `bad_utf8`, `not_text`, `not_base6
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from pipelines.shards.decompression import ByteStream, Damage, decompress
-from pipelines.shards.raw_blocks import RawBlock, RawBlockBuilder, as_text, from_json, input_field, require_fields
+from pipelines.shards.json_values import as_text, parse_json
+from pipelines.shards.raw_blocks import (
+    RawBlock,
+    RawBlockBuilder,
+    from_json,
+    input_field,
+    missing_fields,
+    require_fields,
+)
 from pipelines.shards.stores import open_shard
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.records import Shard
@@ -31,11 +39,13 @@ class JsonlFormat:
         known: dict[str, None] = {}
         with open_shard(shard, storage) as file:
             for line in islice(_lines(decompress(file, shard.uri), limits.max_sample_bytes), _PEEK_LINES):
-                record = None if isinstance(line, Damage) else _parse(line)
-                if isinstance(record, dict):
-                    known.update(dict.fromkeys(record))
+                with suppress(Damage):
+                    record = None if isinstance(line, Damage) else parse_json(line)
+                    known.update(dict.fromkeys(record if isinstance(record, dict) else ()))
+                if not missing_fields(config, known):
+                    break
         require_fields(config, list(known), shard.uri)
-        return pa.schema([pa.field(name, pa.string()) for name in config.keep])
+        return pa.schema([pa.field(name, pa.string()) for name in config.columns])
 
     def read(
         self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig
@@ -48,7 +58,7 @@ class JsonlFormat:
                     if isinstance(line, Damage):
                         raise line
                     if line and not line.isspace():
-                        _add(builder, position, _parse(line), config)
+                        _add(builder, position, parse_json(line), config)
                 except Damage as damage:
                     builder.reject(position, "", damage.reason, str(damage))
                 if builder.is_full:
@@ -57,8 +67,6 @@ class JsonlFormat:
 
 
 def _add(builder: RawBlockBuilder, position: int, record: Any, config: InputConfig) -> None:
-    if isinstance(record, Damage):
-        raise record
     if not isinstance(record, dict):
         raise Damage("bad_json", f"the line is a JSON {type(record).__name__}, not an object")
     sample_id = as_text(record.get(config.id)) if config.id else None
@@ -68,14 +76,7 @@ def _add(builder: RawBlockBuilder, position: int, record: Any, config: InputConf
     except Damage as damage:
         builder.reject(position, sample_id or "", damage.reason, f"{input_field(config)} {damage}")
         return
-    builder.add(position, sample_id, value, [as_text(record.get(name)) for name in config.keep])
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return Damage("bad_utf8" if "UTF-8" in str(error) else "bad_json", f"not JSON: {error}")
+    builder.add(position, sample_id, value, [as_text(record.get(name)) for name in config.columns.values()])
 
 
 def _lines(stream: ByteStream, max_bytes: int) -> Iterator[bytes | Damage]:

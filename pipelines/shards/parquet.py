@@ -81,7 +81,7 @@ def _lost(positions: range, message: str, choice: ColumnChoice, shard: Shard) ->
         pa.array(np.empty(0, np.int64)),
         None,
         pa.nulls(0, pa.binary()),
-        [pa.nulls(0, f.type) for f in choice.kept],
+        {f.name: pa.nulls(0, f.type) for f in choice.kept},
         rejects,
     )
 

@@ -7,11 +7,10 @@ Owns the limits of a block, and the input of a JSON value. Which samples are goo
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from pipelines.shards.decompression import Damage
@@ -44,14 +43,14 @@ class RawBlock:
         positions: int64, 0-based positions of the samples in their shard.
         ids: Ids of the samples, string or integer; None where they have none.
         inputs: string, binary, or lists of numbers for vectors; null where the field is missing.
-        kept: One array per field of the kept schema, in its order, of that field's type or of one that casts to it.
+        kept: The kept columns by name, as the shard holds them.
         rejects: Samples between these that could not be read.
     """
 
     positions: pa.Array
     ids: pa.Array | None
     inputs: pa.Array
-    kept: Sequence[pa.Array]
+    kept: Mapping[str, pa.Array]
     rejects: list[Reject] = field(default_factory=list)
 
 
@@ -69,7 +68,7 @@ class RawBlockBuilder:
         """
         self._shard, self._value_type, self._has_ids = shard, value_type, has_ids
         self._input_type = value_type if config.modality == "text" else INPUT_TYPES[config.modality]
-        self._width = len(config.keep)
+        self._columns = list(config.columns)
         self._clear()
 
     def _clear(self) -> None:
@@ -86,7 +85,7 @@ class RawBlockBuilder:
         return len(self._positions) + len(self._rejects) >= BLOCK_ROWS or self._input_bytes >= BLOCK_BYTES
 
     def add(self, position: int, sample_id: str | None, value: Value, kept: Sequence[str | bytes | None]) -> None:
-        """Add a sample."""
+        """Add a sample; `kept` has its kept values in the order of the config."""
         self._positions.append(position)
         self._ids.append(sample_id)
         self._inputs.append(value)
@@ -99,12 +98,12 @@ class RawBlockBuilder:
 
     def take(self) -> RawBlock:
         """Return the block and start the next one."""
-        columns = zip(*self._kept, strict=True) if self._kept else [()] * self._width
+        values = zip(*self._kept, strict=True) if self._kept else [()] * len(self._columns)
         block = RawBlock(
             positions=pa.array(self._positions, pa.int64()),
             ids=pa.array(self._ids, pa.string()) if self._has_ids else None,
             inputs=pa.array(self._inputs, self._input_type),
-            kept=[pa.array(column, self._value_type) for column in columns],
+            kept={name: pa.array(some, self._value_type) for name, some in zip(self._columns, values, strict=True)},
             rejects=self._rejects,
         )
         self._clear()
@@ -134,20 +133,25 @@ def from_json(value: Any, modality: Modality) -> Value:
         raise Damage("not_base64", f"is not base64: {error}") from None
 
 
-def as_text(value: Any) -> str | None:
-    """Convert a JSON value to text: strings unchanged, null to None, everything else to JSON."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
-
-
 def require_fields(config: InputConfig, known: Sequence[str], uri: str) -> None:
     """Check that each field of a config is among the fields that were found.
 
     Raises:
         FieldNotFound: A field is missing.
     """
-    for name in [input_field(config), *config.keep, *([config.id] if config.id else [])]:
-        if known and not any(alternative in known for alternative in name.split(";")):
-            raise missing_field(name, known, uri)
+    if known and (missing := missing_fields(config, known)):
+        raise missing_field(missing[0], known, uri)
+
+
+def missing_fields(config: InputConfig, known: Collection[str]) -> list[str]:
+    """Return the fields of a config that are not among those that were found."""
+    asked = [input_field(config), *config.columns.values(), *([config.id] if config.id else [])]
+    # Only an input may be one of several fields.
+    return [
+        name
+        for place, name in enumerate(asked)
+        if not any(alternative in known for alternative in (name.split(";") if place == 0 else (name,)))
+    ]
 
 
 def missing_field(name: str, known: Sequence[str], uri: str) -> FieldNotFound:

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from pipelines.shards.decompression import ByteStream, Damage, decompress
+from pipelines.shards.json_values import as_text, parse_json
 from pipelines.shards.raw_blocks import (
     RawBlock,
     RawBlockBuilder,
     Value,
-    as_text,
     from_json,
     input_field,
+    missing_fields,
     require_fields,
 )
 from pipelines.shards.stores import open_shard
@@ -50,6 +50,7 @@ class _Sample:
         key: The common part of their names; empty for a damage that belongs to no known sample.
         position: Place of the sample in the archive.
         members: Extension to data; None where no field needs it, or where it is too large.
+        too_large: Extension to size of the members that a field may need and that are too large.
         held_bytes: Bytes of data in memory.
         fault: Reason and message, if the sample cannot be used.
         doubt: Damage just before the sample, which may have destroyed members of it.
@@ -58,6 +59,7 @@ class _Sample:
     key: str
     position: int
     members: dict[str, bytes | None] = field(default_factory=dict)
+    too_large: dict[str, int] = field(default_factory=dict)
     held_bytes: int = 0
     fault: tuple[str, str] | None = None
     doubt: Damage | None = None
@@ -71,9 +73,12 @@ class WebDatasetFormat:
         known: dict[str, None] = {}
         with open_shard(shard, storage) as file:
             for sample in islice(_Grouping(config, limits).samples(decompress(file, shard.uri)), _PEEK_SAMPLES):
-                known.update(dict.fromkeys([*sample.members, *(_json(sample) or ())]))
+                known.update(dict.fromkeys([*sample.members, *_keys(sample)]))
+                if not missing_fields(config, known):
+                    break
         require_fields(config, list(known), shard.uri)
-        return pa.schema([pa.field(name, pa.binary() if _is_binary(name) else pa.string()) for name in config.keep])
+        kinds = {True: pa.binary(), False: pa.string()}
+        return pa.schema([pa.field(name, kinds[_is_binary(member)]) for name, member in config.columns.items()])
 
     def read(
         self, shard: Shard, config: InputConfig, limits: LimitsConfig, storage: StorageConfig
@@ -128,7 +133,7 @@ class _Grouping:
     def __init__(self, config: InputConfig, limits: LimitsConfig) -> None:
         self._config, self._max_bytes = config, limits.max_sample_bytes
         self._inputs = [] if config.modality == "vector" else input_field(config).split(";")
-        self._others = {*config.keep, *([config.id] if config.id else [])}
+        self._others = {*config.columns.values(), *([config.id] if config.id else [])}
         self._wanted = {*self._inputs, *self._others, "json"}
 
     def samples(self, stream: ByteStream) -> Iterator[_Sample]:
@@ -169,9 +174,14 @@ class _Grouping:
         if size <= self._max_bytes:
             sample.members[extension] = tar.read()
             sample.held_bytes += size
-        elif extension in self._inputs:
-            message = f"{extension} is {size} bytes; limits.max_sample_bytes is {self._max_bytes}"
-            sample.fault = sample.fault or ("too_large", message)
+            return
+        sample.too_large[extension] = size
+        if extension in (*self._inputs, *self._others):
+            sample.fault = sample.fault or self._too_large(sample, extension)
+
+    def _too_large(self, sample: _Sample, extension: str) -> tuple[str, str]:
+        size = sample.too_large[extension]
+        return "too_large", f"{extension} is {size} bytes; limits.max_sample_bytes is {self._max_bytes}"
 
     def _with_doubt(self, sample: _Sample) -> _Sample:
         if sample.doubt is not None and sample.fault is None and not self._is_whole(sample):
@@ -180,7 +190,7 @@ class _Grouping:
 
     def _is_whole(self, sample: _Sample) -> bool:
         there = {extension for extension, data in sample.members.items() if data is not None}
-        there.update(_json(sample) or ())
+        there.update(_keys(sample))
         return there >= self._others and not there.isdisjoint(input_field(self._config).split(";"))
 
     def add(self, sample: _Sample, builder: RawBlockBuilder) -> None:
@@ -196,20 +206,23 @@ class _Grouping:
         if value is not None and not self._others:
             builder.add(sample.position, sample.key, value, ())
             return
-        is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
-        record = None if is_in_members else _json(sample)
         config = self._config
-        if value is None and sample.members.get("json") is not None:
-            try:
+        is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
+        if not is_in_members and "json" in sample.too_large:
+            builder.reject(sample.position, sample.key, *self._too_large(sample, "json"))
+            return
+        try:
+            record = None if is_in_members else _json(sample)
+            if value is None and record is not None:
                 value = _from_record(record, config)
-            except Damage as damage:
-                builder.reject(sample.position, sample.key, damage.reason, str(damage))
-                return
-        sample_id: str | None = sample.key
-        if config.id is not None:
-            named = _field(sample, record, config.id)
-            sample_id = None if named is None else named.decode(errors="replace")
-        builder.add(sample.position, sample_id, value, [_field(sample, record, name) for name in config.keep])
+            sample_id: str | None = sample.key
+            if config.id is not None:
+                sample_id = _id(_field(sample, record, config.id))
+            kept = [_field(sample, record, name) for name in config.columns.values()]
+        except Damage as damage:
+            builder.reject(sample.position, sample.key, damage.reason, str(damage))
+            return
+        builder.add(sample.position, sample_id, value, kept)
 
 
 def _is_binary(extension: str) -> bool:
@@ -225,9 +238,7 @@ def _split(name: str) -> tuple[str, str]:
     return name[:dot], name[dot + 1 :].lower()
 
 
-def _from_record(record: dict[str, Any] | None, config: InputConfig) -> Value:
-    if record is None:
-        raise Damage("bad_json", "its json member is not a JSON object")
+def _from_record(record: dict[str, Any], config: InputConfig) -> Value:
     name = input_field(config)
     try:
         value = from_json(record.get(name), config.modality)
@@ -244,12 +255,35 @@ def _field(sample: _Sample, record: dict[str, Any] | None, name: str) -> bytes |
     return None if text is None else text.encode()
 
 
+def _id(named: bytes | None) -> str | None:
+    """Return an id as text; None if there is none, or it is not valid UTF-8."""
+    try:
+        return None if named is None else named.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def _json(sample: _Sample) -> dict[str, Any] | None:
+    """Parse the json member; None if the sample has none.
+
+    Raises:
+        Damage: It is not a JSON object.
+    """
     data = sample.members.get("json")
     if data is None:
         return None
     try:
-        record = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) else None
+        record = parse_json(data)
+    except Damage as damage:
+        raise Damage("bad_json", f"its json member is {damage}") from None
+    if not isinstance(record, dict):
+        raise Damage("bad_json", f"its json member is a JSON {type(record).__name__}, not an object")
+    return record
+
+
+def _keys(sample: _Sample) -> Iterable[str]:
+    """Return the keys of the json member; none if there is no such member, or it cannot be parsed."""
+    try:
+        return _json(sample) or ()
+    except Damage:
+        return ()

@@ -190,7 +190,7 @@ def _read(config: TrainConfig, shards: Sequence[Shard]) -> Iterator[Sample]:
     for shard in shards:
         for block in read_blocks(shard, fields, config.limits, config.storage):
             inputs = block.rows["input"].to_pylist()
-            extras = block.rows[fields.keep[0]].to_pylist() if fields.keep else [""] * len(inputs)
+            extras = block.rows[next(iter(fields.columns))].to_pylist() if fields.keep else [""] * len(inputs)
             for value, extra in zip(inputs, extras, strict=True):
                 if extra is not None:
                     yield Sample(value, extra.decode() if isinstance(extra, bytes) else str(extra))

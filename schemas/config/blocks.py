@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from schemas.column_names import column_name_problem
 from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Number, Seconds
 from schemas.records import Modality, ShardFormat, Side
+
+_AS = " as "
 
 
 class ConfigBlock(BaseModel):
@@ -39,7 +42,9 @@ class InputConfig(ConfigBlock):
         text: Field to embed as text (exactly one of `text`, `image` and `vector`).
         image: Field to embed as an image; `;` separates alternatives, as in `jpg;png`.
         vector: Field with precomputed vectors, for an encoder that takes them.
-        keep: Fields stored beside the vector. In a tar a name is a member's extension, or a key of the `json` member.
+        keep: Fields stored beside the vector, each under its own name or under another one: `"score as stars"` stores
+            the field `score` as the column `stars`. In a tar a field is a member's extension, or a key of the `json`
+            member.
     """
 
     format: Literal["auto"] | ShardFormat = "auto"
@@ -53,10 +58,20 @@ class InputConfig(ConfigBlock):
     def _one_input(self) -> InputConfig:
         if sum(field is not None for field in (self.text, self.image, self.vector)) != 1:
             raise ValueError("name exactly one of `text`, `image` and `vector`: the field to embed")
-        taken = {"id", "shard", "position", "input"} & set(self.keep)
-        if taken or any(name.startswith("vector") for name in self.keep):
-            raise ValueError("`keep` cannot hold id, shard, position, input or vector…: the table has those already")
+        columns = [_kept(entry)[1] for entry in self.keep]
+        for entry, column in zip(self.keep, columns, strict=True):
+            if not _kept(entry)[0]:
+                raise ValueError(f"`keep` names no field in {entry!r}")
+            if problem := column_name_problem(column):
+                raise ValueError(f"`keep` cannot store a column {column!r}: {problem}; {_rename(entry)}")
+            if columns.count(column) > 1:
+                raise ValueError(f"`keep` stores two columns {column!r}; name each once, or {_rename(entry)}")
         return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Kept columns, in order: the name in the table to the field that it is taken from."""
+        return {column: field for field, column in map(_kept, self.keep)}
 
     @property
     def modality(self) -> Modality:
@@ -64,6 +79,16 @@ class InputConfig(ConfigBlock):
         if self.text is not None:
             return "text"
         return "image" if self.image is not None else "vector"
+
+
+def _kept(entry: str) -> tuple[str, str]:
+    """Return the field and the column of an entry of `keep`."""
+    field, renamed, column = entry.rpartition(_AS)
+    return (field, column) if renamed else (entry, entry)
+
+
+def _rename(entry: str) -> str:
+    return f'store it under another name: keep = ["{_kept(entry)[0]}{_AS}NAME"]'
 
 
 class EncoderConfig(ConfigBlock):

@@ -1,17 +1,15 @@
-"""Checks of samples: ids seen before, types of kept columns."""
+"""Checks of samples: ids seen before, inputs, and kept values that do not fit their column."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.shards.block_checks import BlockChecker, SeenIds, to_type
+from pipelines.shards.block_checks import BlockChecker, SeenIds
 from pipelines.shards.raw_blocks import RawBlock
 from schemas.config import InputConfig, LimitsConfig
-from schemas.errors import FieldNotFound
 from schemas.records import Shard
 
 SHARD = Shard("/a.parquet", 1, "1", "parquet")
@@ -28,17 +26,22 @@ def test_an_id_is_new_once(batches: list[list[str]]) -> None:
         assert ids.are_new(pa.array(batch, pa.string())).tolist() == expected
 
 
-def test_values_that_do_not_fit_become_null_and_types_that_do_not_fit_are_refused() -> None:
-    field = pa.field("n", pa.int8())
-    assert to_type(pa.array([1, 300]), field, SHARD).to_pylist() == [1, None]
-    with pytest.raises(FieldNotFound, match="keep only fields that have one type"):
-        to_type(pa.array([[1]]), pa.field("n", pa.string()), SHARD)
+def test_a_sample_whose_kept_value_does_not_fit_is_rejected_and_columns_are_found_by_name() -> None:
+    kept = pa.schema([("n", pa.int8()), ("word", pa.string())])
+    checker = BlockChecker(SHARD, InputConfig(text="text", keep=("word", "n")), LimitsConfig(), kept)
+    values = {"word": pa.array([b"a", b"b\xff", b"c"]), "n": pa.array([1, 2, 300])}
+    (block,) = checker.check(RawBlock(pa.array(np.arange(3)), None, pa.array(["x", "y", "z"]), values))
+    assert [(row["word"], row["n"]) for row in block.rows.to_pylist()] == [("a", 1)]
+    assert [(r.position, r.reason, r.message) for r in block.rejects] == [
+        (1, "bad_kept_value", "word = b'b\\xff' is not valid UTF-8"),
+        (2, "bad_kept_value", "n = 300 does not fit int8"),
+    ]
 
 
 def test_bad_samples_are_rejected_and_the_others_keep_their_order() -> None:
     checker = BlockChecker(SHARD, InputConfig(text="text"), LimitsConfig(max_sample_bytes=9), pa.schema([]))
     texts = ["one", None, "  ", "much too long", "two"]
-    raw = RawBlock(pa.array(np.arange(5)), None, pa.array(texts), [])
+    raw = RawBlock(pa.array(np.arange(5)), None, pa.array(texts), {})
     (block,) = checker.check(raw)
     assert block.rows["input"].to_pylist() == ["one", "two"]
     assert block.rows["position"].to_pylist() == [0, 4]

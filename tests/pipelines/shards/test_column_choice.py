@@ -24,16 +24,31 @@ BATCH = pa.record_batch(
 
 def test_the_first_value_that_is_not_null_is_the_input() -> None:
     choice = choose_columns(
-        BATCH.schema, InputConfig(text="title;caption;body", id="key", keep=("topic",)), "a.parquet"
+        BATCH.schema, InputConfig(text="title;caption;body", id="key", keep=("topic as subject",)), "a.parquet"
     )
     assert choice.columns == ["title", "body", "key", "topic"]
-    assert choice.kept == pa.schema([("topic", pa.string())])
+    assert choice.kept == pa.schema([("subject", pa.string())])
     block = to_raw_block(BATCH, choice, start=40)
     assert block.inputs.to_pylist() == ["stone", "river", None]
     assert block.positions.to_pylist() == [40, 41, 42]
     assert block.ids is not None
     assert block.ids.to_pylist() == [7, 8, 9]
-    assert [column.to_pylist() for column in block.kept] == [["a", "b", "a"]]
+    assert {name: column.to_pylist() for name, column in block.kept.items()} == {"subject": ["a", "b", "a"]}
+
+
+def test_a_type_that_no_table_holds_and_a_name_that_is_there_twice_are_refused() -> None:
+    twice = pa.schema([("text", pa.string()), ("c", pa.int8()), ("c", pa.string())])
+    with pytest.raises(FieldNotFound, match="has 2 columns 'c'"):
+        choose_columns(twice, InputConfig(text="text", keep=("c",)), "a.parquet")
+    assert choose_columns(twice, InputConfig(text="text"), "a.parquet").kept.names == []
+    for kind in (
+        pa.month_day_nano_interval(),
+        pa.struct([]),
+        pa.list_(pa.struct([("a", pa.int8()), ("a", pa.int8())])),
+    ):
+        schema = pa.schema([("text", pa.string()), ("c", kind)])
+        with pytest.raises(FieldNotFound, match="which a table cannot hold"):
+            choose_columns(schema, InputConfig(text="text", keep=("c",)), "a.parquet")
 
 
 def test_a_picture_may_be_the_bytes_of_a_struct() -> None:

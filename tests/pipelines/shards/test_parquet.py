@@ -76,7 +76,8 @@ def test_bad_utf8_in_a_string_column(tmp_path: Path) -> None:
     got = read(path, InputConfig(text="text", id="key"))
     assert got.reasons == {"b": "bad_utf8"}
     got = read(path, InputConfig(text="key", keep=("kept",)))
-    assert [row["kept"] for row in got.rows] == ["good", None, "fine"]
+    assert [row["kept"] for row in got.rows] == ["good", "fine"]
+    assert [reject.reason for reject in got.rejects] == ["bad_kept_value"]
 
 
 def test_images_as_binary_or_in_a_struct(tmp_path: Path) -> None:
@@ -143,10 +144,11 @@ def test_fields_of_a_wrong_type_are_refused(tmp_path: Path) -> None:
 
 
 def test_casts_to_the_tables_types(tmp_path: Path) -> None:
-    path = write(tmp_path, pa.table({"text": ["a", "b"], "n": ["1", "x"], "wide": [1, 300]}))
+    path = write(tmp_path, pa.table({"text": ["a", "b", "c"], "n": ["1", "x", "2"], "wide": [1, 2, 300]}))
     kept = pa.schema([("n", pa.int64()), ("wide", pa.int8())])
     got = read(path, InputConfig(text="text", keep=("n", "wide")), kept_schema=kept)
-    assert [(row["n"], row["wide"]) for row in got.rows] == [(1, 1), (None, None)]
+    assert [(row["n"], row["wide"]) for row in got.rows] == [(1, 1)]
+    assert [reject.message for reject in got.rejects] == ["n = 'x' does not fit int64", "wide = 300 does not fit int8"]
     with pytest.raises(FieldNotFound, match=r"field 'n' is string here and list<.*> in the table"):
         read(path, InputConfig(text="text", keep=("n",)), kept_schema=pa.schema([("n", pa.list_(pa.int8()))]))
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.shards.decompression import Damage
-from pipelines.shards.raw_blocks import BLOCK_ROWS, RawBlockBuilder, as_text, from_json, input_field, require_fields
+from pipelines.shards.raw_blocks import BLOCK_ROWS, RawBlockBuilder, from_json, input_field, require_fields
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound
 from schemas.records import Shard
@@ -24,7 +24,7 @@ def test_a_block_is_full_by_rows_and_starts_again() -> None:
     assert builder.is_full
     raw = builder.take()
     assert (len(raw.positions), len(raw.rejects)) == (BLOCK_ROWS - 1, 1)
-    assert raw.kept[0].to_pylist() == ["a"] * (BLOCK_ROWS - 1)
+    assert raw.kept["label"].to_pylist() == ["a"] * (BLOCK_ROWS - 1)
     assert len(builder.take().positions) == 0
 
 
@@ -38,10 +38,9 @@ def test_a_json_value_of_another_kind_is_damage(value: object, modality: str, re
     assert damage.value.reason == reason
 
 
-def test_json_values_become_inputs_and_texts() -> None:
+def test_json_values_become_inputs() -> None:
     assert from_json("data:image/png;base64,eA==", "image") == b"x"
     assert from_json([1, None], "vector") == [1, None]
-    assert [as_text(value) for value in ("a", None, {"b": 1})] == ["a", None, '{"b":1}']
 
 
 def test_one_of_several_fields_is_enough() -> None:

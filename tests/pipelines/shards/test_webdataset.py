@@ -36,16 +36,16 @@ def test_samples_are_the_members_of_one_key(tmp_path: Path) -> None:
 
 def test_names_of_many_kinds(tmp_path: Path) -> None:
     members = [("a.TXT", b"1"), ("a.seg.png", b"2"), ("._b.txt", b"mac"), ("README", b"no"), ("__meta__/c.txt", b"no")]
-    got = read(write(tmp_path, members), InputConfig(text="txt", keep=("seg.png",)))
-    assert got.rows == [{"id": "a", "position": 0, "input": "1", "seg.png": b"2"}]
+    got = read(write(tmp_path, members), InputConfig(text="txt", keep=("seg.png as seg",)))
+    assert got.rows == [{"id": "a", "position": 0, "input": "1", "seg": b"2"}]
 
 
 def test_the_first_image_extension_of_a_sample_is_used(tmp_path: Path) -> None:
     members = [("a.png", b"P"), ("a.jpg", b"J"), ("b.png", b"p"), ("b.txt", b"\xff\xfe"), ("c.txt", b"alone")]
     got = read(write(tmp_path, members), IMAGE)
-    assert got.inputs == {"a": b"J", "b": b"p"}
-    assert [row["txt"] for row in got.rows] == [None, None]
-    assert got.reasons == {"c": "missing_field"}
+    assert got.inputs == {"a": b"J"}
+    assert [row["txt"] for row in got.rows] == [None]
+    assert got.reasons == {"b": "bad_kept_value", "c": "missing_field"}
 
 
 @pytest.mark.parametrize(

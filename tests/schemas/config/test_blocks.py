@@ -19,10 +19,31 @@ def test_an_input_is_exactly_one_field(fields: dict[str, str]) -> None:
         InputConfig.model_validate(fields)
 
 
-@pytest.mark.parametrize("name", ["id", "shard", "position", "input", "vector", "vector_64"])
-def test_the_table_s_own_columns_cannot_be_kept(name: str) -> None:
-    with pytest.raises(ValidationError, match="the table has those already"):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "the table has a column") for name in ("id", "shard", "position", "input")),
+        *((name, "for vectors") for name in ("vector", "vector_64")),
+        *((name, "a search adds") for name in ("score", "query", "_distance")),
+        *((name, "Lance reserves") for name in ("_rowid", "_rowaddr", "_rowoffset", "*")),
+        *((name, "dot or a backtick") for name in ("a.b", ".", "a`b")),
+        *((name, "cannot be printed") for name in ("a\nb", "a\x1b[1m")),
+        (" ", "is empty"),
+    ],
+)
+def test_a_column_name_that_a_table_or_a_search_cannot_take_is_refused_and_may_be_renamed(name: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=f'(?s){why}.*keep = ."(.+ as )?.+ as NAME"'):
         InputConfig(text="txt", keep=("label", name))
+    with pytest.raises(ValidationError, match=why):
+        InputConfig(text="txt", keep=(f"x as {name}",))
+    assert InputConfig(text="txt", keep=("label", f"{name} as b")).columns == {"label": "label", "b": name}
+
+
+def test_a_name_that_is_kept_twice_is_refused() -> None:
+    for keep in (("a", "a"), ("a", "b as a"), ("a as b as c", "x as c")):
+        with pytest.raises(ValidationError, match="stores two columns"):
+            InputConfig(text="txt", keep=keep)
+    assert InputConfig(text="txt", keep=("a as b as c", "a")).columns == {"c": "a as b", "a": "a"}
 
 
 def test_blocks_do_not_change_and_know_their_keys() -> None:
