@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from pipelines.shards.decompression import ByteStream, Damage
+from pipelines.shards.tar_links import Link, Links, NoFile, SparseMap, sparse_of_header, sparse_of_records
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
@@ -24,10 +26,14 @@ _MAX_EXTENSION_BYTES = 1 << 20
 # Writers fill the last record with zeros, 20 blocks by default. Many more are the unwritten end of a download.
 _MOST_ZERO_BLOCKS = 128
 _SIZE_DIGITS = 20
+_SIZES = ("size", "GNU.sparse.size", "GNU.sparse.realsize")
 _MAGIC = b"ustar"
 _MAGIC_AT = 257
-_REGULAR = b"0\x007"
 _NO_DATA = b"123456"
+_LINKS = b"12"
+_FOLDERS = b"5DV"  # folders, and the label of a volume
+_NO_FILES = {ord("3"): "a device", ord("4"): "a device", ord("6"): "a pipe", ord("M"): "the rest of a file"}
+_SPARSE = ord("S")
 _EXTENSIONS = b"xXgLK"
 _BLANK = b" " * 8
 _ADLER_BASE = 65521
@@ -41,27 +47,37 @@ class Shift(Damage):
 
 
 class TarStream:
-    """Walks over the regular members of an archive; `read` returns the data of the current one."""
+    """Walks over the members of an archive; `read` returns the data of the current one."""
 
     def __init__(self, stream: ByteStream) -> None:
         """Start at the first header."""
         self._stream = stream
         self._buffer, self._at, self._base = b"", 0, 0
         self._data_at = 0
+        self._member_at = 0
         self._size = 0
+        self._sparse: SparseMap | None = None
         self._padding = 0
         self._unread = 0
         self._zero_blocks = 0
+        self._links = Links(stream, _places)
 
-    def members(self) -> Iterator[tuple[str, int] | Damage]:
-        """Yield name and size of each regular member, and a Damage where data is lost; a truncation comes last."""
+    def members(self) -> Iterator[tuple[str, int] | Link | NoFile | Damage]:
+        """Yield name and size of each member, and a Damage where data is lost; a truncation comes last.
+
+        A Link or a NoFile stands for a member without data of its own; folders are left out.
+        """
         try:
             yield from self._walk()
         except Damage as damage:
             yield damage
 
     def read(self) -> bytes | None:
-        """Return the data of the current member; None if the archive is cut off in it, which `members` reports next."""
+        """Return the data of the current member; None if the archive is cut off in it, which `members` reports next.
+
+        Raises:
+            Damage: It is a sparse file whose parts do not fit together.
+        """
         size = self._size
         try:
             if not self._fill(size):
@@ -71,40 +87,76 @@ class TarStream:
         data = self._buffer[self._at : self._at + size]
         self._at += size
         self._unread -= size
-        return data
+        return data if self._sparse is None else self._sparse.expand(data)
 
-    def _walk(self) -> Iterator[tuple[str, int] | Damage]:
-        path: str | None = None
-        size: int | None = None
-        is_named = True
+    def follow(self, link: Link, max_bytes: int) -> bytes:
+        """Return the data of the member that a link leads to, which may come later in the archive.
+
+        Raises:
+            Damage: It leads to none (`broken_link`), or to one of more than `max_bytes` (`too_large`).
+        """
+        return self._links.follow(link, lambda file: _read_one(file, max_bytes))
+
+    def _walk(self) -> Iterator[tuple[str, int] | Link | NoFile | Damage]:
+        records: dict[str, str] = {}
+        is_named, is_first = True, True
         while (block := self._next_block()) is not None:
             if self._zero_blocks:
                 yield self._hole()
             header = _parse(block)
             if header is None:
                 yield self._find_header()
-                path, size, is_named = None, None, not _names_next(block)
+                records, is_named, is_first = {}, not _names_next(block), True
                 continue
+            if is_first:
+                self._member_at = self._offset
             self._at += _BLOCK
             self._data_at = self._offset
-            name, data_bytes, kind = header
-            if kind in _EXTENSIONS:
-                try:
-                    records = self._extension(kind, data_bytes)
-                except ValueError as error:
-                    yield Damage("corrupt_shard", f"the extended header before byte {self._offset} is damaged: {error}")
-                    is_named = False
+            name, size, kind = header
+            try:
+                if kind in _EXTENSIONS:
+                    records |= self._extension(kind, size)
+                    is_first = False
                     continue
-                path, size = records.get("path", path), int(records["size"]) if "size" in records else size
-                is_named = is_named and not any(key.startswith("GNU.sparse") for key in records)
+                member = self._begin(records.get("path", name), int(records.get("size", size)), kind, block, records)
+            except ValueError as error:
+                yield Damage("corrupt_shard", f"the extended header before byte {self._offset} is damaged: {error}")
+                is_named = False
                 continue
-            self._size = data_bytes if size is None else size
-            self._padding = -self._size % _BLOCK
-            self._unread = 0 if kind in _NO_DATA else self._size + self._padding
-            name = path or name
-            if kind in _REGULAR and is_named and not name.endswith("/"):
-                yield name, self._size
-            path, size, is_named = None, None, True
+            if is_named and member is not None:
+                yield member
+            records, is_named, is_first = {}, True, True
+
+    def _begin(
+        self, name: str, size: int, kind: int, block: bytes, records: dict[str, str]
+    ) -> tuple[str, int] | Link | NoFile | None:
+        """Begin a member whose data is next; return None if it is a folder.
+
+        Raises:
+            ValueError: Its sparse map is malformed; its data is passed over.
+        """
+        self._size, self._padding = size, -size % _BLOCK
+        self._sparse = None
+        self._unread = 0 if kind in _NO_DATA else size + self._padding
+        if kind == _SPARSE:
+            self._sparse = sparse_of_header(block, _number, self._map_blocks())
+        elif "GNU.sparse.name" in records or "GNU.sparse.size" in records or "GNU.sparse.realsize" in records:
+            self._sparse = sparse_of_records(records)
+            name = records.get("GNU.sparse.name", name)
+        if kind in _LINKS:
+            return Link(name, records.get("linkpath") or _text(block[157:257]), is_hard=kind == _LINKS[0])
+        if kind in _NO_FILES:
+            return NoFile(name, _NO_FILES[kind])
+        if kind in _FOLDERS or name.endswith("/"):
+            return None
+        return name, size if self._sparse is None else max(size, self._sparse.size)
+
+    def _map_blocks(self) -> Iterator[bytes]:
+        """Yield the blocks between a header and its data."""
+        while self._fill(_BLOCK):
+            self._at += _BLOCK
+            self._data_at = self._offset
+            yield self._buffer[self._at - _BLOCK : self._at]
 
     def _next_block(self) -> bytes | None:
         """Skip the rest of the last member and zeros; return the next header, None at the end."""
@@ -155,14 +207,14 @@ class TarStream:
         """Read a pax or GNU header, which describes the member behind it."""
         if size > _MAX_EXTENSION_BYTES:
             raise ValueError(f"it claims {size} bytes")
-        self._size, self._padding = size, -size % _BLOCK
+        self._size, self._padding, self._sparse = size, -size % _BLOCK, None
         self._unread = size + self._padding
         data = self.read()
         if data is None:
             return {}
         if kind in b"xX":
             return _pax_records(data)
-        return {"path": _text(data)} if kind in b"L" else {}
+        return {b"L"[0]: {"path": _text(data)}, b"K"[0]: {"linkpath": _text(data)}}.get(kind, {})
 
     def _skip(self) -> None:
         while self._unread > len(self._buffer) - self._at:
@@ -209,6 +261,30 @@ class TarStream:
         )
 
 
+def _places(file: BinaryIO) -> Iterator[tuple[str, int | Link]]:
+    """Yield the name of each member of an archive, and where its headers begin, or its link."""
+    stream = TarStream(file)
+    for member in stream.members():
+        if isinstance(member, Link):
+            yield member.name, member
+        elif isinstance(member, tuple):
+            yield member[0], stream._member_at
+
+
+def _read_one(file: BinaryIO, max_bytes: int) -> bytes:
+    """Read the member whose headers begin at the file's position."""
+    stream = TarStream(file)
+    member = next(stream.members(), None)
+    if not isinstance(member, tuple):
+        raise Damage("broken_link", "links to a member that cannot be read")
+    if member[1] > max_bytes:
+        raise Damage("too_large", f"links to {member[1]} bytes; limits.max_sample_bytes is {max_bytes}")
+    data = stream.read()
+    if data is None:
+        raise Damage("truncated_shard", "links to a member that is cut off")
+    return data
+
+
 def _parse(block: bytes) -> Header | None:
     """Read a header; None if its checksum or its numbers are wrong."""
     try:
@@ -236,7 +312,7 @@ def _text(field: bytes) -> str:
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    records = {}
+    records: dict[str, str] = {}
     at = 0
     while at < len(data):
         space = data.index(b" ", at)
@@ -244,11 +320,14 @@ def _pax_records(data: bytes) -> dict[str, str]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or not space < end <= len(data) or data[end - 1 : end] != b"\n":
             raise ValueError(f"a record at its byte {at} is malformed")
-        records[key.decode(errors="backslashreplace")] = value.decode(errors="backslashreplace")
+        name, text = key.decode(errors="backslashreplace"), value.decode(errors="backslashreplace")
+        if name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):  # format 0.0 repeats these for each piece
+            name, text = "GNU.sparse.map", f"{records.get('GNU.sparse.map', '')}{text},"
+        records[name] = text
         at = end
-    size = records.get("size", "0")
-    if not (size.isdecimal() and size.isascii() and len(size) < _SIZE_DIGITS):
-        raise ValueError(f"it gives a size of {size[:_SIZE_DIGITS]!r}")
+    for size in (records[name] for name in _SIZES if name in records):
+        if not (size.isdecimal() and size.isascii() and len(size) < _SIZE_DIGITS):
+            raise ValueError(f"it gives a size of {size[:_SIZE_DIGITS]!r}")
     return records
 
 

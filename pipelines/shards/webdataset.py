@@ -4,7 +4,7 @@ Owns the grouping of members into samples. Members stay bytes: no pickle is load
 are fields as well.
 
 Reasons of the rejects made here: `truncated_shard`, `corrupt_shard`, `interleaved`, `duplicate_member`, `duplicate_id`,
-`too_large`, `bad_json`, `not_text`, `not_base64`, `not_vector`.
+`too_large`, `broken_link`, `not_a_file`, `bad_json`, `not_text`, `not_base64`, `not_vector`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipelines.shards.raw_blocks import (
     require_fields,
 )
 from pipelines.shards.stores import open_shard
+from pipelines.shards.tar_links import Link, NoFile
 from pipelines.shards.tar_stream import Shift, TarStream
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.records import IMAGE_SUFFIXES, Shard
@@ -50,7 +51,7 @@ class _Sample:
         key: The common part of their names; empty for a damage that belongs to no known sample.
         position: Place of the sample in the archive.
         members: Extension to data; None where no field needs it, or where it is too large.
-        too_large: Extension to size of the members that a field may need and that are too large.
+        unread: Extension to reason and message of the members that a field may need and that cannot be read.
         held_bytes: Bytes of data in memory.
         fault: Reason and message, if the sample cannot be used.
         doubt: Damage just before the sample, which may have destroyed members of it.
@@ -59,7 +60,7 @@ class _Sample:
     key: str
     position: int
     members: dict[str, bytes | None] = field(default_factory=dict)
-    too_large: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, tuple[str, str]] = field(default_factory=dict)
     held_bytes: int = 0
     fault: tuple[str, str] | None = None
     doubt: Damage | None = None
@@ -151,7 +152,7 @@ class _Grouping:
                     yield _Sample("", position, fault=(damage.reason, f"the shard {damage}"))
                     position += 1
                 continue
-            name, size = member
+            name = member[0] if isinstance(member, tuple) else member.name
             key, extension = _split(name)
             if not extension:
                 continue
@@ -160,28 +161,35 @@ class _Grouping:
                     yield self._with_doubt(sample)
                 sample, damage = _Sample(key, position, doubt=damage), None
                 position += 1
-            self._take(sample, extension, size, tar)
+            self._take(sample, extension, member, tar)
         if sample is not None:
             yield self._with_doubt(sample)
 
-    def _take(self, sample: _Sample, extension: str, size: int, tar: TarStream) -> None:
+    def _take(self, sample: _Sample, extension: str, member: tuple[str, int] | Link | NoFile, tar: TarStream) -> None:
         if extension in sample.members:
             sample.fault = sample.fault or ("duplicate_member", f"has more than one member {extension}")
             return
         sample.members[extension] = None
         if extension not in self._wanted:
             return
-        if size <= self._max_bytes:
-            sample.members[extension] = tar.read()
-            sample.held_bytes += size
+        try:
+            data = self._data(member, tar)
+        except Damage as damage:
+            sample.unread[extension] = damage.reason, f"{extension} {damage}"
+            if extension in (*self._inputs, *self._others):
+                sample.fault = sample.fault or sample.unread[extension]
             return
-        sample.too_large[extension] = size
-        if extension in (*self._inputs, *self._others):
-            sample.fault = sample.fault or self._too_large(sample, extension)
+        sample.members[extension] = data
+        sample.held_bytes += len(data or b"")
 
-    def _too_large(self, sample: _Sample, extension: str) -> tuple[str, str]:
-        size = sample.too_large[extension]
-        return "too_large", f"{extension} is {size} bytes; limits.max_sample_bytes is {self._max_bytes}"
+    def _data(self, member: tuple[str, int] | Link | NoFile, tar: TarStream) -> bytes | None:
+        if isinstance(member, Link):
+            return tar.follow(member, self._max_bytes)
+        if isinstance(member, NoFile):
+            raise Damage("not_a_file", f"is {member.what} in the archive")
+        if member[1] > self._max_bytes:
+            raise Damage("too_large", f"is {member[1]} bytes; limits.max_sample_bytes is {self._max_bytes}")
+        return tar.read()
 
     def _with_doubt(self, sample: _Sample) -> _Sample:
         if sample.doubt is not None and sample.fault is None and not self._is_whole(sample):
@@ -208,8 +216,8 @@ class _Grouping:
             return
         config = self._config
         is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
-        if not is_in_members and "json" in sample.too_large:
-            builder.reject(sample.position, sample.key, *self._too_large(sample, "json"))
+        if not is_in_members and "json" in sample.unread:
+            builder.reject(sample.position, sample.key, *sample.unread["json"])
             return
         try:
             record = None if is_in_members else _json(sample)

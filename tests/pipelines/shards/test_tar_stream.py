@@ -26,7 +26,7 @@ def walk(data: bytes, read: bool = True) -> tuple[list[tuple[str, bytes | None]]
     for item in stream.members():
         if isinstance(item, Damage):
             damages.append(item)
-        else:
+        elif isinstance(item, tuple):
             members.append((item[0], stream.read() if read else None))
     return members, damages
 
