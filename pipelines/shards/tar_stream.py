@@ -34,6 +34,7 @@ _LINKS = b"12"
 _FOLDERS = b"5DV"  # folders, and the label of a volume
 _NO_FILES = {ord("3"): "a device", ord("4"): "a device", ord("6"): "a pipe", ord("M"): "the rest of a file"}
 _SPARSE = ord("S")
+_PLAIN = ord("0")
 _EXTENSIONS = b"xXgLK"
 _BLANK = b" " * 8
 _ADLER_BASE = 65521
@@ -113,6 +114,11 @@ class TarStream:
             self._at += _BLOCK
             self._data_at = self._offset
             name, size, kind = header
+            if kind == _PLAIN and is_first and name[-1] != "/":  # almost every member: as fast as can be
+                self._size, self._padding, self._sparse = size, -size % _BLOCK, None
+                self._unread = size + self._padding
+                yield name, size
+                continue
             try:
                 if kind in _EXTENSIONS:
                     records |= self._extension(kind, size)
