@@ -114,7 +114,7 @@ class TarStream:
             self._at += _BLOCK
             self._data_at = self._offset
             name, size, kind = header
-            if kind == _PLAIN and is_first and name[-1] != "/":  # almost every member: as fast as can be
+            if kind == _PLAIN and is_first and is_named and name[-1] != "/":  # almost every member: as fast as can be
                 self._size, self._padding, self._sparse = size, -size % _BLOCK, None
                 self._unread = size + self._padding
                 yield name, size
