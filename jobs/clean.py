@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from jobs.options import DryRun, Flag, Storage, TableAddress, within
 from pipelines.reports.console import open_console
-from pipelines.tables.maintenance import compact_table, delete_files, expire_table, find_orphans
+from pipelines.tables.maintenance import compact_table, delete_orphans, expire_table, find_orphans
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 
@@ -41,7 +41,7 @@ def main(
     console.print(f"{len(orphans.paths)} orphans, {orphans.nbytes:,} bytes")
     if dry_run:
         return 0
-    delete_files(table, orphans.paths)
+    delete_orphans(table, orphans)
     if compact:
         console.print(f"{compact_table(table)} fragments after compaction")
     freed = expire_table(table.refresh(), dt.timedelta(days=older_than))

@@ -9,6 +9,7 @@ All three are in pipelines/embedding; this job connects them with Ray and with t
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict, replace
 from functools import partial
@@ -26,7 +27,9 @@ from pipelines.encoders import licence_notice, resolve
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, open_screen
 from pipelines.reports.terminal import print_embed_plan
+from pipelines.tables.ledger import restore_companions
 from pipelines.tables.runs import RunRecord
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, load_config
 from schemas.journal import EmbedSummary
@@ -83,6 +86,8 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         LakeError: The config, the shards or the table do not allow the run at all.
     """
     plan = make_plan(config, retry_rejects=retry_rejects)
+    if plan.table is not None:
+        _restore_companions(plan.table, plan.shards)
     if not plan.todo:
         return EmbedSummary(shards_done=len(plan.shards))
     began = time.time()
@@ -92,14 +97,27 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         size = plan_pool(config.cluster)
         fit = partial(_fit_rotation, config, size)
         table = plan.table or create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
-        record = RunRecord(table, "embed", config)
-        display = _ExportingDisplay(screen, RunMetrics("embed", record.run))
-        embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)
         make_embedder = partial(Embedder, config, size.threads)
         make_feeder = partial(Feeder, config, table.kept, 1)
-        with Stop() as stop, ActorPool[Lease, LeaseResult](make_embedder, size, make_feeder) as pool:
+        with (
+            RunRecord(table, "embed", config) as record,
+            Stop() as stop,
+            ActorPool[Lease, LeaseResult](make_embedder, size, make_feeder) as pool,
+        ):
+            display = _ExportingDisplay(screen, RunMetrics("embed", record.run))
+            embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)
             embedding.run(pool, lambda: stop.is_asked, began)
     return embedding.summary
+
+
+def _restore_companions(table: VectorTable, shards: tuple[Shard, ...]) -> None:
+    restored, unknown = restore_companions(table, shards)
+    if restored or unknown:
+        print(
+            f"{table.uri}: what was known of its shards was lost, and is made anew for the {restored} that are listed"
+            + (f"; {unknown} others are in the table, and their rows stay even if their files change" * bool(unknown)),
+            file=sys.stderr,
+        )
 
 
 def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...]) -> Rotation:

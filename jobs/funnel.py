@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ from rich import text
 from jobs.options import CountOfRows, Flag, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel, Goal
 from pipelines.reports.console import open_console
+from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
 from schemas.config.bounds import MAX_COUNT
@@ -77,16 +78,13 @@ def main(
             queries=options.held_out,
             bytes_per_vector=options.bytes_per_vector,
         )
-        funnel = Funnel.build(
-            table,
-            home=options.home,
-            queries=_lines(options.queries),
-            goal=goal,
-            stages=None if options.stages is None else parse_stages(options.stages),
-        )
+        queries = _lines(options.queries)
+        stages = None if options.stages is None else parse_stages(options.stages)
+        with RunRecord(table, "funnel", asdict(options)):
+            funnel = Funnel.build(table, home=options.home, queries=queries, goal=goal, stages=stages)
         tuned = Funnel.stored(funnel.table, options.home)
-    stages = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
-    console.print(text.Text.assemble((stages, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)
+    shown = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
+    console.print(text.Text.assemble((shown, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)
     console.print(str(tuned.card), soft_wrap=True)
     return 0
 

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from jobs.options import AnyCount, Storage, TableAddress, Text
 from pipelines.reports.console import open_console
+from pipelines.tables.ledger import rejects_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 
@@ -27,7 +28,7 @@ def main(
         limit: List at most this many.
     """
     console = open_console(lines_stay_whole=True)
-    rejects = VectorTable.open(address, storage=storage).companion("rejects").to_table()
+    rejects = rejects_of(VectorTable.open(address, storage=storage))
     counts = rejects.group_by("reason").aggregate([("shard", "count")]).sort_by([("shard_count", "descending")])
     console.print(f"{rejects.num_rows} rejects in {address}")
     for row in counts.to_pylist():

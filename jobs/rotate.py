@@ -15,6 +15,7 @@ from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.console import open_console
 from pipelines.reports.terminal import print_rotated
 from pipelines.tables.rotate import RotatePart, Rotator, check_rotatable, commit_rotation, rotate_parts
+from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import ClusterConfig, StorageConfig
 
@@ -37,11 +38,12 @@ def run(uri: str, storage: StorageConfig = StorageConfig()) -> Rotated:
     """
     table = VectorTable.open(uri, storage=storage)
     check_rotatable(table)
-    with connect():
+    with connect(), RunRecord(table, "rotate", storage) as record:
         size = plan_pool(ClusterConfig(gpus_per_actor=0.0))
         make_rotator = partial(Rotator, table.uri, table.dataset.version, storage)
         with ActorPool[RotatePart, Any](make_rotator, size) as pool:
             rotation, fragments = rotate_parts(table, pool)
-    before, after = rotated_recall(table, rotation)
-    rotated = commit_rotation(table, rotation, fragments)
+        before, after = rotated_recall(table, rotation)
+        rotated = commit_rotation(table, rotation, fragments)
+        record.summary |= {"fragments": len(fragments), "rotation": rotation.fingerprint}
     return Rotated(rotated, rotated.space.ladder.dims, before, after)

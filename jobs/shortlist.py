@@ -75,9 +75,9 @@ def run(config: ShortlistConfig) -> ShortlistSummary:
     table = VectorTable.open(config.table, storage=config.storage)
     dims = prefix_dims(table, config)
     check_filter(table.dataset, config.lists.where if config.lists else None, table.uri)
-    with connect(), StepBars() as bars:
+    with connect(), StepBars() as bars, RunRecord(table, "shortlist", config) as record:
         size = replace(plan_pool(config.cluster), in_flight=1, feeders=0)
-        shortlist = ShortlistRun(config, table, dims, RunRecord(table, "shortlist", config), bars)
+        shortlist = ShortlistRun(config, table, dims, record, bars)
         with ActorPool[Call, Any](partial(CallWorker, size.threads), size) as pool:
             shortlist.run(pool)
     return shortlist.summary

@@ -22,6 +22,8 @@ SPACE_KEY = b"lake:space"
 SOURCE_KEY = b"lake:source"
 FIELD_KEY = b"lake:field"
 """In the metadata of a kept column: the field of the shards that it is taken from."""
+TABLE_KEY = b"lake:table"
+"""Metadata of a table and of its companions: the table's id, by which they belong together. Format 0.1 had none."""
 # Lance's default layout for wide vectors, "fullzip", scans at a fifth of the speed of this one.
 _VECTOR_METADATA = {b"lance-encoding:structural-encoding": b"miniblock"}
 
@@ -291,6 +293,7 @@ __all__ = [
     "RUNS",
     "SHARDS",
     "SOURCE_KEY",
+    "TABLE_KEY",
     "VECTOR",
     "Ladder",
     "Modality",

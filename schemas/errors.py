@@ -137,6 +137,10 @@ class ShardsDamaged(RunError):
     """Some shards are truncated or partly corrupt. What could be read of them is committed."""
 
 
+class RunExpired(RunError):
+    """A run was taken for dead, and its uncommitted files were deleted."""
+
+
 class TooManyRejects(RunError):
     """The share of rejected samples is above `limits.max_reject_fraction`."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.embedding.rejects import MIN_SEEN_OF_RUN, check_rejects
-from pipelines.tables.ledger import CommitResult, commit_leases
+from pipelines.tables.ledger import CommitResult, Ledger, commit_leases
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.errors import RunError
@@ -42,6 +42,7 @@ class Committer:
         self.commit_s = 0.0
         self.damaged: set[int] = set()
         self._table, self._config, self._run, self._replace = table, config, run, replace
+        self._ledger: Ledger | None = None
         self._waiting: list[LeaseResult] = []
         self._oldest = time.monotonic()
         self._thread = ThreadPoolExecutor(1, "commit")
@@ -101,7 +102,10 @@ class Committer:
     def _commit(self, batch: Sequence[LeaseResult]) -> CommitResult:
         began = time.monotonic()
         try:
-            return commit_leases(self._table, batch, self._run, replace=self._replace)
+            self._ledger = self._ledger or Ledger(self._table)
+            committed = commit_leases(self._table, batch, self._run, replace=self._replace, ledger=self._ledger)
+            self._ledger.merge_small()
+            return committed
         except OSError as error:
             raise RunError(
                 f"{self._table.uri} takes no commit: {error}; when the store works again, run the same command: "

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks, shard_schema
 from pipelines.storage.addresses import real
-from pipelines.tables.ledger import done_shards
+from pipelines.tables.companions import read_companion
+from pipelines.tables.ledger import done_shards, rejects_of
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig, LimitsConfig
@@ -69,10 +70,10 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
             f"{table.uri} holds vectors that were not rotated, and rotation.kind is {config.rotation.kind!r}; "
             "run `mlake rotate` on the table first, or leave rotation.kind out"
         )
-    shards = under_known_names(shards, table.companion("shards").to_table(columns=["uri", "etag"]))
+    shards = under_known_names(shards, read_companion(table, "shards").select(["uri", "etag"]))
     done = done_shards(table)
     if retry_rejects:
-        done -= set(table.companion("rejects").to_table(columns=["shard"])["shard"].to_pylist())
+        done -= set(rejects_of(table)["shard"].to_pylist())
     return EmbedPlan(shards, tuple(shard for shard in shards if shard.id not in done), table, table.space)
 
 

@@ -17,7 +17,7 @@ from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
 from pipelines.shards import list_again, shard_schema
 from pipelines.storage.addresses import absolute
 from pipelines.tables.rotations import save_rotation
-from pipelines.tables.runs import RunRecord
+from pipelines.tables.runs import RunRecord, state_after
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
@@ -108,7 +108,7 @@ class EmbedRun:
             self._embed(pool, should_stop, began)
             self._check_complete()
         except BaseException as error:
-            self._record.end(_state_after(error), self._final_summary() | {"error": str(error)})
+            self._record.end(state_after(error), self._final_summary() | {"error": str(error)})
             raise
         self._record.end("stopped" if self.summary.is_stopped else "complete", self._final_summary())
 
@@ -278,9 +278,3 @@ def _split(lease: Lease) -> Sequence[Lease]:
 
 def _is_final(error: BaseException) -> bool:
     return isinstance(error, FieldNotFound | ShardChanged)
-
-
-def _state_after(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped"
-    return "incomplete" if isinstance(error, RunError) else "failed"

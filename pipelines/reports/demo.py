@@ -23,7 +23,7 @@ from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_d
 from pipelines.funnel import Funnel
 from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Part, Report, Section
 from pipelines.reports.plots import Curve, Plot
-from pipelines.tables.ledger import done_shards
+from pipelines.tables.ledger import done_shards, rejects_of
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import TrainedHead
@@ -112,7 +112,7 @@ def _what_went_in(tables: Mapping[str, VectorTable]) -> Section:
                 "PCA" if space.rotation else "–",
                 f"{len(done_shards(table))}",
                 f"{table.dataset.count_rows():,}",
-                f"{table.companion('rejects').count_rows():,}",
+                f"{rejects_of(table).num_rows:,}",
                 f"{ingest.seconds:.1f}",
                 f"{ingest.rows / max(ingest.seconds, 1e-9):,.0f}",
                 f"{2 * space.ladder.width:,}",

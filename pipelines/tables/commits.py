@@ -10,8 +10,9 @@ or shards' contents.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lance.schema import LanceSchema
 
 from pipelines.storage.retry import retry_transient
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.fencing import check_files
 from schemas.config import StorageConfig
 from schemas.errors import TableExists, TableNotFound
 
@@ -104,9 +106,11 @@ def commit_fragments(
 
     Raises:
         CommitConflictError: Rows were added, removed or moved since `dataset` was opened.
+        RunExpired: A new file is gone, or given up by a cleaner.
     """
     operation = _replace_rows(dataset, new, stale) if stale else _add_rows(dataset, new)
     transaction = Transaction(dataset.version, operation, transaction_properties={"lake.run": run})
+    check_files(dataset, data_paths(new), storage)
     return _swap(dataset, transaction, storage)
 
 
@@ -123,9 +127,34 @@ def commit_rewritten(
 
     Raises:
         CommitConflictError: Rows were added, removed or moved since `dataset` was opened.
+        RunExpired: A new file is gone, or given up by a cleaner.
     """
     transaction = Transaction(dataset.version, LanceOperation.Merge(fragments, schema))
+    there = data_paths(fragment.metadata for fragment in dataset.get_fragments())
+    check_files(dataset, data_paths(fragments) - there, storage)
     return _swap(dataset, transaction, storage)
+
+
+def commit_nothing(uri: str, storage: StorageConfig) -> LanceDataset:
+    """Make a new version with the same rows, so that commits against an older one conflict, and look again."""
+    while True:
+        dataset = open_dataset(uri, storage)
+        same = [fragment.metadata for fragment in dataset.get_fragments()]
+        with contextlib.suppress(CommitConflictError):
+            return _swap(
+                dataset, Transaction(dataset.version, LanceOperation.Merge(same, dataset.lance_schema)), storage
+            )
+
+
+def remove_all_rows(dataset: LanceDataset, storage: StorageConfig) -> None:
+    """Remove the rows of one version; rows that are added meanwhile stay.
+
+    Raises:
+        CommitConflictError: Another writer removed some of them.
+    """
+    if ids := [fragment.fragment_id for fragment in dataset.get_fragments()]:
+        operation = LanceOperation.Update(removed_fragment_ids=ids, updated_fragments=[], new_fragments=[])
+        _swap(dataset, Transaction(dataset.version, operation), storage)
 
 
 def commit_column_files(dataset: LanceDataset, files: Mapping[int, DataFile], storage: StorageConfig) -> None:
@@ -137,11 +166,13 @@ def commit_column_files(dataset: LanceDataset, files: Mapping[int, DataFile], st
         storage: Where S3 is.
 
     Raises:
+        RunExpired: A file is gone, or given up by a cleaner.
         CommitConflictError: A fragment was rewritten, or got the column, since `dataset` was opened.
     """
     if files:
         groups = [LanceOperation.DataReplacementGroup(fragment, file) for fragment, file in files.items()]
         transaction = Transaction(dataset.version, LanceOperation.DataReplacement(groups))
+        check_files(dataset, {f"data/{file.path}" for file in files.values()}, storage)
         _swap(dataset, transaction, storage)
 
 
@@ -244,9 +275,53 @@ def upsert(uri: str, keys: Sequence[str], rows: pa.Table, storage: StorageConfig
     retry_transient(uri, merge)
 
 
+def append_rows(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
+    """Append rows to a companion. After a failure they may be there twice: readers take the last of equal rows."""
+    retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="append", storage_options=lance_options(storage)))
+
+
+def delete_rows(uri: str, where: str, storage: StorageConfig) -> None:
+    """Delete the rows that satisfy SQL."""
+    retry_transient(uri, lambda: open_dataset(uri, storage).delete(where))
+
+
+def set_schema_metadata(uri: str, key: str, value: str, storage: StorageConfig) -> None:
+    """Set a key of a dataset's schema metadata.
+
+    Raises:
+        CommitConflictError: Another writer changed it meanwhile.
+    """
+    try:
+        retry_transient(uri, lambda: open_dataset(uri, storage).update_schema_metadata({key: value}))
+    except OSError as error:
+        if "concurrent transaction" in str(error):
+            raise CommitConflictError(str(error)) from None
+        raise
+
+
 def compact(uri: str, storage: StorageConfig) -> None:
     """Rewrite small fragments as large ones."""
     retry_transient(uri, lambda: open_dataset(uri, storage).optimize.compact_files())
+
+
+def compact_smaller(dataset: LanceDataset, rows: int) -> LanceDataset | None:
+    """Merge neighbouring fragments of fewer rows than this into ones of about as many, in one thread.
+
+    It is tried once, and given up if another writer changes these fragments meanwhile, or if the store fails.
+
+    Returns:
+        The new version; None if it was given up.
+    """
+    before = dataset.version
+    with contextlib.suppress(OSError):
+        dataset.optimize.compact_files(target_rows_per_fragment=rows, materialize_deletions=False, num_threads=1)
+        return dataset if dataset.version > before else None
+    return None
+
+
+def data_paths(fragments: Iterable[FragmentMetadata]) -> set[str]:
+    """Return the data files of fragments, relative to their table's address."""
+    return {f"data/{file.path}" for fragment in fragments for file in fragment.files}
 
 
 def expire_versions(uri: str, older_than: dt.timedelta, storage: StorageConfig) -> int:

@@ -1,35 +1,47 @@
 """Write rows to a table and commit them, each shard exactly once. The `shard` column is the ledger.
 
-Owns the way of a lease from Arrow batches to a committed version, and the records in the companions
-`<table>.shards.lance` (what each shard gave) and `<table>.rejects.lance` (what was rejected, and why). Killing a writer
-anywhere loses nothing and doubles nothing, two jobs at once included: rejects and records are upserts that come first,
-then one compare-and-swap commit adds the rows. Owns no reading of sources and no encoding.
+Owns the way of a lease from Arrow batches to a committed version, and what is known of the shards that the table holds.
+Killing a writer anywhere loses nothing and doubles nothing, two jobs at once included: rejects and records
+(`records.py`) are appended first, then one compare-and-swap commit adds the rows. A `Ledger` that is kept between
+commits reads only what other runs have added, so a commit costs the same however many shards are there. Owns no
+reading of sources and no encoding.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance import LanceDataset
+from lance import LanceDataset, LanceFragment
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as write_lance_fragments
 
-from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
-from pipelines.tables.commits import commit_fragments, open_dataset, upsert
+from pipelines.tables.commits import commit_fragments, compact_smaller, data_paths, open_dataset
+from pipelines.tables.companions import ensure_companion
+from pipelines.tables.records import (
+    append_records,
+    current_records,
+    current_rejects,
+    restore_records,
+    unrecorded,
+    withdraw_records,
+)
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut
-from schemas.columns import REJECTS, SHARDS, VECTOR, prefix_column
+from schemas.columns import VECTOR, prefix_column
 from schemas.records import LeaseResult, Shard
 
 MAX_ROWS_PER_FRAGMENT = 1 << 20
+# Fragments with fewer rows than this are merged once there are so many of them. Each level makes the next one's
+# fragments, so a row is rewritten three times at most, and a table has a few hundred small fragments at most.
+_MERGED_BELOW = {1 << 12: 64, 1 << 16: 64, MAX_ROWS_PER_FRAGMENT: 256}
+_RECORDS_MERGED_BELOW, _RECORDS_MERGED_EVERY = 1 << 16, 32
 
 
 @dataclass(frozen=True)
@@ -56,29 +68,142 @@ class _Claims:
     """The part of a batch of results that is still to commit, seen from one version of the ledger."""
 
     fresh: list[LeaseResult] = field(default_factory=list)
+    committed: list[LeaseResult] = field(default_factory=list)
     redo: list[Shard] = field(default_factory=list)
     stale: set[int] = field(default_factory=set)
+
+    @property
+    def shards(self) -> set[int]:
+        return {count.shard.id for result in [*self.fresh, *self.committed] for count in result.counts}
+
+
+class Ledger:
+    """Knows which shards a table holds, and the shards of each file, as of one version of the table.
+
+    Where only its own commits have changed the table since, nothing is read to follow it. Where other runs have added
+    rows, only their fragments are read. After any other change, everything is read again.
+
+    Attributes:
+        held: Shards with rows in the table.
+    """
+
+    def __init__(self, table: VectorTable) -> None:
+        """Make the companions anew where they are lost; read nothing yet."""
+        self.held: set[int] = set()
+        self._table = table
+        self._fragments: dict[int, tuple[int, str]] = {}
+        self._commits = 0
+        self._records: set[int] = set()
+        self._of_file: dict[str, tuple[int, ...]] = {}
+        for suffix in ("shards", "rejects"):
+            ensure_companion(table, suffix)
+
+    def follow(self, dataset: LanceDataset) -> None:
+        """Bring the ledger to a version of the table."""
+        fragments = dataset.get_fragments()
+        now = _fragments(dataset)
+        if any(now.get(number) != known for number, known in self._fragments.items()):
+            self._fragments, self.held = {}, set()
+        if new := [fragment for fragment in fragments if fragment.fragment_id not in self._fragments]:
+            self.held |= shards_of(dataset, new)
+            self._read_records()
+        self._fragments = now
+
+    def stale(self, results: Sequence[LeaseResult]) -> set[int]:
+        """Return the shards that the table holds of the same files as these."""
+        files = {count.shard.uri for result in results for count in result.counts}
+        return self.held & {shard for file in files for shard in self._of_file.get(file, ())}
+
+    def add(self, claims: _Claims, dataset: LanceDataset) -> None:
+        """Note an own commit, and the version that it made."""
+        self.held -= claims.stale
+        for result in claims.fresh:
+            for count in result.counts:
+                self._add_record(count.shard.id, count.shard.uri)
+                if count.rows:
+                    self.held.add(count.shard.id)
+        self._fragments = _fragments(dataset)
+
+    def merge_small(self) -> None:
+        """Merge small fragments of the table and of its records, where there are many. Call it between own commits."""
+        if rows := _rows_to_merge_below([size for size, _ in self._fragments.values()], _MERGED_BELOW):
+            dataset = open_dataset(self._table.uri, self._table.storage)
+            is_followed = self._fragments == _fragments(dataset)
+            if (merged := compact_smaller(dataset, rows)) is not None and is_followed:
+                self._fragments = _fragments(merged)
+        self._commits += 1
+        if self._commits % _RECORDS_MERGED_EVERY == 0:
+            for suffix in ("shards", "rejects"):
+                dataset, _ = ensure_companion(self._table, suffix)
+                compact_smaller(dataset, _RECORDS_MERGED_BELOW)
+
+    def _read_records(self) -> None:
+        dataset, _ = ensure_companion(self._table, "shards")
+        fragments = {fragment.fragment_id: fragment for fragment in dataset.get_fragments()}
+        if not self._records <= fragments.keys():
+            self._records, self._of_file = set(), {}
+        if new := [fragment for number, fragment in fragments.items() if number not in self._records]:
+            rows = dataset.scanner(columns=["shard", "uri"], fragments=new).to_table()
+            for shard, uri in zip(rows["shard"].to_pylist(), rows["uri"].to_pylist(), strict=True):
+                self._add_record(shard, uri)
+        self._records = set(fragments)
+
+    def _add_record(self, shard: int, uri: str) -> None:
+        known = self._of_file.get(uri, ())
+        if shard not in known:
+            self._of_file[uri] = (*known, shard)
 
 
 def done_shards(table: VectorTable) -> set[int]:
     """Return the ids of all committed shards.
 
-    A shard that gave no rows is known from its record alone. It counts as done unless the table still holds rows of an
-    older content of the same file.
+    A shard that gave no rows is known from its record alone. It counts as done unless the table holds rows of another
+    content of the same file, or another content that gave none was recorded after it.
     """
     held = shards_of(table.dataset)
-    records = table.companion("shards").to_table(columns=["shard", "uri", "rows"])
-    occupied = records.filter(pc.is_in(records["shard"], pa.array(held, pa.int64())))["uri"].combine_chunks()
-    is_empty = pc.and_not(pc.equal(records["rows"], 0), pc.is_in(records["uri"], occupied))
-    return held | set(records.filter(is_empty)["shard"].to_pylist())
+    return held | set(current_records(table, held)["shard"].to_pylist())
 
 
-def shards_of(dataset: LanceDataset) -> set[int]:
-    """Return the distinct values of the `shard` column."""
+def rejects_of(table: VectorTable) -> pa.Table:
+    """Return the rejects of the contents that the table holds, or that gave no rows; columns of `REJECTS`."""
+    return current_rejects(table, shards_of(table.dataset))
+
+
+def records_of(table: VectorTable) -> pa.Table:
+    """Return one record for each committed shard that is recorded; columns of `SHARDS`."""
+    return current_records(table, shards_of(table.dataset))
+
+
+def shards_of(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> set[int]:
+    """Return the distinct values of the `shard` column, of all fragments or of some."""
     shards: set[int] = set()
-    for batch in dataset.to_batches(columns=["shard"]):
+    for batch in dataset.scanner(columns=["shard"], fragments=fragments).to_batches():
         shards.update(pc.unique(batch.column(0)).to_pylist())
     return shards
+
+
+def restore_companions(table: VectorTable, listed: Iterable[Shard]) -> tuple[int, int]:
+    """Make the companions anew where they are lost, or belong to another table, and record again what they lack.
+
+    Args:
+        table: The table.
+        listed: Shards that a run has listed; only they tell which file a shard of the table is.
+
+    Returns:
+        Records that were made anew; and shards of the table whose file is not known any more.
+    """
+    for suffix in ("shards", "rejects"):
+        ensure_companion(table, suffix)
+    lacking = unrecorded(table, shards_of(table.dataset))
+    if not lacking:
+        return 0, 0
+    rows = dict.fromkeys(lacking, 0)
+    for batch in table.dataset.to_batches(columns=["shard"]):
+        for count in pc.value_counts(batch.column(0)).to_pylist():
+            if count["values"] in rows:
+                rows[count["values"]] += count["counts"]
+    restored = restore_records(table, rows, listed)
+    return restored, len(rows) - restored
 
 
 def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tuple[str, ...]:
@@ -113,7 +238,12 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
 
 
 def commit_leases(
-    table: VectorTable, results: Sequence[LeaseResult], run: str, *, replace: bool = False
+    table: VectorTable,
+    results: Sequence[LeaseResult],
+    run: str,
+    *,
+    replace: bool = False,
+    ledger: Ledger | None = None,
 ) -> CommitResult:
     """Make the rows of finished leases visible, each shard exactly once, whoever else commits at the same time.
 
@@ -126,24 +256,31 @@ def commit_leases(
         results: Finished leases.
         run: Id of the run, kept for audits.
         replace: Commit also shards that are in the table, in place of their rows.
+        ledger: Kept between the commits of a run; None reads everything.
 
     Raises:
         SpaceMismatch: The table was rotated since it was opened, so the rows are of a space that it no longer has.
+        RunExpired: `mlake clean` took the run for dead, and its files are gone or given up.
         OSError: The store takes no commit.
     """
+    ledger = Ledger(table) if ledger is None else ledger
+    tried: set[int] = set()
     while True:
         dataset = open_dataset(table.uri, table.storage)
         VectorTable(table.uri, dataset, table.storage).check_space(table.space)
-        claims = _claim(table, dataset, results, replace=replace)
-        counts = [count for result in claims.fresh for count in result.counts]
-        if counts:
-            fragments = [FragmentMetadata.from_json(text) for r in claims.fresh for text in r.fragments]
+        ledger.follow(dataset)
+        claims = _claim(ledger, dataset, results, tried, replace=replace)
+        withdraw_records(table, tried - claims.shards, run)
+        _record(table, claims, tried, run)
+        tried |= claims.shards
+        fragments = [fragment for result in claims.fresh for fragment in _fragments_of(result)]
+        if fragments or claims.stale:
             try:
-                _record(table, claims, run)
-                if fragments or claims.stale:
-                    dataset = commit_fragments(dataset, fragments, claims.stale, run, table.storage)
+                dataset = commit_fragments(dataset, fragments, claims.stale, run, table.storage)
             except CommitConflictError:
                 continue
+            ledger.add(claims, dataset)
+        counts = [count for result in [*claims.fresh, *claims.committed] for count in result.counts]
         return CommitResult(
             shards=len(counts),
             rows=sum(count.rows for count in counts),
@@ -153,52 +290,46 @@ def commit_leases(
         )
 
 
-def _claim(table: VectorTable, dataset: LanceDataset, results: Sequence[LeaseResult], *, replace: bool) -> _Claims:
-    done = shards_of(dataset)
+def _record(table: VectorTable, claims: _Claims, recorded: set[int], run: str) -> None:
+    """Append what the shards gave and what was rejected, unless it was recorded in an earlier try."""
+    counts = [c for result in claims.fresh for c in result.counts if c.shard.id not in recorded]
+    rejects = [r for result in claims.fresh for r in result.rejects if r.shard not in recorded]
+    if counts:
+        append_records(table, counts, rejects, run)
+
+
+def _claim(
+    ledger: Ledger, dataset: LanceDataset, results: Sequence[LeaseResult], tried: set[int], *, replace: bool
+) -> _Claims:
     claims, claimed = _Claims(), set[int]()
+    # After a try that failed it may still have been carried out; then its files are there.
+    there = data_paths(fragment.metadata for fragment in dataset.get_fragments()) if tried else set()
     for result in results:
         ids = {count.shard.id for count in result.counts}
-        taken = claimed & ids if replace else (claimed | done) & ids
-        if taken:
-            claims.redo.extend(c.shard for c in result.counts if c.shard.id not in taken | done)
+        if ids <= tried and result.fragments and data_paths(_fragments_of(result)) <= there:
+            claims.committed.append(result)
+        elif taken := claimed & ids if replace else (claimed | ledger.held) & ids:
+            claims.redo.extend(c.shard for c in result.counts if c.shard.id not in taken | ledger.held)
             continue
+        else:
+            claims.fresh.append(result)
         claimed |= ids
-        claims.fresh.append(result)
-    uris = [count.shard.uri for result in claims.fresh for count in result.counts]
-    known = table.companion("shards").to_table(columns=["shard", "uri"])
-    same_uri = known.filter(pc.is_in(known["uri"], pa.array(uris, pa.string())))["shard"]
-    claims.stale.update(done & set(same_uri.to_pylist()))
+    claims.stale.update(ledger.stale(claims.fresh))
     return claims
 
 
-def _record(table: VectorTable, claims: _Claims, run: str) -> None:
-    """Upsert what the shards gave and what was rejected; doing it twice changes nothing."""
-    now = dt.datetime.now(dt.UTC)
-    counts = [count for result in claims.fresh for count in result.counts]
-    uris = {count.shard.id: count.shard.uri for count in counts}
-    rejects = {
-        (reject.shard, reject.position): {**vars(reject), "uri": uris[reject.shard], "run": run}
-        for result in claims.fresh
-        for reject in result.rejects
-    }
-    shards = [
-        {
-            "shard": c.shard.id,
-            "uri": c.shard.uri,
-            "size": c.shard.size,
-            "etag": c.shard.etag,
-            "rows": c.rows,
-            "rejects": c.rejects,
-            "run": run,
-            "landed_at": now,
-        }
-        for c in counts
-    ]
-    outdated = f"shard IN ({', '.join(map(str, claims.stale | set(uris)))})"
-    if rejects or table.companion("rejects").count_rows(outdated):
-        rows = pa.Table.from_pylist([*rejects.values()], schema=REJECTS)
-        upsert(sibling(table.uri, "rejects"), ["shard", "position"], rows, table.storage, remove=outdated)
-    upsert(sibling(table.uri, "shards"), ["shard"], pa.Table.from_pylist(shards, schema=SHARDS), table.storage)
+def _fragments_of(result: LeaseResult) -> list[FragmentMetadata]:
+    return [FragmentMetadata.from_json(text) for text in result.fragments]
+
+
+def _fragments(dataset: LanceDataset) -> dict[int, tuple[int, str]]:
+    """Return by fragment its number of rows, deleted ones included, and the file that says which are deleted."""
+    return {f.fragment_id: (f.physical_rows, str(f.metadata.deletion_file)) for f in dataset.get_fragments()}
+
+
+def _rows_to_merge_below(sizes: Sequence[int], levels: Mapping[int, int]) -> int:
+    """Return the lowest level with too many fragments below it; 0 if none has."""
+    return next((rows for rows, most in levels.items() if sum(size < rows for size in sizes) >= most), 0)
 
 
 def _with_prefixes(

@@ -2,7 +2,8 @@
 
 An orphan is a file that no version of the table needs: a run wrote it and could not commit it. Files that a living run
 may still commit are never touched. A run counts as living for 15 minutes after its last entry in the journal, and a
-file counts as needed for 15 minutes after it was written.
+file counts as needed for 15 minutes after it was written, both by the clock of the table's store. A writer that was
+suspended for longer cannot commit what was deleted (`fencing.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.storage.addresses import sibling, split_s3
+from pipelines.storage.addresses import split_s3
 from pipelines.storage.s3 import s3_client
-from pipelines.tables.commits import compact, expire_versions
+from pipelines.tables.commits import commit_nothing, compact, expire_versions, update_config
+from pipelines.tables.companions import ensure_companion
+from pipelines.tables.fencing import GIVEN_UP_KEY, given_up_before, store_now
+from pipelines.tables.ledger import shards_of
+from pipelines.tables.records import fold_records
 from pipelines.tables.runs import ALIVE_FOR, living_runs
 from pipelines.tables.table import VectorTable
 from schemas.columns import COMPANIONS
@@ -39,18 +44,20 @@ class Orphans:
         nbytes: Their size in bytes.
         young: Number of further files that a living run may still commit.
         living: Ids of the runs that are at work.
+        before: Uncommitted files that were written before this time are given up.
     """
 
     paths: tuple[str, ...]
     nbytes: int
     young: int
     living: tuple[str, ...]
+    before: dt.datetime
 
 
 def find_orphans(table: VectorTable) -> Orphans:
     """List the files that no version of a table needs."""
-    living = tuple(living_runs(table))
-    before = dt.datetime.now(dt.UTC) - ALIVE_FOR
+    now = store_now(table.uri, table.storage)
+    living, before = tuple(living_runs(table, now)), now - ALIVE_FOR
     # List all files before the needed ones: a file committed in between is then needed, and no orphan.
     there = (
         table.dataset.all_files()
@@ -58,7 +65,7 @@ def find_orphans(table: VectorTable) -> Orphans:
         .group_by("path")
         .aggregate([("size_bytes", "max"), ("last_modified", "max")])
     )
-    needed = pc.unique(table.refresh().dataset.tracked_files().read_all()["path"].combine_chunks())
+    needed = _needed(table)
     is_data = pc.match_substring_regex(there["path"], r"^(data|_deletions|_indices)/")
     orphans = there.filter(pc.and_(is_data, pc.invert(pc.is_in(there["path"], needed))))
     is_old = pc.less(orphans["last_modified_max"], pa.scalar(before, pa.timestamp("us", tz="UTC")))
@@ -68,15 +75,37 @@ def find_orphans(table: VectorTable) -> Orphans:
         nbytes=pc.sum(old["size_bytes_max"]).as_py() or 0,
         young=orphans.num_rows - old.num_rows,
         living=living,
+        before=before,
     )
 
 
-def delete_files(table: VectorTable, paths: Sequence[str]) -> None:
-    """Delete files below a table's address.
+def delete_orphans(table: VectorTable, orphans: Orphans) -> int:
+    """Give up the files that were found, then delete those that no run has committed since; return how many.
+
+    First the table's config says up to when files are given up, so that later commits refuse them. Then a new version
+    without any change makes every commit look again that has read the config before. A file that was committed in time
+    is needed, and stays.
 
     Raises:
         TableError: The table is neither on a local disk nor on S3.
     """
+    if not orphans.paths:
+        return 0
+    given_up = given_up_before(table.refresh().dataset)
+    if given_up is None or given_up < orphans.before:
+        update_config(table.uri, {GIVEN_UP_KEY: orphans.before.isoformat()}, table.storage)
+    commit_nothing(table.uri, table.storage)
+    paths = sorted(set(orphans.paths) - set(_needed(table).to_pylist()))
+    _delete_files(table, paths)
+    return len(paths)
+
+
+def _needed(table: VectorTable) -> pa.Array:
+    """Return the files that some version of the table needs."""
+    return pc.unique(table.refresh().dataset.tracked_files().read_all()["path"].combine_chunks())
+
+
+def _delete_files(table: VectorTable, paths: Sequence[str]) -> None:
     if "://" not in table.uri:
         for path in paths:
             (Path(table.uri) / path).unlink(missing_ok=True)
@@ -96,15 +125,24 @@ def delete_files(table: VectorTable, paths: Sequence[str]) -> None:
 
 def expire_table(table: VectorTable, older_than: dt.timedelta) -> int:
     """Delete untagged versions of a table and its companions older than this; return the bytes freed."""
-    return sum(expire_versions(uri, older_than, table.storage) for uri in _addresses(table))
+    # Lance compares with this machine's clock.
+    ahead = dt.datetime.now(dt.UTC) - store_now(table.uri, table.storage)
+    return sum(
+        expire_versions(uri, max(dt.timedelta(0), older_than + ahead), table.storage) for uri in _addresses(table)
+    )
 
 
 def compact_table(table: VectorTable) -> int:
-    """Rewrite small fragments of a table and its companions as large ones; return the table's number of fragments."""
+    """Rewrite small fragments of a table and its companions as large ones; return the table's number of fragments.
+
+    Where no run is at work, records and rejects of replaced contents are deleted.
+    """
+    if not living_runs(table):
+        fold_records(table, shards_of(table.refresh().dataset))
     for uri in _addresses(table):
         compact(uri, table.storage)
     return len(table.refresh().dataset.get_fragments())
 
 
 def _addresses(table: VectorTable) -> list[str]:
-    return [table.uri, *(sibling(table.uri, suffix) for suffix in COMPANIONS)]
+    return [table.uri, *(ensure_companion(table, suffix)[0].uri for suffix in COMPANIONS)]

@@ -9,7 +9,7 @@ Shapes: D full width, M prefix width.
 
 from __future__ import annotations
 
-import contextlib
+import uuid
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -19,16 +19,17 @@ import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.storage.addresses import absolute, sibling
+from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import create_dataset, open_dataset
+from pipelines.tables.companions import ensure_companion, id_of, open_companion
 from pipelines.tables.rotations import load_rotation
 from pipelines.tables.rows import ROW_ID, check_columns, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import are_unit, cut, unit
 from pipelines.vectors.rotation import Rotation
-from schemas.columns import COMPANIONS, VECTOR, Space, check_companion, prefix_column, space_of, table_schema
+from schemas.columns import COMPANIONS, TABLE_KEY, VECTOR, Space, prefix_column, space_of, table_schema
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import InputError, SpaceMismatch, TableError, TableExists
+from schemas.errors import InputError, SpaceMismatch, TableError
 
 _PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
@@ -118,6 +119,11 @@ class VectorTable:
             raise TableError(f"{self.uri} holds {width} dims, and its rotation {fingerprint} is of another width")
         return rotation
 
+    @property
+    def table_id(self) -> str:
+        """The id by which companions belong to the table; empty for a table of the first release."""
+        return id_of(self.dataset.schema)
+
     def refresh(self) -> VectorTable:
         """Return the table at its newest version."""
         return VectorTable.open(self.uri, storage=self.storage, trust=self.trust)
@@ -129,13 +135,10 @@ class VectorTable:
             suffix: `shards` (what each shard gave), `rejects` (what was not embedded, and why) or `runs` (the journal).
 
         Raises:
-            TableNotFound: It is not beside the table.
+            TableNotFound: It is not beside the table, or belongs to another one, such as a deleted table of that name.
             TableError: It is of a newer format, or malformed.
         """
-        uri = sibling(self.uri, suffix)
-        dataset = open_dataset(uri, self.storage)
-        check_companion(dataset.schema, COMPANIONS[suffix], uri)
-        return dataset
+        return open_companion(self, suffix)
 
     def encode_query(self, query: str | bytes | npt.NDArray[np.floating]) -> Floats:
         """Bring a query into the table's space: (D,) float32, unit length.
@@ -241,7 +244,7 @@ class VectorTable:
 
 
 def create_table(uri: str, space: Space, kept: pa.Schema, storage: StorageConfig = StorageConfig()) -> VectorTable:
-    """Create an empty table and its companions. Of several racing creators exactly one succeeds.
+    """Create an empty table with a new id, then its companions. Of several racing creators exactly one succeeds.
 
     Args:
         uri: Address of the table.
@@ -252,11 +255,12 @@ def create_table(uri: str, space: Space, kept: pa.Schema, storage: StorageConfig
     Raises:
         TableExists: There is something at that address already.
     """
-    uri = absolute(uri)
-    for suffix, schema in COMPANIONS.items():
-        with contextlib.suppress(TableExists):
-            create_dataset(sibling(uri, suffix), schema, storage)
-    return VectorTable(uri, create_dataset(uri, table_schema(space, kept), storage), storage)
+    uri, schema = absolute(uri), table_schema(space, kept)
+    schema = schema.with_metadata({**schema.metadata, TABLE_KEY: uuid.uuid4().hex.encode()})
+    table = VectorTable(uri, create_dataset(uri, schema, storage), storage)
+    for suffix in COMPANIONS:
+        ensure_companion(table, suffix)
+    return table
 
 
 def _scores(vectors: pa.Array | pa.ChunkedArray, query_M: Floats) -> pa.Array:

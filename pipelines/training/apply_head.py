@@ -18,8 +18,9 @@ import torch
 from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
 from pipelines.encoders.registry import config_of, describe_tower
-from pipelines.tables.ledger import commit_leases, done_shards, write_fragments
+from pipelines.tables.ledger import commit_leases, done_shards, records_of, write_fragments
 from pipelines.tables.rows import scan_vectors
+from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.training.head_data import table_modality
 from pipelines.vectors.arrays import to_arrow
@@ -59,9 +60,12 @@ def apply_head(source: VectorTable, head: Path, uri: str) -> int:
     if source.rotation is not None:  # the table's vectors are rotated, the encoder's are not
         inverse = torch.from_numpy(np.ascontiguousarray(source.rotation.matrix_DD.T))
         layers = [Layer(layers[0].weight @ inverse, layers[0].bias), *layers[1:]]
-    fragments = write_fragments(table, _batches(source, table, [count.shard for count in todo], layers))
     rows = sum(count.rows for count in todo)
-    return commit_leases(table, [LeaseResult(tuple(todo), fragments, (), rows)], "project").rows
+    with RunRecord(table, "project", {"source": source.uri, "head": str(head), "table": uri}) as record:
+        fragments = write_fragments(table, _batches(source, table, [count.shard for count in todo], layers))
+        committed = commit_leases(table, [LeaseResult(tuple(todo), fragments, (), rows)], record.run)
+        record.summary |= {"shards": committed.shards, "rows": committed.rows}
+    return committed.rows
 
 
 def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
@@ -75,13 +79,12 @@ def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
 
 
 def _shards(source: VectorTable, done: set[int]) -> list[ShardCount]:
-    held = done_shards(source)
-    records = source.companion("shards").to_table(columns=["shard", "uri", "size", "etag", "rows"]).to_pylist()
+    records = records_of(source).to_pylist()
     # The format of a shard is not stored in the ledger, and is not needed: the file is not opened.
     return [
         ShardCount(Shard(record["uri"], record["size"], record["etag"], "webdataset"), record["rows"], 0)
         for record in records
-        if record["shard"] in held - done
+        if record["shard"] not in done
     ]
 
 

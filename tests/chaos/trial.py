@@ -16,7 +16,7 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.encoders import make_space
 from pipelines.shards import list_shards, shard_schema
 from pipelines.storage.s3 import lance_options
-from pipelines.tables.ledger import commit_leases, done_shards
+from pipelines.tables.ledger import commit_leases, done_shards, records_of, rejects_of
 from pipelines.tables.table import VectorTable, create_table
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
@@ -182,10 +182,11 @@ class _Trial:
         listed = {shard.id for shard in list_shards([f"{self.prefix}/src/*.jsonl"], storage=self.storage)}
         if not listed <= done_shards(table):
             return f"{len(listed - done_shards(table))} shards are not in the ledger"
-        records = table.companion("shards").to_table()["shard"].to_pylist()
-        if len(records) != len(set(records)):
-            return "records of shards are doubled"
-        return f"{table.companion('rejects').count_rows()} rejects" if table.companion("rejects").count_rows() else ""
+        recorded = set(records_of(table)["shard"].to_pylist())
+        if lacking := listed - recorded:
+            return f"{len(lacking)} shards are not recorded"
+        rejects = rejects_of(table).num_rows
+        return f"{rejects} rejects" if rejects else ""
 
 
 def run_trial(shared: SharedCluster, seed: int, fault: str) -> TrialResult:

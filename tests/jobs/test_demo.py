@@ -21,6 +21,7 @@ from jobs import demo
 from jobs.__main__ import main
 from pipelines.demo.corpora import list_corpora
 from pipelines.funnel import Funnel
+from pipelines.tables.ledger import rejects_of
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.config import DemoConfig
@@ -60,7 +61,7 @@ def test_every_sample_of_every_corpus_is_in_its_table(lake: Lake) -> None:
         if corpus.name != "questions":
             ids = lake.table(corpus.name).dataset.to_table(columns=["id"])["id"].to_pylist()
             assert sorted(ids) == sorted(sample["id"] for sample in corpus.samples)
-            assert lake.table(corpus.name).companion("rejects").count_rows() == 0
+            assert rejects_of(lake.table(corpus.name)).num_rows == 0
 
 
 def test_pictures_find_themselves_at_every_dim_of_their_rotation(lake: Lake) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipelines.shortlist import add_prefixes
-from pipelines.tables.ledger import commit_leases, done_shards
-from pipelines.tables.maintenance import compact_table, delete_files, expire_table, find_orphans
+from pipelines.tables.ledger import commit_leases, done_shards, rejects_of
+from pipelines.tables.maintenance import compact_table, delete_orphans, expire_table, find_orphans
 from pipelines.tables.runs import ALIVE_FOR, RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import LimitsConfig
@@ -61,8 +61,10 @@ def test_an_uncommitted_file_is_an_orphan_once_no_run_can_need_it(used: VectorTa
     orphans = find_orphans(used)
     assert set(orphans.paths) == lost
     assert orphans.nbytes == sum((Path(used.uri) / path).stat().st_size for path in lost)
-    delete_files(used, orphans.paths)
-    assert files(used) == before
+    assert delete_orphans(used, orphans) == len(lost)
+    assert {path for path in files(used) if path.startswith(("data", "_del", "_ind"))} == {
+        path for path in before if path.startswith(("data", "_del", "_ind"))
+    }
     assert find_orphans(used).paths == ()
     assert contents(used) == held
     assert VectorTable.open(used.uri, "prod").dataset.count_rows() == 300
@@ -108,3 +110,17 @@ def test_compaction_leaves_one_fragment_and_every_row(tmp_path: Path) -> None:
     commit_shards(table, changed(shards[3]))
     assert contents(table) == expected(changed(shards[3]), *(s for s in shards if s != shards[3]))
     assert len(table.companion("shards").get_fragments()) <= 2
+
+
+def test_compaction_deletes_what_replaced_contents_gave_only_while_no_run_is_at_work(tmp_path: Path) -> None:
+    table = new_table(tmp_path)
+    commit_shards(table, a_shard("a"), a_shard("b"), rejects=2)
+    commit_shards(table, changed(a_shard("a")), rejects=1)
+    record = RunRecord(table, "embed", LimitsConfig())
+    compact_table(table)
+    assert (table.companion("shards").count_rows(), table.companion("rejects").count_rows()) == (3, 5)
+    record.end("complete", {})
+    before = rejects_of(table.refresh()).sort_by("position")
+    compact_table(table)
+    assert (table.companion("shards").count_rows(), table.companion("rejects").count_rows()) == (2, 3)
+    assert rejects_of(table.refresh()).sort_by("position") == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.tables.fencing import store_now
 from pipelines.tables.runs import ALIVE_FOR, RunRecord, living_runs
 from pipelines.tables.table import VectorTable
 from schemas.config import LimitsConfig
+from schemas.errors import RunError
 from tests.support.small_tables import new_table
 
 
@@ -43,18 +46,52 @@ def test_a_run_that_beats_is_alive_and_one_that_does_not_is_dead(
     version = table.companion("runs").version
     beating.beat()
     assert table.companion("runs").version == version  # it was seen a moment ago
-    now = dt.datetime.now(dt.UTC)
-
-    class Later(dt.datetime):
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-            return now + ALIVE_FOR
-
-    monkeypatch.setattr("pipelines.tables.runs.dt.datetime", Later)
+    later = store_now(table.uri, table.storage) + ALIVE_FOR
+    monkeypatch.setattr("pipelines.tables.runs.store_now", lambda uri, storage: later)
+    monkeypatch.setattr("pipelines.tables.runs.BEAT_S", 0.0)
     beating.beat()
     assert table.companion("runs").version == version + 1
     assert living_runs(table) == [beating.run]
     assert silent.run != beating.run
+
+
+def test_the_store_says_who_is_alive_not_the_clock_of_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = new_table(tmp_path)
+    for hours in (-30, 30):
+
+        class Wrong(dt.datetime):
+            @classmethod
+            def now(cls, tz: dt.tzinfo | None = None, hours: int = hours) -> dt.datetime:
+                return dt.datetime.now(tz) + dt.timedelta(hours=hours)
+
+        with monkeypatch.context() as patch:
+            for module in ("runs", "fencing", "maintenance"):
+                patch.setattr(f"pipelines.tables.{module}.dt.datetime", Wrong)
+            run = RunRecord(table, "embed", LimitsConfig()).run
+        assert run in living_runs(table)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "complete"), (KeyboardInterrupt(), "stopped"), (RunError("x"), "incomplete"), (OSError("x"), "failed")],
+)
+def test_a_block_ends_its_run_however_it_ends(tmp_path: Path, error: BaseException | None, state: str) -> None:
+    table = new_table(tmp_path)
+
+    def work() -> None:
+        with RunRecord(table, "rotate", {"k": 1}) as record:
+            assert living_runs(table) == [record.run]
+            record.summary["rows"] = 3
+            if error is not None:
+                raise error
+
+    with pytest.raises(type(error)) if error else contextlib.nullcontext():
+        work()
+    (row,) = journal(table)
+    assert (row["job"], row["state"], json.loads(row["summary"])["rows"]) == ("rotate", state, 3)
+    assert living_runs(table) == []
 
 
 def test_runs_that_write_at_once_keep_a_row_each(tmp_path: Path) -> None:
