@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.__main__ import main
-from pipelines.tables.maintenance import delete_files
+from pipelines.tables.maintenance import delete_orphans, find_orphans
 from pipelines.tables.runs import ALIVE_FOR, RunRecord
 from pipelines.tables.table import VectorTable, create_table
 from schemas.config import LimitsConfig
@@ -103,6 +104,6 @@ def test_a_table_on_s3_is_cleaned(bucket: str, s3_server: S3Server, capsys: pyte
     assert listed["KeyCount"] == 2
     needed = {data.path for fragment in table.refresh().dataset.get_fragments() for data in fragment.data_files()}
     orphans = [key for each in listed["Contents"] if (key := each["Key"].rpartition("/")[2]) not in needed]
-    delete_files(table, [f"data/{key}" for key in orphans])
+    assert delete_orphans(table, replace(find_orphans(table), paths=tuple(f"data/{key}" for key in orphans))) == 1
     assert client.list_objects_v2(Bucket=bucket, Prefix="t.lance/data/")["KeyCount"] == 1
     assert contents(table) == expected(a_shard("a"))
