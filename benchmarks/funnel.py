@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import resource
 import shutil
 import statistics
@@ -126,7 +127,7 @@ def prepare(args: argparse.Namespace, rows: int) -> Path:
     import numpy as np
 
     folder: Path = args.out / f"{args.data}-{rows}-{args.queries}"
-    if (folder / "truth.npz").exists():
+    if (folder / "truth.pickle").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     from benchmarks.data import spectrum_vectors, texts, wordllama_vectors
@@ -150,9 +151,11 @@ def prepare(args: argparse.Namespace, rows: int) -> Path:
         folder / "queries.npy",
         x[rows:].astype(np.float32) / np.linalg.norm(x[rows:].astype(np.float32), axis=1, keepdims=True),
     )
-    blocks = ((np.arange(i, min(i + 50_000, rows)), x[i : min(i + 50_000, rows)]) for i in range(0, rows, 50_000))
-    truth = exact_neighbours(blocks, np.load(folder / "queries.npy"), K)
-    np.savez(folder / "truth.npz", ids=truth.ids_QT, counts=truth.counts_Q)
+    parts = [slice(start, min(start + 50_000, rows)) for start in range(0, rows, 50_000)]
+    truth = exact_neighbours(
+        lambda: ((np.arange(part.start, part.stop), x[part]) for part in parts), np.load(folder / "queries.npy"), [K]
+    )
+    (folder / "truth.pickle").write_bytes(pickle.dumps(truth[K]))
     return folder
 
 
@@ -251,7 +254,8 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
             if keep < K or (kind, keep) in seen:
                 continue
             seen.add((kind, keep))
-            point = _point(lambda q, n=keep, i=index: i.find(q, K, keep=n).rows_BK, query_QD, folder)
+            narrowed = plan.keeping(keep)
+            point = _point(lambda q, n=narrowed, i=index: i.find(q, K, n).rows_BK, query_QD, folder)
             chosen = one["goal"] if keep == plan.candidates else ""
             points.append(
                 {"setting": f"{kind}, keep {keep}", "chosen_for": chosen, "bytes": index.bytes_per_vector, **point}
@@ -307,10 +311,7 @@ def against_s3(args: argparse.Namespace) -> dict[str, Any]:
 def _point(search: Callable[[Any], Any], query_QD: Any, folder: Path) -> dict[str, Any]:
     import numpy as np
 
-    from pipelines.funnel.ground_truth import GroundTruth
-
-    answers = np.load(folder / "truth.npz")
-    truth = GroundTruth(K, answers["ids"], answers["counts"])
+    truth = pickle.loads((folder / "truth.pickle").read_bytes())
     started = time.perf_counter()
     found = search(query_QD)
     batched = [time.perf_counter() - started]

@@ -30,7 +30,8 @@ class Options:
     """What a funnel is tuned for.
 
     Attributes:
-        recall: Recall target; the 95 % interval of the measured recall must lie above it.
+        recall: Recall target; the 95 % interval of the measured recall must lie above it. Default: 0.95. Stages from
+            --stages are held to it only if it is given; without it they are stored with the recall that they have.
         k: Results per query.
         home: Where the funnel keeps its data. memory: codes and vectors in RAM; codes: only codes in RAM, vectors are
             read; lake: everything is read.
@@ -43,7 +44,7 @@ class Options:
         card: Print the stored recall card and tune nothing.
     """
 
-    recall: Annotated[float, Parameter(validator=within(0, 1, is_open=True))] = 0.95
+    recall: Annotated[float | None, Parameter(validator=within(0, 1, is_open=True))] = None
     k: Annotated[int, CountOfRows] = 10
     home: Home = "memory"
     bytes_per_vector: Annotated[int | None, Parameter(name="--bytes", validator=within(1, 1 << 20))] = None

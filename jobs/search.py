@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +22,7 @@ from pipelines.reports.console import open_console
 from pipelines.tables.rows import check_columns, check_filter
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import InputError
+from schemas.errors import FunnelWarning, InputError
 from schemas.records import IMAGE_SUFFIXES
 
 _Search = Callable[[str | bytes], pa.Table]
@@ -74,14 +76,28 @@ def main(
     check_columns(table.dataset, options.columns, table.uri)
     check_filter(table.dataset, options.where, table.uri)
     search = _searcher(table, options, is_one=query != "-")
-    for asked in _queries(query):
-        rows = search(_read(asked)).to_pylist()
-        if options.as_json:
-            for row in rows:
-                print(json.dumps({"query": asked, **row}, default=str), flush=True)
-        else:
-            console.print(_grid(asked, rows) if rows else f"{asked}: nothing found")
+    with _notes_on_stderr():
+        for asked in _queries(query):
+            rows = search(_read(asked)).to_pylist()
+            if options.as_json:
+                for row in rows:
+                    print(json.dumps({"query": asked, **row}, default=str), flush=True)
+            else:
+                console.print(_grid(asked, rows) if rows else f"{asked}: nothing found")
     return 0
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    """Print what a funnel warns of as a note, beside the rows."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        open_console(is_error=True).print(f"note: {message}", soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FunnelWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _searcher(table: VectorTable, options: Options, *, is_one: bool) -> _Search:

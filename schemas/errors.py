@@ -149,3 +149,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known word closest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class FunnelWarning(UserWarning):
+    """A funnel answers more slowly, or perhaps with less recall, than its card says."""

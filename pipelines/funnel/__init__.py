@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+from pipelines.funnel.goal import Goal
 from pipelines.funnel.plan import adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.search import Funnel
-from pipelines.funnel.selection import Goal
 from schemas.plans import CardRow, FunnelStage, Home, Plan, RecallCard
 
 __all__ = [

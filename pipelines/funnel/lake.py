@@ -14,7 +14,7 @@ import numpy as np
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.rerank import Found
+from pipelines.funnel.rerank import Found, search_table
 from pipelines.tables.rows import read_rows, row_ids
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut
@@ -43,26 +43,23 @@ class LakeIndex:
         """Read from another version of the table."""
         self.dataset = dataset
 
-    def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found:
+    def find(self, query_BD: Floats, k: int, plan: Plan | None, where: str | None = None) -> Found:
         """Return the k best rows of each query.
 
         Args:
             query_BD: float32 unit rows at full width.
             k: Results per query.
-            keep: Candidates of the last stage, instead of the plan's.
+            plan: The plan to follow; None compares every row.
             where: SQL; only rows that satisfy it are searched.
         """
-        plan = self.plan.keeping(max(keep or self.plan.candidates, k))
-        if keep is not None:
-            plan = plan.model_copy(update={"margin": None})
         dataset = self.dataset
+        if plan is None:
+            return search_table(dataset, query_BD, k, where)
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(query_BD), k), -1, np.int64)
         for row, query_D in enumerate(query_BD):
-            rows = within_margin(plan, k, *candidates(dataset, plan, query_D, where))
-            for stage in plan.stages[1:]:
-                is_last = stage is plan.stages[-1]
-                scores, rows = rank(dataset, stage, query_D, rows, k if is_last else max(k, stage.keep))
+            _, rows = coarse_candidates(dataset, plan, query_D, where)
+            scores, rows = rank(dataset, plan.stages[-1], query_D, rows, k)
             scores_BK[row, : len(rows)], rows_BK[row, : len(rows)] = scores, rows
         return Found(scores_BK, rows_BK, dataset)
 
@@ -77,7 +74,7 @@ class LakeIndex:
             if reports:
                 _, rows = rank(dataset, stage, query_D, rows, stage.keep)
             else:
-                rows = within_margin(plan, plan.k, *candidates(dataset, plan, query_D, where))
+                _, rows = within_margin(plan, *candidates(dataset, plan, query_D, where))
             seconds, asked = time.perf_counter() - started, dataset.io_stats_incremental()
             reports.append(
                 StageReport(
@@ -108,12 +105,22 @@ def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | 
     return 1 - found["_distance"].to_numpy(), row_ids(found)
 
 
-def within_margin(plan: Plan, k: int, scores_K: Floats, rows_K: Positions) -> Positions:
-    """Return the candidates that are at most the plan's margin below the k-th best."""
-    if plan.margin is None or len(rows_K) <= k:
-        return rows_K
-    looked_at = int((scores_K >= scores_K[k - 1] - plan.margin).sum())
-    return rows_K[:looked_at]
+def within_margin(plan: Plan, scores_K: Floats, rows_K: Positions) -> tuple[Floats, Positions]:
+    """Return the candidates that are at most the plan's margin below the k-th best, k being that of the plan."""
+    if plan.margin is None or len(rows_K) <= plan.k:
+        return scores_K, rows_K
+    looked_at = int((scores_K >= scores_K[plan.k - 1] - plan.margin).sum())
+    return scores_K[:looked_at], rows_K[:looked_at]
+
+
+def coarse_candidates(
+    dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None = None
+) -> tuple[Floats, Positions]:
+    """Return the cosines and row ids that all stages but the last find, best first."""
+    scores, rows = within_margin(plan, *candidates(dataset, plan, query_D, where))
+    for stage in plan.stages[1:-1]:
+        scores, rows = rank(dataset, stage, query_D, rows, stage.keep)
+    return scores, rows
 
 
 def rank(

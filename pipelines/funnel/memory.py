@@ -10,7 +10,6 @@ Shapes: B queries, N rows in the stages, T rows of the tail, D full width, K can
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.rerank import Found, rerank
+from pipelines.funnel.rerank import MAX_GATHERED, Found, rank_all, rerank, search_table
 from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
@@ -111,6 +110,17 @@ class _Snapshot:
             return self.stages.vectors(positions_K)
         return read_vectors(self.dataset, self.row_ids_N[positions_K])
 
+    @property
+    def live_rows(self) -> int:
+        """Number of rows of the stages that are still in the table unchanged."""
+        return len(self.row_ids_N) if self.alive_N is None else int(self.alive_N.sum())
+
+    def rank_all(self, query_BD: Floats, k: int, allowed_N: Mask | None) -> tuple[Floats, Positions]:
+        """Compare every allowed row of the stages at full width; return scores and positions (B, k)."""
+        positions = np.arange(len(self.row_ids_N)) if allowed_N is None else np.flatnonzero(allowed_N)
+        parts = (positions[start : start + MAX_GATHERED] for start in range(0, len(positions), MAX_GATHERED))
+        return rank_all(query_BD, ((part, self.vectors(part)) for part in parts), k)
+
 
 class MemoryIndex:
     """A funnel's stages in RAM, kept up to date with the table."""
@@ -131,9 +141,14 @@ class MemoryIndex:
         self._snapshot = self._load(dataset)
 
     @property
-    def version(self) -> int:
+    def dataset(self) -> LanceDataset:
         """Version of the table that a search sees."""
-        return int(self._snapshot.dataset.version)
+        return self._snapshot.dataset
+
+    @property
+    def version(self) -> int:
+        """Number of that version."""
+        return int(self.dataset.version)
 
     @property
     def bytes_per_vector(self) -> int:
@@ -153,27 +168,30 @@ class MemoryIndex:
         ids_N = np.concatenate([now.row_ids_N[alive], now.tail_ids_T])
         return now.dataset, ids_N, np.concatenate([now.vectors(alive), now.tail_TD])
 
-    def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found:
+    def find(self, query_BD: Floats, k: int, plan: Plan | None, where: str | None = None) -> Found:
         """Return the k best rows of each query.
 
         Args:
             query_BD: float32 unit rows at full width.
             k: Results per query.
-            keep: Candidates of the last stage, instead of the plan's.
+            plan: The plan to follow; None compares every row.
             where: SQL; only rows that satisfy it are searched.
         """
         now = self._snapshot
-        plan = self.plan.keeping(max(keep or self.plan.candidates, k))
+        if plan is None and not now.stages.holds_vectors:
+            return search_table(now.dataset, query_BD, k, where)
         if where is None:
             allowed_N, tail_ids_T, tail_TD = now.alive_N, now.tail_ids_T, now.tail_TD
         else:
             allowed_N, allowed_T = self._allowed(now, where)
             tail_ids_T, tail_TD = now.tail_ids_T[allowed_T], now.tail_TD[allowed_T]
-        if where is None and now.stages.holds_vectors:
+        if plan is None:
+            scores_BK, positions_BK = now.rank_all(query_BD, k, allowed_N)
+        elif where is None and now.stages.holds_vectors:
             scores_BK, positions_BK = self._search_unfiltered(now, plan, query_BD, k)
         else:
             scores_BK, positions_BK = self._search_allowed(now, plan, query_BD, k, allowed_N)
-        rows_BK = np.where(positions_BK < 0, -1, now.row_ids_N[positions_BK])
+        rows_BK = np.where(positions_BK < 0, -1, now.row_ids_N[positions_BK]) if len(now.row_ids_N) else positions_BK
         if len(tail_ids_T):
             tail_BT = query_BD @ unit(tail_TD.astype(np.float32)).T
             scores_BK = np.concatenate([scores_BK, tail_BT], axis=1)
@@ -197,7 +215,7 @@ class MemoryIndex:
             if number + 1 < len(plan.stages):
                 now.stages.candidates(plan, query_D[None], number + 1)
             else:
-                self.find(query_D[None], plan.k, where=where)
+                self.find(query_D[None], plan.k, plan, where)
             seconds, asked = time.perf_counter() - started, now.dataset.io_stats_incremental()
             reports.append(
                 StageReport(
@@ -215,19 +233,25 @@ class MemoryIndex:
         return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
 
     def _search_unfiltered(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
-        """Search all stages in RAM; search more widely for queries whose results are too often masked."""
-        spare = k + _SPARE
-        if now.alive_N is None:
-            return now.stages.search(plan.keeping(max(plan.candidates, spare)), query_BD, spare)
-        alive = int(now.alive_N.sum())
-        scale = len(now.alive_N) / max(1, alive)
-        wider = _wider(plan.keeping(max(plan.candidates, spare)), scale)
-        scores_BK, positions_BK = now.stages.search(wider, query_BD, math.ceil(spare * scale) + _SPARE)
-        is_alive = now.alive_N[positions_BK] & (positions_BK >= 0)
+        """Search all stages in RAM; search more widely for queries whose candidates are too often masked."""
+        plan = plan.keeping(max(plan.candidates, k + _SPARE))
+        if now.alive_N is None and not plan.lists:
+            return now.stages.search(plan, query_BD, k + _SPARE)
+        rows, alive = len(now.row_ids_N), now.live_rows
+        wider = plan.wider(rows / max(1, alive), rows)
+        scores_BK, positions_BK = now.stages.search(wider, query_BD, wider.candidates)
+        is_found = positions_BK >= 0
+        is_alive = is_found if now.alive_N is None else is_found & now.alive_N[positions_BK]
+        short_B = [
+            _is_short(live, found, plan, k, alive)
+            for live, found in zip(is_alive.sum(axis=1), is_found.sum(axis=1), strict=True)
+        ]
         scores_BK, positions_BK = np.where(is_alive, scores_BK, -np.inf), np.where(is_alive, positions_BK, -1)
-        short_B = is_alive.sum(axis=1) < min(k, alive)
-        if short_B.any():
-            found = self._search_allowed(now, plan, query_BD[short_B], positions_BK.shape[1], now.alive_N)
+        order_BK = np.argsort(-scores_BK, axis=1, kind="stable")[:, :k]
+        scores_BK = np.take_along_axis(scores_BK, order_BK, 1)
+        positions_BK = np.take_along_axis(positions_BK, order_BK, 1)
+        if any(short_B):
+            found = self._search_allowed(now, plan, query_BD[short_B], scores_BK.shape[1], now.alive_N)
             scores_BK[short_B], positions_BK[short_B] = found
         return scores_BK, positions_BK
 
@@ -236,25 +260,36 @@ class MemoryIndex:
     ) -> tuple[Floats, Positions]:
         """Return scores and positions (B, k) among the allowed rows, best first; -inf and -1 where there are fewer.
 
-        Candidates come from a wider search that is filtered afterwards. Where few rows are allowed, or too few
-        candidates pass, all allowed rows are ranked.
+        Candidates come from a wider search that is filtered afterwards. A query of whose candidates too few pass is
+        searched twice as widely, until as many pass as the plan keeps. Where few rows are allowed, all of them are
+        ranked.
         """
         rows = len(now.row_ids_N)
         count = rows if allowed_N is None else int(allowed_N.sum())
-        wider = plan if count == rows else _wider(plan, _UNEVEN * rows / max(1, count))
-
-        def all_allowed() -> Positions:
-            return np.arange(rows) if allowed_N is None else np.flatnonzero(allowed_N)
-
-        if 2 * wider.candidates >= count:
-            return rerank(query_BD, [all_allowed()] * len(query_BD), now.vectors, k)
-        at_once = max(1, self._max_held // wider.candidates)
-        among_B = []
-        for start in range(0, len(query_BD), at_once):
-            for found in now.stages.candidates(wider, query_BD[start : start + at_once]):
-                among = found[found >= 0] if allowed_N is None else found[(found >= 0) & allowed_N[found]]
-                among_B.append(among if len(among) >= min(k, count) else all_allowed())
-        return rerank(query_BD, among_B, now.vectors, k)
+        plan = plan.keeping(max(plan.candidates, k))
+        wider = plan if count == rows else plan.wider(_UNEVEN * rows / max(1, count), rows)
+        scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
+        positions_BK = np.full((len(query_BD), k), -1, np.int64)
+        left = np.arange(len(query_BD))
+        while len(left) and 2 * wider.candidates < count:
+            short: list[int] = []
+            at_once = max(1, self._max_held // wider.candidates)
+            for start in range(0, len(left), at_once):
+                part = left[start : start + at_once]
+                found_P = [found[found >= 0] for found in now.stages.candidates(wider, query_BD[part])]
+                among_P = [found if allowed_N is None else found[allowed_N[found]] for found in found_P]
+                is_short_P = [
+                    _is_short(len(among), len(found), plan, k, count)
+                    for among, found in zip(among_P, found_P, strict=True)
+                ]
+                short += part[is_short_P].tolist()
+                done = part[np.logical_not(is_short_P)]
+                enough = [among for among, is_short in zip(among_P, is_short_P, strict=True) if not is_short]
+                scores_BK[done], positions_BK[done] = rerank(query_BD[done], enough, now.vectors, k)
+            left, wider = np.array(short, np.int64), wider.wider(2, rows)
+        if len(left):
+            scores_BK[left], positions_BK[left] = now.rank_all(query_BD[left], k, allowed_N)
+        return scores_BK, positions_BK
 
     def _allowed(self, now: _Snapshot, where: str) -> tuple[Mask, Mask]:
         """Return which rows of the stages (N,) and of the tail (T,) satisfy `where`; cached."""
@@ -291,8 +326,7 @@ class MemoryIndex:
         alive_N = np.zeros(len(old.row_ids_N), np.bool_)
         alive_N[position[is_same]] = True
         tail_ids = ids[~is_same]
-        limit = max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION))
-        if len(tail_ids) > limit or (~alive_N).sum() > limit:
+        if max(len(tail_ids), (~alive_N).sum()) > max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION)):
             return self._load(dataset)
         tail = read_rows(dataset, tail_ids, [VECTOR])
         mask = None if alive_N.all() else alive_N
@@ -311,6 +345,6 @@ def _positions_of(ids: Positions, row_ids_N: Positions) -> tuple[Positions, Mask
     return position, row_ids_N[position] == ids
 
 
-def _wider(plan: Plan, scale: float) -> Plan:
-    """Return the plan with `scale` times the candidates of every stage."""
-    return plan.with_keeps([math.ceil(stage.keep * scale) for stage in plan.stages[:-1]])
+def _is_short(live: int, found: int, plan: Plan, k: int, allowed: int) -> bool:
+    """Tell whether masked rows have left a query fewer candidates than the plan keeps, or fewer than k."""
+    return live < min(k, allowed) or (live < found and live < min(plan.candidates, allowed))

@@ -1,6 +1,7 @@
-"""Make plans: the paper's, and those of a user's own stages.
+"""Make plans: the paper's, those of a user's own stages, and the one that a search follows.
 
-Owns the constructors; the records are in `schemas.plans`, and the tuner has its own plans to try.
+Owns the constructors, and the one rule of how many candidates a search for k rows needs; the records are in
+`schemas.plans`, and the tuner has its own plans to try.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from pipelines.tables.table import VectorTable
 from schemas.errors import ConfigError
-from schemas.plans import FunnelStage, Home, Plan
+from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
 
 
 def adaptive_retrieval(coarse: int, width: int, keep: int = 200, k: int = 10) -> Plan:
@@ -62,3 +63,46 @@ def plan_of_stages(stages: Sequence[FunnelStage], home: Home, table: VectorTable
         if home == "lake" and stage.precision != "float16":
             raise ConfigError(f"stages: {table.uri} holds float16 columns; {stage.precision} needs a funnel in memory")
     return plan
+
+
+def plan_for(tuned: TunedFunnel, k: int, recall: float | None, uri: str) -> Plan | None:
+    """Return the plan of a search for k rows, as the card confirms it; None: only comparing every row is sure.
+
+    Up to the k of the tuning, a search takes the candidates of that k. For more it takes those that the card's depths
+    name for the next larger k. Beyond the last depth nothing was measured.
+
+    Args:
+        tuned: The table's plan and card.
+        k: Rows per query.
+        recall: Recall to reach instead of the plan's.
+        uri: Address of the table, for the message.
+
+    Raises:
+        ConfigError: The card confirms no number of candidates that reaches `recall` at the k of the tuning.
+    """
+    plan, card = tuned.plan, tuned.card
+    if k <= card.k:
+        return plan if recall is None else _plan_that_reaches(tuned, recall, uri)
+    for depth in card.depths:
+        if k <= depth.k and (recall is None or depth.low >= recall):
+            return plan.with_keeps(depth.keeps).model_copy(update={"probes": depth.probes, "margin": None})
+    return None
+
+
+def _plan_that_reaches(tuned: TunedFunnel, recall: float, uri: str) -> Plan:
+    """Return the plan with the fewest candidates whose recall the test queries confirm."""
+    best = tuned.card.best
+    same = [
+        row
+        for row in tuned.card.rows
+        if (row.dims, row.precision, row.probes, row.bytes_per_vector)
+        == (best.dims, best.precision, best.probes, best.bytes_per_vector)
+        and row.split != "validation"
+    ]
+    reaching = [row.keep for row in same if row.low >= recall]
+    if not reaching:
+        raise ConfigError(
+            f"recall={recall}: the card of {uri} confirms a recall of {max(row.low for row in same):.4f} at most; "
+            f"run: mlake funnel {uri} --recall {recall}"
+        )
+    return tuned.plan.keeping(min(reaching)).model_copy(update={"margin": None})

@@ -1,4 +1,4 @@
-"""Rank candidates by their full vectors, the last stage of a funnel whose codes are in RAM.
+"""Rank by full vectors: the candidates of each query, the last stage of a funnel in RAM, or every row.
 
 Owns the ranking and its memory bound. The vectors come from RAM or from the table, through a function.
 
@@ -7,13 +7,17 @@ Shapes: B queries, K candidates, U distinct candidates, D full width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
+from pipelines.shortlist.exact import ExactSearch
+from pipelines.tables.rows import ROW_ID, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import unit
 
@@ -66,6 +70,31 @@ def rerank(
             best = np.argsort(-scores, kind="stable")[:k]
             scores_BK[query, : len(best)], positions_BK[query, : len(best)] = scores[best], candidates[best]
     return scores_BK, positions_BK
+
+
+def rank_all(
+    query_BD: Floats, blocks: Iterable[tuple[Positions, npt.NDArray[np.floating]]], k: int
+) -> tuple[Floats, Positions]:
+    """Return the true cosines and ids (B, k) of each query's best rows, of all rows; -inf and -1 where there are fewer.
+
+    Args:
+        query_BD: float32 unit rows.
+        blocks: Distinct ids (N,) and vectors (N, D), block by block.
+        k: Results per query.
+    """
+    width = query_BD.shape[1]
+    search = ExactSearch(query_BD, (width,), k)
+    for ids_N, x_ND in blocks:
+        search.add(pa.array(ids_N), x_ND)
+    best = search.best[width]
+    ids = best.ids.cast(pa.int64()).fill_null(-1).to_numpy()
+    return best.scores_QK, ids.astype(np.int64).reshape(len(query_BD), k)
+
+
+def search_table(dataset: LanceDataset, query_BD: Floats, k: int, where: str | None) -> Found:
+    """Compare every row of a table that satisfies `where`, at full width, reading the table once for all queries."""
+    blocks = ((row_ids(batch), np.array(x_ND)) for batch, x_ND in scan_vectors(dataset, [ROW_ID], where))
+    return Found(*rank_all(query_BD, blocks, k), dataset)
 
 
 def _query_groups(candidates_B: Sequence[Positions], max_gathered: int) -> Iterator[range]:

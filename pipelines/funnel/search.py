@@ -8,6 +8,7 @@ Shapes: B queries, D full width.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, cast, get_args
@@ -18,12 +19,12 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions, load_codebook, save_codebook
+from pipelines.funnel.goal import Goal
 from pipelines.funnel.lake import LakeIndex
 from pipelines.funnel.memory import Fill, MemoryIndex
-from pipelines.funnel.plan import plan_of_stages
+from pipelines.funnel.plan import plan_for, plan_of_stages
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
-from pipelines.funnel.selection import Goal
 from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
@@ -33,21 +34,24 @@ from pipelines.tables.rows import ROW_ID, places_of, read_rows, read_vectors, ro
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
-from schemas.errors import ConfigError, TableError
+from schemas.errors import ConfigError, FunnelWarning, TableError
 from schemas.plans import Explanation, FunnelStage, Home, Plan, TunedFunnel
 
 Query = str | bytes | npt.NDArray[np.floating]
 _CONFIG_KEY = "lake:funnel:"
+# A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
+# stand before a neighbour.
+_OUTGROWN = 2
 
 
 class _Index(Protocol):
     @property
-    def version(self) -> int: ...
+    def dataset(self) -> LanceDataset: ...
 
     @property
     def bytes_per_vector(self) -> int: ...
 
-    def find(self, query_BD: Floats, k: int, keep: int | None = None, where: str | None = None) -> Found: ...
+    def find(self, query_BD: Floats, k: int, plan: Plan | None, where: str | None = None) -> Found: ...
 
     def refresh(self, dataset: LanceDataset) -> None: ...
 
@@ -72,7 +76,8 @@ class Funnel:
             follow: Check for a newer version of the table before each search.
         """
         self.table, self.plan, self.card = table, tuned.plan, tuned.card
-        self._index, self._follow = index, follow
+        self._tuned, self._index, self._follow = tuned, index, follow
+        self._checked_version, self._said = -1, set[str]()
         self._encoding = threading.Lock()
         self._proof: tuple[LanceDataset, Positions, ProofIndex] | None = None
 
@@ -96,12 +101,13 @@ class Funnel:
                 vectors of candidates from the table; "lake" keeps nothing in RAM.
             queries: Queries to tune on; default: rows of the table.
             stages: Your own stages, for example `funnel_retrieval(…).stages`. The tuner then measures their recall and
-                chooses nothing.
+                chooses nothing. They are stored with the recall that they have, unless the goal names a recall.
             storage: S3 endpoint and region, if `table` is an address.
 
         Raises:
             ConfigError: There is no such home, or the stages do not fit the table.
-            TableError: The table has too few rows, or the lake has no prefix column to search.
+            TableError: The table has too few rows, the lake has no prefix column to search, or the test queries do not
+                confirm the goal's recall. Then nothing is stored.
         """
         _check_home(home)
         table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table.refresh()
@@ -187,7 +193,7 @@ class Funnel:
     def refresh(self) -> None:
         """Load the latest version of the table."""
         latest = self.table.dataset.latest_version
-        if latest != self._index.version:
+        if latest != self._index.dataset.version:
             self._index.refresh(self.table.refresh().dataset)
 
     def search(
@@ -200,6 +206,9 @@ class Funnel:
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Return the k rows nearest to a query, or to each of several.
+
+        For more rows than the recall card speaks of, every row is compared. This is said once, as a `FunnelWarning`; so
+        is a table that has outgrown its card.
 
         Args:
             query: Words, the bytes of an image, or a vector (D,); for several queries a list of these, or vectors
@@ -223,14 +232,14 @@ class Funnel:
         queries = [cast(Query, query)] if is_one else list(cast("Sequence[Query]", query))
         with self._encoding:
             query_BD = np.stack([self.table.encode_query(q) for q in queries])
-        found = self._index.find(query_BD, k, self._candidates_for(recall), where)
+        found = self._find(query_BD, k, recall, where)
         wanted = list(columns) if columns is not None else ["id", *self.table.kept.names]
         result = _fetch(found, wanted)
         return result.drop_columns("query") if is_one else result
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
         """Return scores and row ids (B, k) of float32 unit rows, without encoding, columns or refresh."""
-        found = self._index.find(query_BD, k, self._candidates_for(recall))
+        found = self._find(query_BD, k, recall)
         return found.scores_BK, found.rows_BK
 
     def prove(self, query: Query, k: int = 10) -> tuple[pa.Table, Proven]:
@@ -247,7 +256,7 @@ class Funnel:
             self.refresh()
         with self._encoding:
             query_D = self.table.encode_query(query)
-            if self._proof is None or self._proof[0].version != self._index.version:
+            if self._proof is None or self._proof[0].version != self._index.dataset.version:
                 dataset, ids_N, x_ND = self._index.all_rows()
                 self._proof = (dataset, ids_N, ProofIndex(x_ND))
             dataset, ids_N, index = self._proof
@@ -264,25 +273,30 @@ class Funnel:
             query_D = self.table.encode_query(query)
         return self._index.explain(query_D, where, self.card.exact_us_per_query)
 
-    def _candidates_for(self, recall: float | None) -> int | None:
-        """Return the fewest candidates whose recall the card confirms; None: the plan's own."""
-        if recall is None:
-            return None
-        best = self.card.best
-        same = [
-            row
-            for row in self.card.rows
-            if (row.dims, row.precision, row.probes, row.bytes_per_vector)
-            == (best.dims, best.precision, best.probes, best.bytes_per_vector)
-        ]
-        reaching = [row.keep for row in same if row.low >= recall]
-        if not reaching:
-            most = max(row.low for row in same)
-            raise ConfigError(
-                f"recall={recall}: the card of {self.table.uri} confirms a recall of {most:.4f} at most; "
-                f"run: mlake funnel {self.table.uri} --recall {recall}"
+    def _find(self, query_BD: Floats, k: int, recall: float | None, where: str | None = None) -> Found:
+        """Search by the plan that the card confirms for k and `recall`, or compare every row, and say so."""
+        plan, uri, home = plan_for(self._tuned, k, recall, self.table.uri), self.table.uri, self.plan.home
+        asked = f" --recall {recall}" if recall is not None else ""
+        if plan is None:
+            self._warn_once(
+                "exact",
+                f"k={k}: the recall card of {uri} does not speak of so many results{asked and ' at that recall'}, so "
+                f"every row is compared; to be faster, run: mlake funnel {uri} --home {home} --k {k}{asked}",
             )
-        return min(reaching)
+        if self._index.dataset.version != self._checked_version:
+            self._checked_version, rows = self._index.dataset.version, self._index.dataset.count_rows()
+            if rows > _OUTGROWN * self.card.rows_in_table:
+                self._warn_once(
+                    "outgrown",
+                    f"{uri} has {rows:,} rows, and its recall card speaks of {self.card.rows_in_table:,} (version "
+                    f"{self.card.version}): the recall may be lower now; run: mlake funnel {uri} --home {home}",
+                )
+        return self._index.find(query_BD, k, plan, where)
+
+    def _warn_once(self, about: str, text: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            warnings.warn(text, FunnelWarning, stacklevel=4)
 
 
 def _check_home(home: str) -> None:

@@ -1,12 +1,13 @@
 """Choose the plan that reaches a recall target at the least measured cost, and write its recall card.
 
-Owns the goal, the choice, and the numbers on the card. Owns no search: each `Trial` brings its own.
+Owns the choice and the numbers on the card. Owns no search: each `Trial` brings its own.
 
 A quarter of the queries, at most 500, is the validation split: it chooses the plan and the number of candidates. The
 others are the test split: the lower end of their 95 % interval must reach the target, and the card reports their
-recall. The last stage is exact, so one long list of candidates tells the recall for every shorter list.
+recall. The last stage is exact, so one long list of candidates tells the recall for every shorter list. Every plan is
+judged so, the one that compares full vectors too.
 
-Shapes: Q queries, D full width, K candidates, T true neighbours.
+Shapes: Q queries, D full width, K candidates.
 """
 
 from __future__ import annotations
@@ -22,55 +23,20 @@ from typing import Literal
 import numpy as np
 
 from pipelines.funnel.faiss_stages import Index, Positions
+from pipelines.funnel.goal import Goal
 from pipelines.funnel.ground_truth import GroundTruth, recall_interval
 from pipelines.vectors.arrays import Floats
 from schemas.errors import TableError
 from schemas.plans import CardRow, Plan, RecallCard
 
-Objective = Literal["latency", "throughput"]
-
 MAX_CANDIDATES = 3_200
 _SHOWN_KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, MAX_CANDIDATES)
 _STEP = 1.12
-_MIN_QUERIES, _MAX_QUERIES = 1_000, 16_000
 _MAX_VALIDATION_QUERIES = 500
 _TIMED_QUERIES = 64
 _MARGINS = 100
 # A margin must bring the mean number of candidates below this share of what it is without one.
 _MARGIN_MUST_SAVE = 0.9
-
-
-@dataclass(frozen=True)
-class Goal:
-    """State what to tune for.
-
-    Attributes:
-        recall: Least value of the lower end of the 95 % interval of recall@k.
-        k: Results per query.
-        objective: Time to minimise: `latency` of one query at a time, or `throughput` of many in one call.
-        queries: Rows to hold out as queries, at most a fifth of the table; None: as many as the interval needs.
-        bytes_per_vector: Bytes of RAM that a vector may take; None: no limit.
-        seed: Seed of the draw of held-out rows.
-    """
-
-    recall: float = 0.95
-    k: int = 10
-    objective: Objective = "latency"
-    queries: int | None = None
-    bytes_per_vector: int | None = None
-    seed: int = 0
-
-    def allows(self, plan: Plan) -> bool:
-        """Tell whether a plan keeps to the limit of RAM."""
-        return self.bytes_per_vector is None or plan.home == "lake" or plan.bytes_per_vector <= self.bytes_per_vector
-
-    def held_out_rows(self, rows: int) -> int:
-        """Return how many rows of a table of `rows` to hold out as queries.
-
-        With n queries and no miss, the interval reaches down to 1 - 3.84 / n. 16 / (1 - recall) leaves room for misses.
-        """
-        wanted = self.queries or min(_MAX_QUERIES, max(_MIN_QUERIES, math.ceil(16 / (1 - min(self.recall, 0.9999)))))
-        return min(wanted, rows // 5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +45,18 @@ class Trial:
 
     Attributes:
         plan: The plan, with the largest number of candidates to consider.
-        candidates: Finds candidates with all stages but the last. Takes queries (Q, D) and which of all queries these
-            are; returns ids (Q, K), best first.
+        candidates: Finds candidates with all stages of a plan but the last. Takes the plan, queries (Q, D) and which of
+            all queries these are; returns ids (Q, K), best first.
         search: Runs all stages, to be timed.
         empty: The plan's trained, empty stages; none in the lake.
+        is_given: Whether the stages are the user's.
     """
 
     plan: Plan
-    candidates: Callable[[Floats, slice], Positions]
+    candidates: Callable[[Plan, Floats, slice], Positions]
     search: Callable[[Plan, Floats], object]
     empty: tuple[Index, ...] = ()
+    is_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,10 +120,10 @@ class PlanSelector:
 
     def evaluate(self, trial: Trial) -> None:
         """Find the fewest candidates that reach the target on the validation split, and time the search with them."""
-        ranks_QT = self._ranks(trial, self._validation)
-        keep = self._least_keep(trial, partial(self._mean_recall, ranks_QT))
+        ranks_QK = self._ranks(trial, self._validation)
+        keep = self._least_keep(trial, partial(self._mean_recall, ranks_QK))
         plan = trial.plan.keeping(keep) if keep else trial.plan
-        row = self._row(plan, ranks_QT, self._time(trial, plan) if keep else (None, None))
+        row = self._row(plan, ranks_QK, self._time(trial, plan) if keep else (None, None), "validation")
         cost = row.us_per_query if self._goal.objective == "latency" else row.us_per_query_batched
         self._evaluated.append(_Evaluated(trial, plan, row, math.inf if cost is None else cost))
 
@@ -165,27 +133,39 @@ class PlanSelector:
             trial = evaluated.trial
             if evaluated.cost == math.inf:
                 return None
-            ranks_QT = self._ranks(trial, self._test)
-            keep = self._least_keep(trial, partial(self._low_recall, ranks_QT))
+            ranks_QK = self._ranks(trial, self._test)
+            keep = self._least_keep(trial, partial(self._low_recall, ranks_QK))
             if keep is not None:
                 others = [other.row for other in self._evaluated if other is not evaluated]
-                return self._write_card(trial, trial.plan.keeping(keep), ranks_QT, others, baseline)
+                return self._write_card(trial, trial.plan.keeping(keep), ranks_QK, others, baseline)
         return None
 
     def confirm(self, trial: Trial, baseline: Baseline) -> tuple[Trial, RecallCard]:
-        """Return a plan as it is, with its card from the test split."""
-        return self._write_card(trial, trial.plan, self._ranks(trial, self._test), [], baseline)
+        """Return a plan as it is, with its card from the test split.
+
+        Raises:
+            TableError: The goal names a recall that the test split does not confirm.
+        """
+        trial, card = self._write_card(trial, trial.plan, self._ranks(trial, self._test), [], baseline)
+        if self._goal.recall is not None and card.best.low < self._goal.recall:
+            raise TableError(
+                f"these stages are not sure to reach recall {self._goal.recall}: {card.queries} test queries have "
+                f"recall@{card.k} {card.best.recall:.4f} ({card.best.low:.4f}-{card.best.high:.4f}); nothing is "
+                "stored. Keep more candidates, or name no recall to store the stages with the recall that they have"
+            )
+        return trial, card
 
     def _write_card(
-        self, trial: Trial, plan: Plan, ranks_QT: Positions, others: Sequence[CardRow], baseline: Baseline
+        self, trial: Trial, plan: Plan, ranks_QK: Positions, others: Sequence[CardRow], baseline: Baseline
     ) -> tuple[Trial, RecallCard]:
-        chosen, most = self._row(plan, ranks_QT, self._time(trial, plan)), trial.plan.candidates
+        chosen, most = self._row(plan, ranks_QK, self._time(trial, plan)), trial.plan.candidates
         shown = [n for n in _SHOWN_KEEPS if self._goal.k <= n <= most and n != plan.candidates]
-        rows = [chosen, *(self._row(trial.plan.keeping(n), ranks_QT, (None, None)) for n in shown), *others]
+        rows = [chosen, *(self._row(trial.plan.keeping(n), ranks_QK, (None, None)) for n in shown), *others]
         rows.sort(key=_order)
         card = RecallCard(
             k=self._goal.k,
-            queries=len(ranks_QT),
+            queries=len(ranks_QK),
+            validation_queries=self._validation.stop,
             rows_in_table=baseline.rows,
             version=baseline.version,
             exact_us_per_query=baseline.exact_us,
@@ -212,14 +192,14 @@ class PlanSelector:
         k, asked = self._goal.k, self._test
         plan = trial.plan.keeping(min(2 * trial.plan.candidates, MAX_CANDIDATES))
         scores_QK, found_QK = scored(plan, self._query_QD[asked], asked)
-        ranks_QT = self._truth.ranks(found_QK, asked)
+        ranks_QK = self._truth.ranks(found_QK, asked)
         below_QK = scores_QK[:, k - 1 : k] - scores_QK
         for margin in np.quantile(below_QK[np.isfinite(below_QK)], np.arange(1, _MARGINS) / _MARGINS):
             looked_Q = np.maximum(k, (below_QK <= margin).sum(axis=1))
             if looked_Q.mean() > _MARGIN_MUST_SAVE * card.best.looked_at:
                 break
-            recall, low, high = recall_interval(self._truth.recall(ranks_QT, looked_Q))
-            if low < self._goal.recall:
+            recall, low, high = recall_interval(self._truth.recall(ranks_QK, looked_Q))
+            if low < self._goal.target:
                 continue
             plan = plan.model_copy(update={"margin": float(margin)})
             alone, batched = self._time(trial, plan)
@@ -239,11 +219,25 @@ class PlanSelector:
             return replace(trial, plan=plan), card.model_copy(update={"rows": tuple(rows), "chosen": rows.index(row)})
         return trial, card
 
-    def _mean_recall(self, ranks_QT: Positions, keep: int) -> float:
-        return float(self._truth.recall(ranks_QT, keep).mean())
+    @property
+    def shortfall(self) -> str:
+        """Say how far the trials were from the target, and what the test queries can confirm at all."""
+        _, confirmed, _ = recall_interval(np.ones(len(self._query_QD) - self._validation.stop))
+        return (
+            f"the best reached {self.best_recall:.4f}; {len(self._query_QD) - self._validation.stop} test queries "
+            f"without a miss confirm {confirmed:.4f}"
+        )
 
-    def _low_recall(self, ranks_QT: Positions, keep: int) -> float:
-        return recall_interval(self._truth.recall(ranks_QT, keep))[1]
+    @property
+    def test(self) -> tuple[slice, Floats]:
+        """Which of the queries are the test split, and the split (Q, D)."""
+        return self._test, self._query_QD[self._test]
+
+    def _mean_recall(self, ranks_QK: Positions, keep: int) -> float:
+        return float(self._truth.recall(ranks_QK, keep).mean())
+
+    def _low_recall(self, ranks_QK: Positions, keep: int) -> float:
+        return recall_interval(self._truth.recall(ranks_QK, keep))[1]
 
     @property
     def best_recall(self) -> float:
@@ -251,17 +245,21 @@ class PlanSelector:
         return max((evaluated.row.recall for evaluated in self._evaluated), default=0.0)
 
     def _ranks(self, trial: Trial, queries: slice) -> Positions:
-        return self._truth.ranks(trial.candidates(self._query_QD[queries], queries), queries)
+        return self._truth.ranks(trial.candidates(trial.plan, self._query_QD[queries], queries), queries)
 
     def _least_keep(self, trial: Trial, recall_at: Callable[[int], float]) -> int | None:
-        if trial.plan.is_exact:
-            return self._goal.k
         most = trial.plan.candidates
-        return next((keep for keep in _steps(self._goal.k, most) if recall_at(keep) >= self._goal.recall), None)
+        return next((keep for keep in _steps(self._goal.k, most) if recall_at(keep) >= self._goal.target), None)
 
-    def _row(self, plan: Plan, ranks_QT: Positions, us: tuple[float | None, float | None]) -> CardRow:
+    def _row(
+        self,
+        plan: Plan,
+        ranks_QK: Positions,
+        us: tuple[float | None, float | None],
+        split: Literal["validation", "test"] = "test",
+    ) -> CardRow:
         first = plan.stages[0]
-        recall, low, high = recall_interval(self._truth.recall(ranks_QT, plan.candidates))
+        recall, low, high = recall_interval(self._truth.recall(ranks_QK, plan.candidates))
         return CardRow(
             dims=first.dims,
             precision=first.precision,
@@ -274,6 +272,7 @@ class PlanSelector:
             us_per_query=us[0],
             us_per_query_batched=us[1],
             bytes_per_vector=plan.bytes_per_vector,
+            split=split,
         )
 
     def _time(self, trial: Trial, plan: Plan) -> tuple[float, float]:
@@ -295,14 +294,3 @@ def _steps(least: int, most: int) -> Sequence[int]:
     """Return the numbers of candidates to consider, each about a tenth more than the last."""
     count = math.ceil(math.log(max(1, most / least), _STEP))
     return [min(most, round(least * _STEP**power)) for power in range(count + 1)]
-
-
-def check_rows(rows: int, goal: Goal) -> None:
-    """Refuse a table with too few rows to hold any out.
-
-    Raises:
-        TableError: The table is too small.
-    """
-    least = 5 * (goal.k + 1)
-    if rows < least:
-        raise TableError(f"a funnel is tuned on held-out rows and needs at least {least}; the table has {rows}")

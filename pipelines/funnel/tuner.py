@@ -17,18 +17,20 @@ from functools import partial
 import numpy as np
 from lance import LanceDataset
 
+from pipelines.funnel.depths import with_depths
 from pipelines.funnel.faiss_stages import Index, Positions, train_stages, training_rows
-from pipelines.funnel.ground_truth import exact_neighbours
-from pipelines.funnel.lake import LakeIndex, candidates
+from pipelines.funnel.goal import Goal, check_rows
+from pipelines.funnel.ground_truth import Blocks, exact_neighbours
+from pipelines.funnel.lake import LakeIndex, coarse_candidates
 from pipelines.funnel.rerank import Vectors, rerank
-from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, Goal, PlanSelector, Trial, check_rows
+from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, PlanSelector, Trial
 from pipelines.funnel.slices import FaissSlices, fill_stores
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import TableError
-from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
+from schemas.plans import FunnelStage, Home, Plan, RecallCard, TunedFunnel
 
 # FAISS trains codes well from this many rows on; fewer rows are compared by their prefixes.
 _CODED_ROWS = 4_096
@@ -92,13 +94,28 @@ def tune_in_memory(
     check_rows(rows, goal)
     query_QD, vectors = vectors.hold_out(goal) if query_QD is None else (query_QD, vectors)
     started = time.perf_counter()
-    truth = exact_neighbours(_blocks(vectors.x_ND), query_QD, goal.k)
+    truth = exact_neighbours(lambda: _blocks(vectors.x_ND), query_QD, [goal.k])[goal.k]
     exact_batched_us = (time.perf_counter() - started) / len(query_QD) * 1e6
     baseline = Baseline(rows, vectors.version, _exact_us(vectors.x_ND, query_QD), exact_batched_us)
     selector, trials = PlanSelector(truth, query_QD, goal), _MemoryTrials(vectors)
     if plan is not None:
         trial, card = selector.confirm(next(iter(trials([plan]))), baseline)
-        return TunedFunnel(plan=trial.plan, card=card), trial.empty
+        target = card.best.low if goal.recall is None else goal.recall
+    else:
+        trial, card = _choose_in_memory(vectors, goal, selector, trials, baseline)
+        target = goal.target
+    card = with_depths(card, trial, selector.test, target, lambda: _blocks(vectors.x_ND))
+    return TunedFunnel(plan=trial.plan, card=card), trial.empty
+
+
+def _choose_in_memory(
+    vectors: TableVectors, goal: Goal, selector: PlanSelector, trials: _MemoryTrials, baseline: Baseline
+) -> tuple[Trial, RecallCard]:
+    """Try plans and return the best, with its card.
+
+    Raises:
+        TableError: No plan is both small and good enough.
+    """
     for tried in _flat_plans(vectors, goal):
         if goal.allows(tried) and (vectors.home == "codes" or not selector.is_hopeless(tried)):
             for trial in trials([tried]):
@@ -109,13 +126,12 @@ def tune_in_memory(
                 selector.evaluate(trial)
     best = selector.decide(baseline)
     if best is None:
+        allowed = f" of at most {goal.bytes_per_vector} bytes a vector" if goal.bytes_per_vector is not None else ""
         raise TableError(
-            f"no plan of at most {goal.bytes_per_vector} bytes a vector is sure to reach recall {goal.recall} (the "
-            f"best reached {selector.best_recall:.4f}); allow more bytes, keep the full vectors in the lake, or ask "
-            "for less recall"
+            f"no plan{allowed} is sure to reach recall {goal.target} ({selector.shortfall}); nothing is stored. Allow "
+            "more bytes, keep the full vectors in the lake, hold out more rows, or ask for less recall"
         )
-    trial, card = best
-    return TunedFunnel(plan=trial.plan, card=card), trial.empty
+    return best
 
 
 def _flat_plans(vectors: TableVectors, goal: Goal) -> Iterator[Plan]:
@@ -134,7 +150,7 @@ def _flat_plans(vectors: TableVectors, goal: Goal) -> Iterator[Plan]:
         firsts = [FunnelStage(dims=dims, precision="float16", keep=keep) for dims in vectors.ladder[:-1] if dims >= 8]
     firsts.sort(key=lambda stage: (stage.bytes_per_vector, -stage.dims))
     for first in [*firsts, FunnelStage(dims=width, precision="int8" if is_read else "float16", keep=keep)]:
-        yield Plan(stages=(first, last), home=vectors.home, k=goal.k, recall=goal.recall)
+        yield Plan(stages=(first, last), home=vectors.home, k=goal.k, recall=goal.target)
 
 
 def _refined_plans(leaders: Sequence[Plan], rows: int) -> Iterator[list[Plan]]:
@@ -166,7 +182,7 @@ class _MemoryTrials:
         empty = train_stages(plans[0], self._x_ND[sample].astype(np.float32))
         slices = FaissSlices.build(empty, _vector_blocks(self._x_ND), len(self._x_ND), self._stores)
         for plan in plans:
-            yield Trial(plan, partial(self._candidates, slices, plan), partial(self._search, slices), tuple(empty))
+            yield Trial(plan, partial(self._candidates, slices), partial(self._search, slices), tuple(empty))
 
     def _candidates(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> Positions:
         return slices.candidates(plan, query_QD)
@@ -189,7 +205,7 @@ def _exact_us(x_ND: Halves, query_QD: Floats) -> float:
     return statistics.median(times) * len(x_ND) / len(part_ND) * 1e6
 
 
-def _blocks(x_ND: Halves) -> Iterator[tuple[Positions, Halves]]:
+def _blocks(x_ND: Halves) -> Blocks:
     for start in range(0, len(x_ND), _BLOCK_ROWS):
         x_BD = x_ND[start : start + _BLOCK_ROWS]
         yield np.arange(start, start + len(x_BD)), x_BD
@@ -225,24 +241,46 @@ def tune_in_lake(
     check_rows(rows, goal)
     own_ids_Q, query_QD = _draw_queries(dataset, goal) if query_QD is None else (None, query_QD)
     started = time.perf_counter()
-    blocks = ((row_ids(batch), np.array(block_BD)) for batch, block_BD in scan_vectors(dataset, [ROW_ID]))
-    truth = exact_neighbours(blocks, query_QD, goal.k, own_ids_Q)
+
+    def blocks() -> Blocks:
+        return ((row_ids(batch), np.array(block_BD)) for batch, block_BD in scan_vectors(dataset, [ROW_ID]))
+
+    truth = exact_neighbours(blocks, query_QD, [goal.k], own_ids_Q)[goal.k]
     exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
     selector, baseline = PlanSelector(truth, query_QD, goal), Baseline(rows, dataset.version, exact_us, exact_us)
     if plan is not None:
         trial, card = selector.confirm(_lake_trial(dataset, plan, own_ids_Q), baseline)
-        return TunedFunnel(plan=trial.plan, card=card)
+        target = card.best.low if goal.recall is None else goal.recall
+    else:
+        trial, card = _choose_in_lake(dataset, dims, goal, selector, baseline, own_ids_Q)
+        target = goal.target
+    card = with_depths(card, trial, selector.test, target, blocks, own_ids_Q)
+    return TunedFunnel(plan=trial.plan, card=card)
+
+
+def _choose_in_lake(
+    dataset: LanceDataset,
+    dims: Sequence[int],
+    goal: Goal,
+    selector: PlanSelector,
+    baseline: Baseline,
+    own_ids_Q: Positions | None,
+) -> tuple[Trial, RecallCard]:
+    """Try every prefix column and return the best plan, with its card.
+
+    Raises:
+        TableError: No plan reaches the target.
+    """
     for tried in _lake_plans(dataset, dims, goal):
         selector.evaluate(_lake_trial(dataset, tried, own_ids_Q))
     best = selector.decide(baseline)
     if best is None:
         raise TableError(
-            f"no prefix column of {dataset.uri} is sure to reach recall {goal.recall} within {MAX_CANDIDATES} "
-            f"candidates (the best reached {selector.best_recall:.4f}); run: mlake shortlist CONFIG with more "
+            f"no prefix column of {dataset.uri} is sure to reach recall {goal.target} within {MAX_CANDIDATES} "
+            f"candidates ({selector.shortfall}); nothing is stored. Run: mlake shortlist CONFIG with more "
             "dims, lower --recall, or hold out more rows"
         )
-    trial, card = selector.add_margin(*best, partial(_scored_candidates, dataset, own_ids_Q))
-    return TunedFunnel(plan=trial.plan, card=card)
+    return selector.add_margin(*best, partial(_scored_candidates, dataset, own_ids_Q))
 
 
 def _draw_queries(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
@@ -260,7 +298,7 @@ def _lake_plans(dataset: LanceDataset, dims: Sequence[int], goal: Goal) -> Itera
     for dim in dims:
         first = FunnelStage(dims=dim, precision="float16", keep=min(MAX_CANDIDATES, dataset.count_rows()))
         for probes in _probes(dataset, prefix_column(dim)):
-            yield Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.recall)
+            yield Plan(stages=(first, last), home="lake", probes=probes, k=goal.k, recall=goal.target)
 
 
 def _probes(dataset: LanceDataset, column: str) -> list[int]:
@@ -275,19 +313,19 @@ def _probes(dataset: LanceDataset, column: str) -> list[int]:
 def _lake_trial(dataset: LanceDataset, plan: Plan, own_ids_Q: Positions | None) -> Trial:
     return Trial(
         plan,
-        lambda query_QD, which: _scored_candidates(dataset, own_ids_Q, plan, query_QD, which)[1],
-        lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k),
+        lambda tried, query_QD, which: _scored_candidates(dataset, own_ids_Q, tried, query_QD, which)[1],
+        lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k, narrowed),
     )
 
 
 def _scored_candidates(
     dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
 ) -> tuple[Floats, Positions]:
-    """Return cosines and row ids (Q, K) that the first stage finds, best first, without the queries' own rows."""
-    scores_QK = np.full((len(query_QD), plan.stages[0].keep), -np.inf, np.float32)
+    """Return cosines and row ids (Q, K) that all stages but the last find, without the queries' own rows."""
+    scores_QK = np.full((len(query_QD), plan.candidates), -np.inf, np.float32)
     found_QK = np.full(scores_QK.shape, -1, np.int64)
     for row, query_D in enumerate(query_QD):
-        scores, found = candidates(dataset, plan, query_D, None)
+        scores, found = coarse_candidates(dataset, plan, query_D)
         others = np.ones(len(found), bool) if own_ids_Q is None else found != own_ids_Q[which][row]
         found_QK[row, : others.sum()], scores_QK[row, : others.sum()] = found[others], scores[others]
     return scores_QK, found_QK

@@ -16,7 +16,6 @@ from schemas.columns import Ladder, Space, prefix_column, vector_field
 WIDTH, ROWS, PREFIX = 64, 6_000, 16
 SPACE = Space(encoder="precomputed", revision="1", ladder=Ladder(dims=(PREFIX, 32, WIDTH)))
 GOAL = Goal(recall=0.9, queries=250)
-LAKE_GOAL = Goal(recall=0.9, queries=400)  # with so many queries a margin is worth it
 
 
 def vectors(rows: int, seed: int = 0) -> npt.NDArray[np.float16]:

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.funnel import Funnel, Home
 from pipelines.tables.table import VectorTable
-from tests.support.funnel_tables import GOAL, LAKE_GOAL, write_table
+from tests.support.funnel_tables import GOAL, write_table
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     table = write_table(str(folder / "t.lance"))
     for home in get_args(Home):
-        Funnel.build(table, LAKE_GOAL if home == "lake" else GOAL, home=home)
+        Funnel.build(table, GOAL, home=home)
     return folder
 
 

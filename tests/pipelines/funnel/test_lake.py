@@ -3,34 +3,47 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.funnel import Funnel
-from pipelines.funnel.lake import LakeIndex
+from pipelines.funnel import Funnel, adaptive_retrieval, funnel_retrieval
+from pipelines.funnel.lake import LakeIndex, coarse_candidates
 from pipelines.tables.table import VectorTable
-from schemas.plans import Plan
-from tests.support.funnel_tables import GOAL, query
+from pipelines.vectors.arrays import Floats
+from pipelines.vectors.matryoshka import cut, unit
+from tests.support.funnel_tables import PREFIX, ROWS, WIDTH, query, vectors
 
 
-def test_easy_queries_look_at_fewer_candidates(table: VectorTable) -> None:
-    funnel = Funnel.open(table, home="lake")
-    best = funnel.card.best
-    assert funnel.plan.margin == best.margin
-    assert best.margin is not None
-    assert best.low >= GOAL.recall
-    looked_at = [funnel.explain(query(seed)).stages[1].compared for seed in range(40)]
-    assert min(looked_at) < max(looked_at) <= funnel.plan.stages[0].keep
-    assert np.mean(looked_at) == pytest.approx(best.looked_at, rel=0.3)
-    whole = [row for row in funnel.card if row.margin is None and row.low >= GOAL.recall]
-    assert best.looked_at < min(row.looked_at for row in whole)
-    assert funnel.search(query(), recall=whole[0].low - 1e-9).num_rows == 10
-    with pytest.raises(ValueError, match="only a plan in the lake has a margin"):
-        Plan(stages=funnel.plan.stages, margin=0.1)
+def prefix_scores(query_D: Floats) -> Floats:
+    """Cosines of the prefixes, best first."""
+    scores: Floats = np.sort(cut(vectors(ROWS).astype(np.float32), PREFIX) @ cut(query_D, PREFIX))[::-1]
+    return scores
 
 
-def test_a_number_of_candidates_switches_the_margin_off(table: VectorTable) -> None:
-    plan = Funnel.stored(table, "lake").plan
+@pytest.mark.parametrize("margin", [0.0, 0.02, 0.1, 2.0])
+def test_candidates_further_than_the_margin_below_the_kth_are_not_read(table: VectorTable, margin: float) -> None:
+    plan = adaptive_retrieval(PREFIX, WIDTH, keep=300).model_copy(update={"home": "lake", "margin": margin})
+    for seed in range(5):
+        scores = prefix_scores(query(seed))
+        near = (scores >= scores[plan.k - 1] - margin).sum()
+        read = len(coarse_candidates(table.dataset, plan, query(seed))[1])
+        assert read == pytest.approx(min(300, near), abs=2)  # half precision may move the last ones
+
+
+def test_fewer_results_are_the_first_of_the_k_that_was_measured(table: VectorTable) -> None:
+    plan = adaptive_retrieval(PREFIX, WIDTH, keep=300).model_copy(update={"home": "lake", "margin": 0.02})
     index = LakeIndex(table.dataset, plan)
-    every = LakeIndex(table.dataset, plan.model_copy(update={"margin": None}))
-    keep = plan.candidates + 50
-    wide = every.find(query()[None], 5, keep=keep)
-    assert index.find(query()[None], 5, keep=keep).rows_BK.tolist() == wide.rows_BK.tolist()
+    ten = index.find(query()[None], 10, plan).rows_BK
+    assert index.find(query()[None], 1, plan).rows_BK.tolist() == ten[:, :1].tolist()
     assert index.bytes_per_vector == 0
+
+
+def test_stages_in_between_narrow_the_candidates(table: VectorTable) -> None:
+    plan = funnel_retrieval([PREFIX, 32, WIDTH], [200, 50, 10]).model_copy(update={"home": "lake"})
+    x_ND, query_D = unit(vectors(ROWS).astype(np.float32)), query()
+    first = np.argsort(-(cut(x_ND, PREFIX) @ cut(query_D, PREFIX)))[:200]
+    second = first[np.argsort(-(cut(x_ND[first], 32) @ cut(query_D, 32)))[:50]]
+    assert len(set(coarse_candidates(table.dataset, plan, query_D)[1]) & set(second)) >= 48
+
+
+def test_the_margin_of_a_tuned_plan_is_on_its_card(table: VectorTable) -> None:
+    funnel = Funnel.open(table, home="lake")
+    assert funnel.plan.margin == funnel.card.best.margin
+    assert funnel.explain(query()).stages[1].compared <= funnel.plan.stages[0].keep

@@ -36,7 +36,7 @@ def test_few_candidates_held_at_once_change_nothing(table: VectorTable, home: Ho
     whole = MemoryIndex(table.dataset, plan, filler(plan, 1))
     parts = MemoryIndex(table.dataset, plan, filler(plan, 1), max_candidates_held=200)
     for where in (None, "parity = 1"):
-        expected, found = (index.find(query_BD, 4, where=where) for index in (whole, parts))
+        expected, found = (index.find(query_BD, 4, plan, where) for index in (whole, parts))
         assert found.rows_BK.tolist() == expected.rows_BK.tolist()
         assert found.scores_BK == pytest.approx(expected.scores_BK, abs=1e-6)
 
@@ -52,7 +52,7 @@ def test_rows_that_are_gone_leave_room_for_others(table: VectorTable, home: Home
     _, left_N, left_ND = index.all_rows()
     assert len(left_N) == table.refresh().dataset.count_rows()
     assert set(left_N) < set(ids_N)
-    found = index.find(query_BD, 10)
+    found = index.find(query_BD, 10, plan)
     exact_BN = left_N[np.argsort(-(query_BD @ unit(left_ND.astype(np.float32)).T), axis=1)]
     assert recall_at_10(found.rows_BK, exact_BN) > 0.9
-    assert (index.find(query_BD, 20, where="parity = 1").rows_BK >= 0).all()
+    assert (index.find(query_BD, 20, plan, "parity = 1").rows_BK >= 0).all()

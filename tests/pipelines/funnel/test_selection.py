@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipelines.funnel.faiss_stages import Positions
+from pipelines.funnel.goal import Goal, check_rows
 from pipelines.funnel.ground_truth import GroundTruth
-from pipelines.funnel.selection import Baseline, Goal, PlanSelector, Trial, check_rows
+from pipelines.funnel.selection import Baseline, PlanSelector, Trial
 from pipelines.vectors.arrays import Floats
 from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
@@ -30,12 +31,12 @@ def candidates_with(place: int, count: int) -> Positions:
 
 
 def trial(place: int, dims: int = 8, home: str = "memory") -> Trial:
-    return Trial(plan(dims, home), lambda x_QD, _: candidates_with(place, len(x_QD)), lambda _plan, _x_QD: None)
+    return Trial(plan(dims, home), lambda _plan, x_QD, _: candidates_with(place, len(x_QD)), lambda _plan, _x_QD: None)
 
 
 @pytest.fixture
 def selector() -> PlanSelector:
-    truth = GroundTruth(2, np.tile([0, 1, 7], (QUERIES, 1)), np.full(QUERIES, 2))
+    truth = GroundTruth(2, [np.array([0])] * QUERIES, [np.array([1])] * QUERIES)
     return PlanSelector(truth, np.zeros((QUERIES, 64), np.float32), GOAL)
 
 
@@ -60,10 +61,34 @@ def test_plans_that_miss_the_target_are_on_no_card(selector: PlanSelector) -> No
     assert selector.decide(BASELINE) is None
 
 
-def test_a_given_plan_is_confirmed_as_it_is(selector: PlanSelector) -> None:
-    confirmed, card = selector.confirm(trial(place=KEEP - 1), BASELINE)
+def test_the_plan_that_compares_full_vectors_is_judged_like_any_other(selector: PlanSelector) -> None:
+    assert plan(dims=64).is_exact
+    selector.evaluate(trial(place=KEEP - 1, dims=64))
+    assert selector.decide(BASELINE) is None
+    assert "best reached 0.5000; 300 test queries without a miss confirm 0.98" in selector.shortfall
+
+
+def test_given_stages_are_confirmed_as_they_are_unless_a_recall_is_asked_of_them(selector: PlanSelector) -> None:
+    with pytest.raises(TableError, match=r"not sure to reach recall 0.9: .* recall@2 0.5000 .*; nothing is stored"):
+        selector.confirm(trial(place=KEEP - 1), BASELINE)
+    truth = GroundTruth(2, [np.array([0])] * QUERIES, [np.array([1])] * QUERIES)
+    without_target = PlanSelector(truth, np.zeros((QUERIES, 64), np.float32), Goal(k=2))
+    confirmed, card = without_target.confirm(trial(place=KEEP - 1), BASELINE)
     assert confirmed.plan == plan()
     assert card.best.recall == 0.5
+
+
+def test_the_card_says_which_queries_chose_and_which_confirm(selector: PlanSelector) -> None:
+    selector.evaluate(trial(place=20))
+    selector.evaluate(trial(place=40, dims=16))
+    best = selector.decide(BASELINE)
+    assert best is not None
+    card = best[1]
+    assert (card.validation_queries, card.queries) == (100, 300)
+    splits = {(row.dims, row.split) for row in card}
+    assert splits in ({(8, "test"), (16, "validation")}, {(8, "validation"), (16, "test")})
+    assert card.best.split == "test"
+    assert "100 queries chose the plan (*), 300 others confirm it" in str(card)
 
 
 def test_larger_codes_than_those_of_a_good_plan_are_hopeless_unless_exact(selector: PlanSelector) -> None:
@@ -82,7 +107,9 @@ def test_a_margin_lets_easy_queries_stop_early(selector: PlanSelector) -> None:
         easy_K[:2] = 1
         return np.where(is_easy_Q[:, None], easy_K, hard_K).astype(np.float32), found_QK
 
-    in_lake = Trial(plan(home="lake"), lambda x_QD, which: scored(plan(), x_QD, which)[1], lambda _plan, _x_QD: None)
+    in_lake = Trial(
+        plan(home="lake"), lambda tried, x_QD, which: scored(tried, x_QD, which)[1], lambda _plan, _x_QD: None
+    )
     selector.evaluate(in_lake)
     best = selector.decide(BASELINE)
     assert best is not None

@@ -39,7 +39,7 @@ def test_a_funnel_keeps_to_the_bytes_it_may_take(table: VectorTable) -> None:
     ],
 )
 def test_own_stages_are_measured_and_kept(table: VectorTable, stages: tuple[FunnelStage, ...], home: Home) -> None:
-    funnel = Funnel.build(table, GOAL, home=home, stages=stages)
+    funnel = Funnel.build(table, Goal(queries=250), home=home, stages=stages)
     assert Funnel.open(table, home=home).plan.stages == stages
     assert funnel.card.best.keep == stages[-2].keep
     fresh = unit(vectors(200, seed=5).astype(np.float32))

@@ -1,0 +1,68 @@
+"""State what a funnel is tuned for.
+
+Owns the goal, and how many queries and rows it needs. Owns no measurement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.errors import TableError
+from schemas.plans import Plan
+
+Objective = Literal["latency", "throughput"]
+
+_RECALL = 0.95
+_MIN_QUERIES, _MAX_QUERIES = 1_000, 16_000
+
+
+@dataclass(frozen=True)
+class Goal:
+    """State what to tune for.
+
+    Attributes:
+        recall: Least value of the lower end of the 95 % interval of recall@k. None: 0.95 where the tuner chooses the
+            plan; no target where the stages are given.
+        k: Results per query.
+        objective: Time to minimise: `latency` of one query at a time, or `throughput` of many in one call.
+        queries: Rows to hold out as queries, at most a fifth of the table; None: as many as the interval needs.
+        bytes_per_vector: Bytes of RAM that a vector may take; None: no limit.
+        seed: Seed of the draw of held-out rows.
+    """
+
+    recall: float | None = None
+    k: int = 10
+    objective: Objective = "latency"
+    queries: int | None = None
+    bytes_per_vector: int | None = None
+    seed: int = 0
+
+    @property
+    def target(self) -> float:
+        """The recall that a plan must reach for the tuner to choose it."""
+        return _RECALL if self.recall is None else self.recall
+
+    def allows(self, plan: Plan) -> bool:
+        """Tell whether a plan keeps to the limit of RAM."""
+        return self.bytes_per_vector is None or plan.home == "lake" or plan.bytes_per_vector <= self.bytes_per_vector
+
+    def held_out_rows(self, rows: int) -> int:
+        """Return how many rows of a table of `rows` to hold out as queries.
+
+        With n queries and no miss, the interval reaches down to 1 - 3.84 / n. 16 / (1 - recall) leaves room for misses.
+        """
+        wanted = self.queries or min(_MAX_QUERIES, max(_MIN_QUERIES, math.ceil(16 / (1 - min(self.target, 0.9999)))))
+        return min(wanted, rows // 5)
+
+
+def check_rows(rows: int, goal: Goal) -> None:
+    """Refuse a table with too few rows to hold any out.
+
+    Raises:
+        TableError: The table is too small.
+    """
+    least = 5 * (goal.k + 1)
+    if rows < least:
+        raise TableError(f"a funnel is tuned on held-out rows and needs at least {least}; the table has {rows}")
