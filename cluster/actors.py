@@ -17,12 +17,13 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.session import PoolSize
+from cluster.session import PoolSize, describe_cluster
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
 from schemas.errors import RunError
 from schemas.work import FeedingWorker, I, Outcome, R, RetryPolicy, Worker
 
 _LOG = logging.getLogger(__name__)
+_SAY_EVERY_S = 60.0
 
 
 class ActorPool(Generic[I, R]):
@@ -38,6 +39,7 @@ class ActorPool(Generic[I, R]):
         make_worker: Callable[[], Worker[I, R]],
         size: PoolSize,
         make_feeder: Callable[[], FeedingWorker[I]] | None = None,
+        say_after_s: float = 15.0,
     ) -> None:
         """Start the actors.
 
@@ -45,8 +47,10 @@ class ActorPool(Generic[I, R]):
             make_worker: Called in each actor; must pickle.
             size: How many actors, and how large.
             make_feeder: Called in each of `size.feeders` actors; must pickle.
+            say_after_s: Seconds without a working actor until it is said which are waited for.
         """
-        self._in_flight = size.in_flight
+        self._in_flight, self._size = size.in_flight, size
+        self._say_at = time.monotonic() + say_after_s
         self._slots = start_slots(make_worker, size)
         self._feeders = start_feeders(make_feeder, size) if make_feeder else []
         self._assigned = 0
@@ -90,6 +94,7 @@ class ActorPool(Generic[I, R]):
         while True:
             for slot in self._slots:
                 slot.poll_starting()
+            self._say_who_is_waited_for()
             self._assign()
             working = {call: slot for slot in self._slots for call in slot.tasks}
             if not (working or self._waiting or self._waiting_alone):
@@ -125,6 +130,23 @@ class ActorPool(Generic[I, R]):
     def up_at(self) -> float | None:
         """Return when the first worker was ready, in seconds since the epoch, or None while none is; never waits."""
         return self._up_at
+
+    def _say_who_is_waited_for(self) -> None:
+        """Say now and then why no actor works yet."""
+        if time.monotonic() < self._say_at or any(slot.is_up for slot in self._slots):
+            return
+        self._say_at = time.monotonic() + _SAY_EVERY_S
+        placed = sum(slot.has_process for slot in self._slots)
+        if placed:
+            _LOG.warning("waiting for %d actors that load what they need to work", placed)
+            return
+        _LOG.warning(
+            "waiting for %d actors with %g CPUs and %g GPUs each; the cluster has %s",
+            len(self._slots),
+            self._size.cpus,
+            self._size.gpus,
+            describe_cluster(),
+        )
 
     def _assign(self) -> None:
         """Give waiting tasks to the actors that have room, the least busy first."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,8 +23,13 @@ import ray
 from ray.job_config import JobConfig
 
 from schemas.config import ClusterConfig
+from schemas.errors import ConfigError, RunError
 
+_LOG = logging.getLogger(__name__)
 _STORE_BYTES = 256 << 20
+_ANSWER_S = 5.0
+_SAY_AFTER_S, _SAY_EVERY_S = 10.0, 30.0
+_MAX_ACTORS_PER_CPU = 16
 _PACKAGES = str(Path(__file__).resolve().parent.parent)
 # A local cluster starts workers when they are needed, and leaves devices to torch where an actor asks for none.
 _LEAN = {
@@ -36,7 +44,12 @@ def connect() -> Iterator[None]:
     """Connect to the cluster at `RAY_ADDRESS`, or start a local one on loopback without dashboard; leave it afterwards.
 
     Workers import the packages that this process runs, whatever folders the user's directory holds. Does nothing where
-    the process is connected already.
+    the process is connected already. The files of a local cluster are removed when it ends without an error.
+
+    Raises:
+        ConfigError: `RAY_ADDRESS` is not an address.
+        RunError: Nothing answers there, or Ray does not start on this machine.
+        KeyboardInterrupt: SIGTERM came while Ray started.
     """
     if ray.is_initialized():
         yield
@@ -46,24 +59,108 @@ def connect() -> Iterator[None]:
         # Lance warns of every fork; those here run another program at once.
         warnings.filterwarnings("ignore", message="lance is not fork-safe")
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        with _in_folder(_PACKAGES):
-            _init()
-        # Ray installs a handler of its own, which would end the process without a word.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)
+        try:
+            with _in_folder(_PACKAGES):
+                _init()
+        finally:
+            # Ray installs a handler of its own, which would end the process without a word.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)
+    files = _local_files()
     try:
         yield
+        is_complete = True
+    except BaseException:
+        is_complete = False
+        raise
     finally:
         ray.shutdown()
+        if files is not None and is_complete:
+            shutil.rmtree(files, ignore_errors=True)
+
+
+def _local_files() -> Path | None:
+    """Return the folder of logs and sockets of a local cluster; None for one that others use too."""
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    node = ray._private.worker._global_node
+    return None if node is None else Path(node.get_session_dir_path())
 
 
 def _init() -> None:
+    """Call `ray.init`, and turn what it raises into one sentence."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_address(address)
+    where = f"Ray at RAY_ADDRESS={address}" if address else "Ray to start on this machine"
+    try:
+        with saying_that_it_waits(where):
+            _connect_or_start(address)
+    except SystemExit as ended:
+        if ended.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from None  # from the handler that Ray has while it starts
+    except Exception as error:  # Ray raises plain `Exception` for most of what goes wrong here
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if address:
+            raise RunError(
+                f"cannot connect to RAY_ADDRESS={address}: {reason}; start that cluster, or unset RAY_ADDRESS to run "
+                "on this machine"
+            ) from error
+        raise RunError(
+            f"Ray does not start on this machine: {reason}; its logs are in /tmp/ray/session_latest/logs; free memory "
+            "and CPUs, and run the same command again: it resumes"
+        ) from error
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address that is none, or where nothing answers; Ray itself waits for minutes."""
+    if address in ("auto", "local"):
+        return
+    parts = re.fullmatch(r"(?:ray://)?(?:\[([^\]]+)\]|([^:/\s]+)):(\d{1,5})", address)
+    if parts is None or not 0 < int(parts[3]) < 65536:
+        raise ConfigError(
+            f"RAY_ADDRESS={address} is not the address of a cluster; write host:port, ray://host:port or auto, or "
+            "unset it to run on this machine"
+        )
+    try:
+        socket.create_connection((parts[1] or parts[2], int(parts[3])), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise RunError(
+            f"nothing answers at RAY_ADDRESS={address}: {error.strerror or error}; start that cluster, or unset "
+            "RAY_ADDRESS to run on this machine"
+        ) from None
+
+
+@contextmanager
+def saying_that_it_waits(
+    what: str, after_s: float = _SAY_AFTER_S, every_s: float = _SAY_EVERY_S
+) -> Iterator[threading.Event]:
+    """Say that the block waits for something, if it takes long, and again while it does; setting the event ends it."""
+    is_done = threading.Event()
+
+    def say() -> None:
+        waited_s = after_s
+        while not is_done.wait(after_s if waited_s == after_s else every_s):
+            _LOG.warning("waiting for %s (%.0f s)", what, waited_s)
+            waited_s += every_s
+
+    thread = threading.Thread(target=say, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield is_done
+    finally:
+        is_done.set()
+        thread.join()
+
+
+def _connect_or_start(address: str | None) -> None:
     # Ray puts the driver's current directory first on the workers' sys.path, ahead of PYTHONPATH; `connect` makes that
     # the folder of our packages. Under `ray job submit --working-dir` Ray adds no folder, and PYTHONPATH starts with
     # the submitted one; what the job config names stands ahead of it.
     job = JobConfig(_py_driver_sys_path=[_PACKAGES])
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], job_config=job, log_to_driver=False, logging_level=logging.WARNING)
+    if address:
+        ray.init(address=address, job_config=job, log_to_driver=False, logging_level=logging.WARNING)
         return
     os.environ.update(_LEAN)
     ray.init(
@@ -122,6 +219,9 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
 
     One actor per GPU; without GPUs one per machine, with all of its CPUs. Feeders: where there are GPUs, one for each
     CPU of the machines that have none.
+
+    Raises:
+        ConfigError: The local cluster can never hold the pool, which would wait for ever. Another cluster may grow.
     """
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     gpus = int(_resources().get("GPU", 0))
@@ -135,7 +235,52 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     share = max(0.01, (free.get("CPU", 0.0) - feeders) / actors - 0.01)
     cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
-    return PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
+    size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
+    if not os.environ.get("RAY_ADDRESS"):
+        _check_fits(size, _resources())
+    return size
+
+
+def _check_fits(size: PoolSize, has: dict[str, float]) -> None:
+    """Refuse a pool that this machine cannot hold."""
+    cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
+    remedy = "lower it, or set RAY_ADDRESS to a cluster that has more"
+    if size.cpus > cpus:
+        raise ConfigError(f"cluster.cpus_per_actor={size.cpus:g}, and this machine has {cpus:g} CPUs; {remedy}")
+    if size.gpus > gpus:
+        raise ConfigError(f"cluster.gpus_per_actor={size.gpus:g}, and this machine has {gpus:g} GPUs; {remedy}")
+    if size.actors > _MAX_ACTORS_PER_CPU * max(1.0, cpus):
+        most = int(_MAX_ACTORS_PER_CPU * max(1.0, cpus))
+        raise ConfigError(
+            f"cluster.actors={size.actors}, and this machine has {cpus:g} CPUs, for up to {most} actors; {remedy}"
+        )
+    if size.feeders and size.feeders + size.actors * size.cpus > cpus:
+        raise ConfigError(
+            f"cluster.feeders={size.feeders} take a CPU each beside {size.actors} actors of {size.cpus:g} CPUs, and "
+            f"this machine has {cpus:g} CPUs; {remedy}"
+        )
+
+
+def check_workers(workers: int) -> None:
+    """Refuse more training workers than this machine can hold; each holds a GPU where there is one.
+
+    Raises:
+        ConfigError: There are too many. Another cluster may grow.
+    """
+    has = _resources()
+    kind = "GPU" if has.get("GPU") else "CPU"
+    most = int(has.get("GPU", 0)) or int(_MAX_ACTORS_PER_CPU * max(1.0, has.get("CPU", 0.0)))
+    if workers > most and not os.environ.get("RAY_ADDRESS"):
+        raise ConfigError(
+            f"run.workers={workers}, and this machine has {has.get(kind, 0.0):g} {kind}s, for up to {most} workers; "
+            "lower it, or set RAY_ADDRESS to a cluster that has more"
+        )
+
+
+def describe_cluster() -> str:
+    """Return what the cluster has and what is free, for a message about what cannot be placed."""
+    has, free = _resources(), dict(ray.available_resources())  # type: ignore[no-untyped-call]
+    return ", ".join(f"{has.get(kind, 0.0):g} {kind}s ({free.get(kind, 0.0):g} free)" for kind in ("CPU", "GPU"))
 
 
 def has_gpu() -> bool:

@@ -17,7 +17,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.session import enter_folder, has_gpu
+from cluster.session import check_workers, enter_folder, has_gpu, saying_that_it_waits
 from schemas.errors import RunError
 
 Report = dict[str, Any]
@@ -65,19 +65,23 @@ def train_together(work: Work, workers: int, folder: Path, show: Callable[[Repor
         retries: How often a group that lost a worker is started again, from the last checkpoint.
 
     Raises:
+        ConfigError: The local cluster can never hold so many workers.
         RunError: A worker failed, and so did all retries.
     """
+    check_workers(workers)
     board: Any = ray.remote(num_cpus=0)(ReportBoard).remote()
     trainer = _trainer(work, workers, folder, board, retries)
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(_fit(trainer)), name="ray-train", daemon=True)
     thread.start()
     is_stopping = False
-    while thread.is_alive():
-        thread.join(_POLL_S)
-        reports: list[Report] = ray.get(board.take.remote(is_stopping))
-        for report in reports:
-            is_stopping = show(report) or is_stopping
+    with saying_that_it_waits(f"the first report of {workers} workers") as is_heard:
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            reports: list[Report] = ray.get(board.take.remote(is_stopping))
+            for report in reports:
+                is_heard.set()
+                is_stopping = show(report) or is_stopping
     ray.kill(board)
     (result,) = results
     if isinstance(result, BaseException):

@@ -217,3 +217,11 @@ def test_workers_are_in_the_folder_of_the_driver(tmp_path: Path, monkeypatch: py
 def no_actor_is_left() -> Iterator[None]:
     yield
     wait_until(lambda: ray.available_resources().get("CPU") == 2.0)
+
+
+def test_actors_that_find_no_room_are_said(local_ray: None, caplog: pytest.LogCaptureFixture) -> None:
+    size = PoolSize(2, cpus=64, gpus=0, threads=1, in_flight=1)
+    with ActorPool[Any, Any](Named, size, say_after_s=0.0) as pool:
+        outcomes = pool.run([1], tick_s=0.01)
+        assert next(outcomes) is None
+    assert "waiting for 2 actors with 64 CPUs and 0 GPUs each; the cluster has 2 CPUs (" in caplog.text

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import ray
 
-from cluster.session import PoolSize, Stop, enter_folder, has_gpu, plan_pool
+from cluster.session import (
+    PoolSize,
+    Stop,
+    check_workers,
+    connect,
+    enter_folder,
+    has_gpu,
+    plan_pool,
+    saying_that_it_waits,
+)
 from schemas.config import ClusterConfig
+from schemas.errors import ConfigError, LakeError, RunError
 from tests.support.corpus import contents, differing, settings, truth, write_config, write_corpus
 from tests.support.drivers import ROOT, shadowing_packages
 
@@ -21,8 +34,71 @@ def test_a_pool_takes_the_cpus_that_are_free(local_ray: None) -> None:
     size = plan_pool(ClusterConfig())
     assert (size.actors, size.gpus, size.threads, size.feeders) == (1, 0, 2, 0)
     assert 1.9 < size.cpus < 2
-    asked = ClusterConfig(actors=3, cpus_per_actor=0.25, decode_threads=4, leases_per_actor=1, feeders=2)
-    assert plan_pool(asked) == PoolSize(3, cpus=0.25, gpus=0, threads=4, in_flight=1, feeders=2)
+    asked = ClusterConfig(actors=3, cpus_per_actor=0.25, decode_threads=4, leases_per_actor=1, feeders=1)
+    assert plan_pool(asked) == PoolSize(3, cpus=0.25, gpus=0, threads=4, in_flight=1, feeders=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cpus_per_actor": 64}, r"cluster\.cpus_per_actor=64, and this machine has 2 CPUs; lower it"),
+        ({"gpus_per_actor": 1}, r"cluster\.gpus_per_actor=1, and this machine has 0 GPUs"),
+        ({"actors": 4000}, r"cluster\.actors=4000, and this machine has 2 CPUs, for up to 32 actors"),
+        ({"feeders": 2, "cpus_per_actor": 0.5}, r"cluster\.feeders=2 take a CPU each beside 1 actors"),
+    ],
+)
+def test_a_pool_that_this_machine_can_never_hold_is_refused(
+    settings: dict[str, float], said: str, local_ray: None
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan_pool(ClusterConfig.model_validate(settings))
+    with pytest.raises(ConfigError, match=r"run\.workers=33, and this machine has 2 CPUs, for up to 32 workers"):
+        check_workers(33)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a:b", "1.2.3.4:0", "1.2.3.4:99999", "http://x:1/", "[/]:1"])
+def test_what_is_no_address_of_a_cluster_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(LakeError, match=rf"RAY_ADDRESS={re.escape(address)}"), connect():
+        raise AssertionError("connected")
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        for scheme in "", "ray://":
+            monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{unused.getsockname()[1]}")
+            with pytest.raises(RunError, match=r"nothing answers at RAY_ADDRESS=.*: Connection refused"), connect():
+                raise AssertionError("connected")
+
+
+@pytest.mark.parametrize(
+    ("raised", "becomes", "said"),
+    [
+        (Exception("The current node\ntimed out during startup"), RunError, "on this machine: The current node timed"),
+        (RuntimeError("no port"), RunError, "Ray does not start on this machine: no port"),
+        (SystemExit(15), KeyboardInterrupt, "^$"),
+    ],
+)
+def test_what_ray_raises_while_it_starts_is_one_sentence(
+    raised: BaseException, becomes: type[BaseException], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**settings: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(becomes, match=said), connect():
+        raise AssertionError("connected")
+
+
+def test_a_long_wait_is_said_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    with saying_that_it_waits("a bus", after_s=0.01, every_s=0.01):
+        while len(caplog.messages) < 2:
+            pass
+    assert caplog.messages[0].startswith("waiting for a bus (")
 
 
 def test_the_first_signal_asks_and_the_second_interrupts() -> None:
