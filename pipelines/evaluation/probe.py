@@ -1,7 +1,9 @@
 """A linear probe: multinomial logistic regression on prefixes.
 
-Owns the fit. Does not own metrics. Columns are standardised first, so that one penalty and one step size fit every dim;
-standardising is a linear map, so the probe stays linear.
+Owns the fit. Does not own metrics. Rows are centred and divided by one number, the root mean square deviation over all
+columns, so that one penalty and one step size fit every dim. The fit does not change when all rows are rotated: a
+penalty on columns of their own scales would blow up the columns that hold only noise, as the late ones of a rotation
+do.
 
 Shapes: N rows, M dims, C classes, Q queries.
 """
@@ -20,12 +22,12 @@ from pipelines.storage.device import pick_device
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-_MAX_STEPS = 100
+_MAX_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A fitted linear classifier of vectors that are not standardised.
+    """A fitted linear classifier of vectors as they are.
 
     Attributes:
         weight_CM: float32.
@@ -46,7 +48,7 @@ def fit_probe(
     x_NM: Floats,
     labels_N: Rows,
     classes: int,
-    penalty: float = 1e-4,
+    penalty: float = 1e-3,
     *,
     device: str = "auto",
     rows_at_once: int = 1 << 16,
@@ -57,18 +59,18 @@ def fit_probe(
         x_NM: float32 rows.
         labels_N: Class of each row, 0 to C-1.
         classes: C; a class without rows is never predicted.
-        penalty: Weight of the L2 penalty on the standardised columns.
+        penalty: Weight of the L2 penalty, for rows scaled as above.
         device: Torch device of the fit; `auto` is a GPU if there is one.
         rows_at_once: Rows of one matrix product; bounds the memory.
 
     Source: L-BFGS with strong Wolfe line search, Nocedal and Wright 2006, algorithms 7.5 and 3.5.
     """
     place = pick_device(device)
-    mean_M = x_NM.mean(axis=0)
-    spread_M = x_NM.std(axis=0)
-    # A constant column tells nothing about these rows, so it gets no weight for others.
-    scale_M = np.divide(1, spread_M, out=np.zeros_like(spread_M), where=spread_M > 1e-6)
-    x, y = torch.from_numpy((x_NM - mean_M) * scale_M).to(place), torch.from_numpy(labels_N).to(place)
+    mean_M = x_NM.mean(axis=0, dtype=np.float64)
+    centred_NM = x_NM - mean_M.astype(np.float32)
+    spread = float(np.sqrt(np.square(centred_NM, dtype=np.float64).mean())) if centred_NM.size else 0.0
+    scale = 1 / spread if spread > 0 else 0.0
+    x, y = torch.from_numpy(centred_NM * np.float32(scale)).to(place), torch.from_numpy(labels_N).to(place)
     weight, bias = torch.zeros(classes, x.shape[1], device=place), torch.zeros(classes, device=place)
     optimiser = torch.optim.LBFGS(
         [weight, bias], max_iter=_MAX_STEPS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
@@ -87,5 +89,5 @@ def fit_probe(
         return total
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    weight_CM = weight.cpu().numpy() * scale_M
-    return Probe(weight_CM, bias.cpu().numpy() - weight_CM @ mean_M)
+    weight_CM = weight.cpu().numpy() * np.float32(scale)
+    return Probe(weight_CM, (bias.cpu().numpy() - weight_CM @ mean_M).astype(np.float32))
