@@ -11,7 +11,7 @@ from lance.fragment import LanceFragment
 
 from pipelines.shards.column_choice import choose_columns, to_raw_block
 from pipelines.shards.raw_blocks import BLOCK_ROWS, RawBlock
-from pipelines.storage.s3 import lance_options
+from pipelines.storage.s3 import lance_access
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.errors import ShardChanged, ShardNotFound, ShardUnreadable
 from schemas.records import Shard
@@ -51,7 +51,8 @@ class LanceFormat:
 
 def _open(uri: str, storage: StorageConfig) -> lance.LanceDataset:
     try:
-        return lance.dataset(uri, storage_options=lance_options(storage))
+        access = lance_access(uri, storage)
+        return lance.dataset(None if "table_id" in access else uri, **access)
     except (OSError, ValueError) as error:
         raise ShardNotFound(f"no Lance table can be opened at {uri}: {error}") from None
 

@@ -16,7 +16,7 @@ from lance.file import LanceFileSession
 
 from pipelines.shortlist.exact import Best
 from pipelines.storage.addresses import sibling
-from pipelines.storage.s3 import lance_options
+from pipelines.storage.s3 import lance_access
 from schemas.config import StorageConfig
 from schemas.shortlists import PIECE, PIECES_PLAN, ShortlistSpec, check_pieces
 
@@ -32,7 +32,7 @@ class Pieces:
     def __init__(self, lists_uri: str, storage: StorageConfig) -> None:
         """Open the folder of a shortlist table; the first write creates it."""
         self._uri = sibling(lists_uri, "parts")
-        self._folder = LanceFileSession(self._uri, storage_options=lance_options(storage))
+        self._folder = LanceFileSession(self._uri, **lance_access(self._uri, storage))
 
     def finished(self) -> set[str]:
         """Return the names of all finished pieces."""

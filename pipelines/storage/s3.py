@@ -6,13 +6,18 @@ of the client. Does not translate its errors: what a missing object means depend
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING
+import datetime as dt
+import uuid
+from contextlib import suppress
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ProfileNotFound
+from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
+from pipelines.storage.addresses import split_s3
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError
 
@@ -23,16 +28,24 @@ _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 20.0
 _CONNECTIONS = 64
 _TRIES = 5
+# Lance asks for credentials a minute before they expire.
+_RENEW_S = 300.0
+_REREAD_S, _MARGIN_S = 240, 60
+_FILES = ("shared-credentials-file", "config-file")
+_RENEWED_BY_LANCE = ("env", "assume-role-with-web-identity", "container-role", "iam-role")
 
 
 @cache
-def s3_client(storage: StorageConfig, read_timeout_s: float = _READ_TIMEOUT_S, tries: int = _TRIES) -> S3Client:
+def s3_client(
+    storage: StorageConfig, read_timeout_s: float = _READ_TIMEOUT_S, tries: int = _TRIES, reread_s: int = _REREAD_S
+) -> S3Client:
     """Return the boto3 client of a store; there is one per process and config, and threads may share it.
 
     Args:
         storage: Where the store is.
         read_timeout_s: Seconds without a byte after which a request fails.
         tries: How often a request is sent before its error is raised.
+        reread_s: Seconds after which keys that stand in a file are read again.
 
     Raises:
         ConfigError: The named profile does not exist.
@@ -45,13 +58,39 @@ def s3_client(storage: StorageConfig, read_timeout_s: float = _READ_TIMEOUT_S, t
         s3={"addressing_style": "path"} if storage.endpoint else None,
         response_checksum_validation="when_required",
     )
-    return _session(storage).client("s3", endpoint_url=storage.endpoint, config=config)
+    return _session(storage, reread_s).client("s3", endpoint_url=storage.endpoint, config=config)
 
 
-def lance_options(storage: StorageConfig) -> dict[str, str] | None:
-    """Return Lance's `storage_options` for S3, or None where its defaults are right.
+def lance_access(
+    uri: str, storage: StorageConfig, renew_s: float = _RENEW_S, reread_s: int = _REREAD_S
+) -> dict[str, Any]:
+    """Return the keyword arguments with which a Lance call reaches an address; none for a local path.
 
-    Without a profile Lance finds credentials by itself (environment, web identity, instance role) and renews them.
+    Environment, web identity, container and instance role are left to Lance, which renews them. Other credentials, such
+    as those of a profile, are handed over for a few minutes. Then Lance asks for them again, so a run outlives them.
+
+    Args:
+        uri: Address of a dataset.
+        storage: Where S3 is.
+        renew_s: Seconds after which Lance asks for credentials again.
+        reread_s: Seconds after which keys that stand in a file are read again.
+
+    Raises:
+        ConfigError: The named profile does not exist.
+    """
+    if not uri.startswith("s3://"):
+        return {}
+    options = lance_options(storage, reread_s)
+    if options is None or "aws_access_key_id" not in options:
+        return {"storage_options": options}
+    from pipelines.storage.renewal import RenewingOptions  # here, since it is slow to import
+
+    renewing = RenewingOptions(uri, partial(lance_options, storage, reread_s), renew_s)
+    return {"storage_options": renewing.options(), "namespace_client": renewing, "table_id": [uri]}
+
+
+def lance_options(storage: StorageConfig, reread_s: int = _REREAD_S) -> dict[str, str] | None:
+    """Return Lance's `storage_options` for S3 as of now, or None where its defaults are right.
 
     Raises:
         ConfigError: The named profile does not exist.
@@ -64,7 +103,8 @@ def lance_options(storage: StorageConfig) -> dict[str, str] | None:
             options["allow_http"] = "true"
     if storage.region:
         options["aws_region"] = storage.region
-    if storage.profile and (found := _session(storage).get_credentials()) is not None:
+    found = _credentials(storage, reread_s)
+    if found is not None and found.method not in _RENEWED_BY_LANCE:
         frozen = found.get_frozen_credentials()
         options |= {"aws_access_key_id": frozen.access_key or "", "aws_secret_access_key": frozen.secret_key or ""}
         if frozen.token:
@@ -72,7 +112,94 @@ def lance_options(storage: StorageConfig) -> dict[str, str] | None:
     return options or None
 
 
-def _session(storage: StorageConfig) -> boto3.Session:
+def check_conditional_writes(uri: str, storage: StorageConfig) -> None:
+    """Refuse a store that overwrites an object which it was asked to create only; asked once per process and bucket.
+
+    Every commit is such a write. A store that ignores the condition lets two jobs overwrite each other's commits, and
+    none of them notices.
+
+    Args:
+        uri: Address of a table; a small object is written to its bucket and deleted. A local path is not asked.
+        storage: Where S3 is.
+
+    Raises:
+        ConfigError: The store ignores the condition, or does not know it.
+        ClientError: The store refuses the write for another reason.
+    """
+    if uri.startswith("s3://"):
+        _check_bucket(split_s3(uri)[0], storage)
+
+
+@cache
+def _check_bucket(bucket: str, storage: StorageConfig) -> None:
+    client, key = s3_client(storage), f"_probe-{uuid.uuid4().hex}"
+    try:
+        is_kept = [_creates(client, bucket, key) for _ in range(2)][1]
+    finally:
+        with suppress(ClientError, BotoCoreError):
+            client.delete_object(Bucket=bucket, Key=key)
+    if is_kept:
+        where = storage.endpoint or "AWS"
+        raise ConfigError(
+            f"the store at {where}, bucket {bucket}, has no conditional writes: it ignores If-None-Match, so jobs that "
+            "run at the same time would lose each other's rows; use AWS S3, another store that has them, or a local "
+            "folder"
+        )
+
+
+def _creates(client: S3Client, bucket: str, key: str) -> bool:
+    """Write an object if there is none; tell whether the store accepted it."""
+    try:
+        client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
+    except ClientError as error:
+        code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if code in (409, 412):
+            return False
+        if code == 501:
+            return True
+        raise
+    return True
+
+
+@cache
+def _session(storage: StorageConfig, reread_s: int) -> boto3.Session:
+    """Return the session of a store. Keys that stand in a file are read again from time to time.
+
+    Tools that log in for a person write new keys into that file, and boto3 would keep the old ones for ever.
+    """
+    session = _new_session(storage)
+    found = session.get_credentials()
+    if found is not None and found.method in _FILES:
+        core: Any = session._session  # botocore's; boto3 has no way to give a session credentials that renew themselves
+        core._credentials = RefreshableCredentials.create_from_metadata(
+            _read_keys(storage, reread_s),
+            partial(_read_keys, storage, reread_s),
+            found.method,
+            advisory_timeout=_MARGIN_S,
+            mandatory_timeout=_MARGIN_S,
+        )
+    return session
+
+
+@cache
+def _credentials(storage: StorageConfig, reread_s: int) -> Credentials | None:
+    """Return the credentials of a store, which renew themselves; where there are none, that is found out once."""
+    return _session(storage, reread_s).get_credentials()
+
+
+def _read_keys(storage: StorageConfig, reread_s: int) -> dict[str, str | None]:
+    found = _new_session(storage).get_credentials()
+    keys = ReadOnlyCredentials("", "", None) if found is None else found.get_frozen_credentials()
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=reread_s + _MARGIN_S)
+    return {
+        "access_key": keys.access_key,
+        "secret_key": keys.secret_key,
+        "token": keys.token,
+        "expiry_time": until.isoformat(),
+    }
+
+
+def _new_session(storage: StorageConfig) -> boto3.Session:
     try:
         return boto3.Session(profile_name=storage.profile, region_name=storage.region)
     except ProfileNotFound as error:

@@ -26,7 +26,7 @@ from lance.fragment import DataFile, FragmentMetadata
 from lance.schema import LanceSchema
 
 from pipelines.storage.retry import retry_transient
-from pipelines.storage.s3 import lance_options
+from pipelines.storage.s3 import check_conditional_writes, lance_access
 from pipelines.tables.fencing import check_files
 from schemas.config import StorageConfig
 from schemas.errors import TableExists, TableNotFound
@@ -41,7 +41,8 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = N
     if "://" not in uri and Path(uri).is_file():
         raise TableNotFound(f"{uri} is a file, not a table; a table is a folder that `mlake embed CONFIG` makes")
     try:
-        return lance.dataset(uri, version=version, storage_options=lance_options(storage))
+        access = lance_access(uri, storage)
+        return lance.dataset(None if "table_id" in access else uri, version=version, **access)
     except (ValueError, OSError) as error:
         if "not found" in str(error).lower():
             at = f" at version {version!r}" if version is not None else ""
@@ -63,9 +64,8 @@ def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> Lance
 def write_once(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
     """Write a small dataset whose address names its content; do nothing if it is there already."""
     try:
-        retry_transient(
-            uri, lambda: lance.write_dataset(rows, uri, mode="create", storage_options=lance_options(storage))
-        )
+        options = lance_access(uri, storage).get("storage_options")
+        retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="create", storage_options=options))
     except OSError as error:
         if "already exists" not in str(error):
             raise
@@ -82,10 +82,13 @@ def overwrite(
         schema: Their schema.
         storage: Where S3 is.
     """
-    options = lance_options(storage)
-    return retry_transient(
-        uri, lambda: lance.write_dataset(make_rows(), uri, schema=schema, mode="overwrite", storage_options=options)
-    )
+
+    def write() -> LanceDataset:
+        access = lance_access(uri, storage)
+        where = None if "table_id" in access else uri
+        return lance.write_dataset(make_rows(), where, schema=schema, mode="overwrite", **access)
+
+    return retry_transient(uri, write)
 
 
 def commit_fragments(
@@ -277,7 +280,8 @@ def upsert(uri: str, keys: Sequence[str], rows: pa.Table, storage: StorageConfig
 
 def append_rows(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
     """Append rows to a companion. After a failure they may be there twice: readers take the last of equal rows."""
-    retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="append", storage_options=lance_options(storage)))
+    options = lance_access(uri, storage).get("storage_options")
+    retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="append", storage_options=options))
 
 
 def delete_rows(uri: str, where: str, storage: StorageConfig) -> None:
@@ -335,19 +339,20 @@ def expire_versions(uri: str, older_than: dt.timedelta, storage: StorageConfig) 
 
 def _swap(dataset: LanceDataset, transaction: Transaction, storage: StorageConfig) -> LanceDataset:
     """Commit against the version that `dataset` is open at; a conflict is for the caller, who must look again first."""
-    options = lance_options(storage)
+    check_conditional_writes(dataset.uri, storage)
     return retry_transient(
         dataset.uri,
-        lambda: LanceDataset.commit(dataset, transaction, storage_options=options, max_retries=0),
+        lambda: LanceDataset.commit(dataset, transaction, max_retries=0, **lance_access(dataset.uri, storage)),
         final=(CommitConflictError,),
     )
 
 
 def _create(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:
+    check_conditional_writes(uri, storage)
     nothing = Transaction(0, LanceOperation.Overwrite(schema, []))
     try:
         return LanceDataset.commit(
-            uri, nothing, storage_options=lance_options(storage), max_retries=0, enable_stable_row_ids=True
+            uri, nothing, max_retries=0, enable_stable_row_ids=True, **lance_access(uri, storage)
         )
     except (ValueError, OSError):
         try:

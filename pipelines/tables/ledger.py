@@ -20,7 +20,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as write_lance_fragments
 
-from pipelines.storage.s3 import lance_options
+from pipelines.storage.s3 import lance_access
 from pipelines.tables.commits import commit_fragments, compact_smaller, data_paths, open_dataset
 from pipelines.tables.companions import ensure_companion
 from pipelines.tables.records import (
@@ -230,7 +230,7 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
             table.dataset,
             schema=schema,
             max_rows_per_file=MAX_ROWS_PER_FRAGMENT,
-            storage_options=lance_options(table.storage),
+            **lance_access(table.uri, table.storage),
         )
     except OSError as error:
         raise source.error or error from None

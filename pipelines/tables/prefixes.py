@@ -22,7 +22,7 @@ from lance.commit import CommitConflictError
 from lance.file import LanceFileWriter
 from lance.fragment import DataFile
 
-from pipelines.storage.s3 import lance_options
+from pipelines.storage.s3 import lance_access
 from pipelines.tables.commits import add_columns, commit_column_files, rename_columns, update_config
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
@@ -131,13 +131,11 @@ def cut_fragment(table: VectorTable, task: PrefixTask) -> PrefixFiles:
 
     Memory is bounded by a few batches of 16 MiB, whatever the fragment's size.
     """
-    dataset, options = table.dataset, lance_options(table.storage)
+    dataset, access = table.dataset, lance_access(table.uri, table.storage)
     names = {dim: f"{uuid.uuid4().hex}.lance" for dim in task.dims}
     schemas = {dim: pa.schema([_field(dim)]) for dim in task.dims}
     writers = {
-        dim: LanceFileWriter(
-            f"{table.uri}/data/{name}", schemas[dim], version=dataset.data_storage_version, storage_options=options
-        )
+        dim: LanceFileWriter(f"{table.uri}/data/{name}", schemas[dim], version=dataset.data_storage_version, **access)
         for dim, name in names.items()
     }
     scanner = dataset.scanner(
