@@ -52,7 +52,7 @@ class BlockChecker:
         )
 
     def check(self, raw: RawBlock) -> Iterator[SampleBlock]:
-        """Reject the bad samples of a raw block and yield the good ones, at most `BLOCK_BYTES` of input per block."""
+        """Reject the bad samples of a raw block and yield the good ones, at most `BLOCK_BYTES` per block."""
         if not len(raw.positions):
             if raw.rejects:
                 yield SampleBlock(pa.RecordBatch.from_pylist([], self._schema), raw.rejects)
@@ -165,12 +165,14 @@ def _vectors(inputs: pa.Array) -> pa.Array:
 
 
 def _split(rows: pa.RecordBatch, rejects: Sequence[Reject]) -> Iterator[SampleBlock]:
-    ends = np.cumsum(_sizes(rows["input"]))
-    start = 0
-    while True:
-        spent = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, spent + BLOCK_BYTES, "right")))
-        yield SampleBlock(rows.slice(start, stop - start), rejects)
-        start, rejects = stop, ()
-        if start >= len(ends):
-            return
+    """Cut a block where its rows, kept columns included, pass `BLOCK_BYTES`."""
+    todo = [rows]
+    while todo:
+        part = todo.pop()
+        # Halved, since the bytes of a nested row are known only from a slice.
+        if part.nbytes > BLOCK_BYTES and len(part) > 1:
+            middle = len(part) // 2
+            todo += [part.slice(middle), part.slice(0, middle)]
+            continue
+        yield SampleBlock(part, rejects)
+        rejects = ()

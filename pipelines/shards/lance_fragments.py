@@ -10,7 +10,7 @@ import pyarrow as pa
 from lance.fragment import LanceFragment
 
 from pipelines.shards.column_choice import choose_columns, to_raw_block
-from pipelines.shards.raw_blocks import BLOCK_ROWS, RawBlock
+from pipelines.shards.raw_blocks import BLOCK_BYTES, BLOCK_ROWS, RawBlock
 from pipelines.storage.s3 import lance_access
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.errors import ShardChanged, ShardNotFound, ShardUnreadable
@@ -41,7 +41,8 @@ class LanceFormat:
         choice = choose_columns(fragment.schema, config, shard.uri)
         at = 0
         try:
-            scanner = fragment.scanner(columns=choice.columns, batch_size=BLOCK_ROWS, batch_readahead=2)
+            rows = min(BLOCK_ROWS, max(1, BLOCK_BYTES * fragment.metadata.physical_rows // max(1, shard.size)))
+            scanner = fragment.scanner(columns=choice.columns, batch_size=rows, batch_readahead=2)
             for batch in scanner.to_batches():
                 yield to_raw_block(batch, choice, at)
                 at += len(batch)

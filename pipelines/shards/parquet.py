@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.shards.column_choice import ColumnChoice, choose_columns, to_raw_block
+from pipelines.shards.decompression import Damage
+from pipelines.shards.parquet_pages import dictionary_of, largest_value
 from pipelines.shards.raw_blocks import BLOCK_BYTES, BLOCK_ROWS, RawBlock
 from pipelines.shards.stores import open_shard
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
@@ -18,6 +20,8 @@ from schemas.records import Reject, Shard
 
 # Pages are read through a buffer of this size, so that a column chunk is never held whole.
 _BUFFER_BYTES = 1 << 20
+# Behind the footer of a file whose columns alone are encrypted: a nonce and a tag.
+_SIGNATURE_BYTES = 28
 # Arrow's errors on damaged pages: bad values, failed decompression, sizes that cannot be allocated.
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
 
@@ -39,60 +43,86 @@ class ParquetFormat:
             choice = choose_columns(parquet.schema_arrow, config, shard.uri)
             start = 0
             for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
-                yield from _row_group(parquet, group, choice, start, shard)
-                start += rows
+                rows = range(start, start + parquet.metadata.row_group(group).num_rows)
+                try:
+                    batch_rows = _batch_rows(parquet, file, group, choice, limits)
+                except Damage as damage:
+                    yield from _lost(rows, damage, choice, shard)
+                else:
+                    yield from _row_group(parquet, group, choice, rows, batch_rows, shard)
+                start = rows.stop
 
 
 def _open(file: BinaryIO, shard: Shard) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(
+        parquet = pq.ParquetFile(
             pa.PythonFile(file, mode="r"),
             buffer_size=_BUFFER_BYTES,
             pre_buffer=False,
             page_checksum_verification=True,
         )
     except _DAMAGED as error:
-        raise ShardUnreadable(f"{shard.uri} is not a whole Parquet file: {error}") from None
+        what = "is encrypted; decrypt it" if "encrypted" in str(error) else "is not a whole Parquet file"
+        raise ShardUnreadable(f"{shard.uri} {what}: {error}") from None
+    # Arrow aborts the process when it meets an encrypted column, so the footer's signature is looked for before.
+    file.seek(shard.size - 8)
+    if int.from_bytes(file.read(4), "little") == parquet.metadata.serialized_size + _SIGNATURE_BYTES:
+        raise ShardUnreadable(f"{shard.uri} has encrypted columns; decrypt it")
+    return parquet
 
 
 def _row_group(
-    parquet: pq.ParquetFile, group: int, choice: ColumnChoice, start: int, shard: Shard
+    parquet: pq.ParquetFile, group: int, choice: ColumnChoice, rows: range, batch_rows: int, shard: Shard
 ) -> Iterator[RawBlock]:
-    rows = parquet.metadata.row_group(group).num_rows
-    at = start
+    at = rows.start
     try:
-        for batch in parquet.iter_batches(
-            _batch_rows(parquet, group, choice), [group], choice.columns, use_threads=False
-        ):
+        for batch in parquet.iter_batches(batch_rows, [group], choice.columns, use_threads=False):
             yield to_raw_block(batch, choice, at)
             at += len(batch)
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ShardUnreadable(f"{shard.uri}: reading fails: {error}") from error
-        message = f"row group {group} is damaged from row {at} on: {error}"
-        for first in range(at, start + rows, BLOCK_ROWS):
-            yield _lost(range(first, min(first + BLOCK_ROWS, start + rows)), message, choice, shard)
+        damage = Damage("corrupt_row_group", f"row group {group} is damaged from row {at} on: {error}")
+        yield from _lost(range(at, rows.stop), damage, choice, shard)
 
 
-def _lost(positions: range, message: str, choice: ColumnChoice, shard: Shard) -> RawBlock:
-    rejects = [Reject(shard.id, position, "", "corrupt_row_group", message) for position in positions]
-    return RawBlock(
-        pa.array(np.empty(0, np.int64)),
-        None,
-        pa.nulls(0, pa.binary()),
-        {f.name: pa.nulls(0, f.type) for f in choice.kept},
-        rejects,
-    )
+def _lost(rows: range, damage: Damage, choice: ColumnChoice, shard: Shard) -> Iterator[RawBlock]:
+    for first in range(rows.start, rows.stop, BLOCK_ROWS):
+        positions = range(first, min(first + BLOCK_ROWS, rows.stop))
+        yield RawBlock(
+            pa.array(np.empty(0, np.int64)),
+            None,
+            pa.nulls(0, pa.binary()),
+            {f.name: pa.nulls(0, f.type) for f in choice.kept},
+            [Reject(shard.id, position, "", damage.reason, str(damage)) for position in positions],
+        )
 
 
-def _batch_rows(parquet: pq.ParquetFile, group: int, choice: ColumnChoice) -> int:
+def _batch_rows(parquet: pq.ParquetFile, file: BinaryIO, group: int, choice: ColumnChoice, limits: LimitsConfig) -> int:
+    """Return how many rows of a row group are decoded at once, so that they fit `limits.buffer_bytes`.
+
+    Raises:
+        Damage: Its dictionary alone does not fit.
+    """
     meta = parquet.metadata.row_group(group)
-    chunks = (meta.column(i) for i in range(meta.num_columns))
     wanted = tuple(choice.columns)
-    total: int = sum(chunk.total_uncompressed_size for chunk in chunks if _belongs(chunk.path_in_schema, wanted))
-    row_bytes = max(1, total // max(1, int(meta.num_rows)))
-    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
+    chunks = [meta.column(i) for i in range(meta.num_columns)]
+    chunks = [chunk for chunk in chunks if _belongs(chunk.path_in_schema, wanted)]
+    row_bytes: int = max(1, sum(chunk.total_uncompressed_size for chunk in chunks) // max(1, int(meta.num_rows)))
+    most_row_bytes = 1
+    for chunk in chunks:
+        page = dictionary_of(file, chunk)
+        if page is None:
+            continue
+        if page.nbytes > limits.buffer_bytes:
+            raise Damage(
+                "too_large",
+                f"the dictionary of column {chunk.path_in_schema} in row group {group} is {page.nbytes} bytes; "
+                f"limits.buffer_bytes is {limits.buffer_bytes}",
+            )
+        is_small = page.nbytes * BLOCK_ROWS * len(chunks) <= limits.buffer_bytes
+        most_row_bytes += page.nbytes if is_small else largest_value(file, page, chunk)
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes, limits.buffer_bytes // most_row_bytes))
 
 
 def _belongs(path: str, columns: tuple[str, ...]) -> bool:

@@ -77,12 +77,12 @@ class RawBlockBuilder:
         self._inputs: list[Value] = []
         self._kept: list[Sequence[str | bytes | None]] = []
         self._rejects: list[Reject] = []
-        self._input_bytes = 0
+        self._nbytes = 0
 
     @property
     def is_full(self) -> bool:
         """Whether the block has reached its limit."""
-        return len(self._positions) + len(self._rejects) >= BLOCK_ROWS or self._input_bytes >= BLOCK_BYTES
+        return len(self._positions) + len(self._rejects) >= BLOCK_ROWS or self._nbytes >= BLOCK_BYTES
 
     def add(self, position: int, sample_id: str | None, value: Value, kept: Sequence[str | bytes | None]) -> None:
         """Add a sample; `kept` has its kept values in the order of the config."""
@@ -90,7 +90,7 @@ class RawBlockBuilder:
         self._ids.append(sample_id)
         self._inputs.append(value)
         self._kept.append(kept)
-        self._input_bytes += len(value) if value is not None else 0
+        self._nbytes += sum(len(each) for each in (value, *kept) if each is not None)
 
     def reject(self, position: int, key: str, reason: str, message: str) -> None:
         """Add a sample that cannot be read."""
