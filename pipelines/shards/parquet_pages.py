@@ -66,7 +66,8 @@ def largest_value(file: BinaryIO, page: DictionaryPage, chunk: Any) -> int:
 
 
 def _decompress(packed: bytes, page: DictionaryPage, chunk: Any) -> bytes:
-    return bytes(pa.Codec(chunk.compression.lower()).decompress(packed, page.nbytes))
+    name = "lz4_raw" if chunk.compression == "LZ4" else chunk.compression.lower()
+    return bytes(pa.Codec(name).decompress(packed, page.nbytes))
 
 
 def _int32_field(header: bytes, place: int) -> tuple[int, int]:

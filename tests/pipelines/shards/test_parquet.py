@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.shards import read_blocks, shard_schema
+from pipelines.shards.parquet_pages import dictionary_of, largest_value
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound, ShardNotFound, ShardUnreadable
 from tests.support.shard_files import read, shard_at
@@ -205,3 +206,42 @@ def test_large_rows_come_a_few_at_a_time(tmp_path: Path) -> None:
         assert block.rows["input"].nbytes < 10_000_000
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 30_000_000
+
+
+def test_encrypted_files_are_refused_without_ending_the_process(tmp_path: Path) -> None:
+    path = write(tmp_path, table())
+    data = path.read_bytes()
+    # As with a footer in plain text: a signature of 28 bytes stands behind it.
+    footer_bytes = int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[:-8] + bytes(28) + (footer_bytes + 28).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ShardUnreadable, match="has encrypted columns; decrypt it"):
+        read(path, TEXT)
+    path.write_bytes(data[:-4] + b"PARE")
+    with pytest.raises(ShardUnreadable, match=r"is encrypted; decrypt it|is not a whole Parquet file"):
+        read(path, TEXT)
+
+
+def test_a_dictionary_larger_than_the_buffer_is_rejected(tmp_path: Path) -> None:
+    data = table(6).set_column(1, "text", pa.array(["x" * 300_000] * 3 + ["y"] * 3))
+    path = write(tmp_path, data, row_group_size=3, dictionary_pagesize_limit=1 << 20)
+    got = read(path, TEXT, LimitsConfig(buffer_bytes=200_000))
+    assert [row["input"] for row in got.rows] == ["y"] * 3
+    assert {reject.reason for reject in got.rejects} == {"too_large"}
+    assert "dictionary of column text in row group 0 is 300004 bytes" in got.rejects[0].message
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "gzip", "brotli", "lz4", "none"])
+def test_the_largest_value_of_a_dictionary_is_known(tmp_path: Path, compression: str) -> None:
+    values = ["a", "b" * 70_000, "c" * 300]
+    path = write(tmp_path, pa.table({"text": values * 50, "n": [1] * 150}), compression=compression)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    with path.open("rb") as file:
+        page, numbers = (dictionary_of(file, group.column(i)) for i in range(2))
+        assert page is not None
+        assert page.nbytes == sum(map(len, values)) + 12
+        assert largest_value(file, page, group.column(0)) == 70_000
+        assert numbers is not None
+        assert largest_value(file, numbers, group.column(1)) == numbers.nbytes == 8
+    write(tmp_path, pa.table({"text": values}), use_dictionary=False)
+    with path.open("rb") as file:
+        assert dictionary_of(file, pq.ParquetFile(path).metadata.row_group(0).column(0)) is None
