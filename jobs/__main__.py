@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.help_print(words, console=open_console(is_error=True))
         sys.exit(2)
     try:
-        return int(app(words, result_action="return_value") or 0)
+        return int(app(words, error_console=open_console(is_error=True), result_action="return_value") or 0)
     except KeyboardInterrupt:
         open_console(is_error=True).print("stopped; the same command resumes")
         return 130

@@ -22,7 +22,7 @@ from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
-from pipelines.embedding.run import Display, EmbedRun, create_table_for
+from pipelines.embedding.run import Display, EmbedRun, Tell, create_table_for
 from pipelines.encoders import licence_notice, resolve
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, open_screen
@@ -120,10 +120,10 @@ def _restore_companions(table: VectorTable, shards: tuple[Shard, ...]) -> None:
         )
 
 
-def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...]) -> Rotation:
+def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...], tell: Tell) -> Rotation:
     one = replace(size, actors=1, in_flight=1)
     with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, size.threads), one) as pool:
-        return fit_rotation(pool, shards, config.limits.max_tries)
+        return fit_rotation(pool, shards, config.limits.max_tries, tell)
 
 
 class _ExportingDisplay:

@@ -49,6 +49,8 @@ class _Known:
 _KNOWN = (
     _Known("builtins.ValueError", r"Query Execution error", "the SQL cannot be evaluated: {reason}", REFUSED),
     _Known("builtins.ValueError", r"^(LanceError\(\w+\): )?Invalid user input", "{reason}", REFUSED),
+    _Known("builtins.UnicodeEncodeError", "surrogates", "a word of the command is not UTF-8: {reason}", REFUSED),
+    _Known("builtins.ValueError", r"^LanceError\(IO\)", "{reason}; " + _RESUMES, INCOMPLETE),
     _Known("botocore.NoCredentialsError", "", "{reason}; set them as boto3 reads them, or storage.profile", REFUSED),
     _Known("botocore.PartialCredentialsError", "", "{reason}", REFUSED),
     _Known("botocore.ClientError", "", "the store refuses: {reason}; " + _RESUMES, INCOMPLETE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import pyarrow.compute as pc
 from cyclopts import Parameter
 
 from jobs.options import AnyCount, Storage, TableAddress, Text
@@ -34,7 +35,7 @@ def main(
     for row in counts.to_pylist():
         console.print(f"  {row['shard_count']:>8,}  {row['reason']}")
     if reason:
-        rejects = rejects.filter([given == reason for given in rejects["reason"].to_pylist()])
+        rejects = rejects.filter(pc.field("reason") == reason)
     for row in rejects.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, limit).to_pylist():
         where = f"{row['uri']} #{row['position']} {row['key']}"
         console.print(f"{where}: {row['reason']}: {row['message']}", soft_wrap=True)

@@ -6,7 +6,7 @@ vectors is in `pipelines/tables`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -64,15 +64,32 @@ class RotationFitter:
                 return
 
 
-def fit_rotation(pool: WorkPool[tuple[Shard, ...], Rotation], shards: tuple[Shard, ...], max_tries: int) -> Rotation:
+def fit_rotation(
+    pool: WorkPool[tuple[Shard, ...], Rotation],
+    shards: tuple[Shard, ...],
+    max_tries: int,
+    tell: Callable[[int], None] = lambda rows: None,
+) -> Rotation:
     """Fit a rotation in a pool of one `RotationFitter`.
+
+    Args:
+        pool: The pool.
+        shards: Sampled evenly.
+        max_tries: How often the actor may die.
+        tell: Told now and then how many samples are encoded.
 
     Raises:
         LakeError: The fitter's own error.
         RunError: The actor died `max_tries` times.
     """
     retry = RetryPolicy[tuple[Shard, ...]](max_tries, is_final=lambda error: True)
-    (outcome,) = filter(None, pool.run([shards], retry))
+    outcomes = []
+    for outcome in pool.run([shards], retry):
+        if outcome is None:
+            tell(pool.progress().get("rows", 0))
+        else:
+            outcomes.append(outcome)
+    (outcome,) = outcomes
     if outcome.result is not None:
         return outcome.result
     if outcome.died:

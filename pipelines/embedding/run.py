@@ -37,6 +37,10 @@ from schemas.work import Outcome, RetryPolicy, WorkPool
 
 _MAX_REFUSALS_IN_A_ROW = 16
 _BUSY_OVER_S = 2.0
+_SAY_EVERY_S = 10.0
+Tell = Callable[[int], None]
+"""Takes the number of samples that are encoded so far."""
+
 _UNITS = {"text": "tokens", "image": "images", "vector": "vectors"}
 
 
@@ -243,7 +247,7 @@ class BusyMeter:
 
 
 def create_table_for(
-    config: EmbedConfig, plan: EmbedPlan, fit: Callable[[tuple[Shard, ...]], Rotation], display: Display
+    config: EmbedConfig, plan: EmbedPlan, fit: Callable[[tuple[Shard, ...], Tell], Rotation], display: Display
 ) -> VectorTable:
     """Create the table of a plan, and before it the rotation of its space.
 
@@ -257,8 +261,8 @@ def create_table_for(
     """
     space = plan.space
     if config.rotation.kind == "pca":
-        display.say(f"fitting a rotation on {config.rotation.sample_rows:,} samples")
-        rotation = fit(plan.shards)
+        display.say(f"fitting a rotation on up to {config.rotation.sample_rows:,} samples")
+        rotation = fit(plan.shards, _say_now_and_then(display))
         save_rotation(rotation, absolute(config.table), config.storage)
         space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
     try:
@@ -269,6 +273,19 @@ def create_table_for(
         if table is None:
             raise
         return table
+
+
+def _say_now_and_then(display: Display) -> Tell:
+    """Return a function that says how many samples of a rotation are encoded, at most every ten seconds."""
+    said_at = time.monotonic()
+
+    def tell(rows: int) -> None:
+        nonlocal said_at
+        if time.monotonic() >= said_at + _SAY_EVERY_S:
+            said_at = time.monotonic()
+            display.say(f"fitting a rotation: {rows:,} samples are encoded")
+
+    return tell
 
 
 def _split(lease: Lease) -> Sequence[Lease]:

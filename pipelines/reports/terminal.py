@@ -5,9 +5,10 @@ Owns what these jobs print. The screen of `mlake embed` is in `progress`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -42,6 +43,7 @@ from schemas.config import EmbedConfig, ShortlistConfig
 from schemas.redaction import redact
 
 _MAX_SHARDS = 10
+_NAME_WIDTH, _MIN_NAME_WIDTH = 24, 6
 _RANKS = (1, 10, 100, 1000)
 
 
@@ -75,10 +77,10 @@ def print_results(results: Results, console: Console) -> None:
     """Print one table per metric, systems down and dims across, and the sentences about cascades and searches."""
     dims = dims_of(results.rows)
     for metric in metrics_of(results.rows):
-        grid = Table("", *map(str, dims), title=metric)
-        for name, by_dim in by_system(results.rows, metric).items():
-            grid.add_row(name, *(cell(by_dim.get(dim)) for dim in dims))
-        console.print(grid)
+        rows = [
+            [name, *(cell(by_dim.get(dim)) for dim in dims)] for name, by_dim in by_system(results.rows, metric).items()
+        ]
+        print_columns(metric, ["", *map(str, dims)], rows, console)
     console.print(
         f"{results.queries:,} queries over {results.rows_searched:,} rows; ± is half of the "
         f"{results.config.measure.confidence:.0%} interval; ~ marks a dim that the system was not made for",
@@ -90,6 +92,36 @@ def print_results(results: Results, console: Console) -> None:
         console.print(describe_searches(results.searches))
     for note in results.notes:
         console.print(Text.assemble(("note:", "yellow"), " ", note))
+
+
+def print_columns(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Print a table whose numbers are never cut short: one that is too wide goes on in another below it.
+
+    Args:
+        title: Title of each part.
+        heads: Heads of the columns; the first column names the rows, and is there in every part.
+        rows: A cell for each head.
+        console: Where it is printed.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+    widths[0] = min(widths[0], _NAME_WIDTH, max(_MIN_NAME_WIDTH, console.width - max(widths[1:], default=0) - 7))
+    first = 1
+    while first < len(heads):
+        last = first + 1
+        while last < len(heads) and _table_width([widths[0], *widths[first : last + 1]]) <= console.width:
+            last += 1
+        grid = Table(title=title)
+        grid.add_column(heads[0], overflow="fold", min_width=widths[0])
+        for head, width in zip(heads[first:last], widths[first:last], strict=True):
+            grid.add_column(head, no_wrap=True, justify="right", min_width=width)
+        for row in rows:
+            grid.add_row(row[0], *row[first:last])
+        console.print(grid)
+        first = last
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    return sum(widths) + 3 * len(widths) + 1  # a space on both sides of a cell, and a line between two
 
 
 def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> None:

@@ -146,7 +146,7 @@ class S3File(io.RawIOBase):
                 self._get(start + len(data), end, data)
             except (BotoCoreError, ClientError, OSError) as error:
                 tries = 0 if len(data) > before else tries + 1
-                if tries >= self._retry.tries or not _is_transient(error):
+                if tries >= self._retry.tries or not is_transient(error):
                     raise self._explain(error) from error
                 pause_s = min(_LONGEST_PAUSE_S, self._retry.first_pause_s * 2**tries)
                 time.sleep(pause_s * random.uniform(0.5, 1))
@@ -180,7 +180,8 @@ class S3File(io.RawIOBase):
         return explain(error, self._file.uri)
 
 
-def _is_transient(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
+    """Tell whether another try may succeed."""
     if isinstance(error, ClientError):
         return _status(error) in _TRANSIENT_STATUS
     return not isinstance(error, NoCredentialsError)

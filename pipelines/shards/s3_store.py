@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from pipelines.shards.names import NamePattern
-from pipelines.shards.s3_file import FORWARD, SCATTERED, S3File, explain
+from pipelines.shards.s3_file import FORWARD, SCATTERED, S3File, explain, is_transient
 from pipelines.shards.store_protocol import File
 from pipelines.storage.addresses import split_s3
 from pipelines.storage.s3 import s3_client
 from schemas.config import StorageConfig
-from schemas.errors import ShardNotFound
+from schemas.errors import RunError, ShardNotFound
 
 _HEAD_AT_MOST = 16
 
@@ -102,4 +102,6 @@ def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError) as error:
+        if isinstance(error, HTTPClientError) or (isinstance(error, ClientError) and is_transient(error)):
+            raise RunError(f"{uri}: S3 keeps failing: {error}; run the same command again later: it resumes") from error
         raise explain(error, uri) from error

@@ -38,8 +38,8 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = N
     Raises:
         TableNotFound: There is nothing at that address, or it has no such version.
     """
-    if "://" not in uri and Path(uri).is_file():
-        raise TableNotFound(f"{uri} is a file, not a table; a table is a folder that `mlake embed CONFIG` makes")
+    if "://" not in uri and (file := _file_on_the_way(Path(uri))):
+        raise TableNotFound(f"{file} is a file; a table is a folder that `mlake embed CONFIG` makes, in a folder")
     try:
         access = lance_access(uri, storage)
         return lance.dataset(None if "table_id" in access else uri, version=version, **access)
@@ -48,6 +48,12 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = N
             at = f" at version {version!r}" if version is not None else ""
             raise TableNotFound(f"no table at {uri}{at}; `mlake embed CONFIG` makes one") from None
         raise
+
+
+def _file_on_the_way(path: Path) -> Path | None:
+    """Return the part of a path that is there and is no folder, where a table cannot be."""
+    there = next((part for part in (path, *path.parents) if part.exists()), path)
+    return there if there.exists() and not there.is_dir() else None
 
 
 def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:

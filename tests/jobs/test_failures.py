@@ -29,6 +29,8 @@ def test_what_ray_carries_over_counts_as_what_was_raised_there() -> None:
         (ValueError("Invalid user input: no field x, /a/b.rs:1:2"), 2, "Invalid user input: no field x"),
         (ValueError("External error: Query Execution error: divide by zero"), 2, "the SQL cannot be evaluated"),
         (ClientError({"Error": {"Code": "503", "Message": "slow {down}"}}, "ListObjectsV2"), 1, "the store refuses"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), 2, "is not UTF-8"),
+        (ValueError("LanceError(IO): Unable to walk dir"), 1, "Unable to walk dir"),
         (NoCredentialsError(), 2, "storage.profile"),
         (ActorDiedError(), 1, "the cluster failed"),
         (MemoryError(), 1, "memory is full"),

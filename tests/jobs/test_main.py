@@ -102,6 +102,15 @@ def test_a_command_line_that_means_nothing_is_refused(argv: list[str], capsys: p
     assert capsys.readouterr().err
 
 
+def test_what_a_refused_word_holds_does_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["x\x1b[2J[/]"], ["rejects", "t", "--limit", "x\x1b[2J[/]"], ["clean", "t", "--x\x1b[2J[/]"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        said = capsys.readouterr().err
+        assert "\x1b" not in said
+        assert "x\u241b[2J[/]" in said
+
+
 def test_an_unknown_verb_names_its_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["embedd"])

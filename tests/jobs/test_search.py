@@ -61,7 +61,7 @@ def test_what_a_person_mistypes_is_refused(uri: str, capsys: pytest.CaptureFixtu
     for words, said in (
         ([uri, "x", "--where", "nope = 1"], "No field named nope"),
         ([uri, "x", "--columns", "nope"], "no column 'nope'"),
-        ([str(tmp_path / "file.lance"), "x"], "is a file, not a table"),
+        ([str(tmp_path / "file.lance"), "x"], "is a file; a table is a folder"),
     ):
         assert main(["search", *words]) == 2
         assert said in capsys.readouterr().err

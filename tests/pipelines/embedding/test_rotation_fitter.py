@@ -61,7 +61,9 @@ class OneOutcome:
 
 def test_the_rotation_or_its_error_comes_out_of_the_pool() -> None:
     rotation = fit_pca([np.eye(4, dtype=np.float32)])
-    assert fit_rotation(OneOutcome(result=rotation), (), 3) is rotation
+    told: list[int] = []
+    assert fit_rotation(OneOutcome(result=rotation), (), 3, told.append) is rotation
+    assert told == [0]
     with pytest.raises(InputError, match="unreadable"):
         fit_rotation(OneOutcome(error=InputError("unreadable")), (), 3)
     with pytest.raises(RunError, match="died 3 times"):

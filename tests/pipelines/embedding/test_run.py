@@ -13,7 +13,7 @@ import pytest
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter
-from pipelines.embedding.run import BusyMeter, EmbedRun, create_table_for
+from pipelines.embedding.run import BusyMeter, EmbedRun, Tell, create_table_for
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
@@ -128,7 +128,7 @@ def test_a_table_is_created_with_its_rotation(tmp_path: Path) -> None:
     write_corpus(tmp_path / "src", shards=2, rows=200)
     config = config_for(tmp_path / "src", tmp_path / "t.lance", rotation={"kind": "pca", "sample_rows": 300})
 
-    def fit(shards: tuple[Shard, ...]) -> Rotation:
+    def fit(shards: tuple[Shard, ...], tell: Tell) -> Rotation:
         return RotationFitter(config, 1).run(shards)
 
     table = create_table_for(config, make_plan(config), fit, SilentDisplay())
