@@ -304,12 +304,13 @@ def _claim(
     claims, claimed = _Claims(), set[int]()
     # After a try that failed it may still have been carried out; then its files are there.
     there = data_paths(fragment.metadata for fragment in dataset.get_fragments()) if tried else set()
+    held = ledger.held
     for result in results:
         ids = {count.shard.id for count in result.counts}
         if ids <= tried and result.fragments and data_paths(_fragments_of(result)) <= there:
             claims.committed.append(result)
-        elif taken := claimed & ids if replace else (claimed | ledger.held) & ids:
-            claims.redo.extend(c.shard for c in result.counts if c.shard.id not in taken | ledger.held)
+        elif taken := claimed & ids if replace else claimed & ids | held & ids:
+            claims.redo.extend(c.shard for c in result.counts if c.shard.id not in taken | held & ids)
             continue
         else:
             claims.fresh.append(result)

@@ -55,6 +55,7 @@ class FaultProxy:
     Attributes:
         faults: May be replaced at any time.
         counts: Number of requests by fault; `none` counts those without one.
+        nbytes: Bytes of all requests and answers that were passed on.
     """
 
     def __init__(self, target: str, faults: Faults) -> None:
@@ -63,6 +64,7 @@ class FaultProxy:
         self.faults = faults
         self._random = random.Random(faults.seed)
         self.counts: Counter[str] = Counter()
+        self.nbytes = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +143,7 @@ class FaultProxy:
         reply = await server.readuntil(b"\r\n\r\n")
         has_body = not head.startswith(b"HEAD") and reply.split(b" ", 2)[1] not in (b"204", b"304")
         content = await _body(server, _headers(reply)) if has_body else b""
+        self.nbytes += len(head) + len(body) + len(reply) + len(content)
         return await self._answer(answer, reply + content, fault)
 
     async def _answer(self, answer: asyncio.StreamWriter, reply: bytes, fault: str) -> bool:
