@@ -28,11 +28,14 @@ COLUMNS = pa.schema(
     ]
 )
 
+ROWS = pa.schema([pa.field("query_row", pa.int64(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
+"""Further columns since 0.2: Lance's row ids of the query and of the row, since shards may share ids."""
+
 PIECE = pa.schema(
     [
         pa.field("query", pa.int64(), nullable=False),
         pa.field("dim", pa.int32(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),  # since 0.2 a name of `shortlist.scan.row_names`
         pa.field("score", pa.float32(), nullable=False),
     ]
 )
@@ -86,7 +89,7 @@ def check_pieces(plan: pa.Table, where: str) -> None:
 
 def shortlist_schema(spec: ShortlistSpec) -> pa.Schema:
     """Return the schema of a shortlist table: rows in order of query, dim and rank, rank 1 the nearest."""
-    return COLUMNS.with_metadata({_KEY: spec.to_json().encode()})
+    return pa.schema([*COLUMNS, *ROWS]).with_metadata({_KEY: spec.to_json().encode()})
 
 
 def shortlist_spec(schema: pa.Schema, where: str) -> ShortlistSpec:

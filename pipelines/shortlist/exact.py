@@ -96,7 +96,7 @@ class ExactSearch:
         """The best rows by dim, of all rows added so far."""
         return {dim: state.best for dim, state in self._dims.items()}
 
-    def add(self, ids: pa.Array, vectors_ND: npt.NDArray[np.floating]) -> None:
+    def add(self, ids: pa.Array, vectors_ND: npt.NDArray[np.floating], own_ids: pa.Array | None = None) -> None:
         """Search a chunk of rows.
 
         Larger chunks take less time and more memory: 8 bytes per row and dim, at the widest dim.
@@ -104,9 +104,10 @@ class ExactSearch:
         Args:
             ids: Ids of the rows, unique over all chunks and of one type.
             vectors_ND: Vectors of any float dtype, at least as wide as the widest dim.
+            own_ids: What is compared with the queries' ids, to leave rows out; None: `ids`.
         """
         vectors = torch.from_numpy(np.ascontiguousarray(vectors_ND))
-        own_rows, own_queries = self._own_rows(ids)
+        own_rows, own_queries = self._own_rows(ids if own_ids is None else own_ids)
         for start in range(0, len(ids), BLOCK_ROWS):
             block_BD = vectors[start : start + BLOCK_ROWS].to(self._device).float()
             here = (own_rows >= start) & (own_rows < start + len(block_BD))

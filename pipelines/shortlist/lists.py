@@ -21,9 +21,17 @@ from lance import LanceDataset
 
 from pipelines.shortlist.exact import Best, ExactSearch, merge_best
 from pipelines.shortlist.pieces import Pieces
-from pipelines.shortlist.planning import ListsPlan, SearchTask, added_since, lists_of, open_lists
-from pipelines.shortlist.scan import RowSelection, chunk_rows, free_large_arrays_early, read_chunks
+from pipelines.shortlist.planning import ListsPlan, SearchTask, changed_since, lists_of, open_lists
+from pipelines.shortlist.scan import (
+    RowSelection,
+    chunk_rows,
+    free_large_arrays_early,
+    read_chunks,
+    row_names,
+    split_names,
+)
 from pipelines.tables.commits import create_scalar_index, open_dataset, overwrite
+from pipelines.tables.rows import ROW_ID
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
@@ -50,16 +58,18 @@ def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: Se
     free_large_arrays_early(lists_of(config).memory_bytes)
     queries = VectorTable.open(spec.queries, spec.queries_version, config.storage).dataset
     vectors = VectorTable.open(spec.vectors, spec.vectors_version, config.storage).dataset
-    asking = queries.take(list(task.queries), columns=["id", VECTOR])
-    own_ids = asking["id"].combine_chunks() if spec.exclude_self else None
+    asking = queries.take(list(task.queries), columns=["id", ROW_ID, VECTOR])
+    is_same = spec.queries == spec.vectors  # then a row's own query is known by its row, else by its id
+    names = row_names(asking) if is_same else asking["id"].combine_chunks()
+    own_ids = names if spec.exclude_self else None
     rows = chunk_rows(asking[VECTOR].type.list_size, len(asking), spec.dims, spec.k, lists_of(config).memory_bytes)
     search = ExactSearch(to_numpy(asking[VECTOR]), spec.dims, spec.k, config.exact, own_ids)
-    added = None if task.added_since is None else added_since(task.added_since)
+    added = None if task.changed_since is None else changed_since(task.changed_since)
     selection = RowSelection(task.fragments, _all_of(spec.where, added), spec.column)
     searched = 0
-    for ids, vectors_ND in read_chunks(vectors, selection, rows):
-        search.add(ids, vectors_ND)
-        searched += len(ids)
+    for names, vectors_ND in read_chunks(vectors, selection, rows):
+        search.add(names, vectors_ND, None if is_same or own_ids is None else split_names(names)[0])
+        searched += len(names)
     Pieces(uri, config.storage).write(task.file, task.queries, search.best)
     return searched
 
@@ -94,14 +104,15 @@ def read_lists(lists: LanceDataset, max_queries: int = 5000) -> tuple[dict[int, 
         By dim, Q x K ids, flat, query by query, null where a query has fewer than K rows; and Q.
     """
     spec = shortlist_spec(lists.schema, lists.uri)
-    asked = lists.to_table(columns=["query_id"], filter=f"dim = {max(spec.dims)} AND rank = 1")["query_id"]
+    key = "query_row" if "query_row" in lists.schema.names else "query_id"
+    asked = lists.to_table(columns=[key], filter=f"dim = {max(spec.dims)} AND rank = 1")[key]
     queries = asked.combine_chunks()[:: -(-len(asked) // max_queries) or 1]
     places = {dim: np.full(len(queries) * spec.k, -1, np.int64) for dim in spec.dims}
     ids: list[pa.Array] = [pa.array([], pa.string())]
     read = 0
-    for batch in lists.to_batches(columns=["query_id", "dim", "rank", "id"]):
-        batch = batch.filter(pc.is_in(batch["query_id"], value_set=queries))
-        query = pc.index_in(batch["query_id"], value_set=queries).to_numpy().astype(np.int64)
+    for batch in lists.to_batches(columns=[key, "dim", "rank", "id"]):
+        batch = batch.filter(pc.is_in(batch[key], value_set=queries))
+        query = pc.index_in(batch[key], value_set=queries).to_numpy().astype(np.int64)
         for dim, rows in places.items():
             of_dim = batch["dim"].to_numpy() == dim
             rows[query[of_dim] * spec.k + batch["rank"].to_numpy()[of_dim] - 1] = read + np.flatnonzero(of_dim)
@@ -116,21 +127,31 @@ def _merged(plan: ListsPlan, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     queries = VectorTable.open(plan.spec.queries, plan.spec.queries_version, plan.config.storage).dataset
     existing = open_lists(plan.uri, plan.config.storage) if len(plan.kept) else None
     for number, block in enumerate(plan.blocks):
-        ids = queries.take(list(block), columns=["id"])["id"].combine_chunks()
+        names = row_names(queries.take(list(block), columns=["id", ROW_ID]))
         pieces = [plan.pieces.read(task.file) for task in plan.tasks if task.block == number]
         if existing is not None:
-            pieces.append(_kept_lists(existing, ids, plan.kept, block.start))
+            pieces.append(_kept_lists(existing, names, plan.kept, block.start))
         for_dims = [_merge(pieces, dim, plan.spec.k, block) for dim in plan.spec.dims]
-        yield _to_rows(for_dims, plan.spec.dims, ids, schema)
+        yield _to_rows(for_dims, plan.spec.dims, names, schema)
 
 
-def _kept_lists(existing: LanceDataset, ids: pa.Array, kept: pa.Array, start: int) -> pa.Table:
-    """Return the existing lists of those queries of a block that are kept, as a piece."""
-    wanted = ids.filter(pc.is_in(ids, value_set=kept))
+def _kept_lists(existing: LanceDataset, names: pa.Array, kept: pa.Array, start: int) -> pa.Table:
+    """Return the existing lists of those queries of a block that are kept, as a piece.
+
+    Args:
+        existing: The lists; they have the columns `ROWS`.
+        names: Names of the block's queries.
+        kept: Row ids of the queries whose lists are kept.
+        start: Position of the block's first query.
+    """
+    ids, rows_of_queries = split_names(names)
+    wanted = pc.unique(ids.filter(pc.is_in(rows_of_queries, value_set=kept)))
     quoted = ", ".join("'" + text.replace("'", "''") + "'" for text in wanted.to_pylist())
     rows = existing.to_table(filter=f"query_id IN ({quoted})" if quoted else "false")
-    places = pc.add(pc.cast(pc.index_in(rows["query_id"], value_set=ids), pa.int64()), start)
-    return pa.table([places, rows["dim"], rows["id"], rows["score"]], schema=PIECE)
+    rows = rows.filter(pc.is_in(rows["query_row"], value_set=kept))
+    places = pc.add(pc.cast(pc.index_in(rows["query_row"], value_set=rows_of_queries), pa.int64()), start)
+    found = row_names(pa.table({"id": rows["id"], ROW_ID: rows["row"]}))
+    return pa.table([places, rows["dim"], found, rows["score"]], schema=PIECE)
 
 
 def _merge(pieces: Sequence[pa.Table], dim: int, k: int, block: range) -> Best:
@@ -144,19 +165,22 @@ def _merge(pieces: Sequence[pa.Table], dim: int, k: int, block: range) -> Best:
     return best
 
 
-def _to_rows(for_dims: Sequence[Best], dims: Sequence[int], ids: pa.Array, schema: pa.Schema) -> pa.RecordBatch:
+def _to_rows(for_dims: Sequence[Best], dims: Sequence[int], names: pa.Array, schema: pa.Schema) -> pa.RecordBatch:
     """Return the rows of a block's lists, by query, dim and rank."""
     queries, k = for_dims[0].scores_QK.shape
     scores_QLK = np.stack([best.scores_QK for best in for_dims], axis=1)
     query, dim, rank = np.nonzero(np.isfinite(scores_QLK))
-    all_ids = pa.concat_arrays([best.ids for best in for_dims])
+    found = pa.concat_arrays([best.ids for best in for_dims]).take(pa.array((dim * queries + query) * k + rank))
+    (query_ids, query_rows), (ids, rows) = split_names(names.take(pa.array(query))), split_names(found)
     return pa.RecordBatch.from_arrays(
         [
-            ids.take(pa.array(query)),
+            query_ids,
             pa.array(np.asarray(dims, np.int32)[dim]),
             pa.array((rank + 1).astype(np.int32)),
-            all_ids.take(pa.array((dim * queries + query) * k + rank)),
+            ids,
             pa.array(scores_QLK[query, dim, rank]),
+            query_rows,
+            rows,
         ],
         schema=schema,
     )

@@ -16,16 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance import LanceDataset
+from lance import LanceDataset, LanceFragment
 
 from pipelines.shortlist.pieces import Pieces
 from pipelines.shortlist.scan import column_for, query_block
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.commits import open_dataset
+from pipelines.tables.rows import ROW_ID
 from pipelines.tables.table import VectorTable
+from schemas.columns import VECTOR
 from schemas.config import ListsConfig, ShortlistConfig, StorageConfig
 from schemas.errors import ConfigError, TableError, TableNotFound
-from schemas.shortlists import ShortlistSpec, shortlist_spec
+from schemas.shortlists import ROWS, ShortlistSpec, shortlist_spec
 
 _MAX_PART_ROWS = 4 << 20
 _MIN_PART_ROWS = 1 << 16
@@ -41,19 +43,19 @@ class SearchTask:
         part: Number of the part; in a repair, the new rows are a part of their own.
         queries: Positions of the queries in their table.
         fragments: Ids of the part's fragments; None: all.
-        added_since: Search only rows that were added after this version.
+        changed_since: Search only rows that were added, or changed by another tool, after this version.
     """
 
     block: int
     part: int
     queries: Sequence[int]
     fragments: tuple[int, ...] | None = None
-    added_since: int | None = None
+    changed_since: int | None = None
 
     @property
     def file(self) -> str:
         """Name of the file that holds the result."""
-        return f"{self.block:06d}-{self.part:06d}.lance"
+        return f"{self.block:06d}-{self.part:06d}-rows.lance"  # the first release wrote pieces that name ids alone
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class ListsPlan:
         config: The job's config; a resumed run takes the memory budget of the killed run.
         blocks: Positions of each block's queries in their table.
         tasks: All tasks, finished ones included.
-        kept: Ids of queries whose existing lists are merged with the new ones; empty unless a table is repaired.
+        kept: Row ids of queries whose existing lists are merged with the new ones; empty unless a table is repaired.
     """
 
     spec: ShortlistSpec
@@ -148,9 +150,9 @@ def open_lists(uri: str, storage: StorageConfig) -> LanceDataset | None:
         return None
 
 
-def added_since(version: int) -> str:
-    """Return SQL for the rows that were added after a version of their table; compaction does not change them."""
-    return f"_row_created_at_version > {version}"
+def changed_since(version: int) -> str:
+    """Return SQL for the rows that were added or changed after a version; compaction does not change them."""
+    return f"_row_last_updated_at_version > {version}"
 
 
 def _requested(config: ShortlistConfig) -> tuple[str, ShortlistSpec]:
@@ -194,21 +196,24 @@ def _plan_all(uri: str, spec: ShortlistSpec, config: ShortlistConfig) -> ListsPl
     blocks = _blocks(spec, config)
     parts = _parts(spec, config, len(blocks))
     tasks = [SearchTask(b, p, block, part) for b, block in enumerate(blocks) for p, part in enumerate(parts)]
-    return ListsPlan(spec, uri, config, blocks, tuple(tasks), pa.array([], pa.string()))
+    return ListsPlan(spec, uri, config, blocks, tuple(tasks), pa.array([], pa.int64()))
 
 
 def _plan_repair(uri: str, spec: ShortlistSpec, config: ShortlistConfig, existing: LanceDataset) -> ListsPlan | None:
-    """Search the whole table for queries that are new or lost a neighbour, and only new rows for all others."""
+    """Search the whole table for queries that are new or lost a neighbour, and only changed rows for all others."""
+    if not set(ROWS.names) <= set(existing.schema.names):
+        return _plan_all(uri, spec, config)  # of the first release, which did not say which of two equal ids it means
     old = shortlist_spec(existing.schema, uri)
-    vectors = VectorTable.open(spec.vectors, spec.vectors_version, config.storage).dataset
-    queries = VectorTable.open(spec.queries, spec.queries_version, config.storage).dataset
-    asking = queries.to_table(columns=["id", "_row_created_at_version"])
-    damaged = _queries_that_lost_rows(existing, vectors, old.vectors_version)
-    is_new = pc.greater(asking["_row_created_at_version"], old.queries_version)
-    in_full = pc.or_(is_new, pc.is_in(asking["id"], value_set=damaged)).to_numpy()
-    gained = vectors.count_rows(added_since(old.vectors_version)) > 0
-    listed = pc.unique(existing.to_table(columns=["query_id"])["query_id"])
-    if not gained and not in_full.any() and pc.all(pc.is_in(listed, value_set=asking["id"].combine_chunks())).as_py():
+    vectors = _Changes(spec.vectors, old.vectors_version, spec.vectors_version, config.storage)
+    queries = _Changes(spec.queries, old.queries_version, spec.queries_version, config.storage)
+    asking = queries.dataset.to_table(columns=[ROW_ID])[ROW_ID].combine_chunks().cast(pa.int64())
+    damaged = _queries_that_lost_rows(existing, vectors.unchanged())
+    in_full = pc.or_(
+        pc.invert(pc.is_in(asking, value_set=queries.unchanged())), pc.is_in(asking, value_set=damaged)
+    ).to_numpy(zero_copy_only=False)
+    gained = vectors.count() > 0
+    listed = pc.unique(existing.to_table(columns=["query_row"])["query_row"])
+    if not gained and not in_full.any() and pc.all(pc.is_in(listed, value_set=asking)).as_py():
         return None
     blocks = _blocks(spec, config)
     parts = _parts(spec, config, len(blocks))
@@ -219,24 +224,68 @@ def _plan_repair(uri: str, spec: ShortlistSpec, config: ShortlistConfig, existin
         rest = tuple(places[~in_full[block.start : block.stop]].tolist())
         tasks += [SearchTask(number, p, full, part) for p, part in enumerate(parts) if full]
         if rest and gained:
-            tasks.append(SearchTask(number, len(parts), rest, added_since=old.vectors_version))
-    kept = asking["id"].combine_chunks().filter(pa.array(~in_full))
-    return ListsPlan(spec, uri, config, blocks, tuple(tasks), kept)
+            tasks.append(SearchTask(number, len(parts), rest, vectors.fragments, old.vectors_version))
+    return ListsPlan(spec, uri, config, blocks, tuple(tasks), asking.filter(pa.array(~in_full)))
 
 
-def _queries_that_lost_rows(existing: LanceDataset, vectors: LanceDataset, version: int) -> pa.Array:
-    """Return the ids of queries whose lists hold a row that was deleted or replaced after a version."""
-    listed = pc.unique(existing.to_table(columns=["id"])["id"])
-    is_there = np.zeros(len(listed), bool)
-    still = vectors.scanner(columns=["id"], filter=f"_row_created_at_version <= {version}", batch_size=1 << 20)
-    for batch in still.to_batches():
-        is_there |= pc.is_in(listed, value_set=batch.column("id")).to_numpy(zero_copy_only=False)
-    gone = listed.filter(pa.array(~is_there))
+class _Changes:
+    """Tells which rows of a table were added, or whose vectors may have been changed, between two versions.
+
+    Lance notes at which version a row was last changed, by filling a prefix column too. So the rows of fragments whose
+    file of vectors is still the same are known to be unchanged.
+
+    Attributes:
+        dataset: The table at the newer version.
+        fragments: Ids of the fragments that may hold changed rows.
+    """
+
+    def __init__(self, uri: str, old: int, new: int, storage: StorageConfig) -> None:
+        self.dataset = VectorTable.open(uri, new, storage).dataset
+        self._old = old
+        try:
+            before = _vector_files(VectorTable.open(uri, old, storage).dataset)
+        except TableNotFound:  # that version has expired
+            before = {}
+        now = _vector_files(self.dataset)
+        self.fragments = tuple(number for number, file in now.items() if before.get(number) != file)
+
+    def count(self) -> int:
+        """Return how many rows were added or changed."""
+        filtered = (f for f in self.dataset.get_fragments() if f.fragment_id in self.fragments)
+        return sum(fragment.count_rows(changed_since(self._old)) for fragment in filtered)
+
+    def unchanged(self) -> pa.Array:
+        """Return the ids of the rows that are as they were."""
+        same: list[LanceFragment] = []
+        other: list[LanceFragment] = []
+        for fragment in self.dataset.get_fragments():
+            (other if fragment.fragment_id in self.fragments else same).append(fragment)
+        parts = [self._row_ids(same, None), self._row_ids(other, f"NOT ({changed_since(self._old)})")]
+        return pa.concat_arrays(parts)
+
+    def _row_ids(self, fragments: list[LanceFragment], where: str | None) -> pa.Array:
+        if not fragments:
+            return pa.array([], pa.int64())
+        rows = self.dataset.scanner(columns=[ROW_ID], fragments=fragments, filter=where).to_table()
+        return rows[ROW_ID].combine_chunks().cast(pa.int64())
+
+
+def _vector_files(dataset: LanceDataset) -> dict[int, str]:
+    """Return the data file that holds the vectors, by fragment."""
+    field = dataset.lance_schema.field(VECTOR).id()  # type: ignore[union-attr]
+    return {
+        fragment.fragment_id: next(file.path for file in fragment.data_files() if field in file.fields)
+        for fragment in dataset.get_fragments()
+    }
+
+
+def _queries_that_lost_rows(existing: LanceDataset, unchanged: pa.Array) -> pa.Array:
+    """Return the row ids of queries whose lists hold a row that was deleted, replaced or changed."""
     lost = [
-        batch.column("query_id").filter(pc.is_in(batch.column("id"), value_set=gone))
-        for batch in existing.to_batches(columns=["query_id", "id"])
+        batch.column("query_row").filter(pc.invert(pc.is_in(batch.column("row"), value_set=unchanged)))
+        for batch in existing.to_batches(columns=["query_row", "row"])
     ]
-    return pc.unique(pa.chunked_array(lost, pa.string()))
+    return pc.unique(pa.chunked_array(lost, pa.int64()))
 
 
 def _blocks(spec: ShortlistSpec, config: ShortlistConfig) -> tuple[range, ...]:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance import LanceDataset
 
 from pipelines.shortlist.exact import BLOCK_ROWS
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.tables.prefixes import plan_prefixes
-from pipelines.tables.rows import scan_small_batches
+from pipelines.tables.rows import ROW_ID, scan_small_batches
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Halves, to_numpy
 from schemas.columns import VECTOR, prefix_column
@@ -38,6 +39,7 @@ _MAX_QUERIES = 4096
 _READ_ROWS = 2048
 _LIBC = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD = -3
+_DIGITS = 20  # of a row id
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,26 @@ def column_for(table: VectorTable, dims: Sequence[int]) -> str:
 
 
 def read_chunks(dataset: LanceDataset, selection: RowSelection, rows: int) -> Iterator[tuple[pa.Array, Halves]]:
-    """Yield ids and vectors in chunks of `rows` rows; the vectors of a chunk are valid until the next one is read."""
+    """Yield names and vectors in chunks of `rows` rows; the vectors of a chunk are valid until the next one is read.
+
+    Names are those of `row_names`.
+    """
     vectors_ND = np.empty((rows, dataset.schema.field(selection.column).type.list_size), np.float16)
     ids: list[pa.Array] = []
     filled = 0
     batches = scan_small_batches(
-        dataset, ["id", selection.column], min(rows, _READ_ROWS), fragments=selection.fragments, where=selection.where
+        dataset,
+        ["id", ROW_ID, selection.column],
+        min(rows, _READ_ROWS),
+        fragments=selection.fragments,
+        where=selection.where,
     )
     for batch in Prefetcher(batches, depth=1, name="read vectors"):
         taken = 0
         while taken < batch.num_rows:
             fitting = batch.slice(taken, rows - filled)
             vectors_ND[filled : filled + fitting.num_rows] = to_numpy(fitting.column(selection.column))
-            ids.append(fitting.column("id"))
+            ids.append(row_names(fitting))
             taken += fitting.num_rows
             filled += fitting.num_rows
             if filled == rows:
@@ -84,6 +93,24 @@ def read_chunks(dataset: LanceDataset, selection: RowSelection, rows: int) -> It
                 ids, filled = [], 0
     if filled:
         yield pa.concat_arrays(ids), vectors_ND[:filled]
+
+
+def row_names(rows: pa.RecordBatch | pa.Table) -> pa.Array:
+    """Name rows uniquely: id, a zero, and Lance's row id in 20 digits; ordered by id.
+
+    An id alone does not name a row: shards may share ids. A row is (shard, id, passage) with passage 0, and Lance's row
+    id stands for these; it stays through updates and compaction.
+    """
+    digits = pc.utf8_lpad(pc.cast(rows[ROW_ID], pa.string()), _DIGITS, "0")
+    names = pc.binary_join_element_wise(rows["id"], digits, "\0")
+    return names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+
+
+def split_names(names: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the ids of named rows, and their row ids as int64."""
+    ids = pc.utf8_slice_codeunits(names, 0, -_DIGITS - 1)
+    digits = pc.utf8_slice_codeunits(names, -_DIGITS, None)
+    return ids, pc.cast(digits, pa.int64())
 
 
 def chunk_rows(width: int, queries: int, dims: Sequence[int], k: int, memory_bytes: int) -> int:

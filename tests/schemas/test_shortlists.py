@@ -15,7 +15,7 @@ SPEC = ShortlistSpec(
 
 def test_a_schema_says_what_the_lists_hold() -> None:
     schema = shortlist_schema(SPEC)
-    assert schema.names == ["query_id", "dim", "rank", "id", "score"]
+    assert schema.names == ["query_id", "dim", "rank", "id", "score", "query_row", "row"]
     assert shortlist_spec(schema, "lists") == SPEC
 
 

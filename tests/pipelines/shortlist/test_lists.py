@@ -11,13 +11,15 @@ from pipelines.shortlist import add_prefixes
 from pipelines.shortlist.agreement import agreement
 from pipelines.shortlist.lists import commit_lists, read_lists, search_task
 from pipelines.shortlist.planning import ListsPlan, plan_lists
-from pipelines.tables.table import VectorTable
-from pipelines.vectors.arrays import to_numpy
-from pipelines.vectors.matryoshka import cut
+from pipelines.tables.ledger import commit_leases, write_fragments
+from pipelines.tables.table import VectorTable, create_table
+from pipelines.vectors.arrays import to_arrow, to_numpy
+from pipelines.vectors.matryoshka import cut, unit
 from schemas.config import ShortlistConfig
 from schemas.errors import ConfigError, TableError
+from schemas.records import LeaseResult, Shard, ShardCount
 from schemas.shortlists import shortlist_spec
-from tests.support.small_tables import add_vectors, vectors
+from tests.support.small_tables import SPACE, a_shard, add_vectors, changed, vectors
 
 
 def config(vectors: VectorTable, **lists: object) -> ShortlistConfig:
@@ -161,7 +163,7 @@ def test_repair_merges_what_came_and_searches_again_only_for_what_lost_rows(make
 
     plan = plan_lists(asked)
     assert plan is not None
-    in_full = {place for task in plan.tasks if task.added_since is None for place in task.queries}
+    in_full = {place for task in plan.tasks if task.changed_since is None for place in task.queries}
     assert 6 <= len(in_full) < 30
     lists = build_lists(plan)
 
@@ -221,3 +223,63 @@ def test_ids_with_quotes(make_table, tmp_path):
     assert plan is not None
     assert same(build_lists(plan), by_brute_force(table, table, (8, 16, 32), 5))
     assert isinstance(read_lists(lance.dataset(plan.uri))[0][8], pa.Array)
+
+
+def rows_by_brute_force(table, k: int) -> dict:
+    """The rows nearest to each row at full width, by row ids."""
+    rows = table.refresh().dataset.scanner(columns=["vector"], with_row_id=True).to_table()
+    x = unit(to_numpy(rows["vector"]).astype(np.float64))
+    near = np.argsort(-(x @ x.T) + 10 * np.eye(len(x)), axis=1, kind="stable")[:, :k]
+    ids = rows["_rowid"].to_numpy()
+    return {int(ids[q]): [int(ids[i]) for i in row] for q, row in enumerate(near)}
+
+
+def rows_listed(lists: lance.LanceDataset) -> dict:
+    found: dict = {}
+    for row in lists.to_table(filter="dim = 32").to_pylist():
+        found.setdefault(row["query_row"], []).append(row["row"])
+    return found
+
+
+def repaired(table) -> lance.LanceDataset:
+    plan = plan_lists(config(table, exclude_self=True))
+    assert plan is not None
+    return build_lists(plan)
+
+
+def test_shards_that_share_ids_have_lists_of_their_own_and_are_repaired(tmp_path):
+    """Ids count from zero in each shard, as WebDataset has it."""
+    table = create_table(str(tmp_path / "t.lance"), SPACE, pa.schema([]))
+
+    def commit(shard: Shard, seed: int) -> None:
+        x = vectors(30, seed)
+        ids = pa.array([f"{i:06d}" for i in range(len(x))])
+        columns = [ids, pa.array(np.full(len(x), shard.id)), to_arrow(x)]
+        batch = pa.RecordBatch.from_arrays(columns, names=["id", "shard", "vector"])
+        fragments = write_fragments(table, [batch])
+        commit_leases(table, [LeaseResult((ShardCount(shard, len(x), 0),), fragments, (), len(x))], "run")
+
+    commit(a_shard("a"), 1)
+    commit(a_shard("b"), 2)
+    assert rows_listed(repaired(table)) == rows_by_brute_force(table, 5)
+    commit(changed(a_shard("b")), 3)  # the same ids again, with other vectors
+    assert rows_listed(repaired(table)) == rows_by_brute_force(table, 5)
+    table.refresh().dataset.delete(f"shard = {a_shard('a').id} AND id < '000010'")  # shard b has these ids as well
+    assert rows_listed(repaired(table)) == rows_by_brute_force(table, 5)
+
+
+@pytest.mark.parametrize("how", ["update", "merge_insert"])
+def test_vectors_that_another_tool_changed_are_searched_again(make_table, how):
+    table = add_prefixes(make_table(vectors(60, 1), vectors(60, 2)), [8])
+    assert rows_listed(repaired(table)) == rows_by_brute_force(table, 5)
+    rows = table.dataset.to_table(filter="id IN ('t0-00003', 't1-00007')")
+    new = vectors(2, 9)
+    if how == "update":
+        written = ", ".join(map(str, new[0].tolist()))
+        table.dataset.update({"vector": f"[{written}]"}, where="id IN ('t0-00003', 't1-00007')")
+    else:
+        rows = rows.set_column(rows.schema.get_field_index("vector"), rows.schema.field("vector"), to_arrow(new))
+        table.dataset.merge_insert("id").when_matched_update_all().execute(rows)
+    table.refresh().dataset.optimize.compact_files()
+    assert rows_listed(repaired(table)) == rows_by_brute_force(table, 5)
+    assert plan_lists(config(table, exclude_self=True)) is None
