@@ -18,6 +18,7 @@ from cluster.actors import ActorPool
 from cluster.metrics import RunMetrics
 from cluster.session import PoolSize, Stop, connect, has_gpu, plan_pool
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
+from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import make_plan
@@ -89,6 +90,9 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     if plan.table is not None:
         _restore_companions(plan.table, plan.shards)
     if not plan.todo:
+        with open_screen(log, "embed") as screen:
+            for note in plan.columns.notes:
+                screen.say(note)
         return EmbedSummary(shards_done=len(plan.shards))
     began = time.time()
     with connect(), open_screen(log, "embed") as screen:
@@ -96,9 +100,14 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
             screen.say(notice)
         size = plan_pool(config.cluster)
         fit = partial(_fit_rotation, config, size)
-        table = plan.table or create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
+        for note in plan.columns.notes:
+            screen.say(note)
+        if plan.table is None:
+            table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
+        else:
+            table = apply_columns(plan.table, plan.columns)
         make_embedder = partial(Embedder, config, size.threads)
-        make_feeder = partial(Feeder, config, table.kept, 1)
+        make_feeder = partial(Feeder, config, run_columns(table, config), 1)
         with (
             RunRecord(table, "embed", config) as record,
             Stop() as stop,

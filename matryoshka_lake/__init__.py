@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         load_config,
     )
     from schemas.errors import (
+        ColumnMismatch,
         ConfigError,
         DependencyMissing,
         DimError,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CascadeConfig",
     "ClusterConfig",
+    "ColumnMismatch",
     "ConfigError",
     "DataConfig",
     "DemoConfig",

@@ -10,7 +10,8 @@ LakeError
 ├── TableError             a table cannot serve the request
 │   ├── TableNotFound      nothing is at that address
 │   ├── TableExists        something is at that address already
-│   └── SpaceMismatch      vectors of two spaces would be mixed or compared
+│   ├── SpaceMismatch      vectors of two spaces would be mixed or compared
+│   └── ColumnMismatch     rows would not fit the table's columns, or are made from other fields
 ├── DimError               a vector cannot be cut there
 │   ├── DimNotInLadder     the space was not trained for that dim
 │   └── NotMatryoshka      the space was trained for its full width only
@@ -80,6 +81,10 @@ class TableExists(TableError):
 
 class SpaceMismatch(TableError):
     """Vectors of two spaces would be mixed or compared."""
+
+
+class ColumnMismatch(TableError):
+    """Rows would not fit the columns of a table, or are made from other fields than its rows."""
 
 
 class DimError(LakeError):

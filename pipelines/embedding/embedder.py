@@ -25,6 +25,7 @@ import pyarrow as pa
 import torch
 
 from pipelines.embedding.batching import BatchBudget, encode_safely
+from pipelines.embedding.column_plan import run_columns
 from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.encoders import BadSample, concatenate, load_encoder, select
@@ -88,7 +89,7 @@ class Embedder:
         self._table = VectorTable.open(config.table, storage=config.storage)
         encoder = config.encoder.model_copy(update={"dtype": self._table.space.dtype})
         self._config = config.model_copy(update={"encoder": encoder})
-        self._feeder = Feeder(self._config, self._table.kept, threads)
+        self._feeder = Feeder(self._config, run_columns(self._table, config), threads)
         self._encoder = WindowEncoder(self._config, threads)
         self._counters = {"rows": 0, "rejects": 0, "units": 0}
 
@@ -148,10 +149,11 @@ class Embedder:
         """Return rows as the table holds them, with their vectors rotated if the space is."""
         if self._table.rotation is not None:
             vectors_ND = self._table.rotation.apply(vectors_ND)
-        names = ["id", "shard", *self._table.kept.names]
-        fields = [self._table.dataset.schema.field(name) for name in [*names, VECTOR]]
-        columns = [*(rows.column(name) for name in names), to_arrow(vectors_ND)]
-        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+        columns = {name: rows.column(name) for name in rows.schema.names} | {VECTOR: to_arrow(vectors_ND)}
+        fields = [self._table.dataset.schema.field(name) for name in ("id", "shard", *self._table.kept.names, VECTOR)]
+        # Columns that this run does not fill, whoever added them, are null in its rows.
+        arrays = [columns[f.name] if f.name in columns else pa.nulls(rows.num_rows, f.type) for f in fields]
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
 class _LeaseTally:

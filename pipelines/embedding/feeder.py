@@ -76,7 +76,7 @@ class Feeder:
 
         Args:
             config: The job.
-            kept: Kept columns of the table; the fields of every shard are cast to them.
+            kept: Kept columns that the run fills; the fields of every shard are converted to their types.
             threads: Images that are decoded at once; tokenisers have threads of their own.
         """
         self._config, self._kept = config, kept

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.embedding.column_plan import ColumnPlan, plan_columns
 from pipelines.encoders import check_trust, make_space, resolve
-from pipelines.shards import list_shards, read_blocks, shard_schema
+from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import real
 from pipelines.tables.companions import read_companion
 from pipelines.tables.ledger import done_shards, rejects_of
@@ -29,12 +30,14 @@ class EmbedPlan:
         todo: Those that the table does not hold.
         table: The table, or None if it does not exist yet.
         space: The space of its vectors; for a table that does not exist yet, without the rotation.
+        columns: The kept columns that the run adds to the table, or makes it with.
     """
 
     shards: tuple[Shard, ...]
     todo: tuple[Shard, ...]
     table: VectorTable | None
     space: Space
+    columns: ColumnPlan
 
 
 def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool = False) -> EmbedPlan:
@@ -48,6 +51,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     Raises:
         ShardNotFound: A pattern matches nothing.
         SpaceMismatch: The table holds vectors of another space.
+        ColumnMismatch: The table is made from other fields, or its columns do not fit.
+        InputError: No shard has the fields of the config, or their types are not alike.
         EncoderNotTrusted: The encoder needs to run code, and the config does not allow it.
     """
     check_trust(config.encoder)
@@ -56,8 +61,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     try:
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
-        shard_schema(shards[0], config.input, config.storage)
-        return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu))
+        columns = plan_columns(config, shards, None)
+        return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu), columns)
     encoder = config.encoder
     if encoder.dtype == "auto":
         encoder = encoder.model_copy(update={"dtype": table.space.dtype})
@@ -74,7 +79,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     done = done_shards(table)
     if retry_rejects:
         done -= set(rejects_of(table)["shard"].to_pylist())
-    return EmbedPlan(shards, tuple(shard for shard in shards if shard.id not in done), table, table.space)
+    todo = tuple(shard for shard in shards if shard.id not in done)
+    return EmbedPlan(shards, todo, table, table.space, plan_columns(config, todo, table))
 
 
 def under_known_names(shards: Sequence[Shard], records: pa.Table) -> tuple[Shard, ...]:

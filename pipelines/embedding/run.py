@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from pipelines.embedding.column_plan import apply_columns, source_of
 from pipelines.embedding.committer import Committer
 from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
-from pipelines.shards import list_again, shard_schema
+from pipelines.shards import list_again
 from pipelines.storage.addresses import absolute
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
@@ -266,13 +267,12 @@ def create_table_for(
         save_rotation(rotation, absolute(config.table), config.storage)
         space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
     try:
-        kept = shard_schema(plan.shards[0], config.input, config.storage)
-        return create_table(config.table, space, kept, config.storage)
+        return create_table(config.table, space, plan.columns.kept, config.storage, source=source_of(config))
     except TableExists:
-        table = make_plan(config).table
-        if table is None:
+        again = make_plan(config)
+        if again.table is None:
             raise
-        return table
+        return apply_columns(again.table, again.columns)
 
 
 def _say_now_and_then(display: Display) -> Tell:

@@ -233,7 +233,7 @@ class Funnel:
         with self._encoding:
             query_BD = np.stack([self.table.encode_query(q) for q in queries])
         found = self._find(query_BD, k, recall, where)
-        wanted = list(columns) if columns is not None else ["id", *self.table.kept.names]
+        wanted = list(columns) if columns is not None else self.table.result_columns
         result = _fetch(found, wanted)
         return result.drop_columns("query") if is_one else result
 
@@ -262,7 +262,7 @@ class Funnel:
             dataset, ids_N, index = self._proof
         proven = index.search(query_D, k)
         found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset)
-        rows = _fetch(found, ["id", *self.table.kept.names])
+        rows = _fetch(found, self.table.result_columns)
         return rows.drop_columns("query"), proven
 
     def explain(self, query: Query, where: str | None = None) -> Explanation:

@@ -135,7 +135,11 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     grid.add_row("ladder", str(plan.space.ladder))
     grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
     grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {size:,} bytes")
+    if len(plan.columns.kept) or plan.table is None:
+        grid.add_row("columns", ", ".join(f"{field.name} ({field.type})" for field in plan.columns.kept) or "none kept")
     console.print(grid, soft_wrap=True)
+    for note in plan.columns.notes:
+        console.print(note, soft_wrap=True)
     for shard in plan.todo[:_MAX_SHARDS]:
         console.print(f"  {redact(shard.uri)}  {shard.size:,} bytes", soft_wrap=True)
     if len(plan.todo) > _MAX_SHARDS:

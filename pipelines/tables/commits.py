@@ -196,6 +196,19 @@ def add_columns(uri: str, fields: Sequence[pa.Field], storage: StorageConfig) ->
     retry_transient(uri, add)
 
 
+def replace_columns(uri: str, fields: Sequence[pa.Field], storage: StorageConfig) -> None:
+    """Give columns that hold only nulls another type; those that have it already stay as they are."""
+
+    def drop() -> None:
+        dataset = open_dataset(uri, storage)
+        types = dict(zip(dataset.schema.names, dataset.schema.types, strict=True))
+        if other := [field.name for field in fields if types.get(field.name, field.type) != field.type]:
+            dataset.drop_columns(other)
+
+    retry_transient(uri, drop)
+    add_columns(uri, fields, storage)
+
+
 def rename_columns(uri: str, names: Mapping[str, str], storage: StorageConfig) -> None:
     """Rename columns, old name to new name; those that have their new name already stay as they are."""
 

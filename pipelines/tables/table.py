@@ -27,7 +27,18 @@ from pipelines.tables.rows import ROW_ID, check_columns, places_of, read_rows, r
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import are_unit, cut, unit
 from pipelines.vectors.rotation import Rotation
-from schemas.columns import COMPANIONS, TABLE_KEY, VECTOR, Space, prefix_column, space_of, table_schema
+from schemas.column_names import column_name_problem
+from schemas.columns import (
+    COMPANIONS,
+    TABLE_KEY,
+    VECTOR,
+    Space,
+    TableSource,
+    prefix_column,
+    source_of,
+    space_of,
+    table_schema,
+)
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch, TableError
 
@@ -101,6 +112,19 @@ class VectorTable:
         return pa.schema(
             [f for f in self.dataset.schema if f.name not in ("id", "shard") and not f.name.startswith(VECTOR)]
         )
+
+    @property
+    def result_columns(self) -> list[str]:
+        """The columns that a search returns by default: `id` and the kept ones, save those it has names of its own for.
+
+        The first release let a column `score` be kept, and another tool may add one.
+        """
+        return ["id", *(name for name in self.kept.names if column_name_problem(name) is None)]
+
+    @cached_property
+    def source(self) -> TableSource | None:
+        """What the rows are made from; None where the table does not say it."""
+        return source_of(self.dataset.schema, self.uri)
 
     @property
     def prefix_dims(self) -> tuple[int, ...]:
@@ -198,7 +222,7 @@ class VectorTable:
         if k < 1:
             raise TableError(f"k={k}: ask for 1 row or more")
         query_M = cut(self.encode_query(query), dim)
-        wanted = list(columns) if columns is not None else ["id", *self.kept.names]
+        wanted = list(columns) if columns is not None else self.result_columns
         column = VECTOR if dim == width else prefix_column(dim)
         if self._has_everywhere(column):
             best = self._nearest(column, query_M, k, where, wanted)
@@ -243,7 +267,14 @@ class VectorTable:
         return found.take(places_of(found, rows_K)).append_column("score", best["score"])
 
 
-def create_table(uri: str, space: Space, kept: pa.Schema, storage: StorageConfig = StorageConfig()) -> VectorTable:
+def create_table(
+    uri: str,
+    space: Space,
+    kept: pa.Schema,
+    storage: StorageConfig = StorageConfig(),
+    *,
+    source: TableSource | None = None,
+) -> VectorTable:
     """Create an empty table with a new id, then its companions. Of several racing creators exactly one succeeds.
 
     Args:
@@ -251,11 +282,12 @@ def create_table(uri: str, space: Space, kept: pa.Schema, storage: StorageConfig
         space: The space of all its vectors.
         kept: Fields of the columns that are kept from the samples.
         storage: Where S3 is.
+        source: What the rows are made from, where it is known.
 
     Raises:
         TableExists: There is something at that address already.
     """
-    uri, schema = absolute(uri), table_schema(space, kept)
+    uri, schema = absolute(uri), table_schema(space, kept, source)
     schema = schema.with_metadata({**schema.metadata, TABLE_KEY: uuid.uuid4().hex.encode()})
     table = VectorTable(uri, create_dataset(uri, schema, storage), storage)
     for suffix in COMPANIONS:

@@ -73,7 +73,7 @@ def _open_or_create(source: VectorTable, head: Path, uri: str) -> VectorTable:
     try:
         table = VectorTable.open(uri, storage=source.storage)
     except TableNotFound:
-        return create_table(uri, space, source.kept, source.storage)
+        return create_table(uri, space, source.kept, source.storage, source=source.source)
     table.check_space(space)
     return table
 
