@@ -101,9 +101,15 @@ def under_known_names(shards: Sequence[Shard], records: pa.Table) -> tuple[Shard
     has_name = pc.is_in(pc.replace_substring_regex(known, ".*/", ""), names)
     has_etag = pc.is_in(records["etag"].combine_chunks(), pa.array([shard.etag for shard in unknown], pa.string()))
     may_be = pc.and_not(pc.or_(has_name, has_etag), pc.is_in(known, listed))
-    known_as = {real(uri): uri for uri in pc.unique(known.filter(may_be)).to_pylist()}
+    known_as = {_one_form(uri): uri for uri in pc.unique(known.filter(may_be)).to_pylist()}
     known_as = {address: uri for address, uri in known_as.items() if address != uri}
-    return tuple(replace(shard, uri=known_as.get(real(shard.uri), shard.uri)) for shard in shards)
+    return tuple(replace(shard, uri=known_as.get(_one_form(shard.uri), shard.uri)) for shard in shards)
+
+
+def _one_form(uri: str) -> str:
+    """Return an address to compare; of remote ones, the first release stored `memory://x` for `memory:///x`."""
+    scheme, mark, path = uri.partition("://")
+    return f"{scheme}:///{path.lstrip('/')}" if mark and scheme not in ("s3", "file", "local") else real(uri)
 
 
 def _check_modality(config: EmbedConfig) -> None:

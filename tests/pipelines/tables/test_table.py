@@ -141,6 +141,16 @@ def test_search_returns_the_columns_asked_for_and_nothing_if_the_filter_leaves_n
     assert searched.search(query_D, k=3, dim=dims, where="n > 1000").num_rows == 0
 
 
+def test_a_search_works_beside_columns_that_have_its_own_names(tmp_path: Path) -> None:
+    table = new_table(tmp_path)
+    commit_shards(table, a_shard("a"))
+    table.refresh().dataset.add_columns({"score": "cast(7 as bigint)", "_distance": "cast(8 as float)", "query": "'q'"})
+    table = table.refresh()
+    found = table.search(vectors_of(a_shard("a"), 5)[0].astype(np.float32), 2)
+    assert found.column_names == ["id", *KEPT.names, "score"]
+    assert found["score"].to_pylist()[0] == pytest.approx(1, abs=1e-2)
+
+
 def test_search_of_a_table_without_rows_finds_none(tmp_path: Path) -> None:
     table = new_table(tmp_path)
     for dims in LADDER:
