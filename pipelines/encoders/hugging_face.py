@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +26,8 @@ from pipelines.encoders.inference import torch_dtype
 from pipelines.encoders.model_files import model_source
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec, may_run_code
-from pipelines.encoders.token_lists import TokenLists, flatten, token_counts
+from pipelines.encoders.text_beginnings import encode_beginnings, joins_words
+from pipelines.encoders.token_lists import Ids, TokenLists, flatten, token_counts
 from pipelines.storage.device import to_device
 from schemas.config import EncoderConfig
 from schemas.errors import EncoderError
@@ -59,7 +61,8 @@ class TextPreparer:
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
         texts = [cast(str, value) for value in values]
-        ids = TokenLists.of(self._tokenise([self._prompt + text for text in texts]))
+        prompted = [self._prompt + text for text in texts]
+        ids = encode_beginnings(prompted, self._limit, self._token_lists, self._is_full, lambda: self._can_cut)
         if all(map(str.strip, texts)):
             return ids
         blank = BadSample("empty_text", "only white space")
@@ -69,12 +72,26 @@ class TextPreparer:
         """Count the tokens of each text, (B,)."""
         return token_counts(prepared)
 
-    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+    @cached_property
+    def _can_cut(self) -> bool:
+        return not joins_words(self._slow.get_vocab())
+
+    def _is_full(self, ids: Ids) -> bool:
+        """Return whether a text was cut at the limit, though it may be padded to it."""
+        if not self._pads_to_max:
+            return len(ids) >= self._limit
+        # Where the end is marked by the padding token, the last one tells nothing.
+        return bool(ids[-1] != self._slow.pad_token_id or ids[-2] != self._slow.pad_token_id)
+
+    def _token_lists(self, texts: Sequence[str]) -> TokenLists:
+        return TokenLists.of(self._tokenise(texts))
+
+    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         if self._fast is not None:
-            return [encoding.ids for encoding in self._fast.encode_batch_fast(texts)]
+            return [encoding.ids for encoding in self._fast.encode_batch_fast(list(texts))]
         padding = "max_length" if self._pads_to_max else False
         with self._lock:
-            encoded = self._slow(texts, truncation=True, max_length=self._limit, padding=padding)
+            encoded = self._slow(list(texts), truncation=True, max_length=self._limit, padding=padding)
         return cast(list[list[int]], encoded["input_ids"])
 
 

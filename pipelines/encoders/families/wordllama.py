@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from pipelines.encoders.model_files import local_path
 from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.text_beginnings import encode_beginnings
 from pipelines.encoders.token_lists import flatten, token_counts
 from pipelines.encoders.word_tokenizer import WordTokenizer
 from pipelines.storage.device import pick_device
@@ -44,12 +45,14 @@ class WordLlamaPreparer:
         path = _package(config) / "tokenizers" / "l2_supercat_tokenizer_config.json"
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        self._words = WordTokenizer(tokenizer, spec.max_length or 1024)
+        self._max_length = spec.max_length or 1024
+        self._words = WordTokenizer(tokenizer, self._max_length)
         self._prompt = spec.prompts.get(config.side, "")
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
-        ids = self._words.encode([self._prompt + cast(str, value) for value in values])
+        texts = [self._prompt + cast(str, value) for value in values]
+        ids = encode_beginnings(texts, self._max_length, self._words.encode)
         if ids.lengths.all():
             return ids
         return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
