@@ -15,10 +15,13 @@ from typing import Any, Protocol
 from pipelines.embedding.column_plan import apply_columns, source_of
 from pipelines.embedding.committer import Committer
 from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
+from pipelines.encoders.checkpoints import read_split
+from pipelines.encoders.model_files import local_path
 from pipelines.shards import list_again
 from pipelines.storage.addresses import absolute
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
+from pipelines.tables.splits import record_split
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
@@ -267,12 +270,14 @@ def create_table_for(
         save_rotation(rotation, absolute(config.table), config.storage)
         space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
     try:
-        return create_table(config.table, space, plan.columns.kept, config.storage, source=source_of(config))
+        created = create_table(config.table, space, plan.columns.kept, config.storage, source=source_of(config))
     except TableExists:
         again = make_plan(config)
         if again.table is None:
             raise
         return apply_columns(again.table, again.columns)
+    is_head = space.encoder == "matryoshka-head" and config.encoder.path is not None
+    return record_split(created, read_split(local_path(config.encoder.path or ""))) if is_head else created
 
 
 def _say_now_and_then(display: Display) -> Tell:

@@ -1,9 +1,9 @@
 """Folders of models trained here, read and written: heads on frozen encoders, and whole models.
 
 A head is `head.json` and `head.safetensors`, which holds its layers as `<modality>.<i>.weight` (out, in) and
-`<modality>.<i>.bias` (out,), with GELU between them. A whole model is `model.json` and `model.safetensors`, the state
-dict of its training task; a model of texts has its tokeniser beside them. `encoder.path` names either folder. The
-fields of the JSON files are in `schemas.checkpoints`.
+`<modality>.<i>.bias` (out,), with GELU between them; `split.json` says which rows it did not learn from. A whole model
+is `model.json` and `model.safetensors`, the state dict of its training task; a model of texts has its tokeniser beside
+them. `encoder.path` names either folder. The fields of the JSON files are in `schemas.checkpoints`.
 
 Shapes: B rows, D width of the head's output.
 """
@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from pipelines.encoders.inference import apply_steps
+from pipelines.encoders.model_files import SPLIT_FILE
 from pipelines.encoders.towers import ImageTower, TextTower
 from schemas.checkpoints import HeadFile, ModelFile
 from schemas.errors import EncoderError
 from schemas.records import Modality
+from schemas.splits import Split
 
 _HEAD_JSON, _HEAD_TENSORS = "head.json", "head.safetensors"
 _MODEL_JSON, _MODEL_TENSORS = "model.json", "model.safetensors"
@@ -44,13 +46,16 @@ class Layer:
     bias: torch.Tensor | None = None
 
 
-def save_head(folder: str | Path, head: HeadFile, layers: Mapping[Modality, Sequence[Layer]]) -> None:
+def save_head(
+    folder: str | Path, head: HeadFile, layers: Mapping[Modality, Sequence[Layer]], split: Split | None = None
+) -> None:
     """Write a head.
 
     Args:
         folder: Made if it is not there.
         head: The content of `head.json`; `describe_tower` makes its towers.
         layers: Per modality, from the frozen encoder's output to the head's.
+        split: Which rows it did not learn from.
 
     Raises:
         EncoderError: Modalities or widths do not fit together.
@@ -72,6 +77,8 @@ def save_head(folder: str | Path, head: HeadFile, layers: Mapping[Modality, Sequ
                 tensors[f"{modality}.{i}.bias"] = layer.bias.detach().cpu().contiguous()
     save_file(tensors, folder / _HEAD_TENSORS)
     (folder / _HEAD_JSON).write_text(head.to_json(indent=2) + "\n")
+    if split is not None:
+        (folder / SPLIT_FILE).write_text(split.to_json(indent=2) + "\n")
 
 
 def read_head(folder: Path) -> HeadFile:
@@ -81,6 +88,15 @@ def read_head(folder: Path) -> HeadFile:
         ConfigError: It is not there, or is not a valid one.
     """
     return HeadFile.from_file(folder / _HEAD_JSON)
+
+
+def read_split(folder: Path) -> Split | None:
+    """Return which rows a head did not learn from; None for a head that does not say it, as in the first release.
+
+    Raises:
+        ConfigError: The record is of a newer format, or malformed.
+    """
+    return Split.from_file(folder / SPLIT_FILE) if (folder / SPLIT_FILE).exists() else None
 
 
 def read_layers(folder: Path, modality: Modality) -> list[Layer]:

@@ -16,6 +16,8 @@ from schemas.config import EncoderConfig
 from schemas.errors import ConfigError, DependencyMissing, EncoderError
 
 # Files that can change a vector. Model cards and images cannot.
+SPLIT_FILE = "split.json"
+"""Says which rows a head did not learn from. It changes no vector, so it is not part of the hash."""
 _MODEL_FILES = {".bin", ".jinja", ".json", ".model", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".txt"}
 
 
@@ -72,13 +74,17 @@ def check_package(spec: EncoderSpec) -> None:
 def hash_files(path: str | Path) -> str:
     """Return the sha256 over the names and contents of a model's files; of a single file, over its content alone."""
     root = Path(path)
-    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.suffix in _MODEL_FILES)
+    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if _is_part(f))
     total = hashlib.sha256()
     for file in files:
         name = file.relative_to(root).as_posix() if root.is_dir() else ""
         stat = file.stat()
         total.update(f"{name}\0{_hash_file(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return total.hexdigest()
+
+
+def _is_part(file: Path) -> bool:
+    return file.suffix in _MODEL_FILES and file.name != SPLIT_FILE
 
 
 @lru_cache(maxsize=256)

@@ -1,13 +1,13 @@
 """Alignment: the samples that all systems hold, in one order, with their ground truth and vectors.
 
-Owns the matching of rows by id. Does not own metrics.
+Owns the matching of rows by id, and which rows of a single table are queries: those that its head did not learn from.
+Does not own metrics.
 
 Shapes: N database rows, Q queries, D full width.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +20,17 @@ import pyarrow.compute as pc
 from pipelines.evaluation.metrics import GroundTruth, Judgements, Labels
 from pipelines.evaluation.prepare import ALL_DIMS, TablePair, Tables, rotation_between
 from pipelines.evaluation.systems import Floats, Sides, System, between, fixed, nested
+from pipelines.tables.splits import held_out_ids, split_of
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.rotation import Rotation
 from schemas.columns import VECTOR, Space
 from schemas.config.evaluation import EvaluateConfig, SystemConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError, nearest
+from schemas.splits import Split
 
 _MIN_SHARED = 0.5
+_HEAD, _MODEL = "matryoshka-head", "matryoshka-model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +103,14 @@ def align(config: EvaluateConfig, tables: Tables) -> Aligned:
     Raises:
         FieldNotFound: The table has no column of labels.
         InputError: The systems share too few samples, ids are not unique, or a row has no label.
+        ConfigError: The queries of a table would be rows that its head learnt from.
     """
     pairs = [pair for by_dim in tables.pairs.values() for pair in by_dim.values()]
-    ids = [_ids(config, pair) for pair in pairs]
+    notes: list[str] = []
+    split = _common_split(config, pairs, notes)
+    ids = [_ids(pair, split) for pair in pairs]
     judged = tables.beir.judged if tables.beir is not None else None
     judged_ids = None if judged is None else set(judged)
-    notes: list[str] = []
     database = _shared("searched rows", [sides[0] for sides in ids], None, notes)
     queries = _shared("queries", [sides[1] for sides in ids], judged_ids, notes)
     if config.data.queries is not None:
@@ -138,12 +143,55 @@ def _shared(what: str, ids: Sequence[set[str]], judged: set[str] | None, notes: 
     return sorted(shared)
 
 
-def _ids(config: EvaluateConfig, pair: TablePair) -> tuple[set[str], set[str]]:
-    """Return the ids of database and queries; where one table holds both, split them by a hash of the id."""
+def _common_split(config: EvaluateConfig, pairs: Sequence[TablePair], notes: list[str]) -> Split:
+    """Return how the queries of single tables are held out: as their heads held rows out, where they have heads.
+
+    Raises:
+        ConfigError: A head does not say which rows it held out, it held out fewer than asked for, or two heads held out
+            different rows.
+    """
+    data = config.data
+    recorded: dict[Split, str] = {}
+    for table in (pair.database for pair in pairs if pair.queries is None):
+        if table.space.encoder == _HEAD:
+            split = split_of(table)
+            if split is None or split.share == 0:
+                raise ConfigError(
+                    f"{table.uri} was made through a head that "
+                    f"{'does not say which rows it held out' if split is None else 'learnt from every row'}, so its "
+                    "queries would be rows that it was trained on; give `queries`, a table of other rows, or run "
+                    "`mlake train` with `into` and data.held_out again"
+                )
+            recorded.setdefault(split, table.uri)
+        elif table.space.encoder == _MODEL:
+            notes.append(
+                f"{table.uri} was made by a model trained here; if its training data were among these rows, the scores "
+                "are too high: give `queries`, a table of other rows"
+            )
+    if len(recorded) > 1:
+        listed = "; ".join(f"{uri}: {split}" for split, uri in recorded.items())
+        raise ConfigError(
+            f"the heads held out different rows ({listed}), so no queries are new to all; train them with the same "
+            "data.held_out, data.group and run.seed, or give `queries`"
+        )
+    if not recorded:
+        return Split(share=data.held_out)
+    ((split, uri),) = recorded.items()
+    if "held_out" in data.model_fields_set and data.held_out > split.share:
+        raise ConfigError(
+            f"data.held_out={data.held_out}, but the head of {uri} held out {split}, and learnt from all others; "
+            "leave data.held_out out, or lower it"
+        )
+    notes.append(f"the queries are rows that the head of {uri} did not learn from: {split}")
+    return split.model_copy(update={"share": data.held_out}) if "held_out" in data.model_fields_set else split
+
+
+def _ids(pair: TablePair, split: Split) -> tuple[set[str], set[str]]:
+    """Return the ids of database and queries; where one table holds both, split them."""
     database = _unique_ids(pair.database)
     if pair.queries is not None:
         return database, _unique_ids(pair.queries)
-    held = {one for one in database if hashlib.blake2b(one.encode()).digest()[0] < 256 * config.data.held_out}
+    held = held_out_ids(pair.database, split)
     return database - held, held
 
 

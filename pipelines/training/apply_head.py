@@ -16,11 +16,12 @@ import pyarrow as pa
 import torch
 
 from pipelines.encoders import make_space
-from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers
+from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers, read_split
 from pipelines.encoders.registry import config_of, describe_tower
 from pipelines.tables.ledger import commit_leases, done_shards, records_of, write_fragments
 from pipelines.tables.rows import scan_vectors
 from pipelines.tables.runs import RunRecord
+from pipelines.tables.splits import record_split
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.training.head_data import table_modality
 from pipelines.vectors.arrays import to_arrow
@@ -52,7 +53,7 @@ def apply_head(source: VectorTable, head: Path, uri: str) -> int:
     modality, towers = table_modality(source), read_head(head).towers
     if modality not in towers or towers[modality].space != describe_tower(own).space:
         raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
-    table = _open_or_create(source, head, uri)
+    table = record_split(_open_or_create(source, head, uri), read_split(head))
     todo = _shards(source, done_shards(table))
     if not todo:
         return 0

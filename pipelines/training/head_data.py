@@ -8,8 +8,6 @@ Shapes: N rows, T width of the frozen vectors.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +22,7 @@ from schemas.config import EncoderConfig, LimitsConfig
 from schemas.config.training import TrainConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError, nearest
 from schemas.records import Modality
+from schemas.splits import Split
 
 Floats = npt.NDArray[np.float32]
 _CAPTIONS_AT_ONCE = 256
@@ -39,6 +38,7 @@ class HeadData:
         labels_N: Class numbers, of a head from labels.
         captions_NT: Vectors of the captions by another frozen encoder, of a head from pairs.
         is_held_out_N: Rows of the validation split.
+        split: How they were chosen.
     """
 
     table: VectorTable
@@ -46,6 +46,7 @@ class HeadData:
     labels_N: npt.NDArray[np.int64] | None
     captions_NT: Floats | None
     is_held_out_N: npt.NDArray[np.bool_]
+    split: Split
 
 
 def read_head_data(config: TrainConfig) -> HeadData:
@@ -79,25 +80,20 @@ def read_head_data(config: TrainConfig) -> HeadData:
     captions_NT = None
     if captions and config.kind == "head-from-pairs":
         captions_NT = encode_captions(data.caption_encoder, captions, trust_remote_code=data.trust_remote_code)
-    keys = [_without(str(key), data.group_without) for key in rows[data.group or "id"].to_pylist()]
+    split = Split(column=data.group or "id", without=data.group_without, share=data.held_out, seed=config.run.seed)
     return HeadData(
         table,
         to_numpy(rows[VECTOR]).astype(np.float32),
         labels,
         captions_NT,
-        choose_held_out(keys, data.held_out, config.run.seed),
+        np.array([split.holds_out(key) for key in rows[split.column].to_pylist()], bool),
+        split,
     )
 
 
 def table_modality(table: VectorTable) -> Modality:
     """Return the modality of a table's encoder; the first one of a joint encoder."""
     return spec_of(table.space, table.trust).modalities[0]
-
-
-def choose_held_out(keys: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
-    """Choose the rows of a validation split by their keys: (N,) bool. Rows with equal keys stay together."""
-    digests = (hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys)
-    return np.asarray([int.from_bytes(digest[:8], "big") / 2**64 < share for digest in digests], bool)
 
 
 def encode_captions(encoder: str, captions: Sequence[str], *, trust_remote_code: bool = False) -> Floats:
@@ -119,7 +115,3 @@ def encode_captions(encoder: str, captions: Sequence[str], *, trust_remote_code:
             prepared.append(one)
         parts.append(model.encode(prepared))
     return np.concatenate(parts)
-
-
-def _without(key: str, words: Sequence[str]) -> str:
-    return " ".join(word for word in re.findall(r"[\w'’]+", key) if word not in words) if words else key

@@ -142,7 +142,7 @@ def _save(config: TrainConfig, data: HeadData, task: HeadTask, path: Path) -> No
         layers = {modality: task.left.layers(data.table.rotation), "text": task.right.layers()}
     else:
         layers = {modality: task.stack.layers(data.table.rotation)}
-    save_head(path, HeadFile(dims=config.loss.dims, towers=towers), layers)
+    save_head(path, HeadFile(dims=config.loss.dims, towers=towers), layers, data.split)
 
 
 @torch.no_grad()

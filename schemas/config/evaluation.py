@@ -26,7 +26,8 @@ class TruthConfig(ConfigBlock):
         valid: Subfolder of `images` whose images are the queries.
         split: Name of the relevance judgements.
         label: Column of a table that holds the class of a row.
-        held_out: For a system with one table: fraction of its rows that are queries and are not searched.
+        held_out: For a system with one table: fraction of its rows that are queries and are not searched. The default
+            for a table made through a head is the rows that the head held out.
         queries: Maximum number of queries, evenly spread over all; None takes all.
     """
 

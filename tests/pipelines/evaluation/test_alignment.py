@@ -10,8 +10,10 @@ import pytest
 from pipelines.evaluation.alignment import Aligned, align
 from pipelines.evaluation.metrics import Labels
 from pipelines.evaluation.prepare import prepare
+from pipelines.tables.splits import record_split
 from schemas.config import EvaluateConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError
+from schemas.splits import Split
 from tests.support.labelled_tables import clouds, refuse_to_embed, write_table
 
 
@@ -55,6 +57,33 @@ def test_one_table_is_split_into_database_and_queries_by_a_hash_of_the_id(tables
     assert not database & queries
     assert len(database | queries) == 120
     assert 0.1 < len(queries) / 120 < 0.4
+
+
+def test_queries_are_the_rows_that_the_head_of_a_table_held_out(tables: Path, tmp_path: Path) -> None:
+    split = Split(column="label", share=0.4, seed=4)
+    for name, one in (("head", split), ("other", Split(share=0.4)), ("all", Split(share=0)), ("old", None)):
+        record_split(write_table(tmp_path / f"{name}.lance", *clouds(120, 120), encoder="matryoshka-head"), one)
+
+    def head(name: str) -> dict[str, object]:
+        return {"name": name, "database": f"{tmp_path}/{name}.lance"}
+
+    for found in (aligned(head("head")), aligned(system(tables, None), head("head"))):
+        assert isinstance(found.samples.truth, Labels)
+        held = {number for number in range(4) if split.holds_out(f"class {number}")}
+        assert held == {*found.samples.truth.queries_Q.tolist()}
+        assert not held & {*found.samples.truth.database_N.tolist()}
+        assert "did not learn from: 40% of the rows by label, seed 4" in found.notes[0]
+    less = aligned(head("other"), data={"held_out": 0.1}).samples.queries.to_pylist()
+    assert {*less} < {*aligned(head("other")).samples.queries.to_pylist()}
+    assert len(aligned(head("old") | {"queries": f"{tmp_path}/other.lance"}).samples.queries) == 120
+    for systems, data, said in (
+        ([head("old")], {}, "does not say which rows it held out"),
+        ([head("all")], {}, "learnt from every row"),
+        ([head("head"), head("other")], {}, "held out different rows"),
+        ([head("other")], {"held_out": 0.5}, "held out 40% of the rows by id, seed 0, and learnt from all others"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            aligned(*systems, data=data)
 
 
 def test_samples_that_some_systems_lack_are_left_out_with_a_note(tables: Path) -> None:
