@@ -34,7 +34,7 @@ from pipelines.shortlist import add_prefixes, index_prefix
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head
 from pipelines.training.train_head import TrainedHead, read_trained, train_head
-from schemas.config import DemoConfig, EmbedConfig, load_config
+from schemas.config import DemoConfig, EmbedConfig, TrustConfig, load_config
 from schemas.config.training import TrainConfig
 from schemas.errors import RunError
 
@@ -134,4 +134,5 @@ def _build_funnel(config: DemoConfig, table: VectorTable, questions: Sequence[st
 
 
 def _open(folder: Path, name: str) -> VectorTable:
-    return VectorTable.open(str(folder / f"{name}.lance"))
+    head = str(folder / "head" / "encoder") if name == PICTURES else None
+    return VectorTable.open(str(folder / f"{name}.lance"), trust=TrustConfig(encoder_path=head))

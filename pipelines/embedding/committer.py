@@ -1,6 +1,6 @@
 """Commit finished leases in the background, many shards in one commit, so that no actor waits for a commit.
 
-Owns when a commit is due and when the run has too many rejects. The commit itself is `VectorTable.commit`.
+Owns when a commit is due and when the run has too many rejects. The commit itself is `tables.ledger.commit_leases`.
 """
 
 from __future__ import annotations

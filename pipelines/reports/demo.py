@@ -320,7 +320,8 @@ def print_next_steps(folder: Path, report: Path, console: Console) -> None:
     for command in (
         f'mlake search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
         f'mlake search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
-        f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category',
+        f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category '
+        f"--encoder-path {folder / 'head' / 'encoder'}",
     ):
         console.print(f"  {command}", style="cyan", soft_wrap=True)
 
