@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from math import floor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ from jobs.options import Overrides
 from pipelines.demo.corpora import list_corpora, write_shards
 from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
+from pipelines.funnel.selection import confirmable_recall
 from pipelines.reports.console import open_console
 from pipelines.reports.demo import PICTURES, TABLES, build_report, print_next_steps, print_timed_card
 from pipelines.reports.page import write_report
@@ -126,9 +128,14 @@ def _build_funnel(config: DemoConfig, table: VectorTable, questions: Sequence[st
     """Add a prefix column with its index, tune a funnel, and print its recall card."""
     with waiting(console, f"adding the prefix vector_{config.shortlist_dim} and its index", INDENT[1:]):
         table = index_prefix(add_prefixes(table, [config.shortlist_dim]), config.shortlist_dim)
-    step = f"tuning a funnel to recall {config.recall} on {len(questions)} held-out definitions"
+    recall = min(config.recall, floor(100 * confirmable_recall(len(questions))) / 100)
+    if recall < config.recall:
+        console.print(
+            f"{INDENT}{len(questions)} questions confirm a recall of {recall} at most: fewer than all samples"
+        )
+    step = f"tuning a funnel to recall {recall} on {len(questions)} held-out definitions"
     with waiting(console, step, INDENT[1:]):
-        funnel = Funnel.build(table, Goal(recall=config.recall), queries=questions)
+        funnel = Funnel.build(table, Goal(recall=recall), queries=questions)
     print_timed_card(funnel.card, console)
     return funnel
 

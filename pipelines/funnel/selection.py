@@ -98,7 +98,7 @@ class PlanSelector:
             goal: What to tune for.
         """
         self._truth, self._query_QD, self._goal = truth, query_QD, goal
-        split = min(_MAX_VALIDATION_QUERIES, max(1, len(query_QD) // 4))
+        split = _validation_queries(len(query_QD))
         self._validation, self._test = slice(0, split), slice(split, None)
         self._evaluated: list[_Evaluated] = []
 
@@ -222,10 +222,10 @@ class PlanSelector:
     @property
     def shortfall(self) -> str:
         """Say how far the trials were from the target, and what the test queries can confirm at all."""
-        _, confirmed, _ = recall_interval(np.ones(len(self._query_QD) - self._validation.stop))
+        queries = len(self._query_QD)
         return (
-            f"the best reached {self.best_recall:.4f}; {len(self._query_QD) - self._validation.stop} test queries "
-            f"without a miss confirm {confirmed:.4f}"
+            f"the best reached {self.best_recall:.4f}; {queries - self._validation.stop} test queries "
+            f"without a miss confirm {confirmable_recall(queries):.4f}"
         )
 
     @property
@@ -294,3 +294,13 @@ def _steps(least: int, most: int) -> Sequence[int]:
     """Return the numbers of candidates to consider, each about a tenth more than the last."""
     count = math.ceil(math.log(max(1, most / least), _STEP))
     return [min(most, round(least * _STEP**power)) for power in range(count + 1)]
+
+
+def confirmable_recall(queries: int) -> float:
+    """Return the largest recall target that tuning on so many queries can confirm: that of a plan without a miss."""
+    return recall_interval(np.ones(queries - _validation_queries(queries)))[1]
+
+
+def _validation_queries(queries: int) -> int:
+    """Return how many of the queries choose the plan; the others test it."""
+    return min(_MAX_VALIDATION_QUERIES, max(1, queries // 4))
