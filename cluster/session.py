@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 import ray
+from ray._private import ray_constants
 from ray.job_config import JobConfig
 
 from schemas.config import ClusterConfig
@@ -37,6 +38,8 @@ _LEAN = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# Ray replaces 127.0.0.1 by an address that others can reach, except where this switch is off.
+_OTHERS_CAN_JOIN = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextmanager
@@ -163,6 +166,8 @@ def _connect_or_start(address: str | None) -> None:
         ray.init(address=address, job_config=job, log_to_driver=False, logging_level=logging.WARNING)
         return
     os.environ.update(_LEAN)
+    os.environ[_OTHERS_CAN_JOIN] = "0"  # for Ray's own processes; this one has read it already
+    ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",
         job_config=job,

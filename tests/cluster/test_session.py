@@ -6,10 +6,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -118,20 +120,31 @@ def test_a_folder_that_is_not_there_is_not_entered(tmp_path: Path, monkeypatch: 
     assert Path.cwd() == tmp_path
 
 
-def test_packages_of_the_same_names_in_the_users_folder_do_no_harm(tmp_path: Path) -> None:
+def listening(process: psutil.Process) -> set[str]:
+    """Return the addresses on which a process and its descendants listen."""
+    found = set()
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            found |= {c.laddr.ip for c in one.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_a_local_run_listens_on_loopback_only_and_the_users_folders_do_it_no_harm(tmp_path: Path) -> None:
     shadowing_packages(tmp_path)
     corpus = write_corpus(tmp_path / "src", shards=2, rows=5)
     config = write_config(tmp_path / "config.toml", settings("src", "lake/t.lance"))
     # -P: the program itself is found beside its packages, as the console command `mlake` is.
     command = [sys.executable, "-P", "-m", "jobs", "embed", config.name]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    said, addresses = tmp_path / "said", set[str]()
+    with said.open("wb") as out:
+        run = psutil.Popen(command, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out)
+        while run.poll() is None:
+            with suppress(psutil.Error):
+                addresses |= listening(run)
+            with suppress(psutil.TimeoutExpired):
+                run.wait(timeout=1)
+    assert run.returncode == 0, said.read_text()
     assert differing(contents(tmp_path / "lake" / "t.lance"), truth(corpus)) == []
+    assert addresses
+    assert all(ip_address(address.removeprefix("::ffff:")).is_loopback for address in addresses), addresses
