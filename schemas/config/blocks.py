@@ -54,18 +54,23 @@ class InputConfig(ConfigBlock):
     vector: str | None = None
     keep: tuple[str, ...] = ()
 
+    @field_validator("keep")
+    @classmethod
+    def _columns_have_names(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        columns = [_kept(entry)[1] for entry in keep]
+        for entry, column in zip(keep, columns, strict=True):
+            if not _kept(entry)[0]:
+                raise ValueError(f"{entry!r} names no field")
+            if problem := column_name_problem(column):
+                raise ValueError(f"there cannot be a column {column!r}: {problem}; {_rename(entry)}")
+            if columns.count(column) > 1:
+                raise ValueError(f"two columns {column!r}; name each once, or {_rename(entry)}")
+        return keep
+
     @model_validator(mode="after")
     def _one_input(self) -> InputConfig:
         if sum(field is not None for field in (self.text, self.image, self.vector)) != 1:
             raise ValueError("name exactly one of `text`, `image` and `vector`: the field to embed")
-        columns = [_kept(entry)[1] for entry in self.keep]
-        for entry, column in zip(self.keep, columns, strict=True):
-            if not _kept(entry)[0]:
-                raise ValueError(f"`keep` names no field in {entry!r}")
-            if problem := column_name_problem(column):
-                raise ValueError(f"`keep` cannot store a column {column!r}: {problem}; {_rename(entry)}")
-            if columns.count(column) > 1:
-                raise ValueError(f"`keep` stores two columns {column!r}; name each once, or {_rename(entry)}")
         return self
 
     @property
