@@ -29,6 +29,7 @@ from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, open_screen
 from pipelines.reports.terminal import print_embed_plan
 from pipelines.tables.ledger import restore_companions
+from pipelines.tables.rows import find_shared_id
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
@@ -116,6 +117,11 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
             display = _ExportingDisplay(screen, RunMetrics("embed", record.run))
             embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)
             embedding.run(pool, lambda: stop.is_asked, began)
+            if shared := find_shared_id(table.refresh().dataset):
+                screen.say(
+                    f"warning: {shared[1]} shards share ids, such as {shared[0]!r}: an id alone names no row of "
+                    f"{config.table}, only (shard, id) does; set input.id to a field that differs"
+                )
     return embedding.summary
 
 

@@ -54,10 +54,15 @@ class Orphans:
     before: dt.datetime
 
 
-def find_orphans(table: VectorTable) -> Orphans:
-    """List the files that no version of a table needs."""
+def find_orphans(table: VectorTable, alive_for: dt.timedelta = ALIVE_FOR) -> Orphans:
+    """List the files that no version of a table needs.
+
+    Args:
+        table: The table.
+        alive_for: How long a run lives without an entry in the journal, and a file that nobody has committed.
+    """
     now = store_now(table.uri, table.storage)
-    living, before = tuple(living_runs(table, now)), now - ALIVE_FOR
+    living, before = tuple(living_runs(table, now, alive_for)), now - alive_for
     # List all files before the needed ones: a file committed in between is then needed, and no orphan.
     there = (
         table.dataset.all_files()

@@ -20,6 +20,7 @@ from schemas.columns import VECTOR
 from schemas.errors import TableError, nearest
 
 ROW_ID = "_rowid"
+_SAMPLED_FRAGMENTS, _SAMPLED_ROWS = 32, 512
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
 # What a search makes itself, under these names.
 _MADE = ("score", "_distance", ROW_ID, "_rowaddr")
@@ -134,3 +135,23 @@ def row_ids(rows: pa.Table | pa.RecordBatch) -> RowIds:
     """Return the row ids of rows that were read with `_rowid`."""
     ids: RowIds = rows[ROW_ID].to_numpy().astype(np.int64)
     return ids
+
+
+def find_shared_id(dataset: LanceDataset) -> tuple[str, int] | None:
+    """Look for an id that several shards have, in a sample of the rows: shards that count alike begin alike.
+
+    Returns:
+        Such an id and how many of the sampled shards have it, or None if the sample holds none.
+    """
+    fragments = dataset.get_fragments()
+    parts = [
+        dataset.scanner(columns=["id", "shard"], fragments=[fragment], limit=_SAMPLED_ROWS).to_table()
+        for fragment in fragments[:: -(-len(fragments) // _SAMPLED_FRAGMENTS) or 1]
+    ]
+    if not parts:
+        return None
+    shards_of_id = pa.concat_tables(parts).group_by("id").aggregate([("shard", "count_distinct")])
+    most = shards_of_id.sort_by([("shard_count_distinct", "descending"), ("id", "ascending")]).slice(0, 1).to_pylist()
+    if not most or most[0]["shard_count_distinct"] < 2:
+        return None
+    return most[0]["id"], most[0]["shard_count_distinct"]

@@ -129,12 +129,13 @@ def read_journal(table: VectorTable) -> list[JournalEntry]:
     return [journal_entry(row, sibling(table.uri, "runs")) for row in rows]
 
 
-def living_runs(table: VectorTable, now: dt.datetime | None = None) -> list[str]:
+def living_runs(table: VectorTable, now: dt.datetime | None = None, alive_for: dt.timedelta = ALIVE_FOR) -> list[str]:
     """Return the ids of the runs that have not ended and were seen in the last 15 minutes.
 
     Args:
         table: The table.
         now: Time of the table's store; None asks it.
+        alive_for: How long a run lives without an entry.
     """
-    since = (now or store_now(table.uri, table.storage)) - ALIVE_FOR
+    since = (now or store_now(table.uri, table.storage)) - alive_for
     return [entry.run for entry in read_journal(table) if entry.state == "running" and entry.seen_at > since]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import random
 import signal
 import subprocess
@@ -11,7 +13,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
+from pipelines.tables import maintenance
+from pipelines.tables.table import VectorTable
+from schemas.errors import TableNotFound
 from tests.chaos.processes import actors_below, command, descendants, end_tree, kill, raylets_below
 from tests.chaos.shared_cluster import SharedCluster
 from tests.support.drivers import ROOT
@@ -30,6 +36,9 @@ class Run:
         log: File that receives the output of the drivers.
         rng: The trial's own.
         committed_share: Returns the share of shards that have committed_share so far.
+        table: Address of the table.
+        rewrite: Gives a random shard another content.
+        lose: Deletes a random companion of the table.
     """
 
     shared: SharedCluster
@@ -37,6 +46,9 @@ class Run:
     log: Path
     rng: random.Random
     committed_share: Callable[[], float]
+    table: str
+    rewrite: Callable[[], None]
+    lose: Callable[[], None]
 
 
 def undisturbed(run: Run) -> list[int]:
@@ -102,6 +114,76 @@ def stop_driver(run: Run) -> list[int]:
         return [code.result()]
 
 
+def impatient_cleaner(run: Run) -> list[int]:
+    """Beside the driver, clean as if every run that is silent for a moment were dead, by a clock that is hours off."""
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        while not code.done():
+            time.sleep(run.rng.uniform(0, 1))
+            _clean(run)
+        return [code.result()]
+
+
+def suspended_driver(run: Run) -> list[int]:
+    """Stop the driver by SIGSTOP until a cleaner has taken it for dead, then let it go on."""
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        for _ in range(run.rng.randint(1, 3)):
+            _wait_for_a_random_moment(run, code, run.shared.head_pid)
+            kill(driver.pid, signal.SIGSTOP)
+            time.sleep(run.rng.uniform(0.1, 0.5))
+            _clean(run)
+            kill(driver.pid, signal.SIGCONT)
+        return [code.result()]
+
+
+def kill_cleaner(run: Run) -> list[int]:
+    """Let `mlake clean --compact` work beside the driver, and kill it at a random moment."""
+    with run.shared.driver() as driver, run.shared.driver() as cleaner, ThreadPoolExecutor(2) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        while not code.done():
+            cleaning = pool.submit(cleaner.run, ["clean", run.table, "--compact", "--older-than", "0"], run.log)
+            if run.rng.random() < 0.3 and cleaner.is_alive():
+                time.sleep(run.rng.uniform(0, 0.5))
+                kill(cleaner.pid)
+            cleaning.result()
+            if not cleaner.is_alive():
+                break
+            time.sleep(run.rng.uniform(0, 0.5))
+        return [code.result()]
+
+
+def lose_companion(run: Run) -> list[int]:
+    """Kill the driver and delete a companion of the table."""
+    codes = kill_driver(run)
+    run.lose()
+    return codes
+
+
+def rewrite_shards(run: Run) -> list[int]:
+    """Give shards another content while they are read."""
+    with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(driver.run, run.argv, run.log)
+        for _ in range(run.rng.randint(1, 4)):
+            _wait_for_a_random_moment(run, code, run.shared.head_pid)
+            run.rewrite()
+        return [code.result()]
+
+
+def _clean(run: Run) -> None:
+    """Clean with a patience of a moment; there may be no table yet."""
+    hours = dt.timedelta(hours=run.rng.choice((-30, 0, 30)))
+
+    class Apart(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+            return dt.datetime.now(tz) + hours
+
+    with contextlib.suppress(TableNotFound), mock.patch.object(maintenance.dt, "datetime", Apart):
+        table = VectorTable.open(run.table)
+        maintenance.delete_orphans(table, maintenance.find_orphans(table, dt.timedelta(milliseconds=50)))
+
+
 def kill_local_cluster(run: Run) -> list[int]:
     """Kill the raylet or the control service of a driver's own local cluster."""
     environment = {name: value for name, value in run.shared.environment.items() if name != "RAY_ADDRESS"}
@@ -160,6 +242,11 @@ FAULTS: dict[str, Callable[[Run], list[int]]] = {
     "stop_driver": stop_driver,
     "kill_local_cluster": kill_local_cluster,
     "bad_network": undisturbed,  # the network is what disturbs it
+    "impatient_cleaner": impatient_cleaner,
+    "suspended_driver": suspended_driver,
+    "kill_cleaner": kill_cleaner,
+    "lose_companion": lose_companion,
+    "rewrite_shards": rewrite_shards,
 }
 ALLOWED: dict[str, tuple[int, ...]] = {
     "undisturbed": (_COMPLETE,),
@@ -170,15 +257,25 @@ ALLOWED: dict[str, tuple[int, ...]] = {
     "stop_driver": (_COMPLETE, _STOPPED),
     "kill_local_cluster": (_COMPLETE, _KILLED, _NOT_COMPLETE),
     "bad_network": (_COMPLETE, _NOT_COMPLETE),
+    "impatient_cleaner": (_COMPLETE, _NOT_COMPLETE),
+    "suspended_driver": (_COMPLETE, _NOT_COMPLETE),
+    "kill_cleaner": (_COMPLETE,),
+    "lose_companion": (_COMPLETE, _KILLED),
+    "rewrite_shards": (_COMPLETE, _NOT_COMPLETE),
 }
 # Of a hundred trials, how many meet each fault.
 SHARES = {
-    "undisturbed": 3,
-    "kill_driver": 25,
-    "kill_actors": 20,
-    "kill_node": 9,
-    "two_drivers": 15,
-    "stop_driver": 6,
-    "kill_local_cluster": 5,
-    "bad_network": 17,
+    "undisturbed": 2,
+    "kill_driver": 15,
+    "kill_actors": 13,
+    "kill_node": 7,
+    "two_drivers": 11,
+    "stop_driver": 5,
+    "kill_local_cluster": 4,
+    "bad_network": 13,
+    "impatient_cleaner": 8,
+    "suspended_driver": 8,
+    "kill_cleaner": 5,
+    "lose_companion": 5,
+    "rewrite_shards": 4,
 }

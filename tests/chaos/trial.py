@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import lance
 from pipelines.embedding.embedder import Embedder
 from pipelines.encoders import make_space
 from pipelines.shards import list_shards, shard_schema
+from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
 from pipelines.tables.ledger import commit_leases, done_shards, records_of, rejects_of
 from pipelines.tables.table import VectorTable, create_table
@@ -67,6 +69,7 @@ class _Trial:
     prefix: str
     corpus: Corpus = field(default_factory=dict)
     log: Path = Path()
+    has_older: bool = False
 
     @property
     def is_on_s3(self) -> bool:
@@ -96,6 +99,7 @@ class _Trial:
         if self.rng.random() < 1 / 3:
             for name in names[: self.rng.randint(2, len(names))]:
                 self.write(name, texts(name, self.rng.randint(3, 25), seed=1))
+            self.has_older = True
             self._embed_here()
             for uri in self.rng.sample(sorted(self.corpus), len(self.corpus) // 2):
                 del self.corpus[uri]
@@ -137,10 +141,29 @@ class _Trial:
             return 0.0
         return len(set(rows["shard"].to_pylist())) / len(self.corpus)
 
+    def rewrite(self) -> None:
+        """Give a random shard another content."""
+        uri = self.rng.choice(sorted(self.corpus))
+        self.write(Path(uri).stem, texts(Path(uri).stem, self.rng.randint(3, 25), seed=self.rng.randint(3, 99)))
+
+    def lose(self) -> None:
+        """Delete a random companion; the records only if no older content is there, which they alone tell from new."""
+        lost = self.rng.choice(("rejects", "runs") if self.has_older else ("shards", "rejects", "runs"))
+        shutil.rmtree(sibling(self.table, lost), ignore_errors=True)
+
     def run(self) -> tuple[list[int], str]:
         with self._network() as storage:
             config = write_config(self.folder / "config.toml", self.config(storage))
-            run = Run(self.shared, ["embed", str(config), "--log", "json"], self.log, self.rng, self.committed_share)
+            run = Run(
+                self.shared,
+                ["embed", str(config), "--log", "json"],
+                self.log,
+                self.rng,
+                self.committed_share,
+                self.table,
+                self.rewrite,
+                self.lose,
+            )
             codes = FAULTS[self.fault](run)
             while codes[-1] != 0 or self.fault != "undisturbed":
                 if len(codes) > _MOST_RUNS:

@@ -11,6 +11,7 @@ from pipelines.tables.commits import compact
 from pipelines.tables.rows import (
     check_columns,
     check_filter,
+    find_shared_id,
     places_of,
     read_rows,
     read_vectors,
@@ -97,3 +98,13 @@ def test_columns_that_a_search_cannot_return_are_refused(table: VectorTable, col
     check_columns(table.dataset, ["n", "id"], table.uri)
     with pytest.raises(TableError, match=said):
         check_columns(table.dataset, columns, table.uri)
+
+
+def test_an_id_that_several_shards_have_is_found(tmp_path: Path) -> None:
+    table = new_table(tmp_path)
+    assert find_shared_id(table.dataset) is None
+    commit_shards(table, a_shard("a"), a_shard("b"))
+    commit_shards(table, a_shard("c"))
+    assert find_shared_id(table.refresh().dataset) is None
+    table.refresh().dataset.update({"id": "'000'"}, where="n = 3")
+    assert find_shared_id(table.refresh().dataset) == ("000", 3)
