@@ -185,10 +185,15 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def _white(brightest: float) -> float:
+    """Return the white level of an image of 32-bit numbers, which names none: the next of the usual ones."""
+    return next((level for level in (1.0, 255.0, 65535.0) if brightest <= level), brightest)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        wide = np.nan_to_num(np.asarray(image, np.float32))
-        top = 65535.0 if image.mode != "F" or wide.max() > 1 else 1.0
+        wide = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
+        top = 65535.0 if image.mode.startswith("I;16") else _white(float(wide.max(initial=0.0)))
         image = Image.fromarray((wide.clip(0, top) * (255.0 / top)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

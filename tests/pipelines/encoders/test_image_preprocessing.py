@@ -55,6 +55,16 @@ def test_cmyk() -> None:
         check_halves(decode(encoded(cmyk, kind), RULE, 10**6), (255, 0, 0), (0, 0, 255))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("top", [1, 255, 65535, 10**6])
+def test_numbers_of_32_bits_keep_their_brightness_whatever_their_range(dtype: type, top: int) -> None:
+    grey = np.linspace(0, 1, SIDE)[None].repeat(SIDE, 0)
+    image = Image.fromarray((grey * top).astype(dtype))
+    pixels = decode(encoded(image, "TIFF"), RULE, 10**6)
+    expected = (grey * top).astype(dtype) * (255.0 / top)
+    assert np.abs(pixels[..., 0] - expected).max() < 1.01
+
+
 def test_sixteen_bits_and_floats() -> None:
     ramp = np.repeat(np.repeat([[0, 65535]], 32, axis=1), 64, axis=0)
     for image in (Image.fromarray(ramp.astype(np.uint16)), Image.fromarray((ramp / 65535).astype(np.float32))):
