@@ -104,7 +104,7 @@ def _embed(folder: Path, console: Console) -> int:
             if summary.is_stopped:
                 raise RunError("stopped while embedding; the same command resumes")
             rows += summary.rows
-            done = f"{summary.rows:,} rows in {summary.seconds:.1f} s" if summary.shards_todo else "all there"
+            done = f"{summary.rows:,} rows in {summary.total_s:.1f} s" if summary.shards_todo else "all there"
             console.print(f"{INDENT}{name}: {done}")
     return rows
 

@@ -64,8 +64,9 @@ def main(
         console.print(f"nothing to do: {config.table} holds all {summary.shards_done} shards")
         return 0
     console.print(
-        f"{config.table}: {summary.rows:,} rows from {summary.shards} shards in {summary.seconds:.1f} s "
-        f"({summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s, bound by {summary.bound_by}), "
+        f"{config.table}: {summary.rows:,} rows from {summary.shards} shards in {summary.total_s:.1f} s "
+        f"(start-up {summary.start_s:.1f} s, then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s, bound by "
+        f"{summary.bound_by}), "
         f"{summary.rejects} rejects, {summary.shards_done} shards were there before",
         highlight=False,
     )

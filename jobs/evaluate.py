@@ -67,4 +67,4 @@ def _embed(config: EmbedConfig, console: Console, stack: ExitStack) -> None:
     summary = embed.run(config)
     if summary.is_stopped:
         raise RunError("stopped while embedding; the same command resumes")
-    console.print(f"embedded {summary.rows:,} rows in {summary.seconds:.1f} s: {config.table}")
+    console.print(f"embedded {summary.rows:,} rows in {summary.total_s:.1f} s: {config.table}")

@@ -85,6 +85,11 @@ class EmbedSummary:
     stages: StageSeconds | None = None
     is_stopped: bool = False
 
+    @property
+    def total_s(self) -> float:
+        """Wall-clock of the run, start-up included: the seconds that every log and report gives."""
+        return self.start_s + self.seconds
+
 
 @dataclass
 class ShortlistSummary:
