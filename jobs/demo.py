@@ -130,9 +130,7 @@ def _build_funnel(config: DemoConfig, table: VectorTable, questions: Sequence[st
         table = index_prefix(add_prefixes(table, [config.shortlist_dim]), config.shortlist_dim)
     recall = min(config.recall, floor(100 * confirmable_recall(len(questions))) / 100)
     if recall < config.recall:
-        console.print(
-            f"{INDENT}{len(questions)} questions confirm a recall of {recall} at most: fewer than all samples"
-        )
+        console.print(f"{INDENT}the target is recall {recall}: {len(questions)} questions confirm no more")
     step = f"tuning a funnel to recall {recall} on {len(questions)} held-out definitions"
     with waiting(console, step, INDENT[1:]):
         funnel = Funnel.build(table, Goal(recall=recall), queries=questions)
