@@ -72,6 +72,10 @@ class Plan(_Record):
         probes: Partitions that a query searches.
         margin: Candidates whose cosine at the first stage is more than this below the k-th best are dropped, so that
             easy queries read less; None drops none. Only in the lake, where each candidate is a read.
+        reach: Distances, in cosine, from the k-th candidate to that at three quarters of the others: what most test
+            queries have, and somewhat more than their median. Candidates that lie closer together than the first do not
+            tell near rows from far ones: the question fell into a gap that deletes or a filter left, or lies far from
+            all rows. It is searched more widely, until they lie as far apart as the second. None: no such check.
         k: Results that the recall was measured for.
         recall: Target recall of the tuning.
         codebook: Name of the table's companion that holds the trained codebook; empty without one.
@@ -82,6 +86,7 @@ class Plan(_Record):
     lists: int = Field(0, ge=0)
     probes: int = Field(0, ge=0)
     margin: float | None = Field(None, ge=0)
+    reach: tuple[float, float] | None = None
     k: int = Field(10, ge=1)
     recall: float = Field(0.95, gt=0, le=1)
     codebook: str = Field("", pattern=r"^(codebook-[0-9a-f]{16})?$")
@@ -182,6 +187,7 @@ class DepthRow(_Record):
         k: Results per query.
         keeps: Candidates of each stage but the last.
         probes: Partitions searched; 0 is all.
+        reach: As in the plan, for this k.
         recall: Recall at this k on test queries.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
@@ -191,6 +197,7 @@ class DepthRow(_Record):
     k: int = Field(ge=1)
     keeps: tuple[int, ...] = Field(min_length=1)
     probes: int = Field(ge=0)
+    reach: tuple[float, float] | None = None
     recall: float
     low: float
     high: float

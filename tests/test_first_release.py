@@ -109,7 +109,7 @@ def test_precomputed_vectors_are_named_as_they_were_too(release: Path) -> None:
 def test_a_funnel_answers_as_it_did(home: Any, release: Path) -> None:
     was = EXPECTED["funnels"][home]
     funnel = Funnel.open("vectors.lance", home=home)
-    assert json.loads(funnel.plan.model_dump_json()) == was["plan"]
+    assert funnel.plan.model_dump(mode="json", exclude={"reach"}) == was["plan"]
     numbers = [line for line in was["card"].splitlines() if line[2:7].strip().isdigit()]
     assert [line for line in str(funnel.card).splitlines() if line[2:7].strip().isdigit()] == numbers
     rows = funnel.search(np.asarray(was["queries"], np.float32), k=5)

@@ -14,12 +14,15 @@ import numpy as np
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.rerank import Found, search_table
+from pipelines.funnel.rerank import Found, are_close, search_table
 from pipelines.tables.rows import read_rows, row_ids
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
 from schemas.plans import Explanation, FunnelStage, Plan, StageReport
+
+# A query whose candidates lie close together is searched again with so many times as many.
+_WIDER = (1, 2, 4, 8, 16, 32)
 
 
 class LakeIndex:
@@ -58,9 +61,9 @@ class LakeIndex:
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(query_BD), k), -1, np.int64)
         for row, query_D in enumerate(query_BD):
-            _, rows = coarse_candidates(dataset, plan, query_D, where)
-            scores, rows = rank(dataset, plan.stages[-1], query_D, rows, k)
-            scores_BK[row, : len(rows)], rows_BK[row, : len(rows)] = scores, rows
+            scores, rows = _search_one(dataset, plan, query_D, where)
+            count = min(k, len(rows))
+            scores_BK[row, :count], rows_BK[row, :count] = scores[:k], rows[:k]
         return Found(scores_BK, rows_BK, dataset)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
@@ -91,6 +94,18 @@ class LakeIndex:
         return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
 
+def _search_one(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:
+    """Return the cosines and row ids of all candidates, best first; more of them where they lie close together."""
+    for factor in _WIDER:
+        wider = plan if factor == 1 else plan.wider(factor, dataset.count_rows()).model_copy(update={"margin": None})
+        scores, rows = candidates(dataset, wider, query_D, where)
+        is_suspect = where is not None or factor > 1
+        if len(rows) < wider.stages[0].keep or not are_close(scores[None], plan, is_suspect).any():
+            break
+    _, rows = _narrow(dataset, wider, query_D, *within_margin(wider, scores, rows))
+    return rank(dataset, plan.stages[-1], query_D, rows, len(rows))
+
+
 def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:
     """Return the cosines and row ids that the first stage finds, best first, through the index if there is one."""
     first = plan.stages[0]
@@ -117,7 +132,13 @@ def coarse_candidates(
     dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None = None
 ) -> tuple[Floats, Positions]:
     """Return the cosines and row ids that all stages but the last find, best first."""
-    scores, rows = within_margin(plan, *candidates(dataset, plan, query_D, where))
+    return _narrow(dataset, plan, query_D, *within_margin(plan, *candidates(dataset, plan, query_D, where)))
+
+
+def _narrow(
+    dataset: LanceDataset, plan: Plan, query_D: Floats, scores: Floats, rows: Positions
+) -> tuple[Floats, Positions]:
+    """Rank candidates by the stages between the first and the last."""
     for stage in plan.stages[1:-1]:
         scores, rows = rank(dataset, stage, query_D, rows, stage.keep)
     return scores, rows

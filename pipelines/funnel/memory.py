@@ -21,14 +21,13 @@ import numpy.typing as npt
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.rerank import MAX_GATHERED, Found, rank_all, rerank, search_table
+from pipelines.funnel.rerank import MAX_GATHERED, Found, Mask, are_close, rank_all, rerank, search_table
 from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
 from schemas.plans import Explanation, Plan, StageReport
 
-Mask = npt.NDArray[np.bool_]
 # Half-precision rows have unit length only up to rounding. So this many more than k are ranked by their true cosine.
 _SPARE = 8
 # Changed rows that a refresh accepts before it fills the stages anew: 10,000, or a tenth of the table.
@@ -233,26 +232,24 @@ class MemoryIndex:
         return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
 
     def _search_unfiltered(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
-        """Search all stages in RAM; search more widely for queries whose candidates are too often masked."""
+        """Search all stages in RAM; search more widely for queries whose candidates are masked or close together."""
         plan = plan.keeping(max(plan.candidates, k + _SPARE))
-        if now.alive_N is None and not plan.lists:
+        if now.alive_N is None and not plan.lists and plan.reach is None:
             return now.stages.search(plan, query_BD, k + _SPARE)
-        rows, alive = len(now.row_ids_N), now.live_rows
-        wider = plan.wider(rows / max(1, alive), rows)
+        rows, live = len(now.row_ids_N), now.live_rows
+        wider = plan.wider(rows / max(1, live), rows)
         scores_BK, positions_BK = now.stages.search(wider, query_BD, wider.candidates)
         is_found = positions_BK >= 0
-        is_alive = is_found if now.alive_N is None else is_found & now.alive_N[positions_BK]
-        short_B = [
-            _is_short(live, found, plan, k, alive)
-            for live, found in zip(is_alive.sum(axis=1), is_found.sum(axis=1), strict=True)
-        ]
-        scores_BK, positions_BK = np.where(is_alive, scores_BK, -np.inf), np.where(is_alive, positions_BK, -1)
-        order_BK = np.argsort(-scores_BK, axis=1, kind="stable")[:, :k]
+        is_live = is_found if now.alive_N is None else is_found & now.alive_N[positions_BK]
+        scores_BK, positions_BK = np.where(is_live, scores_BK, -np.inf), np.where(is_live, positions_BK, -1)
+        order_BK = np.argsort(-scores_BK, axis=1, kind="stable")
         scores_BK = np.take_along_axis(scores_BK, order_BK, 1)
-        positions_BK = np.take_along_axis(positions_BK, order_BK, 1)
-        if any(short_B):
-            found = self._search_allowed(now, plan, query_BD[short_B], scores_BK.shape[1], now.alive_N)
-            scores_BK[short_B], positions_BK[short_B] = found
+        live_B, found_B = is_live.sum(axis=1), is_found.sum(axis=1)
+        again_B = _are_short(live_B, found_B, plan, k, live) | are_close(scores_BK, plan, live_B < found_B)
+        scores_BK, positions_BK = scores_BK[:, :k], np.take_along_axis(positions_BK, order_BK[:, :k], 1)
+        if again_B.any():
+            found = self._search_allowed(now, plan, query_BD[again_B], scores_BK.shape[1], now.alive_N)
+            scores_BK[again_B], positions_BK[again_B] = found
         return scores_BK, positions_BK
 
     def _search_allowed(
@@ -260,33 +257,31 @@ class MemoryIndex:
     ) -> tuple[Floats, Positions]:
         """Return scores and positions (B, k) among the allowed rows, best first; -inf and -1 where there are fewer.
 
-        Candidates come from a wider search that is filtered afterwards. A query of whose candidates too few pass is
-        searched twice as widely, until as many pass as the plan keeps. Where few rows are allowed, all of them are
-        ranked.
+        Candidates come from a wider search that is filtered afterwards. A query is searched twice as widely as long as
+        fewer candidates pass than the plan keeps, or those that pass lie close together. Where few rows are allowed,
+        all of them are ranked.
         """
         rows = len(now.row_ids_N)
         count = rows if allowed_N is None else int(allowed_N.sum())
         plan = plan.keeping(max(plan.candidates, k))
-        wider = plan if count == rows else plan.wider(_UNEVEN * rows / max(1, count), rows)
+        wider = first = plan if count == rows else plan.wider(_UNEVEN * rows / max(1, count), rows)
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         positions_BK = np.full((len(query_BD), k), -1, np.int64)
         left = np.arange(len(query_BD))
         while len(left) and 2 * wider.candidates < count:
-            short: list[int] = []
+            again: list[int] = []
             at_once = max(1, self._max_held // wider.candidates)
             for start in range(0, len(left), at_once):
                 part = left[start : start + at_once]
                 found_P = [found[found >= 0] for found in now.stages.candidates(wider, query_BD[part])]
                 among_P = [found if allowed_N is None else found[allowed_N[found]] for found in found_P]
-                is_short_P = [
-                    _is_short(len(among), len(found), plan, k, count)
-                    for among, found in zip(among_P, found_P, strict=True)
-                ]
-                short += part[is_short_P].tolist()
-                done = part[np.logical_not(is_short_P)]
-                enough = [among for among, is_short in zip(among_P, is_short_P, strict=True) if not is_short]
-                scores_BK[done], positions_BK[done] = rerank(query_BD[done], enough, now.vectors, k)
-            left, wider = np.array(short, np.int64), wider.wider(2, rows)
+                live_P, counts_P = np.array([*map(len, among_P)]), np.array([*map(len, found_P)])
+                scores_PK, positions_PK = rerank(query_BD[part], among_P, now.vectors, max(k, live_P.max()))
+                is_suspect_P = (live_P < counts_P) | (wider is not first)
+                again_P = _are_short(live_P, counts_P, plan, k, count) | are_close(scores_PK, plan, is_suspect_P)
+                scores_BK[part], positions_BK[part] = scores_PK[:, :k], positions_PK[:, :k]
+                again += part[again_P].tolist()
+            left, wider = np.array(again, np.int64), wider.wider(2, rows)
         if len(left):
             scores_BK[left], positions_BK[left] = now.rank_all(query_BD[left], k, allowed_N)
         return scores_BK, positions_BK
@@ -345,6 +340,7 @@ def _positions_of(ids: Positions, row_ids_N: Positions) -> tuple[Positions, Mask
     return position, row_ids_N[position] == ids
 
 
-def _is_short(live: int, found: int, plan: Plan, k: int, allowed: int) -> bool:
-    """Tell whether masked rows have left a query fewer candidates than the plan keeps, or fewer than k."""
-    return live < min(k, allowed) or (live < found and live < min(plan.candidates, allowed))
+def _are_short(live_B: Positions, found_B: Positions, plan: Plan, k: int, allowed: int) -> Mask:
+    """Tell which queries masked rows have left fewer candidates than the plan keeps, or fewer than k."""
+    is_short_B: Mask = (live_B < min(k, allowed)) | ((live_B < found_B) & (live_B < min(plan.candidates, allowed)))
+    return is_short_B

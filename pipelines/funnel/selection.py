@@ -48,6 +48,7 @@ class Trial:
         candidates: Finds candidates with all stages of a plan but the last. Takes the plan, queries (Q, D) and which of
             all queries these are; returns ids (Q, K), best first.
         search: Runs all stages, to be timed.
+        gaps: Returns how far apart the candidates of queries (Q, D) lie, as `rerank.gaps` does.
         empty: The plan's trained, empty stages; none in the lake.
         is_given: Whether the stages are the user's.
     """
@@ -55,6 +56,7 @@ class Trial:
     plan: Plan
     candidates: Callable[[Plan, Floats, slice], Positions]
     search: Callable[[Plan, Floats], object]
+    gaps: Callable[[Plan, Floats], Floats]
     empty: tuple[Index, ...] = ()
     is_given: bool = False
 

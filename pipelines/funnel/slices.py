@@ -47,6 +47,7 @@ _MAX_SLICES = 8
 _SCALE_BYTES = 4
 # By chance, some slices hold more of the best K than others. So each returns this much more than its share.
 _UNEVEN = 1.25
+_FEW = 16
 # The measurement compares 64 4-bit codes (32 bytes) a vector.
 _CODES, _CODE_BYTES, _MAX_MEGABYTES, _ROUNDS = 64, 32, 256, 9
 
@@ -114,9 +115,14 @@ class FaissSlices:
         """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
         if not len(self):
             return np.empty((len(query_BD), 0), np.float32), np.empty((len(query_BD), 0), np.int64)
-        keeps = [max(k, self._share(stage.keep)) for stage in plan.stages[:-1]]
+        least = min(k, 2 * plan.k + _FEW)  # any slice may hold all of the best
+        keeps = [max(least, self._share(stage.keep)) for stage in plan.stages[:-1]]
+        mine = min(k, keeps[-1])
         products_BK, positions_BK = self._merge(
-            lambda chain: search_stages(chain, plan, query_BD, [*keeps, min(k, chain.ntotal)]), self._full, query_BD, k
+            lambda chain: search_stages(chain, plan, query_BD, [*keeps, min(mine, chain.ntotal)]),
+            self._full,
+            query_BD,
+            k,
         )
         return np.where(positions_BK < 0, -np.inf, products_BK * self._scale_N[positions_BK]), positions_BK
 

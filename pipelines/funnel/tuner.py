@@ -17,12 +17,12 @@ from functools import partial
 import numpy as np
 from lance import LanceDataset
 
-from pipelines.funnel.depths import with_depths
+from pipelines.funnel.depths import measure_further
 from pipelines.funnel.faiss_stages import Index, Positions, train_stages, training_rows
 from pipelines.funnel.goal import Goal, check_rows
 from pipelines.funnel.ground_truth import Blocks, exact_neighbours
-from pipelines.funnel.lake import LakeIndex, coarse_candidates
-from pipelines.funnel.rerank import Vectors, rerank
+from pipelines.funnel.lake import LakeIndex, candidates, coarse_candidates
+from pipelines.funnel.rerank import Vectors, gaps, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, PlanSelector, Trial
 from pipelines.funnel.slices import FaissSlices, fill_stores
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
@@ -104,8 +104,7 @@ def tune_in_memory(
     else:
         trial, card = _choose_in_memory(vectors, goal, selector, trials, baseline)
         target = goal.target
-    card = with_depths(card, trial, selector.test, target, lambda: _blocks(vectors.x_ND))
-    return TunedFunnel(plan=trial.plan, card=card), trial.empty
+    return measure_further(card, trial, selector.test, target, lambda: _blocks(vectors.x_ND)), trial.empty
 
 
 def _choose_in_memory(
@@ -182,16 +181,23 @@ class _MemoryTrials:
         empty = train_stages(plans[0], self._x_ND[sample].astype(np.float32))
         slices = FaissSlices.build(empty, _vector_blocks(self._x_ND), len(self._x_ND), self._stores)
         for plan in plans:
-            yield Trial(plan, partial(self._candidates, slices), partial(self._search, slices), tuple(empty))
+            search = partial(self._search, slices)
+            yield Trial(plan, partial(self._candidates, slices), search, partial(self._gaps, slices), tuple(empty))
 
     def _candidates(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> Positions:
         return slices.candidates(plan, query_QD)
 
-    def _search(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> object:
+    def _search(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> Floats:
+        return self._scores(slices, plan, query_QD, plan.k)
+
+    def _gaps(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> Floats:
+        return gaps(self._scores(slices, plan, query_QD, plan.candidates), plan.k)
+
+    def _scores(self, slices: FaissSlices, plan: Plan, query_QD: Floats, k: int) -> Floats:
         if self._read is None:
-            return slices.search(plan, query_QD, plan.k)
+            return slices.search(plan, query_QD, k)[0]
         found_Q = [found[found >= 0] for found in slices.candidates(plan, query_QD)]
-        return rerank(query_QD, found_Q, self._read, plan.k)
+        return rerank(query_QD, found_Q, self._read, k)[0]
 
 
 def _exact_us(x_ND: Halves, query_QD: Floats) -> float:
@@ -254,8 +260,7 @@ def tune_in_lake(
     else:
         trial, card = _choose_in_lake(dataset, dims, goal, selector, baseline, own_ids_Q)
         target = goal.target
-    card = with_depths(card, trial, selector.test, target, blocks, own_ids_Q)
-    return TunedFunnel(plan=trial.plan, card=card)
+    return measure_further(card, trial, selector.test, target, blocks, own_ids_Q)
 
 
 def _choose_in_lake(
@@ -315,6 +320,9 @@ def _lake_trial(dataset: LanceDataset, plan: Plan, own_ids_Q: Positions | None) 
         plan,
         lambda tried, query_QD, which: _scored_candidates(dataset, own_ids_Q, tried, query_QD, which)[1],
         lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k, narrowed),
+        lambda tried, query_QD: np.concatenate(
+            [gaps(candidates(dataset, tried, query_D, None)[0][None], tried.k) for query_D in query_QD]
+        ),
     )
 
 

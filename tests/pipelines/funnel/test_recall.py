@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import lance
 import numpy as np
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipelines.funnel import Funnel, Goal, Home
+from pipelines.funnel import Funnel, Goal, Home, adaptive_retrieval
+from pipelines.funnel.rerank import are_close
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.matryoshka import unit
 from schemas.errors import FunnelWarning, TableError
@@ -75,3 +76,34 @@ def test_a_table_that_has_outgrown_its_card_says_so_once(table: VectorTable) -> 
     with pytest.warns(FunnelWarning, match=r"has 12,001 rows, and its recall card speaks of 6,000 \(version \d+\)"):
         funnel.search(query())
     funnel.search(query())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_question_whose_best_rows_are_gone_finds_the_best_of_the_others(
+    table: VectorTable, how: dict[str, Any], is_open: bool
+) -> None:
+    query_BD, left_N = QUERIES[:8], np.ones(ROWS, np.bool_)
+    left_N[np.argsort(-(query_BD @ X_ND.T), axis=1)[:, :30]] = False
+    before = Funnel.open(table, **how)
+    gone = ", ".join(f"'r{n}'" for n in np.flatnonzero(~left_N))
+    table.refresh().dataset.delete(f"id IN ({gone})")
+    funnel = before if is_open else Funnel.open(table, **how)
+    funnel.refresh()
+    kth_B1 = np.sort(query_BD @ X_ND[left_N].T, axis=1)[:, -10][:, None]
+    without_reach = funnel.plan.model_copy(update={"reach": None})
+    wide, narrow = (
+        float((funnel._index.find(query_BD, 10, plan).scores_BK >= kth_B1 - 1e-6).mean())
+        for plan in (funnel.plan, without_reach)
+    )
+    assert wide >= narrow
+    assert wide >= (narrow + 0.02 if funnel.plan.home == "lake" else GOAL.target - 0.05)
+
+
+def test_candidates_are_close_where_they_do_not_fall_off() -> None:
+    falling, flat = np.linspace(1, 0, 40), np.linspace(0.5, 0.45, 40)
+    copies, few = np.full(40, 0.5), np.r_[np.linspace(1, 0.9, 12), np.full(28, -np.inf)]
+    scores_BK = np.array([falling, flat, copies, few], np.float32)
+    plan = adaptive_retrieval(16, 64, keep=40).model_copy(update={"reach": (0.1, 0.9)})
+    assert are_close(scores_BK, plan, False).tolist() == [False, True, False, False]
+    assert are_close(scores_BK, plan, np.array([True, True, True, True])).tolist() == [True, True, False, False]
+    assert not are_close(scores_BK, plan.model_copy(update={"reach": None}), True).any()

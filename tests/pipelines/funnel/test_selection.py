@@ -15,6 +15,8 @@ from schemas.plans import FunnelStage, Plan
 
 QUERIES, KEEP = 400, 300
 GOAL = Goal(recall=0.9, k=2)
+# A search to be timed, and the gaps between its candidates.
+NOTHING = [lambda _plan, x_QD: np.ones(len(x_QD), np.float32)] * 2
 BASELINE = Baseline(rows=1_000, version=3, exact_us=50.0, exact_batched_us=20.0)
 
 
@@ -31,7 +33,11 @@ def candidates_with(place: int, count: int) -> Positions:
 
 
 def trial(place: int, dims: int = 8, home: str = "memory") -> Trial:
-    return Trial(plan(dims, home), lambda _plan, x_QD, _: candidates_with(place, len(x_QD)), lambda _plan, _x_QD: None)
+    return Trial(
+        plan(dims, home),
+        lambda _plan, x_QD, _: candidates_with(place, len(x_QD)),
+        *[lambda _plan, x_QD: np.ones(len(x_QD), np.float32)] * 2,
+    )
 
 
 @pytest.fixture
@@ -107,9 +113,7 @@ def test_a_margin_lets_easy_queries_stop_early(selector: PlanSelector) -> None:
         easy_K[:2] = 1
         return np.where(is_easy_Q[:, None], easy_K, hard_K).astype(np.float32), found_QK
 
-    in_lake = Trial(
-        plan(home="lake"), lambda tried, x_QD, which: scored(tried, x_QD, which)[1], lambda _plan, _x_QD: None
-    )
+    in_lake = Trial(plan(home="lake"), lambda tried, x_QD, which: scored(tried, x_QD, which)[1], *NOTHING)
     selector.evaluate(in_lake)
     best = selector.decide(BASELINE)
     assert best is not None
