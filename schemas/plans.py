@@ -72,10 +72,10 @@ class Plan(_Record):
         probes: Partitions that a query searches.
         margin: Candidates whose cosine at the first stage is more than this below the k-th best are dropped, so that
             easy queries read less; None drops none. Only in the lake, where each candidate is a read.
-        reach: Distances, in cosine, from the k-th candidate to that at three quarters of the others: what most test
-            queries have, and somewhat more than their median. Candidates that lie closer together than the first do not
+        reach: Distances, in cosine, from the k-th candidate to that at three quarters of the others: what all but a
+            tenth of the test queries have, and their median. Candidates that lie closer together than the first do not
             tell near rows from far ones: the question fell into a gap that deletes or a filter left, or lies far from
-            all rows. It is searched more widely, until they lie as far apart as the second. None: no such check.
+            all rows. It is searched more widely, until they lie as far apart as the median. None: no such check.
         k: Results that the recall was measured for.
         recall: Target recall of the tuning.
         codebook: Name of the table's companion that holds the trained codebook; empty without one.
