@@ -145,7 +145,8 @@ class _Evaluation:
         total = len(sides[1])
         places = np.arange(0, total, -(-total // config.queries))
         some, truth = (sides[0], sides[1][places]), self._truth.of_queries(places)
-        searches = settings_for(dims, config.keep, config.keeps, self._settings.k)
+        k = truth.needs(self._settings.k)
+        searches = settings_for(dims, max(config.keep, k), config.keeps, k)
         with self._waiting(f"{system.name}: {len(searches)} searches, {len(places):,} queries"):
             return compare_searches(
                 some, truth, searches, resamples=self._settings.draws, confidence=self._settings.confidence

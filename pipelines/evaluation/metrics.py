@@ -32,8 +32,15 @@ class GroundTruth(Protocol):
         """Number of neighbours that `score` needs."""
         ...
 
+    def needs(self, k: int) -> int:
+        """Return how many neighbours a metric of the first k needs."""
+        ...
+
     def score(self, found_QK: Rows) -> dict[str, Scores]:
-        """Score the neighbours of each query, best first: (Q,) per metric."""
+        """Score the neighbours of each query, best first: (Q,) per metric.
+
+        A metric that needs more neighbours than were found is left out.
+        """
         ...
 
     def of_queries(self, places: Rows) -> GroundTruth:
@@ -62,6 +69,10 @@ class Labels:
         """Number of neighbours that `score` needs."""
         return max(self.k, *self.recall_ks, 1)
 
+    def needs(self, k: int) -> int:
+        """Return how many neighbours a metric of the first k needs: k, or all rows where there are fewer."""
+        return min(k, len(self.database_N))
+
     def of_queries(self, places: Rows) -> Labels:
         """Return the ground truth of some of the queries; `places` ascend."""
         return replace(self, queries_Q=self.queries_Q[places])
@@ -72,14 +83,14 @@ class Labels:
         return right_QK
 
     def score(self, found_QK: Rows) -> dict[str, Scores]:
-        """Return `1-NN`, `mAP@k` and `recall@K` of each query."""
+        """Return `1-NN`, `mAP@k` and `recall@K` of each query, as far as there are enough neighbours."""
         right_QK = self.right(found_QK)
-        scores: dict[str, Scores] = {
-            "1-NN": right_QK[:, 0].astype(np.float64),
-            f"mAP@{self.k}": average_precision(right_QK, self.k),
-        }
+        scores: dict[str, Scores] = {"1-NN": right_QK[:, 0].astype(np.float64)}
+        if found_QK.shape[1] >= self.needs(self.k):
+            scores[f"mAP@{self.k}"] = average_precision(right_QK, self.k)
         for k in self.recall_ks:
-            scores[f"recall@{k}"] = np.asarray(right_QK[:, :k].any(axis=1), np.float64)
+            if found_QK.shape[1] >= self.needs(k):
+                scores[f"recall@{k}"] = np.asarray(right_QK[:, :k].any(axis=1), np.float64)
         return scores
 
 
@@ -151,7 +162,16 @@ class Judgements:
     @property
     def depth(self) -> int:
         """Number of neighbours that `score` needs: one more than it looks at where a query may find itself."""
-        return max(self.k, *self.recall_ks, 1) + bool((self.own_Q != NOTHING).any())
+        return max(self.k, *self.recall_ks, 1) + self._own
+
+    @property
+    def _own(self) -> int:
+        """One where a query may find itself, which is skipped."""
+        return int((self.own_Q != NOTHING).any())
+
+    def needs(self, k: int) -> int:
+        """Return how many neighbours a metric of the first k needs: one more where a query may find itself."""
+        return min(k + self._own, self.rows)
 
     def of_queries(self, places: Rows) -> Judgements:
         """Return the ground truth of some of the queries; `places` ascend."""
@@ -176,11 +196,14 @@ class Judgements:
         return np.where(is_judged, self.gains_J[places_QK], 0.0)
 
     def score(self, found_QK: Rows) -> dict[str, Scores]:
-        """Return `nDCG@k` and `recall@K` of each query; a document with the query's own id is skipped."""
+        """Return `nDCG@k` and `recall@K` of each query, as far as there are enough neighbours, its own id skipped."""
         gains_QK = self.gains(_without(found_QK, self.own_Q))
-        scores = {f"nDCG@{self.k}": ndcg(gains_QK, self.ideal_QK, self.k)}
+        scores: dict[str, Scores] = {}
+        if found_QK.shape[1] >= self.needs(self.k):
+            scores[f"nDCG@{self.k}"] = ndcg(gains_QK, self.ideal_QK, self.k)
         for k in self.recall_ks:
-            scores[f"recall@{k}"] = np.count_nonzero(gains_QK[:, :k], axis=1) / self.relevant_Q
+            if found_QK.shape[1] >= self.needs(k):
+                scores[f"recall@{k}"] = np.count_nonzero(gains_QK[:, :k], axis=1) / self.relevant_Q
         return scores
 
 

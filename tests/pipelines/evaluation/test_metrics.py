@@ -110,3 +110,21 @@ def test_the_truth_of_some_queries_is_theirs(judgements: Judgements) -> None:
         np.testing.assert_allclose(alone[metric], scores[1:])
     labels = Labels(np.array([0, 0, 1, 1]), np.array([0, 1]), k=2)
     np.testing.assert_array_equal(labels.of_queries(np.array([1])).queries_Q, [1])
+
+
+@given(st.integers(0, 99), st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.booleans())
+def test_a_measure_is_there_if_and_only_if_enough_neighbours_were_found(
+    seed: int, rows: int, found: int, k: int, finds_itself: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    order = np.stack([rng.permutation(rows) for _ in range(3)])
+    names = [f"d{row}" for row in range(rows)]
+    queries = [names[0] if finds_itself else "q0", "q1", "q2"]
+    judged = {query: {names[rng.integers(rows)]: 1} for query in queries}
+    labels = Labels(rng.integers(2, size=rows), rng.integers(2, size=3), 1, (k,))
+    for truth in (labels, Judgements.of(judged, queries, names, 1, (k,))):
+        part, whole = truth.score(order[:, :found]), truth.score(order)
+        spare = int(finds_itself and isinstance(truth, Judgements))
+        assert (f"recall@{k}" in part) == (min(found, rows) >= min(k + spare, rows))
+        for metric, scores in part.items():
+            np.testing.assert_array_equal(scores, whole[metric])
