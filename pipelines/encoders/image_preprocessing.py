@@ -33,6 +33,10 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVI
 _MAX_PROPORTION = 8
 # A JPEG is decoded at the smallest eighth of its size that is this many times the target's.
 _DRAFT_MARGIN = 2
+# Larger images are made RGB and smaller in bands of so many pixels: each whole copy would be four bytes a pixel.
+_LARGE_PIXELS = 1 << 23
+_SHRINK_MARGIN = 4
+_BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ def _open(data: bytes, short: int, max_pixels: int) -> Image.Image:
         raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
     file.draft("RGB", (_DRAFT_MARGIN * short, _DRAFT_MARGIN * short))
     file.load()
+    if file.width * file.height > _LARGE_PIXELS:
+        return _upright_like(file, _shrunk_rgb(file, _SHRINK_MARGIN * short))
     return _to_rgb(_upright(file))
 
 
@@ -185,18 +191,56 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def _shrunk_rgb(image: Image.Image, short: int) -> Image.Image:
+    """Convert a large image to RGB, at the smallest whole fraction of its size that leaves its sides `short` or more.
+
+    Up to `fraction - 1` pixels at its sides are left out, so that its proportions stay.
+    """
+    factor = max(1, min(image.size) // short)
+    wide, high = (side // factor for side in image.size)
+    left, top = (side % factor // 2 for side in image.size)
+    rows = max(1, _BAND_PIXELS // (image.width * factor))
+    boxes = [
+        (left, top + first * factor, left + wide * factor, top + min(high, first + rows) * factor)
+        for first in range(0, high, rows)
+    ]
+    brightest = max(_brightest(image.crop(box)) for box in boxes)
+    shrunk = Image.new("RGB", (wide, high))
+    for first, box in zip(range(0, high, rows), boxes, strict=True):
+        band = _to_rgb(image.crop(box), brightest)
+        shrunk.paste(band if factor == 1 else band.reduce(factor), (0, first))
+    return shrunk
+
+
+def _upright_like(original: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn an image as the EXIF block of its original says."""
+    try:
+        image.info["exif"] = original.getexif().tobytes()
+    except Exception:  # a broken EXIF block raises errors of many kinds; the pixels may be good
+        return image
+    return _upright(image)
+
+
 def _white(brightest: float) -> float:
     """Return the white level of an image of 32-bit numbers, which names none: the next of the usual ones."""
     return next((level for level in (1.0, 255.0, 65535.0) if brightest <= level), brightest)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _brightest(image: Image.Image) -> float:
+    """Return the largest number of an image of wide numbers, or the largest possible one where the mode tells it."""
+    if image.mode not in ("I", "F"):
+        return 65535.0
+    wide = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
+    return float(wide.max(initial=0.0))
+
+
+def _to_rgb(image: Image.Image, brightest: float | None = None) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         wide = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
-        top = 65535.0 if image.mode.startswith("I;16") else _white(float(wide.max(initial=0.0)))
+        top = _white(_brightest(image) if brightest is None else brightest)
         image = Image.fromarray((wide.clip(0, top) * (255.0 / top)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        white_page = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white_page, rgba).convert("RGB")
     return image.convert("RGB")

@@ -14,6 +14,8 @@ import zstandard
 _CHUNK_BYTES = 256 << 10
 # Damage destroys the output of its whole piece, so pieces are small.
 _PIECE_BYTES = 1024
+# `zstd --ultra --long=31` looks back 2 GiB, and a reader must hold as much. Only a file that asks for it takes it.
+_MAX_WINDOW_BYTES = 1 << 31
 
 
 class ByteStream(Protocol):
@@ -96,8 +98,8 @@ class _Decompressed:
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
     ".tgz": lambda: zlib.decompressobj(wbits=31),
-    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
-    ".tzst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj(),
+    ".tzst": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj(),
 }
 
 

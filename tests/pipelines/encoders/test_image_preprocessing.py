@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +219,58 @@ def test_every_image_suffix_can_be_decoded(suffix: str) -> None:
     file = io.BytesIO()
     halves().convert(mode).save(file, Image.registered_extensions()[suffix])
     assert decode(file.getvalue(), RULE, 10**6).shape == (SIDE, SIDE, 3)
+
+
+LARGE = (3000, 2900)
+
+
+@pytest.mark.parametrize(
+    ("mode", "side"), [(m, 32) for m in ("RGB", "RGBA", "P", "LA", "I;16", "CMYK")] + [("LA", 1600)]
+)
+def test_a_large_image_is_scaled_as_a_whole_one_is(mode: str, side: int) -> None:
+    tall = Image.linear_gradient("L").resize(LARGE)
+    image = Image.fromarray(np.asarray(tall, np.uint16) * 257) if mode == "I;16" else tall.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(tall.transpose(Image.Transpose.ROTATE_180))
+    kind = "TIFF" if mode in ("CMYK", "LA") else "PNG"
+    got = decode(encoded(image, kind), ImageRule(crop=(side, side), short=side), 10**8)
+    white = Image.new("RGBA", LARGE, "white")
+    whole = tall if mode == "I;16" else Image.alpha_composite(white, image.convert("RGBA"))
+    scaled = whole.convert("RGB").resize((int(side * LARGE[0] / LARGE[1]), side), Image.Resampling.BICUBIC)
+    assert np.abs(got.astype(int) - np.asarray(scaled)[:, :side]).mean() < 1.5
+
+
+def test_a_large_image_is_turned_upright_too() -> None:
+    image = halves("RGBA", (200, 30, 40, 255), (20, 60, 220, 255)).resize(LARGE, Image.Resampling.NEAREST)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    check_halves(decode(encoded(image, "PNG", exif=exif), RULE, 10**8), (20, 60, 220), (200, 30, 40))
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from PIL import Image
+from pipelines.encoders.image_preprocessing import ImageRule, decode
+
+def memory(field):
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) // 1024
+
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+start = memory("VmRSS")
+for path in sys.argv[1:]:
+    decode(Path(path).read_bytes(), ImageRule(crop=(224, 224), short=224), 10**8)
+print(memory("VmHWM") - start)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is measured as Linux tells it")
+def test_a_large_image_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{mode}.png" for mode in ("RGBA", "LA", "I;16", "P")]
+    for path in paths:
+        Image.new(path.stem, (5000, 3000)).save(path, compress_level=1)
+    command = [sys.executable, "-c", MEASURE, *map(str, paths)]
+    peak_mb = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    # 15 million pixels of four bytes are 60 MB; it was more than 300 MB before.
+    assert peak_mb < 130

@@ -30,6 +30,12 @@ def test_the_name_tells_the_compression(name: str, packed: bytes) -> None:
     assert read_all(decompress(io.BytesIO(packed), name)) == PLAIN
 
 
+def test_a_long_window_is_read() -> None:
+    settings = zstandard.ZstdCompressionParameters(window_log=29, enable_ldm=True, write_content_size=False)
+    packed = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    assert read_all(decompress(io.BytesIO(packed.compress(PLAIN) + packed.flush()), "a.zst")) == PLAIN
+
+
 def test_what_precedes_a_damage_is_read() -> None:
     noise = b"".join(str(i * i).encode() for i in range(40_000))
     packed = gzip.compress(noise)
