@@ -55,6 +55,9 @@ def test_the_size_of_a_table_decides_type_and_partitions(rows, expected):
 def test_settings_override_the_choice():
     assert choose_index(1_000, PrefixIndexConfig(type="IVF_PQ", partitions=7)) == ("IVF_PQ", 7)
     assert choose_index(10**9, PrefixIndexConfig(type="none")) is None
+    assert choose_index(512, PrefixIndexConfig(type="IVF_PQ")) == ("IVF_PQ", 1)
+    with pytest.raises(TableError, match=r"index\.type=IVF_PQ is trained on 512 rows or more, and the table has 511"):
+        choose_index(511, PrefixIndexConfig(type="IVF_PQ"))
 
 
 def test_workers_build_segments_that_one_commit_publishes(make_table):
