@@ -144,8 +144,10 @@ def _tar_case(name: str, file: Path) -> Case:
     return Case(name, "tar", str(file), {"text": texts[0] if texts else "txt", "keep": texts[1:2]})
 
 
-def embed_one(case: Case, table: str) -> tuple[int, Counter[str], dict[str, list[Any]]]:
+def embed_one(case: Case, table: str) -> tuple[int, Counter[str], Any]:
     """Embed a case into a new table, in this process; return its rows, its rejects by reason, and its kept values."""
+    import pyarrow as pa
+
     from pipelines.embedding.embedder import Embedder
     from pipelines.embedding.plan import make_plan
     from pipelines.embedding.run import create_table_for
@@ -162,7 +164,7 @@ def embed_one(case: Case, table: str) -> tuple[int, Counter[str], dict[str, list
     result = Embedder(config, 1).run(Lease(plan.todo))
     commit_leases(made, [result], "sweep")
     made = made.refresh()
-    kept = made.dataset.to_table(columns=made.kept.names).to_pydict() if made.kept.names else {}
+    kept = made.dataset.to_table(columns=made.kept.names) if made.kept.names else pa.table({})
     return made.dataset.count_rows(), Counter(reject.reason for reject in result.rejects), kept
 
 
@@ -190,14 +192,18 @@ def _outcome(case: Case, table: str) -> tuple[str, str]:
     return ("landed", "") if rows else ("refused", "no rows")
 
 
-def _altered(case: Case, kept: dict[str, list[Any]]) -> str:
+def _altered(case: Case, kept: Any) -> str:
     """Return the first kept column whose values differ from what pyarrow reads, or an empty text."""
     import pyarrow.parquet as pq
 
     twin = pq.read_table(case.shard)
     for column in case.input["keep"]:
-        wanted = twin[column].to_pylist()
-        if [_plain(value) for value in kept.get(column, [])] != [_plain(value) for value in wanted]:
+        if column not in kept.column_names:
+            return column
+        if kept[column].type == twin[column].type and kept[column].equals(twin[column]):
+            continue
+        found, wanted = ([_plain(value) for value in values.to_pylist()] for values in (kept[column], twin[column]))
+        if found != wanted:
             return column
     return ""
 
