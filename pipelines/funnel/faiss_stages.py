@@ -160,9 +160,16 @@ def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> list[Ind
     rows = open_dataset(uri, storage).to_table()
     check_companion(rows.schema, CODEBOOK, uri)
     stages = rows["stage"].to_pylist()
-    if _codebook_name(stages) != name:
-        raise TableError(f"{uri} is damaged; tune the funnel again: mlake funnel {table_uri}")
-    return [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in stages]
+    damaged = TableError(f"{uri} is damaged; tune the funnel again: mlake funnel {table_uri}")
+    if not stages or None in stages or _codebook_name(stages) != name:
+        raise damaged
+    try:
+        found = [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in stages]
+    except (RuntimeError, MemoryError):  # what FAISS says of bytes that are no index
+        raise damaged from None
+    if any(index.ntotal or not index.is_trained for index in found):
+        raise damaged
+    return found
 
 
 def _codebook_name(stages: Sequence[bytes]) -> str:

@@ -326,6 +326,10 @@ def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
         chosen = pick_device(device)
         return lambda blocks, rows: TorchStages(plan, blocks, rows, chosen)
     codebook, width = load_codebook(plan.codebook, table.uri, table.storage), plan.stages[-1].dims
+    if [index.d for index in codebook] != [width] * (len(plan.stages) - 1):
+        raise TableError(
+            f"the codebook {plan.codebook} of {table.uri} is of another plan; tune it again: mlake funnel {table.uri}"
+        )
     return lambda blocks, rows: FaissSlices.build(
         codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None
     )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.funnel.faiss_stages import (
@@ -15,8 +17,12 @@ from pipelines.funnel.faiss_stages import (
     search_stages,
     train_stages,
 )
+from pipelines.storage.addresses import sibling
+from pipelines.tables.commits import write_once
 from pipelines.vectors.matryoshka import cut, unit
+from schemas.columns import CODEBOOK
 from schemas.config import StorageConfig
+from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
 from tests.support.funnel_tables import ROWS, WIDTH, recall_at_10, vectors
 
@@ -82,3 +88,12 @@ def test_a_codebook_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         stage.add(x_ND)
         found.append(search_stages(stage, plan, query_BD, [20])[1])
     assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"no index", b"IxF2" + bytes(80)])
+def test_a_codebook_that_holds_no_index_is_refused(tmp_path: Path, content: bytes) -> None:
+    uri = str(tmp_path / "t.lance")
+    name = f"codebook-{hashlib.sha256(content).hexdigest()[:16]}"
+    write_once(sibling(uri, name), pa.table({"stage": [content]}, schema=CODEBOOK), StorageConfig())
+    with pytest.raises(TableError, match="is damaged; tune the funnel again"):
+        load_codebook(name, uri, StorageConfig())
