@@ -105,9 +105,9 @@ def check_rotatable(table: VectorTable) -> None:
     if len(space.ladder.dims) > 1:
         raise TableError(
             f"{table.uri} holds vectors of {space.encoder}, which is Matryoshka-trained for {space.ladder}: "
-            "a rotation helps some tasks and harms others (wordllama at 64 dims: Cranfield nDCG@10 .225 to .275, STS .730 "
-            "to .698), and a table cannot be rotated back; use its prefixes as they are, or compare on your queries: "
-            '`mlake evaluate` with baselines = ["pca"]'
+            "a rotation helps some tasks and harms others (wordllama at 64 dims: Cranfield nDCG@10 .225 to .275, STS "
+            ".730 to .698); use its prefixes as they are, and compare on your own queries by `mlake evaluate` with "
+            "the baseline `pca`"
         )
     if not table.dataset.count_rows():
         raise TableError(f"{table.uri} has no rows to fit a rotation on; run `mlake embed` first")
