@@ -79,7 +79,7 @@ def build_report(
             (f"{rows:,}", "samples embedded, from three corpora"),
             (f"{seconds:.0f} s", "from shards to committed tables, start-up included"),
             (f"{card.best.recall:.3f}", f"recall@{card.k} of the funnel, on queries that are not in the table"),
-            (f"{speed:,.0f}×" if speed >= 10 else f"{speed:.1f}×", "as fast as exact search, one question at a time"),
+            _speed(speed),
         ]
     )
     return Report(
@@ -207,6 +207,12 @@ def _shortlist(table: VectorTable, questions: Sequence[str]) -> Section:
     )
     heads = ["dims", "reads", "MB in that column", "ms a search", "recall@10"]
     return Section("A shortlist in the lake", text, [Grid(heads, rows)])
+
+
+def _speed(ratio: float) -> tuple[str, str]:
+    """Say how fast a search is beside the exact one: 0.3 times as fast is 3.3 times as slow."""
+    times, word = (ratio, "fast") if ratio >= 1 else (1 / ratio, "slow")
+    return f"{times:,.0f}×" if times >= 10 else f"{times:.1f}×", f"as {word} as exact search, one question at a time"
 
 
 def _funnel(plan: Plan, card: RecallCard) -> Section:
