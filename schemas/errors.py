@@ -22,6 +22,7 @@ LakeError
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
     ├── ShardsDamaged      some shards are damaged, their readable part is committed; exit code 1
+    ├── RunExpired         another process declared this run dead and may have removed its files; exit code 1
     └── TooManyRejects     the share of rejects is above limits.max_reject_fraction; exit code 1
 
 Every message says what happened, where, what is allowed, and what to do next.
