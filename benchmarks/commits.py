@@ -27,7 +27,8 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.tables.ledger import Ledger, commit_leases, write_fragments
+from pipelines.tables.fragments import write_fragments
+from pipelines.tables.ledger import Ledger, commit_leases
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow
 from schemas.columns import Ladder, Space

@@ -30,7 +30,7 @@ from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.encoders import BadSample, concatenate, load_encoder, select
 from pipelines.storage.prefetch import Prefetcher
-from pipelines.tables.ledger import write_fragments
+from pipelines.tables.fragments import write_fragments
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.columns import VECTOR

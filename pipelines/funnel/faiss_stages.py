@@ -23,7 +23,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import open_dataset, write_once
+from pipelines.tables.commits import open_dataset
+from pipelines.tables.companion_commits import write_once
 from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import CODEBOOK, check_companion

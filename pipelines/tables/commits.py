@@ -1,4 +1,6 @@
-"""Every Lance commit of the project, one function each; no other module commits.
+"""The Lance commits of vector tables, one function each; those of small tables beside them are in `companion_commits`.
+
+No other module commits.
 
 A commit makes a new version of a dataset, or fails. A function that takes a `dataset` commits against the version that
 it is open at, and raises `CommitConflictError` if another writer was faster. A function that takes a `uri` opens the
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,36 +67,6 @@ def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> Lance
         TableExists: There is something at that address already.
     """
     return retry_transient(uri, partial(_create, uri, schema, storage))
-
-
-def write_once(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
-    """Write a small dataset whose address names its content; do nothing if it is there already."""
-    try:
-        options = lance_access(uri, storage).get("storage_options")
-        retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="create", storage_options=options))
-    except OSError as error:
-        if "already exists" not in str(error):
-            raise
-
-
-def overwrite(
-    uri: str, make_rows: Callable[[], pa.RecordBatchReader], schema: pa.Schema, storage: StorageConfig
-) -> LanceDataset:
-    """Replace the whole content of a dataset, or create it.
-
-    Args:
-        uri: Address of the dataset.
-        make_rows: Returns the new rows; called again for each retry.
-        schema: Their schema.
-        storage: Where S3 is.
-    """
-
-    def write() -> LanceDataset:
-        access = lance_access(uri, storage)
-        where = None if "table_id" in access else uri
-        return lance.write_dataset(make_rows(), where, schema=schema, mode="overwrite", **access)
-
-    return retry_transient(uri, write)
 
 
 def commit_fragments(
@@ -272,40 +244,6 @@ def drop_indexes(uri: str, column: str, storage: StorageConfig) -> None:
 def create_scalar_index(uri: str, column: str, storage: StorageConfig) -> None:
     """Build a B-tree over a scalar column, in place of an older one."""
     retry_transient(uri, lambda: open_dataset(uri, storage).create_scalar_index(column, "BTREE", replace=True))
-
-
-def upsert(uri: str, keys: Sequence[str], rows: pa.Table, storage: StorageConfig, *, remove: str | None = None) -> None:
-    """Insert rows, or update those whose keys are there already; doing it twice changes nothing.
-
-    The key columns carry Lance's `unenforced-primary-key` metadata: without it, racing upserts duplicate keys.
-
-    Args:
-        uri: Address of a companion table.
-        keys: Its key columns.
-        rows: Rows with all of its columns.
-        storage: Where S3 is.
-        remove: SQL; rows that satisfy it and are not among `rows` are removed in the same commit.
-    """
-
-    def merge() -> None:
-        builder = open_dataset(uri, storage).merge_insert(list(keys))
-        builder = builder.when_matched_update_all().when_not_matched_insert_all()
-        if remove is not None:
-            builder = builder.when_not_matched_by_source_delete(remove)
-        builder.execute(rows)
-
-    retry_transient(uri, merge)
-
-
-def append_rows(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
-    """Append rows to a companion. After a failure they may be there twice: readers take the last of equal rows."""
-    options = lance_access(uri, storage).get("storage_options")
-    retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="append", storage_options=options))
-
-
-def delete_rows(uri: str, where: str, storage: StorageConfig) -> None:
-    """Delete the rows that satisfy SQL."""
-    retry_transient(uri, lambda: open_dataset(uri, storage).delete(where))
 
 
 def set_schema_metadata(uri: str, key: str, value: str, storage: StorageConfig) -> None:

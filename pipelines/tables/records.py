@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import append_rows, delete_rows
+from pipelines.tables.companion_commits import append_rows, delete_rows
 from pipelines.tables.companions import Owner, open_companion, read_companion
 from schemas.columns import REJECTS, SHARDS
 from schemas.errors import TableNotFound

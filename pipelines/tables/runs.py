@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import upsert
+from pipelines.tables.companion_commits import upsert
 from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.fencing import store_now
 from pipelines.tables.table import VectorTable

@@ -15,7 +15,8 @@ from jobs.__main__ import main
 from jobs.shortlist import run
 from pipelines.shortlist.lists import read_lists
 from pipelines.shortlist.planning import open_lists
-from pipelines.tables.ledger import commit_leases, write_fragments
+from pipelines.tables.fragments import write_fragments
+from pipelines.tables.ledger import commit_leases
 from pipelines.tables.table import VectorTable, create_table
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut, unit

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipelines.tables.ledger import CommitResult, commit_leases, write_fragments
+from pipelines.tables.fragments import write_fragments
+from pipelines.tables.ledger import CommitResult, commit_leases
 from pipelines.tables.rotate import check_rotatable, commit_rotation, moments_of, rotate_fragments
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.table import VectorTable, create_table

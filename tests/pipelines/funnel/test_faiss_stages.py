@@ -18,7 +18,7 @@ from pipelines.funnel.faiss_stages import (
     train_stages,
 )
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import write_once
+from pipelines.tables.companion_commits import write_once
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import CODEBOOK
 from schemas.config import StorageConfig

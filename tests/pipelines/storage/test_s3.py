@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pipelines.storage.s3 import check_conditional_writes, lance_access, lance_options, s3_client
-from pipelines.tables.commits import overwrite
+from pipelines.tables.companion_commits import overwrite
 from pipelines.tables.table import create_table
 from schemas.columns import Ladder, Space
 from schemas.config import StorageConfig

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from lance.commit import CommitConflictError
 
 from pipelines.tables.commits import commit_fragments
-from pipelines.tables.ledger import Ledger, commit_leases, done_shards, records_of, rejects_of, write_fragments
+from pipelines.tables.fragments import write_fragments
+from pipelines.tables.ledger import Ledger, commit_leases, done_shards, records_of, rejects_of
 from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
