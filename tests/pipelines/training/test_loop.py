@@ -112,8 +112,10 @@ def test_a_batch_in_parts_gives_the_same_step() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_is_not_kept(tmp_path: Path) -> None:
+    task = perceptron()
+    torch.nn.init.constant_(next(task.parameters()), float("nan"))
     with pytest.raises(RunError, match=r"loss is (nan|inf) in epoch 1"):
-        train(perceptron(), recipe(OptimiserConfig(lr=1e30, schedule="constant"), checkpoint_steps=2), tmp_path)
+        train(task, recipe(checkpoint_steps=2), tmp_path)
     assert not (tmp_path / FILE).exists()
 
 
