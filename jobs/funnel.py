@@ -124,6 +124,8 @@ def _lines(path: str | None) -> list[str] | None:
         lines = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
     except OSError as error:
         raise ConfigError(f"--queries {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--queries {path}: is not UTF-8 text; write one query a line, in UTF-8") from None
     if len(lines) < 2:
         raise ConfigError(f"--queries {path}: a funnel is tuned on one half and measured on the other; give more lines")
     return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,6 +20,7 @@ Home = Literal["memory", "codes", "lake"]
 
 # RaBitQ keeps two float32 numbers beside each vector's bits.
 _BIT1_FACTORS = 8
+_MOST_ROWS = (1 << 31) - 1
 _SPLITS = {"validation": "chose", "test": "confirm", None: ""}
 
 
@@ -40,7 +41,7 @@ class FunnelStage(_Record):
 
     dims: int = Field(ge=1)
     precision: Precision
-    keep: int = Field(ge=1)
+    keep: int = Field(ge=1, le=_MOST_ROWS)
     codes: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -87,7 +88,7 @@ class Plan(_Record):
     probes: int = Field(0, ge=0)
     margin: float | None = Field(None, ge=0)
     reach: tuple[float, float] | None = None
-    k: int = Field(10, ge=1)
+    k: int = Field(10, ge=1, le=1_000_000)
     recall: float = Field(0.95, gt=0, le=1)
     codebook: str = Field("", pattern=r"^(codebook-[0-9a-f]{16})?$")
 
@@ -195,7 +196,7 @@ class DepthRow(_Record):
     """
 
     k: int = Field(ge=1)
-    keeps: tuple[int, ...] = Field(min_length=1)
+    keeps: tuple[Annotated[int, Field(ge=1, le=_MOST_ROWS)], ...] = Field(min_length=1)
     probes: int = Field(ge=0)
     reach: tuple[float, float] | None = None
     recall: float
@@ -286,6 +287,8 @@ class TunedFunnel(Stored):
     def _plan_is_on_the_card(self) -> TunedFunnel:
         if not 0 <= self.card.chosen < len(self.card.rows):
             raise ValueError(f"card.chosen is {self.card.chosen}, and the card has {len(self.card.rows)} rows")
+        if any(len(depth.keeps) != len(self.plan.stages) - 1 for depth in self.card.depths):
+            raise ValueError("card.depths does not name the candidates of each of the plan's stages but the last")
         return self
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.encoders.protocol import BadSample, Encoder, Preparer, modality_of
-from pipelines.encoders.registry import config_of, load_encoder, load_preparer, spec_of
+from pipelines.encoders.registry import check_encoder, config_of, load_encoder, load_preparer, spec_of
 from pipelines.vectors.matryoshka import are_unit
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
@@ -31,7 +31,8 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
 
     Raises:
         EncoderNotTrusted: The encoder needs files or code that `trust` does not allow.
-        SpaceMismatch: The space has no encoder for this modality, or its local files have changed.
+        SpaceMismatch: The space has no encoder for this modality, its local files have changed, or the encoder that is
+            installed here is not the one that made the space.
         InputError: The query is empty, or not an image.
     """
     spec, modality = spec_of(space, trust), modality_of(query)
@@ -40,7 +41,9 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
         remedy = "; embed the query where the table's vectors were made, and pass the vector"
         hint = remedy if spec.modalities == ("vector",) else ""
         raise SpaceMismatch(f"{spec.name} embeds {takes} inputs; this query is {modality}{hint}")
-    preparer, encoder = _load(config_of(space, trust))
+    config = config_of(space, trust)
+    _check(space.model_dump_json(), config)
+    preparer, encoder = _load(config)
     prepared = preparer.prepare([query])[0]
     if isinstance(prepared, BadSample):
         raise InputError(f"the query cannot be embedded: {prepared}")
@@ -53,3 +56,8 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
 @lru_cache(maxsize=4)
 def _load(config: EncoderConfig) -> tuple[Preparer, Encoder]:
     return load_preparer(config, LimitsConfig()), load_encoder(config)
+
+
+@lru_cache(maxsize=64)
+def _check(space_json: str, config: EncoderConfig) -> None:
+    check_encoder(Space.model_validate_json(space_json), config)

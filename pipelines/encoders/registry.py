@@ -152,6 +152,29 @@ def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig
     return EncoderConfig(name=space.encoder, side="query", **own)
 
 
+def check_encoder(space: Space, config: EncoderConfig) -> None:
+    """Check that the encoder that is installed here makes vectors of a space; dtype and rotation aside.
+
+    Args:
+        space: The table's space.
+        config: The config that loads its encoder.
+
+    Raises:
+        SpaceMismatch: Another revision, pooling, prompt, length or width would answer; scores would mean nothing.
+    """
+    here = make_space(config)
+    settings = ("revision", "weights", "prompts", "pooling", "steps", "max_length")
+    differing = [name for name in settings if getattr(space, name) != getattr(here, name)]
+    if here.ladder.width != space.ladder.width:
+        differing.append("ladder")
+    if differing:
+        said = "; ".join(f"{name}: table {getattr(space, name)!s}, here {getattr(here, name)!s}" for name in differing)
+        raise SpaceMismatch(
+            f"the encoder {space.encoder} that is installed here does not make the table's vectors ({said}); install "
+            "the one that made them, embed the table again, or pass a vector as the query"
+        )
+
+
 def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:
     """Load the CPU half of an encoder, without weights."""
     spec = resolve(config)

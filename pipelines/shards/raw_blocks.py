@@ -18,6 +18,7 @@ from schemas.config import InputConfig
 from schemas.errors import FieldNotFound, nearest
 from schemas.records import Modality, Reject, Shard
 
+_INT64 = 1 << 63
 BLOCK_ROWS = 1024
 BLOCK_BYTES = 8 << 20
 
@@ -119,8 +120,13 @@ def from_json(value: Any, modality: Modality) -> Value:
     if value is None:
         return None
     if modality == "vector":
-        if not isinstance(value, list) or not all(isinstance(number, int | float | None) for number in value):
+        if not isinstance(value, list) or not all(_is_number(number) for number in value):
             raise Damage("not_vector", "is not a list of numbers")
+        if any(isinstance(number, int) and not -_INT64 <= number < _INT64 for number in value):
+            try:
+                return [number if number is None else float(number) for number in value]
+            except OverflowError:
+                raise Damage("not_vector", "holds an integer beyond the range of a float") from None
         return value
     if not isinstance(value, str):
         reason = "not_text" if modality == "text" else "not_base64"
@@ -131,6 +137,10 @@ def from_json(value: Any, modality: Modality) -> Value:
         return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
     except ValueError as error:
         raise Damage("not_base64", f"is not base64: {error}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def require_fields(config: InputConfig, known: Sequence[str], uri: str) -> None:

@@ -21,13 +21,16 @@ def test_a_funnel_in_the_lake_needs_an_index_first(uri: str, capsys: pytest.Capt
     assert "shortlist" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("lines", "said"), [(None, "No such file"), ("one line\n\n", "give more lines")])
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [(None, "No such file"), (b"one line\n\n", "give more lines"), (b"\xff\xfe\xff\nfoo\n", "not UTF-8")],
+)
 def test_a_file_of_queries_that_is_of_no_use_is_refused(
-    uri: str, lines: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    uri: str, lines: bytes | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queries = tmp_path / "queries.txt"
     if lines is not None:
-        queries.write_text(lines)
+        queries.write_bytes(lines)
     assert main(["funnel", uri, "--queries", str(queries)]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
 

@@ -51,6 +51,23 @@ def test_an_empty_query_is_refused() -> None:
         encode_query(SPACE, "")
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"revision": "another"},
+        {"weights": "0" * 64},
+        {"pooling": "cls"},
+        {"steps": ("layer_norm", "l2")},
+        {"max_length": 1},
+        {"prompts": {"query": "zzz "}},
+        {"ladder": Ladder(dims=(32,))},
+    ],
+)
+def test_an_encoder_that_did_not_make_the_space_does_not_answer(changed: dict[str, Any]) -> None:
+    with pytest.raises(SpaceMismatch, match=next(iter(changed))):
+        encode_query(SPACE.model_copy(update=changed), "a goal")
+
+
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_no_encoder_opens_a_path_that_a_table_names(tmp_path: Path, name: str) -> None:
     strangers = tmp_path / "strangers"
@@ -94,5 +111,6 @@ def test_code_in_a_folder_runs_only_if_the_user_names_the_folder_and_allows_code
     with pytest.raises(SpaceMismatch, match="not those that made this space"):
         encode_query(space_at(folder, names[0]), "words", TrustConfig(encoder_path=str(other)))
     with pytest.raises(Exception):  # noqa: B017, PT011 - their code is run, and is no model
-        encode_query(space_at(folder, names[0]), "words", TrustConfig(encoder_path=path, trust_remote_code=True))
+        own = make_space(EncoderConfig(name=names[0], path=path, trust_remote_code=True))
+        encode_query(own, "words", TrustConfig(encoder_path=path, trust_remote_code=True))
     assert ran.exists()

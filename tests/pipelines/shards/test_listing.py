@@ -219,3 +219,9 @@ def test_a_data_file_of_a_lance_table_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "x.lance")
     with pytest.raises(ConfigError, match="a Lance table is a folder"):
         list_shards([str(tmp_path / "x.lance")])
+
+
+@pytest.mark.parametrize("braces", ["{0..99999999999}", "{0..9}" * 7, "{1..1001}-{1..1000}"])
+def test_braces_that_stand_for_too_many_names_are_refused_at_once(tmp_path: Path, braces: str) -> None:
+    with pytest.raises(ConfigError, match="stands for more than"):
+        list_shards([str(tmp_path / f"x-{braces}.tar")])

@@ -38,6 +38,15 @@ def test_a_json_value_of_another_kind_is_damage(value: object, modality: str, re
     assert damage.value.reason == reason
 
 
+def test_integers_of_any_length_are_numbers_of_a_vector() -> None:
+    for large in (1 << 63, -(1 << 63) - 1, 10**30):
+        assert from_json([large, 0], "vector") == [float(large), 0.0]
+    for bad in ([10**400], [True]):
+        with pytest.raises(Damage) as damage:
+            from_json(bad, "vector")
+        assert damage.value.reason == "not_vector"
+
+
 def test_json_values_become_inputs() -> None:
     assert from_json("data:image/png;base64,eA==", "image") == b"x"
     assert from_json([1, None], "vector") == [1, None]
