@@ -110,7 +110,7 @@ def test_code_in_a_folder_runs_only_if_the_user_names_the_folder_and_allows_code
     other.mkdir()
     with pytest.raises(SpaceMismatch, match="not those that made this space"):
         encode_query(space_at(folder, names[0]), "words", TrustConfig(encoder_path=str(other)))
+    own = make_space(EncoderConfig(name=names[0], path=path, trust_remote_code=True))
     with pytest.raises(Exception):  # noqa: B017, PT011 - their code is run, and is no model
-        own = make_space(EncoderConfig(name=names[0], path=path, trust_remote_code=True))
         encode_query(own, "words", TrustConfig(encoder_path=path, trust_remote_code=True))
     assert ran.exists()
