@@ -28,7 +28,7 @@ INPUT_TYPES: dict[Modality, pa.DataType] = {
     "vector": pa.list_(pa.float64()),
 }
 
-Value = str | bytes | list[float] | None
+Value = str | bytes | list[float] | list[float | None] | None
 
 
 def input_field(config: InputConfig) -> str:
