@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic
 
 import ray
@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.session import PoolSize, describe_cluster
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
 from schemas.errors import RunError
-from schemas.work import FeedingWorker, I, Outcome, R, RetryPolicy, Worker
+from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker
 
 _LOG = logging.getLogger(__name__)
 _SAY_EVERY_S = 60.0
@@ -40,6 +40,7 @@ class ActorPool(Generic[I, R]):
         size: PoolSize,
         make_feeder: Callable[[], FeedingWorker[I]] | None = None,
         say_after_s: float = 15.0,
+        metric_tags: Mapping[str, str] | None = None,
     ) -> None:
         """Start the actors.
 
@@ -48,10 +49,11 @@ class ActorPool(Generic[I, R]):
             size: How many actors, and how large.
             make_feeder: Called in each of `size.feeders` actors; must pickle.
             say_after_s: Seconds without a working actor until it is said which are waited for.
+            metric_tags: `job` and `run`; with them each actor exports its worker's counters to Prometheus.
         """
         self._in_flight, self._size = size.in_flight, size
         self._say_at = time.monotonic() + say_after_s
-        self._slots = start_slots(make_worker, size)
+        self._slots = start_slots(make_worker, size, metric_tags)
         self._feeders = start_feeders(make_feeder, size) if make_feeder else []
         self._assigned = 0
         self._up_at: float | None = None
@@ -126,6 +128,12 @@ class ActorPool(Generic[I, R]):
             slot.update_counters()
             total.update(slot.counters)
         return dict(total)
+
+    def queue(self) -> PoolQueue:
+        """Return what is open; never waits."""
+        in_flight = sum(len(slot.tasks) for slot in self._slots)
+        pending = sum(not (slot.is_up or slot.is_lost) for slot in self._slots)
+        return PoolQueue(len(self._waiting) + len(self._waiting_alone) + in_flight, pending)
 
     def up_at(self) -> float | None:
         """Return when the first worker was ready, in seconds since the epoch, or None while none is; never waits."""

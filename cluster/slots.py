@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
+from cluster.metrics import WorkerMetrics
 from cluster.session import PoolSize, enter_folder
 from schemas.errors import LakeError
 from schemas.work import FeedingWorker
@@ -27,6 +28,7 @@ from schemas.work import FeedingWorker
 _MAX_PARTS_AHEAD = 2
 _MAX_FAILED_STARTS = 5
 _PAUSE_S = 1.0
+_EXPORT_S = 5.0
 
 
 @dataclass
@@ -140,7 +142,9 @@ class ActorLost(Exception):
     """An actor cannot start."""
 
 
-def start_slots(make_worker: Callable[[], Any], size: PoolSize) -> list[ActorSlot]:
+def start_slots(
+    make_worker: Callable[[], Any], size: PoolSize, metric_tags: Mapping[str, str] | None = None
+) -> list[ActorSlot]:
     """Start the actors of a pool, spread over the machines."""
     options: dict[str, Any] = {
         "num_cpus": size.cpus,
@@ -152,7 +156,7 @@ def start_slots(make_worker: Callable[[], Any], size: PoolSize) -> list[ActorSlo
         "scheduling_strategy": "SPREAD",
     }
     actor_class = ray.remote(**options)(_WorkerActor)
-    return [ActorSlot(actor_class.remote(make_worker, str(Path.cwd()))) for _ in range(size.actors)]
+    return [ActorSlot(actor_class.remote(make_worker, str(Path.cwd()), metric_tags)) for _ in range(size.actors)]
 
 
 def start_feeders(make_feeder: Callable[[], FeedingWorker[Any]], size: PoolSize) -> list[Any]:
@@ -163,9 +167,12 @@ def start_feeders(make_feeder: Callable[[], FeedingWorker[Any]], size: PoolSize)
 
 
 class _WorkerActor:
-    def __init__(self, make_worker: Callable[[], Any], folder: str) -> None:
+    def __init__(
+        self, make_worker: Callable[[], Any], folder: str, metric_tags: Mapping[str, str] | None = None
+    ) -> None:
         enter_folder(folder)
         self._make_worker = make_worker
+        self._metrics = WorkerMetrics(metric_tags) if metric_tags else None
         self._lock = threading.Lock()
         self._worker: Any = None
         self._made_at = 0.0
@@ -178,14 +185,28 @@ class _WorkerActor:
             if self._worker is None:
                 self._worker = self._make_worker()
                 self._made_at = time.time()
+                if self._metrics is not None:
+                    threading.Thread(target=self._export, name="metrics", daemon=True).start()
         return self._made_at
 
     def run(self, item: Any, feeder: Any) -> Any:
+        try:
+            return self._run(item, feeder)
+        finally:
+            if self._metrics is not None:  # also now, since an actor that has nothing more to do is ended
+                self._metrics.update(self._worker.progress())
+
+    def _run(self, item: Any, feeder: Any) -> Any:
         if feeder is None:
             return self._worker.run(item)
         stream = feeder.feed.options(num_returns="streaming", _generator_backpressure_num_objects=_MAX_PARTS_AHEAD)
         parts = stream.remote(item)
         return self._worker.run(item, (ray.get(part) for part in parts))
+
+    def _export(self) -> None:
+        while self._metrics is not None:
+            self._metrics.update(self._worker.progress())
+            time.sleep(_EXPORT_S)
 
     @ray.method(concurrency_group="watch")
     def progress(self) -> dict[str, int]:

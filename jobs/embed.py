@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 from cluster.actors import ActorPool
@@ -65,11 +65,12 @@ def main(
         return 0
     console.print(
         f"{config.table}: {summary.rows:,} rows from {summary.shards} shards in {summary.total_s:.1f} s "
-        f"(start-up {summary.start_s:.1f} s, then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s, bound by "
-        f"{summary.bound_by}), "
+        f"(start-up {summary.start_s:.1f} s, then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s), "
         f"{summary.rejects} rejects, {summary.shards_done} shards were there before",
         highlight=False,
     )
+    for advice in summary.advice:
+        console.print(f"advice: {advice.text}")
     if summary.is_stopped:
         console.print("stopped as asked; the same command resumes")
         return 130
@@ -88,7 +89,9 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         TooManyRejects: The rejects pass the limit; what was committed before stays.
         LakeError: The config, the shards or the table do not allow the run at all.
     """
+    planned_at = time.monotonic()
     plan = make_plan(config, retry_rejects=retry_rejects)
+    plan_s = time.monotonic() - planned_at
     if plan.table is not None:
         _restore_companions(plan.table, plan.shards)
     if not plan.todo:
@@ -113,10 +116,13 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         with (
             RunRecord(table, "embed", config) as record,
             Stop() as stop,
-            ActorPool[Lease, LeaseResult](make_embedder, size, make_feeder) as pool,
+            ActorPool[Lease, LeaseResult](
+                make_embedder, size, make_feeder, metric_tags={"job": "embed", "run": record.run}
+            ) as pool,
         ):
             display = _ExportingDisplay(screen, RunMetrics("embed", record.run))
             embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)
+            embedding.summary.plan_s = plan_s
             embedding.run(pool, lambda: stop.is_asked, began)
             if shared := find_shared_id(table.refresh().dataset):
                 screen.say(
@@ -151,4 +157,4 @@ class _ExportingDisplay:
 
     def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
         self._screen.show(progress, is_last=is_last)
-        self._metrics.set(asdict(progress))
+        self._metrics.update(progress)

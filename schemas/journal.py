@@ -55,6 +55,24 @@ def journal_entry(row: Mapping[str, Any], where: str) -> JournalEntry:
     return JournalEntry(**{**row, "config": config, "summary": summary})
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What bounded a run, or what it wasted.
+
+    Attributes:
+        about: `list`, `start`, `encode`, `read`, `prepare`, `write`, `idle` or `commit`: where the time went; or
+            `padding`, `rejects` or `failures`.
+        share: The measured share, of the wall-clock, of the tokens, of the samples, or of the leases.
+        setting: The setting to change, such as `cluster.actors`; empty where none helps.
+        text: All of it as a sentence.
+    """
+
+    about: str
+    share: float
+    setting: str
+    text: str
+
+
 @dataclass
 class EmbedSummary:
     """How a run of `mlake embed` ended; stored in the journal.
@@ -64,10 +82,22 @@ class EmbedSummary:
         rows: Rows that it committed.
         rejects: Samples that could not be embedded.
         units: Tokens or images that it encoded.
-        seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before.
+        seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before, and `plan_s`, which is in
+            neither, was spent on listing and planning.
+        flush_s: Wall-clock of the commits after the last lease.
+        actors: Encoder actors.
+        actor_s: Seconds that they were up, in all; the encoders worked for `busy_s` of them, and for `idle_s` there was
+            no lease.
+        leases: Leases that were embedded.
+        failed_leases: Tries of leases that failed.
+        batches: Batches that were encoded.
+        padding_units: Tokens of padding in them.
+        read_bytes: Bytes of the shards that were read.
+        written_bytes: Bytes of the fragments that were written.
         commits: Commits to the table, which took `commit_s` seconds.
         bound_by: The stage that the others waited for.
         stages: Seconds in each stage, summed over leases.
+        advice: What bounded the run, and which setting to change; the largest share first.
         is_stopped: The run was asked to stop, and did.
     """
 
@@ -79,10 +109,23 @@ class EmbedSummary:
     units: int = 0
     seconds: float = 0.0
     start_s: float = 0.0
+    plan_s: float = 0.0
+    flush_s: float = 0.0
+    actors: int = 0
+    actor_s: float = 0.0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    leases: int = 0
+    failed_leases: int = 0
+    batches: int = 0
+    padding_units: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
     commits: int = 0
     commit_s: float = 0.0
     bound_by: str = ""
     stages: StageSeconds | None = None
+    advice: tuple[Advice, ...] = ()
     is_stopped: bool = False
 
     @property

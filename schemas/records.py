@@ -155,6 +155,19 @@ class ShardCount:
 
 
 @dataclass(frozen=True)
+class WorkerCounters:
+    """What one actor has counted since it was up, as it was when it finished a lease.
+
+    Attributes:
+        actor: Names the actor within the run.
+        counters: As `Worker.progress` returns them.
+    """
+
+    actor: str
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True)
 class LeaseResult:
     """An embedded lease: fragments that are written but not yet visible.
 
@@ -164,6 +177,7 @@ class LeaseResult:
         rejects: Rejected samples of all shards of the lease.
         units: Tokens or images encoded.
         seconds: Time by stage.
+        worker: What the actor has counted, this lease included; None where no actor embedded it.
     """
 
     counts: tuple[ShardCount, ...]
@@ -171,6 +185,7 @@ class LeaseResult:
     rejects: tuple[Reject, ...]
     units: int
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    worker: WorkerCounters | None = None
 
 
 @dataclass(frozen=True)
@@ -180,10 +195,16 @@ class EmbedProgress:
     Attributes:
         shards: Shards embedded, of `shards_total`.
         landed: Shards whose rows are visible.
+        landed_rows: Rows that are visible.
+        commits: Commits to the table, which took `commit_s` seconds.
         rows: Rows encoded.
         units: Tokens or images encoded (`unit`).
         rejects: Samples that could not be embedded.
         failed: Shards given up.
+        failed_leases: Tries of leases that failed.
+        open_leases: Leases that wait or are worked on.
+        actors: Encoder actors, those that are not up included.
+        pending_actors: Encoder actors that are not up.
         encoder_busy: Share of the last seconds in which the encoders worked.
         bound_by: The stage that the run waits for: encode, read, prepare, write, or start (no actor is up yet).
     """
@@ -191,10 +212,17 @@ class EmbedProgress:
     shards: int = 0
     shards_total: int = 0
     landed: int = 0
+    landed_rows: int = 0
+    commits: int = 0
+    commit_s: float = 0.0
     rows: int = 0
     units: int = 0
     unit: str = "tokens"
     rejects: int = 0
     failed: int = 0
+    failed_leases: int = 0
+    open_leases: int = 0
+    actors: int = 0
+    pending_actors: int = 0
     encoder_busy: float = 0.0
     bound_by: str = "start"

@@ -85,6 +85,19 @@ class RetryPolicy(Generic[I]):
     on_failure: Callable[[BaseException], None] = _ignore
 
 
+@dataclass(frozen=True)
+class PoolQueue:
+    """What a pool has before it.
+
+    Attributes:
+        open_items: Items that wait or are worked on.
+        pending_actors: Actors that are not up: no room for them, starting, or loading.
+    """
+
+    open_items: int = 0
+    pending_actors: int = 0
+
+
 class WorkPool(Protocol[I, R]):
     """Actors that work through items. `cluster.actors.ActorPool` is the one on Ray."""
 
@@ -105,6 +118,10 @@ class WorkPool(Protocol[I, R]):
 
     def progress(self) -> dict[str, int]:
         """Return the sum of all workers' counters; never waits."""
+        ...
+
+    def queue(self) -> PoolQueue:
+        """Return what is open; never waits."""
         ...
 
     def up_at(self) -> float | None:

@@ -39,6 +39,7 @@ def local_ray() -> Iterator[None]:
         include_dashboard=False,
         object_store_memory=200 << 20,
         _node_ip_address="127.0.0.1",
+        _system_config={"metrics_report_interval_ms": 2000},  # no test waits ten seconds for a metric
     )
     yield
     ray.shutdown()

@@ -139,6 +139,10 @@ class BatchBudget:
         runs = [run for run in np.split(np.arange(len(lengths)), firsts) if len(run)]
         return [batch for run in runs for batch in np.array_split(run, -(-len(run) // self.rows))]
 
+    def padding(self, lengths: npt.NDArray[np.int64]) -> int:
+        """Return the units of padding in a batch of inputs of these lengths."""
+        return int(lengths.max() * len(lengths) - lengths.sum()) if self.pads and len(lengths) else 0
+
     def on_success(self, units: int, seconds: float) -> None:
         """Count an encoded batch; after two full ones, double the size if the last doubling was 5 % faster or more."""
         if 2 * units <= self.units or self.units >= self.ceiling:

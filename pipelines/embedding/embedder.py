@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 
@@ -30,12 +31,12 @@ from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.encoders import BadSample, concatenate, load_encoder, select
 from pipelines.storage.prefetch import Prefetcher
-from pipelines.tables.fragments import write_fragments
+from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.columns import VECTOR
 from schemas.config import EmbedConfig
-from schemas.records import Lease, LeaseResult, Reject, ShardCount, StageSeconds
+from schemas.records import Lease, LeaseResult, Reject, ShardCount, StageSeconds, WorkerCounters
 
 _BATCHES_AHEAD = 2
 
@@ -45,6 +46,8 @@ class WindowEncoder:
 
     Attributes:
         busy_s: Seconds in which the encoder worked.
+        batches: Batches that it was given.
+        padding_units: Tokens of padding in them.
     """
 
     def __init__(self, config: EmbedConfig, threads: int) -> None:
@@ -54,6 +57,7 @@ class WindowEncoder:
         self._budget = BatchBudget.of(config.encoder, config.input.modality)
         self._lock = threading.Lock()
         self.busy_s = 0.0
+        self.batches = self.padding_units = 0
 
     def encode(self, window: Window) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], dict[int, BadSample]]:
         """Encode a window in batches of near-equal length.
@@ -72,6 +76,8 @@ class WindowEncoder:
                 began = time.perf_counter()
                 encoded = encode_safely(self._encoder, inputs, units[batch], self._budget)
                 self.busy_s += time.perf_counter() - began
+                self.batches += 1
+                self.padding_units += self._budget.padding(units[batch])
             if not vectors_ND.size:
                 vectors_ND = np.zeros((len(units), encoded.vectors_BD.shape[1]), np.float32)
             if len(encoded.good):
@@ -91,7 +97,8 @@ class Embedder:
         self._config = config.model_copy(update={"encoder": encoder})
         self._feeder = Feeder(self._config, run_columns(self._table, config), threads)
         self._encoder = WindowEncoder(self._config, threads)
-        self._counters = {"rows": 0, "rejects": 0, "units": 0}
+        self._counters, self._counting = Counter[str](rows=0, rejects=0, units=0), threading.Lock()
+        self._clock, self._name = _WorkClock(), uuid.uuid4().hex[:8]
 
     def run(self, lease: Lease, windows: Iterator[Window] | None = None) -> LeaseResult:
         """Embed a lease.
@@ -104,6 +111,10 @@ class Embedder:
             InputError: A shard cannot be read.
             TooManyRejects: The rejects of the lease pass the limit; the message counts the reasons.
         """
+        with self._clock:
+            return self._run(lease, windows)
+
+    def _run(self, lease: Lease, windows: Iterator[Window] | None) -> LeaseResult:
         began, seconds = time.perf_counter(), StageSeconds()
         tally = _LeaseTally(lease)
         source = Prefetcher(self._feeder.feed(lease) if windows is None else windows, WINDOWS_AHEAD, "feed")
@@ -116,11 +127,30 @@ class Embedder:
         seconds.encoder_waited = source.waited_s
         seconds.write = encoded.blocked_s
         seconds.total = time.perf_counter() - began
-        return tally.result(fragments, seconds)
+        self._count(read_bytes=sum(shard.size for shard in lease.shards), written_bytes=written_bytes(fragments))
+        return tally.result(fragments, seconds, WorkerCounters(self._name, self.progress()))
+
+    def _count(self, **grown: int) -> None:
+        with self._counting:
+            self._counters.update(grown)
 
     def progress(self) -> dict[str, int]:
-        """Return rows, rejects, units and the encoder's busy milliseconds since the actor started."""
-        return self._counters | {"busy_ms": int(1000 * self._encoder.busy_s)}
+        """Return counters since the actor was up; `schemas.run_metrics` says what most of them mean.
+
+        Always there: `rows`, `rejects`, `units`, and `busy_ms`, in which the encoder worked. `up_ms` is the sum of
+        `busy_ms`, of `idle_ms` without a lease, and of `waited_ms` with a lease that had no input or could not write.
+        """
+        encoder = self._encoder
+        up_s, idle_s, busy_s = self._clock.up_s(), self._clock.idle_s(), encoder.busy_s
+        seconds = {"up": up_s, "idle": idle_s, "busy": busy_s, "waited": max(0.0, up_s - idle_s - busy_s)}
+        with self._counting:
+            counted = dict(self._counters)
+        return {
+            **counted,
+            "batches": encoder.batches,
+            "padding_units": encoder.padding_units,
+            **{f"{name}_ms": int(1000 * value) for name, value in seconds.items()},
+        }
 
     def _encode(
         self, windows: Prefetcher[Window], tally: _LeaseTally, seconds: StageSeconds
@@ -136,9 +166,9 @@ class Embedder:
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if len(is_good_N) else None
             tally.add(window, rows, is_good_N, bad)
             check_rejects(tally.rejects, len(tally.rejects), tally.seen, limit, min_seen=MIN_SEEN_OF_LEASE)
-            self._counters["rows"] += int(is_good_N.sum())
-            self._counters["rejects"] += len(window.rejects) + len(bad)
-            self._counters["units"] += window.units
+            reasons = [*(reject.reason for reject in window.rejects), *(why.reason for why in bad.values())]
+            self._count(rows=int(is_good_N.sum()), rejects=len(reasons), units=window.units)
+            self._count(**Counter(f"rejects/{reason}" for reason in reasons))
             if rows is None or not is_good_N.any():
                 continue
             if not is_good_N.all():
@@ -154,6 +184,33 @@ class Embedder:
         # Columns that this run does not fill, whoever added them, are null in its rows.
         arrays = [columns[f.name] if f.name in columns else pa.nulls(rows.num_rows, f.type) for f in fields]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+class _WorkClock:
+    """Measures how long an actor is up, and how long without a lease. Entered for each lease, several at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made = self._free_since = time.perf_counter()
+        self._idle_s, self._leases = 0.0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._leases:
+                self._idle_s += time.perf_counter() - self._free_since
+            self._leases += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._leases -= 1
+            self._free_since = time.perf_counter()
+
+    def up_s(self) -> float:
+        return time.perf_counter() - self._made
+
+    def idle_s(self) -> float:
+        with self._lock:
+            return self._idle_s + (0.0 if self._leases else time.perf_counter() - self._free_since)
 
 
 class _LeaseTally:
@@ -185,7 +242,7 @@ class _LeaseTally:
         self.rows.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         self.rejects += [reject_of(int(shards_N[row]), rows, row, why) for row, why in bad.items()]
 
-    def result(self, fragments: tuple[str, ...], seconds: StageSeconds) -> LeaseResult:
+    def result(self, fragments: tuple[str, ...], seconds: StageSeconds, worker: WorkerCounters) -> LeaseResult:
         rejected = Counter(reject.shard for reject in self.rejects)
         counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
-        return LeaseResult(counts, fragments, tuple(self.rejects), self.units, seconds)
+        return LeaseResult(counts, fragments, tuple(self.rejects), self.units, seconds, worker)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from pipelines.embedding.advice import advise
 from pipelines.embedding.column_plan import apply_columns, source_of
 from pipelines.embedding.committer import Committer
 from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
+from pipelines.embedding.worker_times import WorkerTimes
 from pipelines.encoders.checkpoints import read_split
 from pipelines.encoders.model_files import local_path
 from pipelines.shards import list_again
@@ -97,6 +99,7 @@ class EmbedRun:
         self._changed: list[Shard] = []
         self._changes = Counter[str]()
         self._meter = BusyMeter(time.monotonic())
+        self._workers = WorkerTimes()
 
     def run(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
         """Embed and commit all leases, and write the outcome into the journal.
@@ -133,13 +136,22 @@ class EmbedRun:
                 if should_stop() and not self.summary.is_stopped:
                     self._stop(pool)
                 self._display.show(self._progress(pool))
-            redo = self._committer.flush()
+            self._workers.end(time.monotonic())
+            redo = self._flush()
             again = [] if self.summary.is_stopped else [*redo, *self._list_changed_again()]
             leases = plan_leases(again, limits)
         self._display.show(self._progress(pool), is_last=True)
         ended = time.time()
         self.summary.start_s = (pool.up_at() or ended) - began
         self.summary.seconds = ended - began - self.summary.start_s
+        self.summary.actors = pool.actors
+        self._workers.add_to(self.summary)
+
+    def _flush(self) -> list[Shard]:
+        began = time.monotonic()
+        redo = self._committer.flush()
+        self.summary.flush_s += time.monotonic() - began
+        return redo
 
     def _on_outcome(self, outcome: Outcome[Lease, LeaseResult]) -> None:
         """Pass a finished lease to the committer; note the shard of one that was given up."""
@@ -149,6 +161,8 @@ class EmbedRun:
             self._embedded += len(result.counts)
             self.summary.units += result.units
             self._stages += result.seconds
+            self.summary.leases += 1
+            self._workers.add(result.worker, time.monotonic())
             self._committer.add(result)
             return
         (shard,) = outcome.item.shards
@@ -178,7 +192,8 @@ class EmbedRun:
         return found
 
     def _on_failure(self, error: BaseException) -> None:
-        """End the run on an error that concerns all leases."""
+        """Count a failed try; end the run on an error that concerns all leases."""
+        self.summary.failed_leases += 1
         if isinstance(error, TooManyRejects):
             raise error
         # A store or a disk that refuses does so for every shard; any other error concerns one shard.
@@ -209,21 +224,30 @@ class EmbedRun:
         summary.shards, summary.rows, summary.rejects = committer.shards, committer.rows, committer.rejects
         summary.commits, summary.commit_s = committer.commits, committer.commit_s
         summary.stages, summary.bound_by = self._stages, self._stages.bound_by
+        summary.advice = advise(summary, self._config)
         return asdict(summary)
 
     def _progress(self, pool: WorkPool[Lease, LeaseResult]) -> EmbedProgress:
         counters = pool.progress()
         busy_s = counters.get("busy_ms", 0) / 1000 / pool.actors
         bound_by = "encode" if counters.get("rows") else "start"
+        queue, committer = pool.queue(), self._committer
         return EmbedProgress(
             shards=self._embedded,
             shards_total=len(self._todo),
-            landed=self._committer.shards,
+            landed=committer.shards,
+            landed_rows=committer.rows,
+            commits=committer.commits,
+            commit_s=committer.commit_s,
             rows=counters.get("rows", 0),
             units=counters.get("units", 0),
             unit=_UNITS[self._config.input.modality],
             rejects=counters.get("rejects", 0),
             failed=len(self._failed),
+            failed_leases=self.summary.failed_leases,
+            open_leases=queue.open_items,
+            actors=pool.actors,
+            pending_actors=queue.pending_actors,
             encoder_busy=self._meter.share(busy_s, time.monotonic()),
             bound_by=self._stages.bound_by if self._embedded else bound_by,
         )

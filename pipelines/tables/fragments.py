@@ -52,6 +52,11 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
     return tuple(json.dumps(fragment.to_json()) for fragment in written)
 
 
+def written_bytes(fragments: Iterable[str]) -> int:
+    """Return the size of the files of fragments that `write_fragments` returned."""
+    return sum(file.get("file_size_bytes") or 0 for each in fragments for file in json.loads(each)["files"])
+
+
 def _with_prefixes(
     batches: Iterable[pa.RecordBatch], dims: Sequence[int], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:

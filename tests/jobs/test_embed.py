@@ -65,6 +65,11 @@ def test_the_summary_and_the_config_are_stored_with_the_run(embedded: Lake) -> N
     assert (summary["shards"], summary["shards_todo"], summary["rows"], summary["rejects"]) == (3, 3, 60, 0)
     assert summary["bound_by"] in ("read", "prepare", "encode", "write")
     assert summary["seconds"] > 0 < summary["start_s"]
+    assert summary["actor_s"] >= summary["busy_s"] + summary["idle_s"] > 0 < summary["plan_s"]
+    assert (summary["leases"], summary["actors"]) == (3, 1)
+    bound = summary["advice"][0]
+    assert bound["share"] == max(advice["share"] for advice in summary["advice"]) > 0
+    assert bound["setting"] in bound["text"]
 
 
 def test_a_second_run_has_nothing_to_do(embedded: Lake, printed: Printed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic
 
-from schemas.work import I, Outcome, R, RetryPolicy, Worker
+from schemas.work import I, Outcome, PoolQueue, R, RetryPolicy, Worker
 
 
 class LocalPool(Generic[I, R]):
@@ -65,6 +65,9 @@ class LocalPool(Generic[I, R]):
 
     def progress(self) -> dict[str, int]:
         return self._worker.progress()
+
+    def queue(self) -> PoolQueue:
+        return PoolQueue(open_items=len(self._waiting))
 
     def up_at(self) -> float | None:
         return None
