@@ -45,6 +45,10 @@ VERBS = {
         "Search a table by words, by an image, or by each line of stdin.",
         'mlake search lake/demo/glosses.lance "fear of spiders" --k 5 --columns words gloss',
     ),
+    "explore": (
+        "Explore a table on a local page: ask it, and move sliders for dims and candidates.",
+        "mlake explore lake/demo/pictures.lance --port 0",
+    ),
     "encoders": ("List the encoders with their Matryoshka rules, or describe one.", "mlake encoders wordllama"),
     "rotate": (
         "Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.",

@@ -126,6 +126,20 @@ def decode_box(
         return np.asarray(square, np.uint8)
 
 
+def thumbnail(data: bytes, side: int, max_pixels: int) -> bytes:
+    """Decode an image, rotate it upright, and return it as a PNG whose longer side has at most `side` pixels.
+
+    Raises:
+        BadSample: Not an image, cut off, corrupt, or too large.
+    """
+    with _bad_image():
+        image = _open(data, side, max_pixels)
+        image.thumbnail((side, side))
+        png = io.BytesIO()
+        image.save(png, "PNG")
+        return png.getvalue()
+
+
 @contextmanager
 def _bad_image() -> Iterator[None]:
     """Turn any error of decoding into a BadSample."""
