@@ -23,6 +23,8 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _CHUNK_BYTES = 1 << 20
 _MAX_EXTENSION_BYTES = 1 << 20
+# An archive ends with two blocks of zeros, and most writers fill its last record of 20 blocks.
+_END_BLOCKS, _RECORD_BLOCKS = 2, 20
 # Writers fill the last record with zeros, 20 blocks by default. Many more are the unwritten end of a download.
 _MOST_ZERO_BLOCKS = 128
 _SIZE_DIGITS = 20
@@ -61,6 +63,7 @@ class TarStream:
         self._padding = 0
         self._unread = 0
         self._zero_blocks = 0
+        self._archive_at = 0
         self._links = Links(stream, _places)
 
     def members(self) -> Iterator[tuple[str, int] | Link | NoFile | Damage]:
@@ -102,8 +105,8 @@ class TarStream:
         records: dict[str, str] = {}
         is_named, is_first = True, True
         while (block := self._next_block()) is not None:
-            if self._zero_blocks:
-                yield self._hole()
+            if self._zero_blocks and (hole := self._end_archive()):
+                yield hole
             header = _parse(block)
             if header is None:
                 yield self._find_header()
@@ -259,12 +262,17 @@ class TarStream:
             )
         return Damage("truncated_shard", f"breaks off at byte {end}, which is not the end of an archive")
 
-    def _hole(self) -> Damage:
-        zeros, self._zero_blocks = self._zero_blocks * _BLOCK, 0
-        return Damage(
-            "corrupt_shard",
-            f"has {zeros} zeros before byte {self._offset}: a hole, or archives that were not concatenated by tar",
-        )
+    def _end_archive(self) -> Damage | None:
+        """Begin the next of several archives that are written one behind the other; return a Damage if it is a hole.
+
+        Zeros end an archive if they are as many as a writer puts there: two blocks, or as many more as fill a record.
+        """
+        blocks, self._zero_blocks = self._zero_blocks, 0
+        is_filled = (self._offset - self._archive_at) % (_RECORD_BLOCKS * _BLOCK) == 0
+        if blocks == _END_BLOCKS or (is_filled and _END_BLOCKS < blocks <= _END_BLOCKS + _RECORD_BLOCKS):
+            self._archive_at = self._offset
+            return None
+        return Damage("corrupt_shard", f"has {blocks * _BLOCK} zeros before byte {self._offset}, which end no archive")
 
 
 def _places(file: BinaryIO) -> Iterator[tuple[str, int | Link]]:

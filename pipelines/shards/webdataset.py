@@ -4,7 +4,7 @@ Owns the grouping of members into samples. Members stay bytes: no pickle is load
 are fields as well.
 
 Reasons of the rejects made here: `truncated_shard`, `corrupt_shard`, `interleaved`, `duplicate_member`, `duplicate_id`,
-`too_large`, `broken_link`, `not_a_file`, `bad_json`, `not_text`, `not_base64`, `not_vector`.
+`no_field`, `too_large`, `broken_link`, `not_a_file`, `bad_json`, `not_text`, `not_base64`, `not_vector`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ _BINARY_SUFFIXES = IMAGE_SUFFIXES.union(
     (".bin", ".gz", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".pyd", ".ten"),
     (".flac", ".mp3", ".mp4", ".ogg", ".wav", ".webm"),
 )
+
+
+_NO_FIELD = "is a member without an extension, so it is no field of a sample; name it KEY.FIELD, or leave it out"
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ def _hold_back(samples: Iterable[_Sample]) -> Iterator[_Sample]:
     waiting: dict[str, _Sample] = {}
     waiting_bytes = 0
     for sample in samples:
-        name = sample.key or f"\0{sample.position}"
+        name = sample.key if sample.members else f"\0{sample.position}"
         if name in waiting:
             if _mark_if_interleaved(waiting[name], sample):
                 continue
@@ -155,6 +158,9 @@ class _Grouping:
             name = member[0] if isinstance(member, tuple) else member.name
             key, extension = _split(name)
             if not extension:
+                if not _is_ignored(name):
+                    yield _Sample(name, position, fault=("no_field", _NO_FIELD))
+                    position += 1
                 continue
             if sample is None or key != sample.key:
                 if sample is not None:
@@ -241,9 +247,16 @@ def _split(name: str) -> tuple[str, str]:
     """Split a member's name at the first dot behind its last slash into key and extension, which may be empty."""
     base = name.rfind("/") + 1
     dot = name.find(".", base)
-    if dot <= base or (name.startswith("__") and name.partition("/")[0].endswith("__")):
+    if dot <= base or (name.startswith("__") and _is_ignored(name)):
         return name, ""
     return name[:dot], name[dot + 1 :].lower()
+
+
+def _is_ignored(name: str) -> bool:
+    """Return whether a member is none of a sample: a hidden file, or one of a folder `__NAME__` or `__MACOSX`."""
+    first, _, rest = name.partition("/")
+    is_meta = first.startswith("__") and (first.endswith("__") or (first == "__MACOSX" and rest != ""))
+    return is_meta or name[name.rfind("/") + 1 :].startswith(".")
 
 
 def _from_record(record: dict[str, Any], config: InputConfig) -> Value:

@@ -76,10 +76,16 @@ def test_members_that_are_no_regular_files_are_skipped() -> None:
     assert walk(file.getvalue()) == ([("a.txt", b"1")], [])
 
 
-def test_archives_concatenated_by_cat_are_read_to_the_end() -> None:
-    members, damages = walk(tar_bytes([("a.txt", b"1")]) + tar_bytes([("b.txt", b"2")]))
-    assert members == [("a.txt", b"1"), ("b.txt", b"2")]
-    assert [damage.reason for damage in damages] == ["corrupt_shard"]
+@pytest.mark.parametrize("blocks", [1, 2, 7, 20, 40])
+def test_archives_one_behind_the_other_are_one(blocks: int) -> None:
+    """As `cat` joins them, whether their writers fill the last record or write two blocks of zeros only."""
+    archives = [tar_bytes([(f"{i}/{j}.txt", b"x" * 512) for j in range(blocks)]) for i in range(3)]
+    names = [f"{i}/{j}.txt" for i in range(3) for j in range(blocks)]
+    short = [archive.rstrip(b"\0")[: 1024 * blocks] + bytes(1024) for archive in archives]
+    for whole in (b"".join(archives), b"".join(short), short[0] + archives[1] + short[2]):
+        members, damages = walk(whole)
+        assert [name for name, _ in members] == names
+        assert damages == []
 
 
 def test_holes_of_a_download_are_noticed() -> None:

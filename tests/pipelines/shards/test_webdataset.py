@@ -17,6 +17,7 @@ from schemas.errors import FieldNotFound
 from tests.support.shard_files import Member, read, shard_at, tar_bytes, text_members
 
 TEXT = InputConfig(text="txt", keep=("n",))
+SEGMENTS = InputConfig(text="txt", keep=("seg.png as seg",))
 IMAGE = InputConfig(image="jpg;png", keep=("txt",))
 
 
@@ -34,10 +35,21 @@ def test_samples_are_the_members_of_one_key(tmp_path: Path) -> None:
     assert got.schemas[0].field("n").type == pa.string()
 
 
-def test_names_of_many_kinds(tmp_path: Path) -> None:
-    members = [("a.TXT", b"1"), ("a.seg.png", b"2"), ("._b.txt", b"mac"), ("README", b"no"), ("__meta__/c.txt", b"no")]
-    got = read(write(tmp_path, members), InputConfig(text="txt", keep=("seg.png as seg",)))
-    assert got.rows == [{"id": "a", "position": 0, "input": "1", "seg": b"2"}]
+def test_every_member_is_a_field_or_ignored_by_rule_or_rejected_by_name(tmp_path: Path) -> None:
+    ignored = ["._b.txt", "x/.hid.txt", "__meta__/c.txt", "__MACOSX/d.txt", "__MACOSX/._e", ".DS_Store"]
+    members = [("a.TXT", b"1"), ("README", b"no"), ("a.seg.png", b"2"), ("__f.txt", b"3"), *((n, b"") for n in ignored)]
+    got = read(write(tmp_path, [*members, ("x/README", b"no"), ("README", b"no"), ("c.", b"no")]), SEGMENTS)
+    assert got.inputs == {"a": "1", "__f": "3"}
+    assert got.rows[0] == {"id": "a", "position": 0, "input": "1", "seg": b"2"}
+    assert [(r.key, r.reason) for r in got.rejects] == [(n, "no_field") for n in ("README", "x/README", "README", "c.")]
+
+
+def test_concatenated_archives_are_read_whole(tmp_path: Path) -> None:
+    archives = [tar_bytes(text_members([f"{i}/{j}" for j in range(9)])) for i in range(3)]
+    keys = [f"{i}/{j}" for i in range(3) for j in range(9)]
+    for name, data in (("a.tar", b"".join(archives)), ("a.tar.gz", b"".join(map(gzip.compress, archives)))):
+        got = read(write(tmp_path, data, name), TEXT)
+        assert (list(got.inputs), got.rejects) == (keys, [])
 
 
 def test_the_first_image_extension_of_a_sample_is_used(tmp_path: Path) -> None:
