@@ -127,7 +127,8 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
             if shared := find_shared_id(table.refresh().dataset):
                 screen.say(
                     f"warning: {shared[1]} shards share ids, such as {shared[0]!r}: an id alone names no row of "
-                    f"{config.table}, only (shard, id) does; set input.id to a field that differs"
+                    f"{config.table}, only (shard, id) does; set input.id to a field that differs, or embed into a new "
+                    'table with input.id_prefix = "shard"'
                 )
     return embedding.summary
 

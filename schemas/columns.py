@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from schemas.column_names import VECTOR
 from schemas.config.bounds import MAX_DIM
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
-from schemas.records import Modality, Side
+from schemas.records import IdPrefix, Modality, Side
 from schemas.stored import Fingerprint, Format, Stored
 
 SPACE_KEY = b"lake:space"
@@ -167,6 +167,7 @@ class TableSource(Stored):
 
     Attributes:
         id: Field that names a sample; None where samples are named by their shard and position.
+        id_prefix: What is put before the ids of the shards.
         modality: Kind of the input.
         field: Field that was embedded; `;` separates alternatives.
         side: The side of the encoder: `document` or `query`.
@@ -175,6 +176,7 @@ class TableSource(Stored):
     stored_as: ClassVar[Format] = Format("the source in the table's schema")
 
     id: str | None
+    id_prefix: IdPrefix = "none"
     modality: Modality
     field: str
     side: Side

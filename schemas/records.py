@@ -15,6 +15,7 @@ import pyarrow as pa
 
 Modality = Literal["text", "image", "vector"]
 Side = Literal["document", "query"]
+IdPrefix = Literal["none", "shard"]
 ShardFormat = Literal["webdataset", "parquet", "jsonl", "lance"]
 
 

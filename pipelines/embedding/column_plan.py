@@ -17,7 +17,7 @@ from pipelines.shards import sample_schemas
 from pipelines.shards.kept_types import has_null, widen, widen_shards
 from pipelines.shards.kept_values import check_convertible
 from pipelines.shards.raw_blocks import input_field
-from pipelines.tables.commits import add_columns, replace_columns
+from pipelines.tables.commits import add_columns, allow_nulls, replace_columns
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from schemas.columns import FIELD_KEY, TableSource
@@ -34,18 +34,26 @@ class ColumnPlan:
         kept: The columns that the run fills and that were planned: all of a new table's, else those that are added or
             replaced.
         replaced: Those of them that the table has with a type of nulls only.
+        without_nulls: Columns of the table that another tool made to take no nulls, and that may be null in new rows.
         notes: What the run changes or leaves out, a sentence each.
     """
 
     kept: pa.Schema
     replaced: tuple[str, ...] = ()
+    without_nulls: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def source_of(config: EmbedConfig) -> TableSource:
     """Return what the rows of a run are made from."""
     fields = config.input
-    return TableSource(id=fields.id, modality=fields.modality, field=input_field(fields), side=config.encoder.side)
+    return TableSource(
+        id=fields.id,
+        id_prefix=fields.id_prefix,
+        modality=fields.modality,
+        field=input_field(fields),
+        side=config.encoder.side,
+    )
 
 
 def plan_columns(config: EmbedConfig, shards: Sequence[Shard], table: VectorTable | None) -> ColumnPlan:
@@ -83,7 +91,9 @@ def apply_columns(table: VectorTable, columns: ColumnPlan) -> VectorTable:
         replace_columns(table.uri, replaced, table.storage)
     if added:
         add_columns(table.uri, added, table.storage)
-    return table.refresh() if len(columns.kept) else table
+    if columns.without_nulls:
+        allow_nulls(table.uri, columns.without_nulls, table.storage)
+    return table.refresh() if len(columns.kept) or columns.without_nulls else table
 
 
 def run_columns(table: VectorTable, config: EmbedConfig) -> pa.Schema:
@@ -126,14 +136,13 @@ def _compare(table: VectorTable, fields: dict[str, pa.Field], config: EmbedConfi
     for name, field in held.items():
         if name in names:
             _check_field(table, field, names[name])
-        elif not field.nullable:
-            raise ColumnMismatch(
-                f"the column {name!r} of {table.uri} takes no nulls, and the config does not keep it; "
-                f'add it: keep = [..., "{name}"]'
-            )
         else:
             notes.append(f"column {name!r} is not in input.keep: it is null in new rows")
-    return ColumnPlan(pa.schema([*added, *replaced]), tuple(field.name for field in replaced), tuple(notes))
+    without_nulls = tuple(name for name, field in held.items() if not field.nullable)
+    notes += [f"column {name!r} takes no nulls: it is made to take them" for name in without_nulls]
+    return ColumnPlan(
+        pa.schema([*added, *replaced]), tuple(field.name for field in replaced), without_nulls, tuple(notes)
+    )
 
 
 def _check_source(config: EmbedConfig, table: VectorTable) -> None:
@@ -148,6 +157,8 @@ def _check_source(config: EmbedConfig, table: VectorTable) -> None:
     differing = []
     if was.id != asked.id:
         differing.append(f"input.id is {_named(asked.id)}, and was {_named(was.id)}")
+    if was.id_prefix != asked.id_prefix:
+        differing.append(f"input.id_prefix is {asked.id_prefix!r}, and was {was.id_prefix!r}")
     alternatives = was.field.split(";")
     goes_on = asked.field.split(";")[: len(alternatives)] == alternatives
     if was.modality != asked.modality or not goes_on:

@@ -41,6 +41,7 @@ class BlockChecker:
         self._modality = config.modality
         self._field = input_field(config)
         self._id_field = config.id
+        self._has_prefix = config.id_prefix == "shard"
         self._seen = SeenIds()
         self._schema = pa.schema(
             [
@@ -77,6 +78,8 @@ class BlockChecker:
         reject(is_null, "missing_field", lambda row: f"has no {self._field}")
         inputs = self._inputs(raw.inputs, reject)
         kept = [self._kept_column(raw.kept[f.name], f, reject) for f in self._kept]
+        if self._has_prefix and raw.ids is not None:
+            ids = _with_shard(self._shard, ids)
         rejects.sort(key=lambda r: r.position)
         columns = [ids, raw.positions, inputs, *kept]
         if not good.all():
@@ -86,7 +89,7 @@ class BlockChecker:
 
     def _ids(self, raw: RawBlock) -> tuple[pa.Array, Mask]:
         if raw.ids is None:
-            ids = pc.binary_join_element_wise(str(self._shard.id), raw.positions.cast(pa.string()), "-")
+            ids = _with_shard(self._shard, raw.positions.cast(pa.string()))
             return ids, np.ones(len(ids), bool)
         ids, is_text_N = convert(raw.ids, pa.string())
         return ids, is_text_N & ~_mask(pc.is_null(ids))
@@ -116,6 +119,11 @@ class BlockChecker:
         blank = _mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
         reject(blank, "empty_text", lambda row: f"{self._field} is empty or only white space")
         return texts
+
+
+def _with_shard(shard: Shard, ids: pa.Array) -> pa.Array:
+    """Put the number of a shard before ids that are unique within it."""
+    return pc.binary_join_element_wise(str(shard.id), ids, "-")
 
 
 class SeenIds:

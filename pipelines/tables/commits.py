@@ -181,6 +181,18 @@ def replace_columns(uri: str, fields: Sequence[pa.Field], storage: StorageConfig
     add_columns(uri, fields, storage)
 
 
+def allow_nulls(uri: str, names: Sequence[str], storage: StorageConfig) -> None:
+    """Let columns hold nulls; those that may already stay as they are."""
+
+    def allow() -> None:
+        dataset = open_dataset(uri, storage)
+        todo: list[Any] = [{"path": n, "nullable": True} for n in names if not dataset.schema.field(n).nullable]
+        if todo:
+            dataset.alter_columns(*todo)
+
+    retry_transient(uri, allow)
+
+
 def rename_columns(uri: str, names: Mapping[str, str], storage: StorageConfig) -> None:
     """Rename columns, old name to new name; those that have their new name already stay as they are."""
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from schemas.column_names import column_name_problem
 from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Number, Seconds
-from schemas.records import Modality, ShardFormat, Side
+from schemas.records import IdPrefix, Modality, ShardFormat, Side
 
 _AS = " as "
 
@@ -39,6 +39,8 @@ class InputConfig(ConfigBlock):
     Attributes:
         format: Layout of the shards; `auto` decides by the file name.
         id: Field that names a sample. Default: the tar key, or `<shard>-<position>` elsewhere.
+        id_prefix: `shard` puts the shard's number before each id, so that ids are unique in the whole table although
+            several shards use the same; `none` keeps them as they are.
         text: Field to embed as text (exactly one of `text`, `image` and `vector`).
         image: Field to embed as an image; `;` separates alternatives, as in `jpg;png`.
         vector: Field with precomputed vectors, for an encoder that takes them.
@@ -49,6 +51,7 @@ class InputConfig(ConfigBlock):
 
     format: Literal["auto"] | ShardFormat = "auto"
     id: str | None = None
+    id_prefix: IdPrefix = "none"
     text: str | None = None
     image: str | None = None
     vector: str | None = None

@@ -114,6 +114,7 @@ def test_what_changes_is_said_in_the_plan(lake: Lake) -> None:
         ({"id": "key"}, "input.id is 'key', and was 'id'"),
         ({"id": None}, "input.id is not set, and was 'id'"),
         ({"text": "title"}, "input.text is 'title', and input.text was 'text'"),
+        ({"id_prefix": "shard"}, "input.id_prefix is 'shard', and was 'none'"),
         ({"side": "query"}, "encoder.side is 'query', and was 'document'"),
     ],
 )
@@ -143,14 +144,21 @@ def test_a_column_is_not_filled_from_another_field(lake: Lake) -> None:
     assert lake.rows("title", "other") == {"1-0": ("a", None), "2-0": (None, "b")}
 
 
-def test_a_column_that_takes_no_nulls_must_be_kept(lake: Lake) -> None:
+def test_a_column_that_takes_no_nulls_is_made_to_take_them(lake: Lake) -> None:
     lake.lines({"n": "1"})
     config = lake.config(["n"])
     source = TableSource(id="id", modality="text", field="text", side="document")
     kept = pa.schema([pa.field("n", pa.string(), nullable=False)])
     create_table(config.table, make_plan(config).space, kept, source=source)
-    with pytest.raises(ColumnMismatch, match=r"'n' of .* takes no nulls"):
-        lake.notes()
+    lake.embed(["n"])
+    lance.dataset(str(lake.folder / "t.lance")).add_columns({"theirs": "1"})
+    assert not lance.dataset(str(lake.folder / "t.lance")).schema.field("theirs").nullable
+    lake.lines({"n": "2"})
+    assert "'theirs' takes no nulls: it is made to take them" in lake.notes(["n"])
+    assert lake.embed(["n"]) == []
+    lake.lines({"m": "2"})
+    assert lake.embed(["m"]) == []
+    assert lake.rows("n", "theirs") == {"1-0": ("1", 1), "2-0": ("2", None), "3-0": (None, None)}
 
 
 def test_the_type_comes_from_all_files_and_holds_the_values_of_all(lake: Lake) -> None:

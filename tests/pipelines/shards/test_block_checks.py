@@ -38,6 +38,16 @@ def test_a_sample_whose_kept_value_does_not_fit_is_rejected_and_columns_are_foun
     ]
 
 
+def test_ids_are_unique_in_the_table_where_the_shard_is_put_before_them() -> None:
+    config = InputConfig(text="text", id="key", id_prefix="shard")
+    for shard in (SHARD, Shard("/b.parquet", 1, "1", "parquet")):
+        checker = BlockChecker(shard, config, LimitsConfig(), pa.schema([]))
+        ids = pa.array(["a", None, "a", "b"])
+        (block,) = checker.check(RawBlock(pa.array(np.arange(4)), ids, pa.array(["x", "y", "z", "t"]), {}))
+        assert block.rows["id"].to_pylist() == [f"{shard.id}-a", f"{shard.id}-b"]
+        assert [(r.key, r.reason) for r in block.rejects] == [("", "missing_id"), ("a", "duplicate_id")]
+
+
 def test_bad_samples_are_rejected_and_the_others_keep_their_order() -> None:
     checker = BlockChecker(SHARD, InputConfig(text="text"), LimitsConfig(max_sample_bytes=9), pa.schema([]))
     texts = ["one", None, "  ", "much too long", "two"]
