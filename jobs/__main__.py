@@ -58,6 +58,13 @@ VERBS = {
         "Count and list the samples that could not be embedded.",
         "mlake rejects lake/photos.lance --reason bad_image --limit 100",
     ),
+    "publish": (
+        "Publish a version of a table to the readers of prod.",
+        'mlake publish lake/photos.lance --note "new captions"',
+    ),
+    "rollback": ("Show the readers of prod an earlier publication again.", "mlake rollback lake/photos.lance --to 12"),
+    "prod": ("Print the address and version of what is published.", "mlake prod lake/photos.lance --json"),
+    "history": ("List the publications and the nights of a table.", "mlake history lake/photos.lance --limit 5"),
     "clean": ("Remove files that no version of a table needs.", "mlake clean lake/photos.lance --compact --dry-run"),
 }
 

@@ -22,6 +22,9 @@ LakeError
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
     ├── ShardsDamaged      some shards are damaged, their readable part is committed; exit code 1
+    ├── NightRunning       another night is at work on the table; exit code 1
+    ├── PublicationConflict  another command moved `prod` meanwhile; exit code 1
+    ├── AuditFailed        an audit refuses a publication, `prod` stays; exit code 1
     ├── RunExpired         another process declared this run dead and may have removed its files; exit code 1
     └── TooManyRejects     the share of rejects is above limits.max_reject_fraction; exit code 1
 
@@ -145,6 +148,18 @@ class ShardsDamaged(RunError):
 
 class RunExpired(RunError):
     """A run was taken for dead, and its uncommitted files were deleted."""
+
+
+class NightRunning(RunError):
+    """Another night is at work on the table."""
+
+
+class PublicationConflict(RunError):
+    """Another command has moved `prod` since this one looked."""
+
+
+class AuditFailed(RunError):
+    """An audit refuses a publication; `prod` stays as it was."""
 
 
 class TooManyRejects(RunError):

@@ -18,6 +18,8 @@ from schemas.stored import Format, Stored
 Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
 Home = Literal["memory", "codes", "lake"]
 
+FUNNEL_KEY = "lake:funnel:"
+"""Key of a funnel in a table's config; the home follows."""
 # RaBitQ keeps two float32 numbers beside each vector's bits.
 _BIT1_FACTORS = 8
 _MOST_ROWS = (1 << 31) - 1

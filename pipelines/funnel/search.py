@@ -35,10 +35,9 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, FunnelWarning, TableError
-from schemas.plans import Explanation, FunnelStage, Home, Plan, TunedFunnel
+from schemas.plans import FUNNEL_KEY, Explanation, FunnelStage, Home, Plan, TunedFunnel
 
 Query = str | bytes | npt.NDArray[np.floating]
-_CONFIG_KEY = "lake:funnel:"
 # A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
 # stand before a neighbour.
 _OUTGROWN = 2
@@ -119,13 +118,14 @@ class Funnel:
             tuned = tune_in_lake(table.dataset, goal, asked, plan)
         else:
             tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
-        update_config(table.uri, {_CONFIG_KEY + tuned.plan.home: tuned.to_json()}, table.storage)
+        update_config(table.uri, {FUNNEL_KEY + tuned.plan.home: tuned.to_json()}, table.storage)
         return cls.open(table, home=home)
 
     @classmethod
     def open(
         cls,
         table: VectorTable | str,
+        version: int | str | None = None,
         *,
         home: Home = "memory",
         device: str | None = None,
@@ -136,6 +136,7 @@ class Funnel:
 
         Args:
             table: The table, or its address.
+            version: Of an address: a version number, a tag, or `prod`. Such a funnel stays at its version.
             home: Which of the table's funnels to open; see `build`.
             device: Torch device, such as "cuda", that holds and compares the stages in RAM; default: FAISS on the CPU.
             follow: Check for a newer version of the table before each search.
@@ -151,7 +152,8 @@ class Funnel:
                 f"device {device!r}: a funnel in the lake holds no vectors on a device; leave `device` out, or open "
                 'home="memory" or home="codes"'
             )
-        table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table
+        table = VectorTable.open(table, version, storage) if isinstance(table, str) else table
+        follow = follow and version is None and table.publication is None
         table = table.refresh() if follow else table
         tuned = cls.stored(table, home)
         index: _Index
@@ -165,7 +167,7 @@ class Funnel:
     def homes(table: VectorTable) -> tuple[Home, ...]:
         """Return the homes that the table has a funnel for, the one with most in RAM first."""
         config = table.dataset.config()
-        return tuple(home for home in get_args(Home) if _CONFIG_KEY + home in config)
+        return tuple(home for home in get_args(Home) if FUNNEL_KEY + home in config)
 
     @staticmethod
     def stored(table: VectorTable, home: Home) -> TunedFunnel:
@@ -174,7 +176,7 @@ class Funnel:
         Raises:
             TableError: It has none for that home.
         """
-        written = table.dataset.config().get(_CONFIG_KEY + home)
+        written = table.dataset.config().get(FUNNEL_KEY + home)
         if written is None:
             raise TableError(f"{table.uri} has no funnel in {home}; run: mlake funnel {table.uri} --home {home}")
         tuned = TunedFunnel.from_json(written, table.uri)
@@ -191,9 +193,9 @@ class Funnel:
         return self._index.bytes_per_vector
 
     def refresh(self) -> None:
-        """Load the latest version of the table."""
+        """Load the latest version of the table; a funnel of `prod` stays where it is."""
         latest = self.table.dataset.latest_version
-        if latest != self._index.dataset.version:
+        if self.table.publication is None and latest != self._index.dataset.version:
             self._index.refresh(self.table.refresh().dataset)
 
     def search(

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 _LOCAL_SCHEMES = ("file://", "local://")
 _COMPANION = re.compile(
-    r"(.+?)\.(?:shards|rejects|runs|shortlist|(?:shortlist\.)?parts|rotation-[0-9a-f]+|codebook-[0-9a-f]+)\.lance"
+    r"(.+?)\.(?:shards|rejects|runs|shortlist|(?:shortlist\.)?parts|rotation-[0-9a-f]+|codebook-[0-9a-f]+|g[1-9]\d*)\.lance"
 )
 
 

@@ -22,7 +22,9 @@ from pipelines.storage.s3 import s3_client
 from pipelines.tables.commits import commit_nothing, compact, expire_versions, update_config
 from pipelines.tables.companions import ensure_companion
 from pipelines.tables.fencing import GIVEN_UP_KEY, given_up_before, store_now
+from pipelines.tables.generations import READER_GRACE, repair_tags
 from pipelines.tables.ledger import shards_of
+from pipelines.tables.publication_log import table_of
 from pipelines.tables.records import fold_records
 from pipelines.tables.runs import ALIVE_FOR, living_runs
 from pipelines.tables.table import VectorTable
@@ -128,8 +130,13 @@ def _delete_files(table: VectorTable, paths: Sequence[str]) -> None:
         client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
-def expire_table(table: VectorTable, older_than: dt.timedelta) -> int:
-    """Delete untagged versions of a table and its companions older than this; return the bytes freed."""
+def expire_table(table: VectorTable, older_than: dt.timedelta, reader_grace: dt.timedelta = READER_GRACE) -> int:
+    """Delete untagged versions of a table and its companions older than this; return the bytes freed.
+
+    What is published, and what was replaced less than `reader_grace` ago, has tags, and stays.
+    """
+    base, _ = table_of(table.uri, table.storage)
+    repair_tags(base, table.storage, reader_grace)
     # Lance compares with this machine's clock.
     ahead = dt.datetime.now(dt.UTC) - store_now(table.uri, table.storage)
     return sum(

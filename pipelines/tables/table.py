@@ -22,6 +22,7 @@ from lance import LanceDataset
 from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import create_dataset, open_dataset
 from pipelines.tables.companions import ensure_companion, id_of, open_companion
+from pipelines.tables.publication_log import resolve_prod
 from pipelines.tables.rotations import load_rotation
 from pipelines.tables.rows import ROW_ID, check_columns, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, to_numpy
@@ -40,7 +41,8 @@ from schemas.columns import (
     table_schema,
 )
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import InputError, SpaceMismatch, TableError
+from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
+from schemas.publications import PROD, Publication
 
 _PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
@@ -54,6 +56,7 @@ class VectorTable:
         storage: Where S3 is.
         trust: What a query in words may load.
         space: The space of all vectors.
+        publication: The publication that was opened; None for a version that was named otherwise.
 
     Example:
         >>> VectorTable.open("lake/news.lance").search("football", k=3)  # doctest: +SKIP
@@ -69,6 +72,7 @@ class VectorTable:
         """
         self.uri, self.dataset, self.storage, self.trust = uri, dataset, storage, trust
         self.space: Space = space_of(dataset.schema, uri)
+        self.publication: Publication | None = None
 
     @classmethod
     def open(
@@ -79,7 +83,10 @@ class VectorTable:
         *,
         trust: TrustConfig = TrustConfig(),
     ) -> VectorTable:
-        """Open a table at its newest version, at a version number, or at a tag such as `prod`.
+        """Open a table at its newest version, at a version number, at a tag, or at `prod`: what is published.
+
+        What `prod` names is looked up once: the table that is returned stays at that generation and version, through
+        later publications, compaction and cleaning. Where nothing was published, a Lance tag `prod` is opened.
 
         A table may come from a stranger: opening and searching it runs no code from it and reads no file it names. To
         search it in words where its encoder needs either, name them in `trust`.
@@ -89,7 +96,21 @@ class VectorTable:
             TableError: It is a Lance table, but was not made by this project.
         """
         uri = absolute(uri)
-        return cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
+        if version == PROD and (published := resolve_prod(uri, storage)) is not None:
+            table = cls(
+                published.uri, open_dataset(published.uri, storage, published.state.version), storage, trust=trust
+            )
+            if (table.table_id, table.space.fingerprint) != (published.state.table_id, published.state.space):
+                raise TableError(
+                    f"{published.uri} is another table than the one that publication {published.publication.number} "
+                    f"names; publish it anew: mlake publish {uri}"
+                )
+            table.publication = published.publication
+            return table
+        try:
+            return cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
+        except TableNotFound as error:
+            raise TableNotFound(f"{error}; nothing is published there") from None if version == PROD else error
 
     def check_space(self, space: Space) -> None:
         """Refuse vectors of another space.

@@ -1,0 +1,51 @@
+"""`mlake prod TABLE`: print what is published, for people and for other tools."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from jobs.options import Flag, Storage, TableAddress
+from pipelines.reports.console import open_console
+from pipelines.storage.addresses import absolute
+from pipelines.tables.fencing import store_now
+from pipelines.tables.publication_log import resolve_prod
+from schemas.config import StorageConfig
+from schemas.errors import TableNotFound
+from schemas.publications import PROD
+
+
+def main(
+    address: TableAddress,
+    /,
+    *,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    storage: Storage = StorageConfig(),
+) -> int:
+    """Print the address and version of what is published.
+
+    Other tools open it by these two, or by the Lance tag `prod` at that address.
+
+    Args:
+        as_json: Print one JSON object.
+    """
+    base = absolute(address)
+    published = resolve_prod(base, storage)
+    if published is None:
+        raise TableNotFound(f"nothing is published of {base}; run: mlake publish {address}")
+    record, state = published.publication, published.state
+    if as_json:
+        found = {"uri": published.uri, "version": state.version, "tag": PROD, "publication": record.number}
+        print(json.dumps(found | {"at": record.at.isoformat(), "rows": state.rows, "space": state.space}))
+        return 0
+    age = store_now(base, storage) - record.at
+    console = open_console()
+    console.print(f"{published.uri} version {state.version}", soft_wrap=True, highlight=False)
+    console.print(
+        f"publication {record.number} of {record.at:%Y-%m-%d %H:%M} UTC, {age.total_seconds() / 3600:.1f} h ago; "
+        f"{state.rows:,} rows of {state.shards:,} shards; {state.encoder}, space {state.space}",
+        highlight=False,
+    )
+    return 0

@@ -1,0 +1,40 @@
+"""`mlake rollback TABLE`: show an earlier publication again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from jobs.options import Storage, TableAddress, within
+from pipelines.reports.console import open_console
+from pipelines.storage.addresses import absolute
+from pipelines.tables.generations import PublishRequest, rollback
+from pipelines.tables.publication_log import resolve_prod
+from schemas.config import StorageConfig
+
+
+def main(
+    address: TableAddress,
+    /,
+    *,
+    to: Annotated[int | None, Parameter(metavar="N", validator=within(1))] = None,
+    note: str = "",
+    storage: Storage = StorageConfig(),
+) -> int:
+    """Show the readers of prod an earlier publication again.
+
+    Nothing is removed: the next night, or `mlake publish`, goes on from the newest version.
+
+    Args:
+        to: Number of the publication, from `mlake history`. Default: the one before the present content.
+        note: A sentence for `mlake history`.
+    """
+    made = rollback(absolute(address), storage, to, PublishRequest(note=note))
+    published = resolve_prod(absolute(address), storage)
+    assert published is not None
+    open_console().print(
+        f"publication {made.number}: `prod` of {address} is publication {made.restores} again, version "
+        f"{published.state.version} of {published.uri}"
+    )
+    return 0
