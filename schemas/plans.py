@@ -23,11 +23,12 @@ FUNNEL_KEY = "lake:funnel:"
 # RaBitQ keeps two float32 numbers beside each vector's bits.
 _BIT1_FACTORS = 8
 _MOST_ROWS = (1 << 31) - 1
+_Reach = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 _SPLITS = {"validation": "chose", "test": "confirm", None: ""}
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FunnelStage(_Record):
@@ -75,10 +76,14 @@ class Plan(_Record):
         probes: Partitions that a query searches.
         margin: Candidates whose cosine at the first stage is more than this below the k-th best are dropped, so that
             easy queries read less; None drops none. Only in the lake, where each candidate is a read.
-        reach: Distances, in cosine, from the k-th candidate to that at three quarters of the others: what all but a
-            tenth of the test queries have, and their median. Candidates that lie closer together than the first do not
+        reach: Distances, in cosine, from the k-th candidate to that at three quarters of the others: what
+            nearly all test queries have, and their median. Candidates that lie closer together than the first do not
             tell near rows from far ones: the question fell into a gap that deletes or a filter left, or lies far from
-            all rows. It is searched more widely, until they lie as far apart as the median. None: no such check.
+            all rows. It is searched more widely, until they lie as far apart as the median. None: no such check, as in
+            the lake.
+        doubt: Share of the k best rows that twice the candidates would add, as the scores of the first two stages let
+            expect: nearly all test queries have less. A question with more is searched more widely. Only in the lake,
+            where a search sees these scores. None: no such check.
         k: Results that the recall was measured for.
         recall: Target recall of the tuning.
         codebook: Name of the table's companion that holds the trained codebook; empty without one.
@@ -89,7 +94,8 @@ class Plan(_Record):
     lists: int = Field(0, ge=0)
     probes: int = Field(0, ge=0)
     margin: float | None = Field(None, ge=0)
-    reach: tuple[float, float] | None = None
+    reach: _Reach | None = None
+    doubt: float | None = Field(None, ge=0)
     k: int = Field(10, ge=1, le=1_000_000)
     recall: float = Field(0.95, gt=0, le=1)
     codebook: str = Field("", pattern=r"^(codebook-[0-9a-f]{16})?$")
@@ -133,6 +139,11 @@ class Plan(_Record):
         keeps = [min(max(most, 1), math.ceil(stage.keep * scale)) for stage in self.stages[:-1]]
         probes = min(self.lists, math.ceil(self.probes * scale)) if self.lists else self.probes
         return self.with_keeps(keeps).model_copy(update={"probes": probes})
+
+    def ranking_all(self) -> Plan:
+        """Return the plan whose last stage but one keeps all that it ranks."""
+        keeps = [stage.keep for stage in self.stages[:-1]]
+        return self.with_keeps([*keeps[:-1], *keeps[-2:-1]]) if len(keeps) > 1 else self
 
     def keeping(self, candidates: int) -> Plan:
         """Return the plan with another number of candidates; earlier stages keep at least as many."""
@@ -191,6 +202,7 @@ class DepthRow(_Record):
         keeps: Candidates of each stage but the last.
         probes: Partitions searched; 0 is all.
         reach: As in the plan, for this k.
+        doubt: As in the plan, for this k.
         recall: Recall at this k on test queries.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
@@ -200,7 +212,8 @@ class DepthRow(_Record):
     k: int = Field(ge=1)
     keeps: tuple[Annotated[int, Field(ge=1, le=_MOST_ROWS)], ...] = Field(min_length=1)
     probes: int = Field(ge=0)
-    reach: tuple[float, float] | None = None
+    reach: _Reach | None = None
+    doubt: float | None = Field(None, ge=0)
     recall: float
     low: float
     high: float

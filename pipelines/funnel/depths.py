@@ -3,9 +3,8 @@
 Owns which k are measured, and with how many candidates. A plan that finds the 10 best with 60 candidates does not find
 the 100 best with them. So the recall card names candidates for each k up to the largest that was confirmed.
 
-Owns the reach as well. Where a question's nearest rows were deleted, all others are about equally far, and 60
-candidates are not enough either. Such a question is known by its candidates, which lie closer together than those of
-the test queries do.
+Owns when a question is searched more widely as well: from the test queries it takes what is usual (`widening`). Where
+a question's nearest rows were deleted, all others are about equally far, and 60 candidates are not enough either.
 
 Shapes: Q queries, D full width.
 """
@@ -13,8 +12,7 @@ Shapes: Q queries, D full width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-
-import numpy as np
+from typing import Any
 
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.ground_truth import Blocks, exact_neighbours, recall_interval
@@ -24,9 +22,7 @@ from schemas.plans import DepthRow, Plan, RecallCard, TunedFunnel
 
 _DEPTHS = (10, 100, 1_000)
 _QUERIES = 250
-_REACH_QUERIES = 50
-# Share of the test queries that count as close. With a fifth, ordinary queries take several times as long in the lake.
-_CLOSE = 0.1
+_USUAL_QUERIES = 50
 # For k results, this many times k candidates are tried.
 _FACTORS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
@@ -39,7 +35,7 @@ def measure_further(
     blocks: Callable[[], Blocks],
     own_ids_Q: Positions | None = None,
 ) -> TunedFunnel:
-    """Return the plan with its reach, and the card with what the plan needs for larger k.
+    """Return the plan with what is usual, and the card with what the plan needs for larger k.
 
     The first k at which half of the table would be candidates ends the list: a search for as many compares every row.
 
@@ -51,8 +47,8 @@ def measure_further(
         blocks: Reads the table, as in `exact_neighbours`.
         own_ids_Q: Id of each query's own row, of all queries.
     """
-    plan = trial.plan.model_copy(update={"reach": _reach(trial, trial.plan, test[1][:_QUERIES])})
     which, query_QD = slice(test[0].start, test[0].start + _QUERIES), test[1][:_QUERIES]
+    plan = trial.plan.model_copy(update=trial.usual(trial.plan, query_QD, which))
     ks = [k for k in _DEPTHS if card.k < k <= card.rows_in_table // 10]
     if not ks:
         return TunedFunnel(plan=plan, card=card)
@@ -64,22 +60,14 @@ def measure_further(
             recall, low, high = recall_interval(truth.recall(ranks_QK, deeper.candidates))
             if low >= target:
                 keeps = tuple(stage.keep for stage in deeper.stages[:-1])
-                numbers = {"recall": recall, "low": low, "high": high, "queries": len(query_QD)}
-                reach = _reach(trial, deeper, query_QD[:_REACH_QUERIES])
-                depths.append(DepthRow(k=k, keeps=keeps, probes=deeper.probes, reach=reach, **numbers))
+                numbers: dict[str, Any] = {"recall": recall, "low": low, "high": high, "queries": len(query_QD)}
+                some = slice(which.start, which.start + _USUAL_QUERIES)
+                numbers |= trial.usual(deeper, query_QD[:_USUAL_QUERIES], some)
+                depths.append(DepthRow(k=k, keeps=keeps, probes=deeper.probes, **numbers))
                 break
         else:
             break
     return TunedFunnel(plan=plan, card=card.model_copy(update={"depths": tuple(depths)}))
-
-
-def _reach(trial: Trial, plan: Plan, query_QD: Floats) -> tuple[float, float] | None:
-    """Return how far apart the candidates of all but a tenth of the queries lie, and of half of them."""
-    gaps_Q = trial.gaps(plan, query_QD)
-    gaps_Q = gaps_Q[np.isfinite(gaps_Q)]
-    if not len(gaps_Q):
-        return None
-    return float(np.quantile(gaps_Q, _CLOSE)), float(np.median(gaps_Q))
 
 
 def _deeper_plans(plan: Plan, k: int, rows: int) -> Iterator[Plan]:

@@ -8,21 +8,25 @@ Shapes: B queries, K candidates, D full width, M prefix width.
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.rerank import Found, are_close, search_table
+from pipelines.funnel.rerank import Found, search_table
+from pipelines.funnel.widening import expected_misses
 from pipelines.tables.rows import read_rows, row_ids
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
 from schemas.plans import Explanation, FunnelStage, Plan, StageReport
 
-# A query whose candidates lie close together is searched again with so many times as many.
-_WIDER = (1, 2, 4, 8, 16, 32)
+# A query whose candidates lack too many of the best rows is searched again with so many times as many.
+_WIDER = (1, 8, 32)
+
+_Scored = tuple[Floats, Positions]
 
 
 class LakeIndex:
@@ -61,7 +65,7 @@ class LakeIndex:
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(query_BD), k), -1, np.int64)
         for row, query_D in enumerate(query_BD):
-            scores, rows = _search_one(dataset, plan, query_D, where)
+            scores, rows = _search_one(dataset, plan, query_D, k, where)
             count = min(k, len(rows))
             scores_BK[row, :count], rows_BK[row, :count] = scores[:k], rows[:k]
         return Found(scores_BK, rows_BK, dataset)
@@ -94,16 +98,41 @@ class LakeIndex:
         return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
 
-def _search_one(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:
-    """Return the cosines and row ids of all candidates, best first; more of them where they lie close together."""
+def _search_one(dataset: LanceDataset, plan: Plan, query_D: Floats, k: int, where: str | None) -> _Scored:
+    """Return the cosines and row ids of all candidates, best first; more candidates where too many rows are missed."""
+    wider, rows = plan, dataset.count_rows()
     for factor in _WIDER:
-        wider = plan if factor == 1 else plan.wider(factor, dataset.count_rows()).model_copy(update={"margin": None})
-        scores, rows = candidates(dataset, wider, query_D, where)
-        is_suspect = where is not None or factor > 1
-        if len(rows) < wider.stages[0].keep or not are_close(scores[None], plan, is_suspect).any():
+        if factor > 1:
+            wider = plan.wider(factor, rows).model_copy(update={"margin": None})
+            if 2 * wider.stages[0].keep >= rows:
+                found = search_table(dataset, query_D[None], k, where)
+                is_row_K = found.rows_BK[0] >= 0
+                return found.scores_BK[0][is_row_K], found.rows_BK[0][is_row_K]
+        coarse = candidates(dataset, wider, query_D, where)
+        fine, misses = _rank_all(dataset, wider, query_D, within_margin(wider, *coarse))
+        has_all = len(coarse[1]) < wider.stages[0].keep and wider.margin is None
+        if plan.doubt is None or has_all or misses <= plan.doubt:
             break
-    _, rows = _narrow(dataset, wider, query_D, *within_margin(wider, scores, rows))
-    return rank(dataset, plan.stages[-1], query_D, rows, len(rows))
+    scores, rows_K = fine
+    for before, stage in pairwise(wider.stages[1:]):
+        scores, rows_K = rank(dataset, stage, query_D, rows_K[: before.keep], before.keep)
+    return scores, rows_K
+
+
+def _rank_all(dataset: LanceDataset, plan: Plan, query_D: Floats, coarse: _Scored) -> tuple[_Scored, float]:
+    """Rank all candidates of the first stage by the second, and estimate which share of the k best they lack."""
+    scores_K, rows_K = coarse
+    fine = rank(dataset, plan.stages[1], query_D, rows_K, len(rows_K))
+    order = np.argsort(rows_K)
+    coarse_K = scores_K[order[np.searchsorted(rows_K, fine[1], sorter=order)]]
+    return fine, expected_misses(coarse_K, fine[0], plan.k)
+
+
+def misses_of(dataset: LanceDataset, plan: Plan, query_D: Floats, own_id: int | None) -> float:
+    """Estimate which share of the k best rows a plan misses, for a question that is a row of the table or none."""
+    scores_K, rows_K = within_margin(plan, *candidates(dataset, plan, query_D, None))
+    is_other_K = rows_K != (-1 if own_id is None else own_id)
+    return _rank_all(dataset, plan, query_D, (scores_K[is_other_K], rows_K[is_other_K]))[1]
 
 
 def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:

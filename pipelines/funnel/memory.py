@@ -21,7 +21,8 @@ import numpy.typing as npt
 from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.rerank import MAX_GATHERED, Found, Mask, are_close, rank_all, rerank, search_table
+from pipelines.funnel.rerank import MAX_GATHERED, Found, Mask, rank_all, rerank, search_table
+from pipelines.funnel.widening import are_close, are_short, judges_codes
 from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
@@ -29,7 +30,7 @@ from schemas.columns import VECTOR
 from schemas.plans import Explanation, Plan, StageReport
 
 # Half-precision rows have unit length only up to rounding. So this many more than k are ranked by their true cosine.
-_SPARE = 8
+SPARE = 8
 # Changed rows that a refresh accepts before it fills the stages anew: 10,000, or a tenth of the table.
 _REBUILD_FRACTION = 0.1
 _TAIL_ROWS = 10_000
@@ -63,8 +64,8 @@ class StageIndex(Protocol):
     def search(self, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
         """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
 
-    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, ≤ keep) that the first stages find, best first; -1 where there are fewer.
+    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> tuple[Floats, Positions]:
+        """Return the scores and positions (B, ≤ keep) that the first stages find, best first; -1 where there are fewer.
 
         Args:
             plan: The plan of these stages; its numbers to keep may differ.
@@ -204,7 +205,8 @@ class MemoryIndex:
         FAISS searches a chain of stages as a whole. So this searches the first stage, then the first two, and so on;
         the time of a stage is what it adds.
         """
-        now, plan, rows = self._snapshot, self.plan, len(self._snapshot.row_ids_N)
+        now, plan = self._snapshot, self.plan
+        rows, tail = now.live_rows, len(now.tail_ids_T)
         compared = rows * plan.probes // plan.lists if plan.lists else rows
         reports: list[StageReport] = []
         passed = 0.0
@@ -220,7 +222,7 @@ class MemoryIndex:
                 StageReport(
                     dims=stage.dims,
                     precision=stage.precision,
-                    compared=min(compared, rows),
+                    compared=min(compared, rows) + (tail if number + 1 == len(plan.stages) else 0),
                     kept=min(stage.keep, rows),
                     bytes_read=asked.read_bytes or min(compared, rows) * stage.bytes_per_vector,
                     requests=asked.read_iops,
@@ -228,14 +230,14 @@ class MemoryIndex:
                 )
             )
             compared, passed = stage.keep, seconds
-        width = plan.stages[-1].dims
-        return Explanation(stages=tuple(reports), exact_bytes=4 * width * rows, exact_milliseconds=exact_us / 1e3)
+        exact_bytes = 4 * plan.stages[-1].dims * (rows + tail)
+        return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
     def _search_unfiltered(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
         """Search all stages in RAM; search more widely for queries whose candidates are masked or close together."""
-        plan = plan.keeping(max(plan.candidates, k + _SPARE))
+        plan = plan.keeping(max(plan.candidates, k + SPARE))
         if now.alive_N is None and not plan.lists and plan.reach is None:
-            return now.stages.search(plan, query_BD, k + _SPARE)
+            return now.stages.search(plan, query_BD, k + SPARE)
         rows, live = len(now.row_ids_N), now.live_rows
         wider = plan.wider(rows / max(1, live), rows)
         scores_BK, positions_BK = now.stages.search(wider, query_BD, wider.candidates)
@@ -245,7 +247,7 @@ class MemoryIndex:
         order_BK = np.argsort(-scores_BK, axis=1, kind="stable")
         scores_BK = np.take_along_axis(scores_BK, order_BK, 1)
         live_B, found_B = is_live.sum(axis=1), is_found.sum(axis=1)
-        again_B = _are_short(live_B, found_B, plan, k, live) | are_close(scores_BK, plan, live_B < found_B)
+        again_B = are_short(live_B, found_B, plan, k, live) | are_close(scores_BK, plan, live_B < found_B)
         scores_BK, positions_BK = scores_BK[:, :k], np.take_along_axis(positions_BK, order_BK[:, :k], 1)
         if again_B.any():
             found = self._search_allowed(now, plan, query_BD[again_B], scores_BK.shape[1], now.alive_N)
@@ -263,7 +265,7 @@ class MemoryIndex:
         """
         rows = len(now.row_ids_N)
         count = rows if allowed_N is None else int(allowed_N.sum())
-        plan = plan.keeping(max(plan.candidates, k))
+        plan = plan.keeping(max(plan.candidates, k + SPARE))
         wider = first = plan if count == rows else plan.wider(_UNEVEN * rows / max(1, count), rows)
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         positions_BK = np.full((len(query_BD), k), -1, np.int64)
@@ -273,12 +275,16 @@ class MemoryIndex:
             at_once = max(1, self._max_held // wider.candidates)
             for start in range(0, len(left), at_once):
                 part = left[start : start + at_once]
-                found_P = [found[found >= 0] for found in now.stages.candidates(wider, query_BD[part])]
-                among_P = [found if allowed_N is None else found[allowed_N[found]] for found in found_P]
-                live_P, counts_P = np.array([*map(len, among_P)]), np.array([*map(len, found_P)])
-                scores_PK, positions_PK = rerank(query_BD[part], among_P, now.vectors, max(k, live_P.max()))
+                coarse_PK, found_PK = now.stages.candidates(wider.ranking_all(), query_BD[part])
+                is_live_PK = found_PK >= 0 if allowed_N is None else (found_PK >= 0) & allowed_N[found_PK]
+                live_P, counts_P = is_live_PK.sum(axis=1), (found_PK >= 0).sum(axis=1)
+                among_P = [found[live][: wider.candidates] for found, live in zip(found_PK, is_live_PK, strict=True)]
+                scores_PK, positions_PK = rerank(query_BD[part], among_P, now.vectors, max(k, *map(len, among_P)))
+                judged_PK = scores_PK
+                if judges_codes(plan):
+                    judged_PK = -np.sort(np.where(is_live_PK, -coarse_PK, np.inf), axis=1)
                 is_suspect_P = (live_P < counts_P) | (wider is not first)
-                again_P = _are_short(live_P, counts_P, plan, k, count) | are_close(scores_PK, plan, is_suspect_P)
+                again_P = are_short(live_P, counts_P, plan, k, count) | are_close(judged_PK, plan, is_suspect_P)
                 scores_BK[part], positions_BK[part] = scores_PK[:, :k], positions_PK[:, :k]
                 again += part[again_P].tolist()
             left, wider = np.array(again, np.int64), wider.wider(2, rows)
@@ -338,9 +344,3 @@ def _positions_of(ids: Positions, row_ids_N: Positions) -> tuple[Positions, Mask
     place = np.searchsorted(row_ids_N, ids, sorter=order).clip(max=len(order) - 1)
     position = order[place]
     return position, row_ids_N[position] == ids
-
-
-def _are_short(live_B: Positions, found_B: Positions, plan: Plan, k: int, allowed: int) -> Mask:
-    """Tell which queries masked rows have left fewer candidates than the plan keeps, or fewer than k."""
-    is_short_B: Mask = (live_B < min(k, allowed)) | ((live_B < found_B) & (live_B < min(plan.candidates, allowed)))
-    return is_short_B

@@ -85,7 +85,7 @@ def plan_for(tuned: TunedFunnel, k: int, recall: float | None, uri: str) -> Plan
         return plan if recall is None else _plan_that_reaches(tuned, recall, uri)
     for depth in card.depths:
         if k <= depth.k and (recall is None or depth.low >= recall):
-            changes = {"probes": depth.probes, "reach": depth.reach, "k": depth.k, "margin": None}
+            changes = {"probes": depth.probes, "reach": depth.reach, "doubt": depth.doubt, "k": depth.k, "margin": None}
             return plan.with_keeps(depth.keeps).model_copy(update=changes)
     return None
 
@@ -106,4 +106,4 @@ def _plan_that_reaches(tuned: TunedFunnel, recall: float, uri: str) -> Plan:
             f"recall={recall}: the card of {uri} confirms a recall of {max(row.low for row in same):.4f} at most; "
             f"run: mlake funnel {uri} --recall {recall}"
         )
-    return tuned.plan.keeping(min(reaching)).model_copy(update={"margin": None, "reach": None})
+    return tuned.plan.keeping(min(reaching)).model_copy(update={"margin": None, "reach": None, "doubt": None})

@@ -20,14 +20,11 @@ from pipelines.shortlist.exact import ExactSearch
 from pipelines.tables.rows import ROW_ID, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import unit
-from schemas.plans import Plan
 
 Mask = npt.NDArray[np.bool_]
 Vectors = Callable[[Positions], Halves]
 
 MAX_GATHERED = 65_536
-_SAME_SCORE = 1e-6
-_LEAST_OTHERS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,40 +71,6 @@ def rerank(
             best = np.argsort(-scores, kind="stable")[:k]
             scores_BK[query, : len(best)], positions_BK[query, : len(best)] = scores[best], candidates[best]
     return scores_BK, positions_BK
-
-
-def gaps(scores_BK: Floats, k: int) -> Floats:
-    """Return the distance (B,) from each query's k-th score to that at three quarters of its other finite scores.
-
-    Infinite where there are hardly more than k, or where the scores in between are equal: then nothing is missed.
-
-    Args:
-        scores_BK: Cosines of the candidates, best first; -inf where there are fewer.
-        k: Results per query.
-    """
-    counts_B = np.isfinite(scores_BK).sum(axis=1)
-    out_B = np.full(len(scores_BK), np.inf, np.float32)
-    enough = np.flatnonzero(counts_B >= k + _LEAST_OTHERS)
-    far = k - 1 + (counts_B[enough] - k) * 3 // 4
-    out_B[enough] = scores_BK[enough, k - 1] - scores_BK[enough, far]
-    out_B[out_B <= _SAME_SCORE] = np.inf
-    return out_B
-
-
-def are_close(scores_BK: Floats, plan: Plan, is_suspect_B: Mask | bool) -> Mask:
-    """Tell for which queries (B,) the candidates lie so close together that a wider search is needed; see `Plan.reach`.
-
-    Args:
-        scores_BK: Cosines of the candidates, best first; -inf where there are fewer.
-        plan: The plan.
-        is_suspect_B: Queries that must have the larger distance: some of their candidates were masked, or they are
-            being searched more widely already. The others must have the smaller one.
-    """
-    if plan.reach is None:
-        return np.zeros(len(scores_BK), np.bool_)
-    least, far = plan.reach
-    close_B: Mask = gaps(scores_BK, plan.k) < np.where(is_suspect_B, far, least)
-    return close_B
 
 
 def rank_all(

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Trial:
         candidates: Finds candidates with all stages of a plan but the last. Takes the plan, queries (Q, D) and which of
             all queries these are; returns ids (Q, K), best first.
         search: Runs all stages, to be timed.
-        gaps: Returns how far apart the candidates of queries (Q, D) lie, as `rerank.gaps` does.
+        usual: Returns what is usual for queries, as the settings of a plan that widen a search for other ones. It takes
+            what `candidates` takes.
         empty: The plan's trained, empty stages; none in the lake.
         is_given: Whether the stages are the user's.
     """
@@ -56,7 +57,7 @@ class Trial:
     plan: Plan
     candidates: Callable[[Plan, Floats, slice], Positions]
     search: Callable[[Plan, Floats], object]
-    gaps: Callable[[Plan, Floats], Floats]
+    usual: Callable[[Plan, Floats, slice], dict[str, Any]]
     empty: tuple[Index, ...] = ()
     is_given: bool = False
 

@@ -126,14 +126,13 @@ class FaissSlices:
         )
         return np.where(positions_BK < 0, -np.inf, products_BK * self._scale_N[positions_BK]), positions_BK
 
-    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, keep) that the first stages find; see `StageIndex`."""
+    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> tuple[Floats, Positions]:
+        """Return the scores and positions (B, keep) that the first stages find; see `StageIndex`."""
         coarse = plan.stages[: stages or -1]
         keeps = [self._share(stage.keep) for stage in coarse]
         chains = [mine[len(coarse) - 1] for mine in self._levels]
         keep = coarse[-1].keep
-        found = self._merge(lambda chain: search_stages(chain, plan, query_BD, keeps), chains, query_BD, keep)
-        return found[1]
+        return self._merge(lambda chain: search_stages(chain, plan, query_BD, keeps), chains, query_BD, keep)
 
     def vectors(self, positions_K: Positions) -> Halves:
         """Gather full vectors (K, D)."""

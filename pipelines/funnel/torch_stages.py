@@ -71,17 +71,19 @@ class TorchStages:
         assert self._vectors is not None
         scores, positions = [], []
         for part_BD in self._parts(plan.stages, query_BD):
-            at_BK = self._narrow(plan.stages[:-1], part_BD)
+            _, at_BK = self._narrow(plan.stages[:-1], part_BD)
             x_BKD = unit(self._vectors[at_BK].float())
             best = torch.bmm(x_BKD, part_BD[:, :, None]).squeeze(2).topk(min(k, at_BK.shape[1]))
             scores.append(best.values.cpu().numpy())
             positions.append(at_BK.gather(1, best.indices).cpu().numpy())
         return np.concatenate(scores), np.concatenate(positions)
 
-    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> Positions:
-        """Return the positions (B, ≤ keep) that the first stages find; see `StageIndex`."""
+    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> tuple[Floats, Positions]:
+        """Return the scores and positions (B, ≤ keep) that the first stages find; see `StageIndex`."""
         coarse = plan.stages[: stages or -1]
-        return np.concatenate([self._narrow(coarse, part).cpu().numpy() for part in self._parts(coarse, query_BD)])
+        found = [self._narrow(coarse, part) for part in self._parts(coarse, query_BD)]
+        scores_BK = np.concatenate([scores.float().cpu().numpy() for scores, _ in found])
+        return scores_BK, np.concatenate([at.cpu().numpy() for _, at in found])
 
     def vectors(self, positions_K: Positions) -> Halves:
         """Gather full vectors (K, D)."""
@@ -96,13 +98,14 @@ class TorchStages:
         for start in range(0, len(query_BD), count):
             yield torch.from_numpy(query_BD[start : start + count]).to(self._device)
 
-    def _narrow(self, coarse: Sequence[FunnelStage], query_BD: torch.Tensor) -> torch.Tensor:
-        """Return the positions (B, K) that stages find, one after the other."""
+    def _narrow(self, coarse: Sequence[FunnelStage], query_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scores and positions (B, K) that stages find, one after the other."""
         first, *later = coarse
         scores_BN = cut(query_BD, first.dims).half() @ self._prefixes[first.dims].T
-        at_BK = scores_BN.topk(min(first.keep, self._rows)).indices
+        scores_BK, at_BK = scores_BN.topk(min(first.keep, self._rows))
         for stage in later:
             x_BKM = self._prefixes[stage.dims][at_BK]
             scores_BK = torch.bmm(x_BKM, cut(query_BD, stage.dims).half()[:, :, None]).squeeze(2)
-            at_BK = at_BK.gather(1, scores_BK.topk(min(stage.keep, at_BK.shape[1])).indices)
-        return at_BK
+            scores_BK, places = scores_BK.topk(min(stage.keep, at_BK.shape[1]))
+            at_BK = at_BK.gather(1, places)
+        return scores_BK, at_BK

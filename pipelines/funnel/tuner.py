@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from lance import LanceDataset
@@ -21,10 +22,12 @@ from pipelines.funnel.depths import measure_further
 from pipelines.funnel.faiss_stages import Index, Positions, train_stages, training_rows
 from pipelines.funnel.goal import Goal, check_rows
 from pipelines.funnel.ground_truth import Blocks, exact_neighbours
-from pipelines.funnel.lake import LakeIndex, candidates, coarse_candidates
-from pipelines.funnel.rerank import Vectors, gaps, rerank
+from pipelines.funnel.lake import LakeIndex, coarse_candidates, misses_of
+from pipelines.funnel.memory import SPARE
+from pipelines.funnel.rerank import Vectors, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, PlanSelector, Trial
 from pipelines.funnel.slices import FaissSlices, fill_stores
+from pipelines.funnel.widening import gaps, judges_codes, usual_doubt, usual_reach
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
@@ -182,21 +185,27 @@ class _MemoryTrials:
         slices = FaissSlices.build(empty, _vector_blocks(self._x_ND), len(self._x_ND), self._stores)
         for plan in plans:
             search = partial(self._search, slices)
-            yield Trial(plan, partial(self._candidates, slices), search, partial(self._gaps, slices), tuple(empty))
+            yield Trial(plan, partial(self._candidates, slices), search, partial(self._usual, slices), tuple(empty))
 
     def _candidates(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> Positions:
-        return slices.candidates(plan, query_QD)
+        return slices.candidates(plan, query_QD)[1]
 
     def _search(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> Floats:
         return self._scores(slices, plan, query_QD, plan.k)
 
-    def _gaps(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> Floats:
-        return gaps(self._scores(slices, plan, query_QD, plan.candidates), plan.k)
+    def _usual(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> dict[str, Any]:
+        if judges_codes(plan):
+            scores_QK, found_QK = slices.candidates(plan.ranking_all(), query_QD)
+            scores_QK = np.where(found_QK < 0, -np.inf, scores_QK)
+        else:
+            wide = plan.keeping(max(plan.candidates, plan.k + SPARE))
+            scores_QK = self._scores(slices, wide, query_QD, wide.candidates)
+        return {"reach": usual_reach(gaps(scores_QK, plan.k))}
 
     def _scores(self, slices: FaissSlices, plan: Plan, query_QD: Floats, k: int) -> Floats:
         if self._read is None:
             return slices.search(plan, query_QD, k)[0]
-        found_Q = [found[found >= 0] for found in slices.candidates(plan, query_QD)]
+        found_Q = [found[found >= 0] for found in slices.candidates(plan, query_QD)[1]]
         return rerank(query_QD, found_Q, self._read, k)[0]
 
 
@@ -228,11 +237,7 @@ def tune_in_lake(
 
     Only the queries are in RAM. A row that serves as a query does not count as its own neighbour.
 
-    Args:
-        dataset: The table.
-        goal: What to tune for.
-        query_QD: float32 unit rows to tune on; default: rows of the table.
-        plan: A plan to measure as it is; None: choose one.
+    The arguments are those of `tune_in_memory`; queries that are not given are rows of the table.
 
     Raises:
         TableError: The table has too few rows or no prefix column, or no plan reaches the target.
@@ -318,12 +323,18 @@ def _probes(dataset: LanceDataset, column: str) -> list[int]:
 def _lake_trial(dataset: LanceDataset, plan: Plan, own_ids_Q: Positions | None) -> Trial:
     return Trial(
         plan,
-        lambda tried, query_QD, which: _scored_candidates(dataset, own_ids_Q, tried, query_QD, which)[1],
+        lambda *asked: _scored_candidates(dataset, own_ids_Q, *asked)[1],
         lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k, narrowed),
-        lambda tried, query_QD: np.concatenate(
-            [gaps(candidates(dataset, tried, query_D, None)[0][None], tried.k) for query_D in query_QD]
-        ),
+        partial(_usual_in_lake, dataset, own_ids_Q),
     )
+
+
+def _usual_in_lake(
+    dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
+) -> dict[str, Any]:
+    own_ids = [None] * len(query_QD) if own_ids_Q is None else own_ids_Q[which].tolist()
+    misses = [misses_of(dataset, plan, *asked) for asked in zip(query_QD, own_ids, strict=True)]
+    return {"doubt": usual_doubt(np.array(misses), plan.recall)}
 
 
 def _scored_candidates(

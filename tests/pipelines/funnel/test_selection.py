@@ -15,8 +15,8 @@ from schemas.plans import FunnelStage, Plan
 
 QUERIES, KEEP = 400, 300
 GOAL = Goal(recall=0.9, k=2)
-# A search to be timed, and the gaps between its candidates.
-NOTHING = [lambda _plan, x_QD: np.ones(len(x_QD), np.float32)] * 2
+# A search to be timed, and what is usual.
+NOTHING = (lambda _plan, x_QD: None, lambda _plan, x_QD, _: {})
 BASELINE = Baseline(rows=1_000, version=3, exact_us=50.0, exact_batched_us=20.0)
 
 

@@ -16,7 +16,8 @@ def test_stages_find_what_numpy_finds(home: str) -> None:
     plan = funnel_retrieval([16, 32, WIDTH], [200, 50, 10]).model_copy(update={"home": home})
     stages = TorchStages(plan, [x_ND[:900], x_ND[900:]], len(x_ND), torch.device("cpu"))
     assert len(stages) == len(x_ND)
-    found_BK = stages.candidates(plan, query_BD)
+    coarse_BK, found_BK = stages.candidates(plan, query_BD)
+    assert (np.diff(coarse_BK, axis=1) <= 0).all()
     for query_D, found in zip(query_BD, found_BK, strict=True):
         first = np.argsort(-(cut(x_ND.astype(np.float32), 16) @ cut(query_D, 16)))[:200]
         second = first[np.argsort(-(cut(x_ND[first].astype(np.float32), 32) @ cut(query_D, 32)))[:50]]
