@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,7 @@ from schemas.config.bounds import MAX_COUNT
 from schemas.errors import ConfigError
 from schemas.plans import FunnelStage, Home
 
+_K = 10
 _STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")
 
 
@@ -32,20 +34,21 @@ class Options:
     Attributes:
         recall: Recall target; the 95 % interval of the measured recall must lie above it. Default: 0.95. Stages from
             --stages are held to it only if it is given; without it they are stored with the recall that they have.
-        k: Results per query.
+        k: Results per query. Default: 10, or as many as the last of --stages keeps.
         home: Where the funnel keeps its data. memory: codes and vectors in RAM; codes: only codes in RAM, vectors are
             read; lake: everything is read.
         bytes_per_vector: Largest number of bytes of RAM that one vector may take. Default: no limit.
         stages: Measure these stages instead of choosing some, as dims:keep or dims:precision:keep, separated by commas:
             64:500,256:10 or 256:pq4x64:200,256:int8:20,256:10.
         objective: Tune for one query at a time (latency) or for many in one call (throughput).
-        held_out: Number of the table's rows to use as queries. Default: as many as the interval needs.
+        held_out: Number of the table's rows to use as queries, at most a fifth of them. Default: as many as the
+            interval needs.
         queries: Use the lines of this file as queries, instead of rows of the table.
         card: Print the stored recall card and tune nothing.
     """
 
     recall: Annotated[float | None, Parameter(validator=within(0, 1, is_open=True))] = None
-    k: Annotated[int, CountOfRows] = 10
+    k: Annotated[int | None, CountOfRows] = None
     home: Home = "memory"
     bytes_per_vector: Annotated[int | None, Parameter(name="--bytes", validator=within(1, 1 << 20))] = None
     stages: Annotated[str | None, Parameter(metavar="DIMS[:PRECISION]:KEEP,...")] = None
@@ -72,15 +75,16 @@ def main(
     if options.card:
         tuned = Funnel.stored(table, options.home)
     else:
+        queries = _lines(options.queries)
+        stages = None if options.stages is None else parse_stages(options.stages)
+        _check_together(options, stages)
         goal = Goal(
             recall=options.recall,
-            k=options.k,
+            k=options.k or _K,
             objective=options.objective,
             queries=options.held_out,
             bytes_per_vector=options.bytes_per_vector,
         )
-        queries = _lines(options.queries)
-        stages = None if options.stages is None else parse_stages(options.stages)
         with RunRecord(table, "funnel", asdict(options)):
             funnel = Funnel.build(table, home=options.home, queries=queries, goal=goal, stages=stages)
         tuned = Funnel.stored(funnel.table, options.home)
@@ -88,6 +92,16 @@ def main(
     console.print(text.Text.assemble((shown, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)
     console.print(str(tuned.card), soft_wrap=True)
     return 0
+
+
+def _check_together(options: Options, stages: Sequence[FunnelStage] | None) -> None:
+    """Refuse options of which one would be ignored."""
+    if stages and options.k is not None and options.k != stages[-1].keep:
+        raise ConfigError(
+            f"--k {options.k}: the last of --stages keeps {stages[-1].keep}; let it keep {options.k}, or leave --k out"
+        )
+    if options.queries is not None and options.held_out is not None:
+        raise ConfigError("--queries and --held-out both say where queries come from; give one of them")
 
 
 def parse_stages(text: str) -> list[FunnelStage]:

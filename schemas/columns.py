@@ -263,8 +263,11 @@ RUNS = pa.schema(
 COMPANIONS = {"shards": SHARDS, "rejects": REJECTS, "runs": RUNS}
 """Columns of a table's companions `<table>.<name>.lance`, by name."""
 
-CODEBOOK = pa.schema([pa.field("stage", pa.large_binary())])
-"""Columns of a funnel's codebook: the trained, empty FAISS index of each stage but the last, serialised by FAISS."""
+CODEBOOK = pa.schema([pa.field("part", pa.string()), pa.field("numbers", pa.large_list(pa.float32()))])
+"""Columns of a funnel's codebook: the trained numbers of each stage but the last, such as `0.centroids.16x16x2`."""
+
+FIRST_CODEBOOK = pa.schema([pa.field("stage", pa.large_binary())])
+"""Columns of a codebook of the first release: FAISS's own bytes, which are not read any more."""
 
 
 def rotation_schema(width: int) -> pa.Schema:
@@ -291,6 +294,7 @@ __all__ = [
     "CODEBOOK",
     "COMPANIONS",
     "FIELD_KEY",
+    "FIRST_CODEBOOK",
     "REJECTS",
     "RUNS",
     "SHARDS",

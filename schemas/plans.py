@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.config.bounds import MAX_DIM
 from schemas.stored import Format, Stored
 
 Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
@@ -23,6 +25,7 @@ FUNNEL_KEY = "lake:funnel:"
 # RaBitQ keeps two float32 numbers beside each vector's bits.
 _BIT1_FACTORS = 8
 _MOST_ROWS = (1 << 31) - 1
+_MOST_LISTS = 1 << 20
 _Reach = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 _SPLITS = {"validation": "chose", "test": "confirm", None: ""}
 
@@ -42,7 +45,7 @@ class FunnelStage(_Record):
         codes: 4-bit codes per vector, for `pq4`.
     """
 
-    dims: int = Field(ge=1)
+    dims: int = Field(ge=1, le=MAX_DIM)
     precision: Precision
     keep: int = Field(ge=1, le=_MOST_ROWS)
     codes: int = Field(0, ge=0)
@@ -91,8 +94,8 @@ class Plan(_Record):
 
     stages: tuple[FunnelStage, ...] = Field(min_length=2)
     home: Home = "memory"
-    lists: int = Field(0, ge=0)
-    probes: int = Field(0, ge=0)
+    lists: int = Field(0, ge=0, le=_MOST_LISTS)
+    probes: int = Field(0, ge=0, le=_MOST_ROWS)
     margin: float | None = Field(None, ge=0)
     reach: _Reach | None = None
     doubt: float | None = Field(None, ge=0)
@@ -211,7 +214,7 @@ class DepthRow(_Record):
 
     k: int = Field(ge=1)
     keeps: tuple[Annotated[int, Field(ge=1, le=_MOST_ROWS)], ...] = Field(min_length=1)
-    probes: int = Field(ge=0)
+    probes: int = Field(ge=0, le=_MOST_ROWS)
     reach: _Reach | None = None
     doubt: float | None = Field(None, ge=0)
     recall: float
@@ -304,6 +307,29 @@ class TunedFunnel(Stored):
             raise ValueError(f"card.chosen is {self.card.chosen}, and the card has {len(self.card.rows)} rows")
         if any(len(depth.keeps) != len(self.plan.stages) - 1 for depth in self.card.depths):
             raise ValueError("card.depths does not name the candidates of each of the plan's stages but the last")
+        if self.card.k != self.plan.k:
+            raise ValueError(f"the plan is for k={self.plan.k}, and its card for k={self.card.k}")
+        ks = [self.card.k, *(depth.k for depth in self.card.depths)]
+        if any(deeper <= k for k, deeper in pairwise(ks)):
+            raise ValueError(f"card.depths must ascend from k={self.card.k}, not {ks[1:]}")
+        if any(
+            depth.keeps[-1] < depth.k or list(depth.keeps) != sorted(depth.keeps, reverse=True)
+            for depth in self.card.depths
+        ):
+            raise ValueError("card.depths keeps fewer candidates than results, or more in a later stage")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> TunedFunnel:
+        plan = self.plan
+        if (last := plan.stages[-1]).precision != "float16":
+            raise ValueError(f"the last stage ranks the table's float16 vectors, not {last.precision}")
+        if plan.home == "lake" and (plan.lists or any(stage.precision != "float16" for stage in plan.stages)):
+            raise ValueError("a plan in the lake reads float16 columns, and has no lists of its own")
+        if plan.home != "lake" and (plan.probes > plan.lists or (plan.lists and not plan.probes)):
+            raise ValueError(f"{plan.probes} probes of {plan.lists} lists")
+        if plan.candidates < min(plan.k, self.card.rows_in_table):
+            raise ValueError(f"{plan.candidates} candidates are too few for k={plan.k}")
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipelines.training.train_head import read_trained
 from pipelines.training.train_model import train_model
 from schemas.checkpoints import HeadFile, ModelFile
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrainConfig, TrustConfig
+from schemas.errors import FunnelWarning
 from schemas.metrics import MetricsFile
 from schemas.records import Lease
 from schemas.shortlists import shortlist_spec
@@ -108,8 +110,10 @@ def test_precomputed_vectors_are_named_as_they_were_too(release: Path) -> None:
 @pytest.mark.parametrize("home", ["memory", "codes", "lake"])
 def test_a_funnel_answers_as_it_did(home: Any, release: Path) -> None:
     was = EXPECTED["funnels"][home]
-    funnel = Funnel.open("vectors.lance", home=home)
-    assert funnel.plan.model_dump(mode="json", exclude={"reach"}) == was["plan"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the codebook .* is of the first release", FunnelWarning)
+        funnel = Funnel.open("vectors.lance", home=home)
+    assert funnel.plan.model_dump(mode="json", exclude={"reach", "doubt"}) == was["plan"]
     numbers = [line for line in was["card"].splitlines() if line[2:7].strip().isdigit()]
     assert [line for line in str(funnel.card).splitlines() if line[2:7].strip().isdigit()] == numbers
     rows = funnel.search(np.asarray(was["queries"], np.float32), k=5)

@@ -1,7 +1,7 @@
 """Make and search a plan's stages as FAISS indexes: codes of a prefix, refined stage by stage to the full vectors.
 
-Owns how a plan becomes a FAISS index, how it is searched, and where its trained part is stored (the codebook). Owns no
-table and no row ids: it deals in positions, in the order in which vectors were added.
+Owns how a plan becomes a FAISS index, and how it is searched; its trained part is stored by `codebooks`. Owns no table
+and no row ids: it deals in positions, in the order in which vectors were added.
 
 Each stage but the last is `IndexPreTransform(cut, normalise, store)`. `IndexRefine` connects a stage with the next. The
 cut is a linear map made by `matryoshka.cut`, so every stage takes full vectors.
@@ -11,7 +11,6 @@ Shapes: B queries, N vectors, D full width, K candidates.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -20,16 +19,9 @@ from typing import Any, TypeAlias
 import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import open_dataset
-from pipelines.tables.companion_commits import write_once
 from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import cut
-from schemas.columns import CODEBOOK, check_companion
-from schemas.config import StorageConfig
-from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
 
 Positions = npt.NDArray[np.int64]
@@ -50,15 +42,19 @@ def train_stages(plan: Plan, sample_SD: Floats) -> list[Index]:
         plan: The plan; its last stage is the full width.
         sample_SD: float32 unit rows at full width to train on; `training_rows(plan)` rows are enough.
     """
-    width = sample_SD.shape[1]
-    first, *between, _ = plan.stages
-    spec = f"PQ{first.codes}x4fs" if first.precision == "pq4" else _SPECS[first.precision]
-    stages = [_on_prefix(first, width, f"IVF{plan.lists},{spec}" if plan.lists else spec)]
-    stages += [_on_prefix(stage, width, _SPECS[stage.precision]) for stage in between]
+    stages = make_stages(plan, sample_SD.shape[1])
     with one_thread():
         for index in stages:
             index.train(sample_SD)
     return stages
+
+
+def make_stages(plan: Plan, width: int) -> list[Index]:
+    """Return one untrained, empty index per stage, without the last, that takes full vectors of `width` dims."""
+    first, *between, _ = plan.stages
+    spec = f"PQ{first.codes}x4fs" if first.precision == "pq4" else _SPECS[first.precision]
+    stages = [_on_prefix(first, width, f"IVF{plan.lists},{spec}" if plan.lists else spec)]
+    return stages + [_on_prefix(stage, width, _SPECS[stage.precision]) for stage in between]
 
 
 def training_rows(plan: Plan) -> int:
@@ -136,45 +132,6 @@ def full_vectors(store: Index) -> Halves:
     """View the vectors (N, D) of a `full_vector_store` without copying; valid while the store exists."""
     raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), store.codes.size())
     return raw.view(np.float16).reshape(store.ntotal, store.d)
-
-
-def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig) -> str:
-    """Write trained, empty stages beside their table, under their fingerprint.
-
-    Returns:
-        The name of the codebook, for `Plan.codebook`.
-    """
-    written = [faiss.serialize_index(stage).tobytes() for stage in empty]
-    name = _codebook_name(written)
-    write_once(sibling(table_uri, name), pa.table({"stage": written}, schema=CODEBOOK), storage)
-    return name
-
-
-def load_codebook(name: str, table_uri: str, storage: StorageConfig) -> list[Index]:
-    """Read a codebook that `save_codebook` wrote.
-
-    Raises:
-        TableNotFound: It is not beside its table.
-        TableError: It is of a newer format, or damaged.
-    """
-    uri = sibling(table_uri, name)
-    rows = open_dataset(uri, storage).to_table()
-    check_companion(rows.schema, CODEBOOK, uri)
-    stages = rows["stage"].to_pylist()
-    damaged = TableError(f"{uri} is damaged; tune the funnel again: mlake funnel {table_uri}")
-    if not stages or None in stages or _codebook_name(stages) != name:
-        raise damaged
-    try:
-        found = [faiss.deserialize_index(np.frombuffer(stage, np.uint8)) for stage in stages]
-    except (RuntimeError, MemoryError):  # what FAISS says of bytes that are no index
-        raise damaged from None
-    if any(index.ntotal or not index.is_trained for index in found):
-        raise damaged
-    return found
-
-
-def _codebook_name(stages: Sequence[bytes]) -> str:
-    return f"codebook-{hashlib.sha256(b''.join(stages)).hexdigest()[:16]}"
 
 
 def _on_prefix(stage: FunnelStage, width: int, spec: str) -> Index:

@@ -57,12 +57,22 @@ class Goal:
         return min(wanted, rows // 5)
 
 
-def check_rows(rows: int, goal: Goal) -> None:
-    """Refuse a table with too few rows to hold any out.
+def check_rows(rows: int, goal: Goal, *, holds_out: bool) -> None:
+    """Refuse a table with too few rows for the goal.
+
+    Args:
+        rows: Rows of the table.
+        goal: What to tune for.
+        holds_out: Whether rows of the table serve as queries.
 
     Raises:
         TableError: The table is too small.
     """
+    if holds_out and goal.queries is not None and goal.queries > rows // 5:
+        raise TableError(
+            f"{goal.queries:,} rows cannot be held out as queries: a fifth of the table's {rows:,} at most; hold "
+            f"out {rows // 5:,} or fewer, or give queries of your own"
+        )
     least = 5 * (goal.k + 1)
     if rows < least:
         raise TableError(f"a funnel is tuned on held-out rows and needs at least {least}; the table has {rows}")

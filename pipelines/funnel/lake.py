@@ -17,7 +17,7 @@ from lance import LanceDataset
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.rerank import Found, search_table
 from pipelines.funnel.widening import expected_misses
-from pipelines.tables.rows import read_rows, row_ids
+from pipelines.tables.rows import has_everywhere, read_rows, row_ids
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
@@ -141,8 +141,8 @@ def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | 
     column = column_of(dataset, first.dims)
     nearest: dict[str, Any] = {"column": column, "q": cut(query_D, first.dims), "k": first.keep, "metric": "cosine"}
     if column == VECTOR:
-        nearest["q"] = query_D
-    if plan.probes:
+        nearest |= {"q": query_D, "use_index": False}
+    elif plan.probes:
         nearest |= {"minimum_nprobes": plan.probes, "refine_factor": 1}
     scanner = dataset.scanner(columns=["_distance"], with_row_id=True, nearest=nearest, filter=where, prefilter=True)
     found = scanner.to_table()
@@ -185,6 +185,6 @@ def rank(
 
 
 def column_of(dataset: LanceDataset, dim: int) -> str:
-    """Return the column to read for a prefix of `dim` dims: its own column, or the full vectors."""
+    """Return the column to read for a prefix of `dim` dims: its own where all rows have it, or the full vectors."""
     name = prefix_column(dim)
-    return name if name in dataset.schema.names else VECTOR
+    return name if has_everywhere(dataset, name) else VECTOR

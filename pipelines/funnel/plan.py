@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from pipelines.tables.table import VectorTable
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DimError
 from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
 
 
@@ -63,6 +63,26 @@ def plan_of_stages(stages: Sequence[FunnelStage], home: Home, table: VectorTable
         if home == "lake" and stage.precision != "float16":
             raise ConfigError(f"stages: {table.uri} holds float16 columns; {stage.precision} needs a funnel in memory")
     return plan
+
+
+def read_tuned(written: str, home: Home, table: VectorTable) -> TunedFunnel:
+    """Read the plan and card that a table stores for a home.
+
+    Raises:
+        TableError: They are malformed, or do not fit the table.
+    """
+    tuned = TunedFunnel.from_json(written, table.uri)
+    width, last = table.space.ladder.width, tuned.plan.stages[-1].dims
+    if tuned.plan.home != home or last != width:
+        raise tuned.stored_as.malformed(
+            table.uri, f"is for the home {tuned.plan.home!r} and {last} dims, not for {home!r} and {width} dims"
+        )
+    try:
+        for stage in tuned.plan.stages:
+            table.space.ladder.check(stage.dims, table.uri)
+    except DimError as error:
+        raise tuned.stored_as.malformed(table.uri, f"does not fit the space: {error}") from None
+    return tuned
 
 
 def plan_for(tuned: TunedFunnel, k: int, recall: float | None, uri: str) -> Plan | None:

@@ -18,11 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.faiss_stages import Positions, load_codebook, save_codebook
+from pipelines.funnel.codebooks import load_codebook, save_codebook
+from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.lake import LakeIndex
 from pipelines.funnel.memory import Fill, MemoryIndex
-from pipelines.funnel.plan import plan_for, plan_of_stages
+from pipelines.funnel.plan import plan_for, plan_of_stages, read_tuned
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
 from pipelines.funnel.slices import FaissSlices, empty_stores
@@ -179,13 +180,7 @@ class Funnel:
         written = table.dataset.config().get(FUNNEL_KEY + home)
         if written is None:
             raise TableError(f"{table.uri} has no funnel in {home}; run: mlake funnel {table.uri} --home {home}")
-        tuned = TunedFunnel.from_json(written, table.uri)
-        width, last = table.space.ladder.width, tuned.plan.stages[-1].dims
-        if tuned.plan.home != home or last != width:
-            raise tuned.stored_as.malformed(
-                table.uri, f"is for the home {tuned.plan.home!r} and {last} dims, not for {home!r} and {width} dims"
-            )
-        return tuned
+        return read_tuned(written, home, table)
 
     @property
     def bytes_per_vector(self) -> int:
@@ -327,11 +322,7 @@ def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
     if device is not None:
         chosen = pick_device(device)
         return lambda blocks, rows: TorchStages(plan, blocks, rows, chosen)
-    codebook, width = load_codebook(plan.codebook, table.uri, table.storage), plan.stages[-1].dims
-    if [index.d for index in codebook] != [width] * (len(plan.stages) - 1):
-        raise TableError(
-            f"the codebook {plan.codebook} of {table.uri} is of another plan; tune it again: mlake funnel {table.uri}"
-        )
+    codebook, width = load_codebook(plan, table), plan.stages[-1].dims
     return lambda blocks, rows: FaissSlices.build(
         codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None
     )

@@ -94,7 +94,7 @@ def tune_in_memory(
         TableError: The table has too few rows to hold any out, or no plan is both small and good enough.
     """
     rows = len(vectors.x_ND)
-    check_rows(rows, goal)
+    check_rows(rows, goal, holds_out=query_QD is None)
     query_QD, vectors = vectors.hold_out(goal) if query_QD is None else (query_QD, vectors)
     started = time.perf_counter()
     truth = exact_neighbours(lambda: _blocks(vectors.x_ND), query_QD, [goal.k])[goal.k]
@@ -249,7 +249,7 @@ def tune_in_lake(
             "run: mlake shortlist CONFIG --set dims=[64], with this table in CONFIG"
         )
     rows = dataset.count_rows()
-    check_rows(rows, goal)
+    check_rows(rows, goal, holds_out=query_QD is None)
     own_ids_Q, query_QD = _draw_queries(dataset, goal) if query_QD is None else (None, query_QD)
     started = time.perf_counter()
 
@@ -296,7 +296,7 @@ def _choose_in_lake(
 def _draw_queries(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
     """Return ids (Q,) and vectors (Q, D) of random rows to serve as queries."""
     ids_N = row_ids(dataset.scanner(columns=["_rowid"]).to_table())
-    count = min(goal.held_out_rows(len(ids_N)), _MAX_LAKE_QUERIES)
+    count = goal.queries or min(goal.held_out_rows(len(ids_N)), _MAX_LAKE_QUERIES)
     drawn = np.random.default_rng(goal.seed).choice(ids_N, count, replace=False)
     found = read_rows(dataset, drawn, [VECTOR])
     return row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,21 @@ def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
             f"the filter {where!r} cannot be used on {uri}: {' '.join(reason.split())}; write SQL over its columns, "
             f'for example "shard = 3"; they are: {", ".join(known)}'
         ) from None
+
+
+def has_everywhere(dataset: LanceDataset, column: str) -> bool:
+    """Tell whether every fragment holds a column; one committed while a prefix was being added may lack it."""
+    return _has_everywhere(dataset, int(dataset.version), column)
+
+
+@lru_cache(maxsize=32)
+def _has_everywhere(dataset: LanceDataset, version: int, column: str) -> bool:
+    """Look into every fragment, once for each version that a handle is open at."""
+    ids = {field.name(): field.id() for field in dataset.lance_schema.fields()}
+    if column not in ids:
+        return False
+    fragments = dataset.get_fragments()
+    return all(any(ids[column] in file.fields for file in fragment.data_files()) for fragment in fragments)
 
 
 def scan_vectors(

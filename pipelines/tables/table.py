@@ -24,7 +24,7 @@ from pipelines.tables.commits import create_dataset, open_dataset
 from pipelines.tables.companions import ensure_companion, id_of, open_companion
 from pipelines.tables.publication_log import resolve_prod
 from pipelines.tables.rotations import load_rotation
-from pipelines.tables.rows import ROW_ID, check_columns, places_of, read_rows, row_ids, scan_vectors
+from pipelines.tables.rows import ROW_ID, check_columns, has_everywhere, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import are_unit, cut, unit
 from pipelines.vectors.rotation import Rotation
@@ -111,6 +111,16 @@ class VectorTable:
             return cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
         except TableNotFound as error:
             raise TableNotFound(f"{error}; nothing is published there") from None if version == PROD else error
+
+    def __repr__(self) -> str:
+        """Return one paragraph: the address and version, the rows, the space, and the columns that can be asked for."""
+        dims = [f"{dim} of {self.space.ladder.width} dims" for dim in self.prefix_dims]
+        rotated = ", rotated" if self.space.rotation is not None else ""
+        return (
+            f"<VectorTable {self.uri}, version {self.dataset.version}: {self.dataset.count_rows():,} rows of "
+            f"{self.space.encoder}{rotated}, which may be cut to {self.space.ladder}; prefix columns: "
+            f"{', '.join(dims) or 'none'}; kept columns: {', '.join(self.kept.names) or 'none'}>"
+        )
 
     def check_space(self, space: Space) -> None:
         """Refuse vectors of another space.
@@ -220,7 +230,7 @@ class VectorTable:
         """Return the k rows nearest to a query by the first `dim` dims.
 
         A prefix column is searched, through its index if it has one. Without a prefix column the full vectors are
-        scanned and cut.
+        scanned and cut. At the full width every row is compared, whatever index another tool has built.
 
         Args:
             query: Words, the bytes of an image, or a vector (D,).
@@ -245,30 +255,19 @@ class VectorTable:
         query_M = cut(self.encode_query(query), dim)
         wanted = list(columns) if columns is not None else self.result_columns
         column = VECTOR if dim == width else prefix_column(dim)
-        if self._has_everywhere(column):
+        if has_everywhere(self.dataset, column):
             best = self._nearest(column, query_M, k, where, wanted)
         else:
             best = self._scan(query_M, k, where, wanted)
         return best.sort_by([("score", "descending"), ("id", "ascending")]).select([*wanted, "score"])
 
-    def _has_everywhere(self, column: str) -> bool:
-        """Tell whether every fragment holds a column; one committed while a prefix was being added may lack it."""
-        ids = {field.name(): field.id() for field in self.dataset.lance_schema.fields()}
-        if column not in ids:
-            return False
-        fragments = self.dataset.get_fragments()
-        return all(any(ids[column] in file.fields for file in fragment.data_files()) for fragment in fragments)
-
     def _nearest(self, column: str, query_M: Floats, k: int, where: str | None, wanted: Sequence[str]) -> pa.Table:
-        """Have Lance search a column."""
-        nearest: dict[str, Any] = {
-            "column": column,
-            "q": query_M,
-            "k": k,
-            "metric": "cosine",
-            "refine_factor": 1,
-            "minimum_nprobes": _PROBES,
-        }
+        """Have Lance search a column: a prefix through its index, the full vectors without one, since that is exact."""
+        nearest: dict[str, Any] = {"column": column, "q": query_M, "k": k, "metric": "cosine"}
+        if column == VECTOR:
+            nearest["use_index"] = False
+        else:
+            nearest |= {"refine_factor": 1, "minimum_nprobes": _PROBES}
         names = list(dict.fromkeys(["id", *wanted, column, "_distance"]))
         best = self.dataset.scanner(columns=names, nearest=nearest, filter=where, prefilter=True).to_table()
         return best.append_column("score", _scores(best[column], query_M))

@@ -63,3 +63,25 @@ def test_stages_that_make_no_sense_are_refused(
 ) -> None:
     assert main(["funnel", uri, "--stages", stages]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--stages", "64:20,256:10", "--k", "5"], "--k 5: the last of --stages keeps 10"),
+        (["--held-out", "100000"], "cannot be held out as queries: a fifth of the table's"),
+        (["--queries", "q.txt", "--held-out", "5"], "--queries and --held-out both say where queries come from"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    uri: str,
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("q.txt").write_text("one\ntwo\nthree\n")
+    assert main(["funnel", uri, *options]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

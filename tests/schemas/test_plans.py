@@ -79,3 +79,37 @@ def test_a_stored_funnel_is_read_back() -> None:
     damaged["plan"]["stages"].reverse()
     with pytest.raises(TableError, match=r"t: the funnel is malformed: plan: stages must grow.*mlake funnel TABLE"):
         TunedFunnel.from_json(json.dumps(damaged), "t")
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value", "said"),
+    [
+        ("plan", "reach", [float("nan"), 0.1], "finite number"),
+        ("plan", "reach", [-0.1, 0.1], "greater than or equal to 0"),
+        ("plan", "doubt", float("inf"), "finite number"),
+        ("plan", "k", 20, "the plan is for k=20, and its card for k=10"),
+        ("plan", "home", "lake", "a plan in the lake reads float16 columns"),
+        ("plan", "probes", 4, "4 probes of 0 lists"),
+        ("plan", "lists", 1 << 40, "less than or equal to"),
+        ("card", "exact_us_per_query", float("nan"), "finite number"),
+        (
+            "card",
+            "depths",
+            [{"k": 5, "keeps": [9], "probes": 0} | dict.fromkeys(("recall", "low", "high"), 1)],
+            "ascend",
+        ),
+        (
+            "card",
+            "depths",
+            [{"k": 50, "keeps": [9], "probes": 0} | dict.fromkeys(("recall", "low", "high"), 1)],
+            "fewer",
+        ),
+    ],
+)
+def test_a_stored_funnel_that_was_edited_by_hand_is_refused(where: str, key: str, value: object, said: str) -> None:
+    record = json.loads(TunedFunnel(plan=PLAN, card=CARD).to_json())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value[0]["queries"] = 9
+    record[where][key] = value
+    with pytest.raises(TableError, match=said):
+        TunedFunnel.from_json(json.dumps(record), "t")

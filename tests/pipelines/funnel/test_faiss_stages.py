@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipelines.funnel.faiss_stages import (
@@ -12,17 +8,10 @@ from pipelines.funnel.faiss_stages import (
     code_bytes,
     full_vector_store,
     full_vectors,
-    load_codebook,
-    save_codebook,
     search_stages,
     train_stages,
 )
-from pipelines.storage.addresses import sibling
-from pipelines.tables.companion_commits import write_once
 from pipelines.vectors.matryoshka import cut, unit
-from schemas.columns import CODEBOOK
-from schemas.config import StorageConfig
-from schemas.errors import TableError
 from schemas.plans import FunnelStage, Plan
 from tests.support.funnel_tables import ROWS, WIDTH, recall_at_10, vectors
 
@@ -73,27 +62,3 @@ def test_full_vectors_are_seen_in_place() -> None:
     store = full_vector_store(WIDTH)
     store.add(x_ND.astype(np.float32))
     assert (full_vectors(store) == x_ND).all()
-
-
-def test_a_codebook_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    x_ND, query_BD = vectors(ROWS).astype(np.float32), unit(vectors(5, seed=5).astype(np.float32))
-    plan = Plan(stages=(FunnelStage(dims=32, precision="pq4", codes=16, keep=20), LAST))
-    empty = train_stages(plan, x_ND)
-    uri = str(tmp_path / "t.lance")
-    name = save_codebook(empty, uri, StorageConfig())
-    assert save_codebook(empty, uri, StorageConfig()) == name
-    (again,) = load_codebook(name, uri, StorageConfig())
-    found = []
-    for stage in (empty[0], again):
-        stage.add(x_ND)
-        found.append(search_stages(stage, plan, query_BD, [20])[1])
-    assert (found[0] == found[1]).all()
-
-
-@pytest.mark.parametrize("content", [b"", b"no index", b"IxF2" + bytes(80)])
-def test_a_codebook_that_holds_no_index_is_refused(tmp_path: Path, content: bytes) -> None:
-    uri = str(tmp_path / "t.lance")
-    name = f"codebook-{hashlib.sha256(content).hexdigest()[:16]}"
-    write_once(sibling(uri, name), pa.table({"stage": [content]}, schema=CODEBOOK), StorageConfig())
-    with pytest.raises(TableError, match="is damaged; tune the funnel again"):
-        load_codebook(name, uri, StorageConfig())

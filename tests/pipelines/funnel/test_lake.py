@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import lance
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from pipelines.funnel.lake import LakeIndex, coarse_candidates
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut, unit
-from tests.support.funnel_tables import PREFIX, ROWS, WIDTH, query, vectors
+from tests.support.funnel_tables import PREFIX, ROWS, WIDTH, batch, ids, query, vectors
 
 
 def prefix_scores(query_D: Floats) -> Floats:
@@ -47,3 +48,11 @@ def test_the_margin_of_a_tuned_plan_is_on_its_card(table: VectorTable) -> None:
     funnel = Funnel.open(table, home="lake")
     assert funnel.plan.margin == funnel.card.best.margin
     assert funnel.explain(query()).stages[1].compared <= funnel.plan.stages[0].keep
+
+
+def test_rows_that_lack_the_prefix_column_are_found(table: VectorTable) -> None:
+    late = np.repeat(query()[None], 3, axis=0).astype(np.float16)
+    rows = batch(late, ROWS, table.dataset.schema).drop_columns(f"vector_{PREFIX}")
+    lance.write_dataset(rows, table.uri, mode="append")
+    found = Funnel.open(table, home="lake").search(query(), k=3)
+    assert ids(found) == [f"r{n}" for n in range(ROWS, ROWS + 3)]

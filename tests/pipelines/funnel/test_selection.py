@@ -127,8 +127,10 @@ def test_a_margin_lets_easy_queries_stop_early(selector: PlanSelector) -> None:
 def test_what_a_goal_asks_for() -> None:
     assert Goal(recall=0.95).held_out_rows(100_000) == 1_000
     assert Goal(recall=0.999).held_out_rows(1_000_000) == 16_000
-    assert Goal(queries=500).held_out_rows(1_000) == 200
+    with pytest.raises(TableError, match="500 rows cannot be held out as queries: a fifth of the table's 1,000"):
+        check_rows(1_000, Goal(queries=500), holds_out=True)
+    check_rows(1_000, Goal(queries=500), holds_out=False)
     assert not Goal(bytes_per_vector=16).allows(plan())
     assert Goal(bytes_per_vector=16).allows(plan(home="lake"))
     with pytest.raises(TableError, match="needs at least 55; the table has 54"):
-        check_rows(54, Goal())
+        check_rows(54, Goal(), holds_out=True)

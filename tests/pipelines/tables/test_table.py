@@ -172,3 +172,29 @@ def test_lancedb_searches_the_table(searched: VectorTable) -> None:
     query_D = np.random.default_rng(3).standard_normal(32).astype(np.float32)
     found = lancedb.connect(path.parent).open_table(path.stem).search(query_D).metric("cosine").limit(5).to_arrow()
     assert found["id"].to_pylist() == brute_force(searched, query_D, 32, 5)
+
+
+def test_a_table_says_in_one_paragraph_what_it_is(searched: VectorTable) -> None:
+    said = repr(searched)
+    for part in (
+        searched.uri,
+        "400 rows of wordllama",
+        "8, 16, 32",
+        "prefix columns: 8 of 32 dims",
+        "kept columns: n, half",
+    ):
+        assert part in said
+    assert "\n" not in said
+
+
+def test_the_full_width_is_exact_though_another_tool_has_indexed_it(tmp_path: Path) -> None:
+    table = new_table(tmp_path)
+    for number in range(4):
+        commit_shards(table, a_shard(str(number)), rows=400)
+    table.refresh().dataset.create_index("vector", "IVF_PQ", metric="cosine", num_partitions=64, num_sub_vectors=1)
+    table = table.refresh()
+    x_ND = to_numpy(table.dataset.to_table()["vector"]).astype(np.float32)
+    for seed in range(5):
+        query_D = np.random.default_rng(seed).standard_normal(32).astype(np.float32)
+        best = np.sort(x_ND @ (query_D / np.linalg.norm(query_D)))[::-1][:50]
+        assert table.search(query_D, k=50)["score"].to_numpy() == pytest.approx(best, abs=2e-3)
