@@ -77,7 +77,7 @@ class BlockChecker:
             reject(again, "duplicate_id", lambda row: "an earlier sample of this shard has the same id")
         reject(is_null, "missing_field", lambda row: f"has no {self._field}")
         inputs = self._inputs(raw.inputs, reject)
-        kept = [self._kept_column(raw.kept[f.name], f, reject) for f in self._kept]
+        kept = [self._kept_column(raw.kept[f.name], f, raw.are_scalars.get(f.name), reject) for f in self._kept]
         if self._has_prefix and raw.ids is not None:
             ids = _with_shard(self._shard, ids)
         rejects.sort(key=lambda r: r.position)
@@ -94,10 +94,14 @@ class BlockChecker:
         ids, is_text_N = convert(raw.ids, pa.string())
         return ids, is_text_N & ~_mask(pc.is_null(ids))
 
-    def _kept_column(self, array: pa.Array, to: pa.Field, reject: RejectRows) -> pa.Array:
+    def _kept_column(self, array: pa.Array, to: pa.Field, are_scalars: Mask | None, reject: RejectRows) -> pa.Array:
         """Convert a kept column, and reject the samples whose value does not fit its type."""
+        is_utf8: Mask | bool = True
+        if self._shard.format == "webdataset" and not (is_text(to.type) or is_bytes(to.type)):
+            array, is_utf8 = convert(array, pa.string())
         check_convertible(array.type, to.type, to.name, self._shard.uri)
-        column, fits = convert(array, to.type)
+        column, fits = convert(array, to.type, are_scalars)
+        fits &= is_utf8
         is_bad_text = is_text(to.type) and (is_text(array.type) or is_bytes(array.type))
         why = "is not valid UTF-8" if is_bad_text else f"does not fit {to.type}"
         reject(~fits, "bad_kept_value", lambda row: f"{to.name} = {shown(array, row)} {why}")

@@ -1,14 +1,15 @@
 """JSON as shards hold it: parsing a record, and the text that a value is kept as.
 
 Owns what counts as JSON: what Python's own reader takes (NaN and Infinity, which become null, and a byte-order mark)
-in valid UTF-8. Integers keep all their digits, and so does a number that is a value of its own; within a list or an
-object a number with a point has the digits of a double.
+in valid UTF-8. A number that is a value of its own keeps the digits it was written with; within a list or an object it
+keeps its value, and 0.10 is written 0.1.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -26,8 +27,18 @@ class Number(float):
     text = ""
 
 
-def parse_json(data: bytes) -> Any:
+class Scalar(str):
+    """The text of a JSON number or truth value; a JSON string is a plain `str`."""
+
+    __slots__ = ()
+
+
+def parse_json(data: bytes, exact: Iterable[str] = ()) -> Any:
     """Parse JSON.
+
+    Args:
+        data: One value.
+        exact: Keys of an object whose numbers keep their digits for `as_text`.
 
     Raises:
         Damage: It is not JSON, is nested too deep, or is not valid UTF-8; the reason is `bad_json` or `bad_utf8`.
@@ -35,7 +46,9 @@ def parse_json(data: bytes) -> Any:
     data = data.removeprefix(_MARK)
     if _LONG_NUMBER.search(data) is None:
         try:
-            return orjson.loads(data)
+            value = orjson.loads(data)
+            if not (isinstance(value, dict) and any(isinstance(value.get(key), float) for key in exact)):
+                return value
         except orjson.JSONDecodeError:
             pass  # json decides, and says why
     try:
@@ -57,22 +70,27 @@ def as_text(value: Any) -> str | None:
     """Convert a JSON value to text: strings unchanged, null to None, everything else to JSON.
 
     Raises:
-        Damage: It is nested too deep, or holds a number that no double holds.
+        Damage: It is nested too deep.
     """
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, Number):
-        return value.text
     try:
-        return orjson.dumps(value, default=_refuse).decode()
-    except TypeError:
-        pass  # an integer of more than 64 bits, or nested too deep for orjson
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except RecursionError:
-        raise Damage("bad_json", "a value is nested too deep") from None
-    except ValueError:
-        raise Damage("bad_json", "a list or an object holds a number that no double holds") from None
+        text = orjson.dumps(value, default=_refuse).decode()
+    except TypeError:  # a number that orjson does not hold, or nested too deep for it
+        try:
+            text = _written(value)
+        except RecursionError:
+            raise Damage("bad_json", "a value is nested too deep") from None
+    return Scalar(text) if isinstance(value, int | float) else text
+
+
+def _written(value: Any) -> str:
+    """Write a value as JSON; a number that no double holds has the digits it was read with."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return value.text if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
 
 
 def _number(text: str) -> float:

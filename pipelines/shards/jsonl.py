@@ -52,13 +52,14 @@ class JsonlFormat:
     ) -> Iterator[RawBlock]:
         """Read a file line by line; a sample's position is its line, counted from 0. Blank lines are skipped."""
         builder = RawBlockBuilder(shard, config, pa.string(), has_ids=config.id is not None)
+        exact = {*config.columns.values(), *([config.id] if config.id else [])}
         with open_shard(shard, storage) as file:
             for position, line in enumerate(_lines(decompress(file, shard.uri), limits.max_sample_bytes)):
                 try:
                     if isinstance(line, Damage):
                         raise line
                     if line and not line.isspace():
-                        _add(builder, position, parse_json(line), config)
+                        _add(builder, position, parse_json(line, exact), config)
                 except Damage as damage:
                     builder.reject(position, "", damage.reason, str(damage))
                 if builder.is_full:

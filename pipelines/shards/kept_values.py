@@ -7,6 +7,7 @@ null, rounded or cut; the caller rejects its sample. Columns and children of str
 from __future__ import annotations
 
 import decimal
+import json
 import math
 from typing import Any
 
@@ -22,12 +23,14 @@ Mask = npt.NDArray[np.bool_]
 _SHOWN = 80
 
 
-def convert(array: pa.Array, to: pa.DataType) -> tuple[pa.Array, Mask]:
+def convert(array: pa.Array, to: pa.DataType, are_scalars: Mask | None = None) -> tuple[pa.Array, Mask]:
     """Convert an array.
 
     Args:
         array: Values of any type.
         to: A storable type.
+        are_scalars: Which of its texts were numbers or truth values in JSON. These fit a column of numbers by their
+            value; any other text only if it is written as JSON writes the number.
 
     Returns:
         The array in the new type, and whether each value fits; what stands in place of one that does not is valid
@@ -48,6 +51,9 @@ def convert(array: pa.Array, to: pa.DataType) -> tuple[pa.Array, Mask]:
         return _convert_list(array, to)
     if pa.types.is_struct(kind) and pa.types.is_struct(to):
         return _convert_struct(array, to)
+    is_number = pa.types.is_integer(to) or pa.types.is_floating(to) or pa.types.is_boolean(to)
+    if is_text(kind) and is_number:
+        return _numbers_of_texts(array, to, np.zeros(len(array), bool) if are_scalars is None else are_scalars)
     return _convert_leaf(array, to)
 
 
@@ -160,9 +166,6 @@ def _convert_leaf(array: pa.Array, to: pa.DataType) -> tuple[pa.Array, Mask]:
         return _texts(array, to)
     if kind == to:
         return array, np.ones(len(array), bool)
-    is_number = pa.types.is_integer(to) or pa.types.is_floating(to) or pa.types.is_boolean(to)
-    if is_text(kind) and is_number:
-        return _numbers_of_texts(array, to)
     from_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     if widen(kind, to) is None and not (from_number and is_text(to)):
         raise TypeError
@@ -195,6 +198,9 @@ def _is_same(array: pa.Array, made: pa.Array) -> Mask:
         same = _mask(pc.equal(given, back))
         if pa.types.is_floating(array.type):
             same |= _mask(pc.and_(pc.is_nan(given), pc.is_nan(back)))
+    if pa.types.is_floating(array.type) and not pa.types.is_floating(made.type):  # which have no negative zero
+        numbers = pc.fill_null(_comparable(array), 0).to_numpy(zero_copy_only=False)
+        same &= ~(np.signbit(numbers) & (numbers == 0)) | is_text(made.type)
     return same | _mask(pc.and_(array.is_null(), made.is_null()))
 
 
@@ -221,23 +227,32 @@ def _is_utf8(value: bytes | None) -> bool:
     return True
 
 
-def _numbers_of_texts(array: pa.Array, to: pa.DataType) -> tuple[pa.Array, Mask]:
-    """Read texts of JSON values as numbers or truth values; one fits if the number has exactly the text's value."""
+def _numbers_of_texts(array: pa.Array, to: pa.DataType, are_scalars: Mask) -> tuple[pa.Array, Mask]:
+    """Read texts as numbers or truth values."""
     values, fits = [], np.ones(len(array), bool)
     raw = array.cast(pa.large_binary())
     for row, text in enumerate(raw.to_pylist()):
         number = None if text is None else _number(text, to)
+        if number is not None and not are_scalars[row] and text not in _json_forms(number):
+            number = None
         fits[row] = text is None or number is not None
         values.append(number)
     return pa.array(values, to, from_pandas=False), fits
 
 
+def _json_forms(number: float) -> tuple[bytes, ...]:
+    """Return how JSON writes a number; a whole one with or without its point."""
+    written = json.dumps(number).encode()
+    return (written, written.removesuffix(b".0"))
+
+
 def _number(text: bytes, to: pa.DataType) -> float | bool | None:
+    """Return the number of exactly the text's value; None if the type holds none."""
     if pa.types.is_boolean(to):
         return {b"true": True, b"false": False}.get(text)
     try:
         exact = decimal.Decimal(text.decode("ascii"))
-        if not exact.is_finite() or (pa.types.is_integer(to) and text != str(int(exact)).encode()):
+        if not exact.is_finite() or (pa.types.is_integer(to) and (exact != int(exact) or _is_negative_zero(exact))):
             return None
         number: float = int(exact) if pa.types.is_integer(to) else float(exact)
         stored = pa.scalar(number, to).as_py()
@@ -247,6 +262,10 @@ def _number(text: bytes, to: pa.DataType) -> float | bool | None:
         return stored
     is_exact = math.isfinite(stored) and decimal.Decimal(repr(float(stored))) == exact
     return float(stored) if is_exact else None
+
+
+def _is_negative_zero(exact: decimal.Decimal) -> bool:
+    return exact.is_zero() and exact.is_signed()
 
 
 def _mask(array: pa.Array) -> Mask:

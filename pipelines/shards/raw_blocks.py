@@ -11,9 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.shards.decompression import Damage
+from pipelines.shards.json_values import Scalar
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound, nearest
 from schemas.records import Modality, Reject, Shard
@@ -45,6 +48,7 @@ class RawBlock:
         ids: Ids of the samples, string or integer; None where they have none.
         inputs: string, binary, or lists of numbers for vectors; null where the field is missing.
         kept: The kept columns by name, as the shard holds them.
+        are_scalars: For kept columns of JSON, which of their texts were numbers or truth values.
         rejects: Samples between these that could not be read.
     """
 
@@ -53,6 +57,7 @@ class RawBlock:
     inputs: pa.Array
     kept: Mapping[str, pa.Array]
     rejects: list[Reject] = field(default_factory=list)
+    are_scalars: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
 
 class RawBlockBuilder:
@@ -99,13 +104,17 @@ class RawBlockBuilder:
 
     def take(self) -> RawBlock:
         """Return the block and start the next one."""
-        values = zip(*self._kept, strict=True) if self._kept else [()] * len(self._columns)
+        values = [*zip(*self._kept, strict=True)] if self._kept else [()] * len(self._columns)
         block = RawBlock(
             positions=pa.array(self._positions, pa.int64()),
             ids=pa.array(self._ids, pa.string()) if self._has_ids else None,
             inputs=pa.array(self._inputs, self._input_type),
             kept={name: pa.array(some, self._value_type) for name, some in zip(self._columns, values, strict=True)},
             rejects=self._rejects,
+            are_scalars={
+                name: np.fromiter((type(value) is Scalar for value in some), bool, len(some))
+                for name, some in zip(self._columns, values, strict=True)
+            },
         )
         self._clear()
         return block

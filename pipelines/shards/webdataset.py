@@ -226,7 +226,7 @@ class _Grouping:
             builder.reject(sample.position, sample.key, *sample.unread["json"])
             return
         try:
-            record = None if is_in_members else _json(sample)
+            record = None if is_in_members else _json(sample, self._others)
             if value is None and record is not None:
                 value = _from_record(record, config)
             sample_id: str | None = sample.key
@@ -268,24 +268,21 @@ def _from_record(record: dict[str, Any], config: InputConfig) -> Value:
     return value.encode() if isinstance(value, str) else value
 
 
-def _field(sample: _Sample, record: dict[str, Any] | None, name: str) -> bytes | None:
+def _field(sample: _Sample, record: dict[str, Any] | None, name: str) -> bytes | str | None:
     data = sample.members.get(name)
-    if data is not None or record is None:
-        return data
-    text = as_text(record.get(name))
-    return None if text is None else text.encode()
+    return data if data is not None or record is None else as_text(record.get(name))
 
 
-def _id(named: bytes | None) -> str | None:
+def _id(named: bytes | str | None) -> str | None:
     """Return an id as text; None if there is none, or it is not valid UTF-8."""
     try:
-        return None if named is None else named.decode()
+        return named.decode() if isinstance(named, bytes) else named
     except UnicodeDecodeError:
         return None
 
 
-def _json(sample: _Sample) -> dict[str, Any] | None:
-    """Parse the json member; None if the sample has none.
+def _json(sample: _Sample, exact: Iterable[str] = ()) -> dict[str, Any] | None:
+    """Parse the json member, the numbers of some keys with their digits; None if the sample has none.
 
     Raises:
         Damage: It is not a JSON object.
@@ -294,7 +291,7 @@ def _json(sample: _Sample) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        record = parse_json(data)
+        record = parse_json(data, exact)
     except Damage as damage:
         raise Damage("bad_json", f"its json member is {damage}") from None
     if not isinstance(record, dict):

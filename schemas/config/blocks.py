@@ -92,7 +92,7 @@ class InputConfig(ConfigBlock):
 def _kept(entry: str) -> tuple[str, str]:
     """Return the field and the column of an entry of `keep`."""
     field, renamed, column = entry.rpartition(_AS)
-    return (field, column) if renamed else (entry, entry)
+    return (field.strip() or field, column.strip() or column) if renamed else (entry, entry)
 
 
 def _rename(entry: str) -> str:

@@ -20,6 +20,7 @@ from schemas.columns import TableSource
 from schemas.config import EmbedConfig
 from schemas.errors import ColumnMismatch, FieldNotFound, LakeError
 from tests.support.embedding import embed_planned
+from tests.support.shard_files import tar_bytes
 
 
 class Lake:
@@ -31,7 +32,7 @@ class Lake:
     def config(self, keep: Sequence[str] = (), side: str = "document", **fields: Any) -> EmbedConfig:
         source = {"id": "id", "text": "text"} | fields | {"keep": keep}
         encoder = {"name": "wordllama", "side": side}
-        shards = [f"{self.folder}/*.jsonl", f"{self.folder}/*.parquet"]
+        shards = [f"{self.folder}/*.{ending}" for ending in ("jsonl", "parquet", "tar")]
         found = [pattern for pattern in shards if list(self.folder.glob(pattern.rpartition("/")[2]))]
         return EmbedConfig.model_validate(
             {
@@ -216,3 +217,21 @@ def test_types_that_are_not_alike_are_refused_in_the_plan(lake: Lake) -> None:
     with pytest.raises(LakeError, match=r"003.parquet: field 'n' is list.* here and int64 in the table"):
         lake.notes(["n"])
     assert list(lake.rows("n")) == ["1-0"]
+
+
+@pytest.mark.parametrize("is_tar", [False, True])
+def test_values_of_json_meet_a_column_of_numbers(lake: Lake, *, is_tar: bool) -> None:
+    lake.parquet(n=pa.array([1.5]))
+    lake.embed(["n"])
+    values = ["2", "1.10", "1e3", '"1e3"', '"2.5"', '"x"', "null"]
+    records = [f'{{"id": "2-{at}", "text": "words", "n": {value}}}' for at, value in enumerate(values)]
+    if is_tar:
+        members = [(f"{at}.json", record.encode()) for at, record in enumerate(records)]
+        (lake.folder / "2.tar").write_bytes(tar_bytes(members))
+    else:
+        (lake.folder / "2.jsonl").write_text("\n".join(records))
+    rejects = lake.embed(["n"])
+    assert [(r.key, r.reason) for r in rejects] == [("2-3", "bad_kept_value"), ("2-5", "bad_kept_value")]
+    assert lake.rows("n") == {
+        "1-0": (1.5,), "2-0": (2.0,), "2-1": (1.1,), "2-2": (1000.0,), "2-4": (2.5,), "2-6": (None,)
+    }  # fmt: skip

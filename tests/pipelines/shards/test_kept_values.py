@@ -125,6 +125,35 @@ def test_a_value_arrives_as_it_was_or_does_not_fit(source: pa.DataType) -> None:
             assert is_same(normal(array[row]), normal(made[row])), (source, target, array[row], made[row])
 
 
+NUMBERS = ["7", "-1.5", "1e3", "1.10", "-0", "1e+16", "7.0", "true"]  # as JSON may write them
+NO_NUMBERS = ["007", " 7", "0x1", "1_0", "nan", "Infinity", "+7", ".5", "True"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "as_text", "as_number"),
+    [
+        (pa.int64(), ["7"], ["7", "1e3", "1e+16", "7.0"]),
+        (pa.float64(), ["7", "-1.5", "-0", "1e+16", "7.0"], NUMBERS[:-1]),
+        (pa.bool_(), ["true"], ["true"]),
+    ],
+)
+def test_a_text_is_a_number_only_if_json_writes_it_so(
+    kind: pa.DataType, as_text: list[str], as_number: list[str]
+) -> None:
+    _, fits = convert(pa.array(NUMBERS + NO_NUMBERS), kind)
+    assert [text for text, one in zip(NUMBERS + NO_NUMBERS, fits, strict=True) if one] == as_text
+    _, fits = convert(pa.array(NUMBERS), kind, np.ones(len(NUMBERS), bool))
+    assert [text for text, one in zip(NUMBERS, fits, strict=True) if one] == as_number
+
+
+def test_a_negative_zero_fits_only_where_zeros_have_a_sign() -> None:
+    zeros = pa.array([-0.0, 0.0, None, 1.0])
+    for kind in (pa.int8(), pa.uint64()):
+        assert convert(zeros, kind)[1].tolist() == [False, True, True, True]
+    for kind in (pa.float16(), pa.float32(), pa.string()):
+        assert convert(zeros, kind)[1].all()
+
+
 @pytest.mark.parametrize("source", ARRAYS, ids=str)
 def test_what_is_widened_holds_the_values_of_both(source: pa.DataType) -> None:
     for other in ARRAYS:

@@ -51,3 +51,8 @@ def test_blocks_do_not_change_and_know_their_keys() -> None:
         LimitsConfig().max_tries = 5  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
         ClusterConfig.model_validate({"nodes": 2})
+
+
+@pytest.mark.parametrize("entry", ["x as a", "x as  a", "x  as a ", " x as a"])
+def test_spaces_around_a_renamed_column_are_none_of_its_name(entry: str) -> None:
+    assert InputConfig(text="t", keep=(entry,)).columns == {"a": "x"}
