@@ -27,9 +27,10 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import Ledger, commit_leases
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.columns import Ladder, Space
 from schemas.config import StorageConfig

@@ -28,7 +28,8 @@ import pyarrow as pa
 from pipelines.encoders.protocol import BadSample
 from pipelines.encoders.registry import load_encoder, load_preparer, make_space
 from pipelines.storage.s3 import lance_options
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.create import create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space

@@ -232,8 +232,8 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     """Open each distinct funnel as a user would, and measure it at its own and at other numbers of candidates."""
     import numpy as np
 
+    from pipelines.funnel.build import filler
     from pipelines.funnel.memory import MemoryIndex
-    from pipelines.funnel.search import filler
     from pipelines.tables.table import VectorTable
     from schemas.plans import TunedFunnel
 

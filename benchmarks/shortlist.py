@@ -34,11 +34,12 @@ from cluster.session import PoolSize, connect
 from pipelines.shortlist.exact import BLOCK_ROWS, ExactSearch
 from pipelines.shortlist.run import CallWorker
 from pipelines.shortlist.scan import RowSelection, chunk_rows, read_chunks
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.indexes import build_segment, choose_index, plan_index, publish_index
 from pipelines.tables.ledger import commit_leases
 from pipelines.tables.prefixes import add_prefixes
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.encoders import encoder_spec
     from pipelines.evaluation import recall_by_dim
     from pipelines.funnel import Funnel, Goal
+    from pipelines.tables.hits import Hits
     from pipelines.tables.table import VectorTable
     from pipelines.vectors.arrays import to_numpy
     from pipelines.vectors.matryoshka import cut
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         load_config,
     )
     from schemas.errors import (
+        AuditFailed,
         ColumnMismatch,
         ConfigError,
         DependencyMissing,
@@ -73,7 +75,9 @@ if TYPE_CHECKING:
         FunnelWarning,
         InputError,
         LakeError,
+        NightRunning,
         NotMatryoshka,
+        PublicationConflict,
         RunError,
         RunExpired,
         ShardChanged,
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     from schemas.plans import FunnelStage, Plan, RecallCard
 
 __all__ = [
+    "AuditFailed",
     "CascadeConfig",
     "ClusterConfig",
     "ColumnMismatch",
@@ -111,6 +116,7 @@ __all__ = [
     "FunnelStage",
     "FunnelWarning",
     "Goal",
+    "Hits",
     "InputConfig",
     "InputError",
     "LakeError",
@@ -119,10 +125,12 @@ __all__ = [
     "LossConfig",
     "MeasureConfig",
     "ModelConfig",
+    "NightRunning",
     "NotMatryoshka",
     "OptimiserConfig",
     "Plan",
     "PrefixIndexConfig",
+    "PublicationConflict",
     "RecallCard",
     "RetrievalConfig",
     "RobustnessConfig",
@@ -165,6 +173,7 @@ _HOMES = {
     "Funnel": "pipelines.funnel",
     "FunnelStage": "schemas.plans",
     "Goal": "pipelines.funnel",
+    "Hits": "pipelines.tables.hits",
     "Plan": "schemas.plans",
     "RecallCard": "schemas.plans",
     "VectorTable": "pipelines.tables.table",

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.config.bounds import MAX_DIM
+from schemas.html import ShownAsHtml
 from schemas.stored import Format, Stored
 
 Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
@@ -30,7 +31,7 @@ _Reach = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 _SPLITS = {"validation": "chose", "test": "confirm", None: ""}
 
 
-class _Record(BaseModel):
+class _Record(ShownAsHtml):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -293,7 +294,7 @@ class RecallCard(_Record):
         return "\n".join([said, head, *lines, *deeper, f"  k > {deepest:,}: every row is compared"])
 
 
-class TunedFunnel(Stored):
+class TunedFunnel(Stored, ShownAsHtml):
     """What a table stores of a funnel: the plan, and the card that confirms its recall."""
 
     stored_as: ClassVar[Format] = Format("the funnel", ("0.1", "0.2"), remedy="tune it again: mlake funnel TABLE")

@@ -12,8 +12,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from schemas.html import ShownAsHtml
 from schemas.plans import TunedFunnel
 from schemas.stored import Fingerprint, Format, Stored
 
@@ -24,7 +25,7 @@ MAX_GENERATION = 1_000_000
 Action = Literal["publish", "rollback", "fence"]
 
 
-class _Record(BaseModel):
+class _Record(ShownAsHtml):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -112,7 +113,7 @@ class GateResult(_Record):
     examples: tuple[str, ...] = ()
 
 
-class Publication(Stored):
+class Publication(Stored, ShownAsHtml):
     """One record of the log.
 
     Attributes:

@@ -21,10 +21,11 @@ from pipelines.encoders.checkpoints import read_split
 from pipelines.encoders.model_files import local_path
 from pipelines.shards import list_again
 from pipelines.storage.addresses import absolute
+from pipelines.tables.create import create_table
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
 from pipelines.tables.splits import record_split
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import (

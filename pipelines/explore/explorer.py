@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.explore.pictures import Pictures
 from pipelines.explore.slider_search import Answer, Mask, SliderSearch
 from pipelines.funnel import Funnel
 from pipelines.funnel.ground_truth import GroundTruth
 from pipelines.tables.ledger import rejects_of
+from pipelines.tables.pictures import Pictures
 from pipelines.tables.rows import ROW_ID, check_filter, places_of, read_rows, row_ids
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
@@ -51,9 +51,11 @@ class Explorer:
         """
         if not table.dataset.count_rows():
             raise InputError(f"{table.uri} has no rows yet; embed some: mlake embed CONFIG")
-        self.table, self.pictures = table, Pictures(table, images)
+        self.table, self.pictures = table, Pictures(images)
+        first = table.dataset.scanner(columns=["id", *table.kept.names], limit=20).to_table()
+        self._picture_column = self.pictures.column_of(first)
         self.search = SliderSearch(table, max_bytes)
-        self._columns = [name for name in table.result_columns if name != self.pictures.column]
+        self._columns = [name for name in table.result_columns if name != self._picture_column]
         self._encoding, self._caching = threading.Lock(), threading.Lock()
         self._queries: OrderedDict[str, Floats] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
@@ -73,7 +75,7 @@ class Explorer:
             "dims": list(self.search.dims),
             "prefix_columns": list(table.prefix_dims),
             "columns": self._columns,
-            "has_pictures": self.pictures.column is not None,
+            "has_pictures": self._picture_column is not None,
             "max_candidates": min(self.search.rows, MAX_CANDIDATES),
             "funnels": [self._funnel(home) for home in Funnel.homes(table)],
         }
@@ -129,6 +131,13 @@ class Explorer:
             answer, alone = (self._find(token, dim, number, k, where) for number in (candidates, k))
             points.append({"dim": dim, "recall": answer.recall, "alone": alone.recall, "bytes": answer.bytes_read})
         return points
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """Return a small PNG of a row's picture; None if it has none that can be shown."""
+        if self._picture_column is None:
+            return None
+        found = read_rows(self.table.dataset, np.array([row]), [self._picture_column])
+        return self.pictures.thumbnail(found[self._picture_column][0].as_py()) if found.num_rows else None
 
     def rejects(self) -> dict[str, Any]:
         """Count the rejects by reason, and list the first ones."""

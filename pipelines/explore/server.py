@@ -160,7 +160,7 @@ def _ask(explorer: Explorer) -> Callable[[Request], Any]:
 
 def _thumbnail(explorer: Explorer) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        png = explorer.pictures.thumbnail(request.path_params["row"])
+        png = explorer.thumbnail(request.path_params["row"])
         if png is None:
             raise HTTPException(404, "this row has no picture that can be shown")
         return Response(png, media_type="image/png", headers={**_HEADERS, "Cache-Control": "private, max-age=3600"})

@@ -11,34 +11,34 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, cast, get_args
+from functools import partial
+from typing import Protocol, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.codebooks import load_codebook, save_codebook
+from pipelines.funnel.build import filler, tune_and_save
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.lake import LakeIndex
-from pipelines.funnel.memory import Fill, MemoryIndex
+from pipelines.funnel.memory import MemoryIndex
 from pipelines.funnel.plan import plan_for, plan_of_stages, read_tuned
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
-from pipelines.funnel.slices import FaissSlices, empty_stores
-from pipelines.funnel.torch_stages import TorchStages
-from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
-from pipelines.storage.device import pick_device
+from pipelines.funnel.tuner import tune_in_lake
 from pipelines.tables.commits import update_config
-from pipelines.tables.rows import ROW_ID, places_of, read_rows, read_vectors, row_ids, scan_vectors
+from pipelines.tables.grouping import best_of_each, check_group, concatenate_answers
+from pipelines.tables.hits import QUERY, Hits
+from pipelines.tables.queries import Query, describe_query
+from pipelines.tables.rows import places_of, read_rows
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, FunnelWarning, TableError
+from schemas.html import facts, grid
 from schemas.plans import FUNNEL_KEY, Explanation, FunnelStage, Home, Plan, TunedFunnel
 
-Query = str | bytes | npt.NDArray[np.floating]
 # A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
 # stand before a neighbour.
 _OUTGROWN = 2
@@ -81,6 +81,25 @@ class Funnel:
         self._encoding = threading.Lock()
         self._proof: tuple[LanceDataset, Positions, ProofIndex] | None = None
 
+    def __repr__(self) -> str:
+        """Return one paragraph: the table, the home, the stages and the recall."""
+        return f"<Funnel {'; '.join(f'{name}: {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        stages = [[s.dims, s.precision, f"{s.keep:,}", s.bytes_per_vector] for s in self.plan.stages]
+        shown = facts(f"Funnel of {self.table.name}", self._facts())
+        return shown + grid("stages", ["dims", "precision", "keep", "bytes per vector"], stages)
+
+    def _facts(self) -> dict[str, str]:
+        best = self.card.best
+        return {
+            "table": f"{self.table.uri}, version {self._index.dataset.version}",
+            "home": self.plan.home,
+            "stages": " → ".join(f"{s.dims} dims {s.precision}, keep {s.keep:,}" for s in self.plan.stages),
+            "recall": f"{best.recall:.4f} ({best.low:.4f} to {best.high:.4f}) at k={self.plan.k}",
+            "measured at version": str(self.card.version),
+        }
+
     @classmethod
     def build(
         cls,
@@ -118,7 +137,7 @@ class Funnel:
         if home == "lake":
             tuned = tune_in_lake(table.dataset, goal, asked, plan)
         else:
-            tuned = _tune_and_save(table, goal, asked, plan, is_read=home == "codes")
+            tuned = tune_and_save(table, goal, asked, plan, is_read=home == "codes")
         update_config(table.uri, {FUNNEL_KEY + tuned.plan.home: tuned.to_json()}, table.storage)
         return cls.open(table, home=home)
 
@@ -195,25 +214,30 @@ class Funnel:
 
     def search(
         self,
-        query: Query | Sequence[Query],
+        query: Query = None,
         k: int = 10,
         where: str | None = None,
         *,
         recall: float | None = None,
         columns: Sequence[str] | None = None,
-    ) -> pa.Table:
+        like: str | None = None,
+        group_by: str | None = None,
+        distinct: bool = False,
+    ) -> Hits:
         """Return the k rows nearest to a query, or to each of several.
 
         For more rows than the recall card speaks of, every row is compared. This is said once, as a `FunnelWarning`; so
         is a table that has outgrown its card.
 
         Args:
-            query: Words, the bytes of an image, or a vector (D,); for several queries a list of these, or vectors
-                (B, D).
+            query: Words, an image or a vector (D,), or several of these, as for `VectorTable.search`.
             k: Rows per query.
             where: SQL over the table's columns; only rows that satisfy it are searched.
             recall: Recall to reach instead of the plan's, if the card confirms one.
             columns: Columns to return beside `score`; default: `id` and the kept columns.
+            like: Id of a row, in place of a query: the rows most like it, without itself.
+            group_by: Column; of the rows with one value of it only the best is returned.
+            distinct: Return rows whose vectors are equal once.
 
         Returns:
             Columns `id, <kept>, score`, best first, ties by id; the score is the true full-width cosine, float32. For
@@ -225,21 +249,32 @@ class Funnel:
         """
         if self._follow:
             self.refresh()
-        is_one = isinstance(query, (str, bytes)) or (isinstance(query, np.ndarray) and query.ndim == 1)
-        queries = [cast(Query, query)] if is_one else list(cast("Sequence[Query]", query))
+        table = self.table
+        check_group(self._index.dataset.schema, group_by, table.uri)
+        asked, is_one, itself = table.read_asked(query, like)
         with self._encoding:
-            query_BD = np.stack([self.table.encode_query(q) for q in queries])
-        found = self._find(query_BD, k, recall, where)
-        wanted = list(columns) if columns is not None else self.table.result_columns
-        result = _fetch(found, wanted)
-        return result.drop_columns("query") if is_one else result
+            query_BD = np.stack([table.encode_query(one) for one in asked])
+        wanted = list(columns) if columns is not None else table.result_columns
+        if group_by is None and not distinct and itself is None:
+            rows = _fetch(self._find(query_BD, k, recall, where), wanted)
+        else:
+
+            def search_one(number: int, most: int, names: Sequence[str]) -> pa.Table:
+                found = self._find(query_BD[number : number + 1], most + (itself is not None), recall, where)
+                return _fetch(found, names, itself).slice(0, most).drop_columns(QUERY)
+
+            rows = concatenate_answers(
+                best_of_each(partial(search_one, number), k, wanted, group_by, distinct=distinct)
+                for number in range(len(query_BD))
+            )
+        return Hits(rows.drop_columns(QUERY) if is_one else rows, f"{table.name}: {describe_query(query, like)}")
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
         """Return scores and row ids (B, k) of float32 unit rows, without encoding, columns or refresh."""
         found = self._find(query_BD, k, recall)
         return found.scores_BK, found.rows_BK
 
-    def prove(self, query: Query, k: int = 10) -> tuple[pa.Table, Proven]:
+    def prove(self, query: Query, k: int = 10) -> tuple[Hits, Proven]:
         """Return the exact k nearest rows, and the share of vectors that was read to be sure.
 
         The first call on each version of the table prepares the prefixes for the proof.
@@ -260,7 +295,7 @@ class Funnel:
         proven = index.search(query_D, k)
         found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset)
         rows = _fetch(found, self.table.result_columns)
-        return rows.drop_columns("query"), proven
+        return Hits(rows.drop_columns(QUERY), f"{self.table.name}: {describe_query(query)}, proven"), proven
 
     def explain(self, query: Query, where: str | None = None) -> Explanation:
         """Search once and report what each stage read, kept and took."""
@@ -301,36 +336,9 @@ def _check_home(home: str) -> None:
         raise ConfigError(f"home {home!r}: allowed: {', '.join(get_args(Home))}")
 
 
-def _tune_and_save(
-    table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | None, *, is_read: bool
-) -> TunedFunnel:
-    """Tune in memory and write the codebook beside the table; `is_read` is for the home `codes`."""
-    ids, blocks = [np.empty(0, np.int64)], [np.empty((0, table.space.ladder.width), np.float16)]
-    for batch, block_BD in scan_vectors(table.dataset, [ROW_ID]):
-        ids.append(row_ids(batch))
-        blocks.append(block_BD)
-    dataset, ids_N = table.dataset, np.concatenate(ids)
-    read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
-    vectors = TableVectors(np.concatenate(blocks), table.space.ladder.dims, dataset.version, read)
-    tuned, empty = tune_in_memory(vectors, goal, query_QD, plan)
-    name = save_codebook(empty, table.uri, table.storage)
-    return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
-
-
-def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
-    """Return the function that fills a plan's stages: with torch on a device, or with FAISS on the CPU."""
-    if device is not None:
-        chosen = pick_device(device)
-        return lambda blocks, rows: TorchStages(plan, blocks, rows, chosen)
-    codebook, width = load_codebook(plan, table), plan.stages[-1].dims
-    return lambda blocks, rows: FaissSlices.build(
-        codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None
-    )
-
-
-def _fetch(found: Found, wanted: list[str]) -> pa.Table:
-    """Read the columns `query, <wanted>, score` of found rows, by query, best first, ties by id."""
-    query_F, place_F = np.nonzero(found.rows_BK >= 0)
+def _fetch(found: Found, wanted: Sequence[str], skip: int | None = None) -> pa.Table:
+    """Read the columns `query, <wanted>, score` of found rows but `skip`, by query, best first, ties by id."""
+    query_F, place_F = np.nonzero((found.rows_BK >= 0) & (found.rows_BK != (-1 if skip is None else skip)))
     rows_F = found.rows_BK[query_F, place_F]
     names = list(dict.fromkeys(["id", *wanted]))
     read = read_rows(found.dataset, np.unique(rows_F), names)

@@ -34,8 +34,8 @@ from schemas.config import StorageConfig
 from schemas.errors import TableExists, TableNotFound
 
 
-def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = None) -> LanceDataset:
-    """Open a dataset at a version number or tag; None is the newest version.
+def open_dataset(uri: str, storage: StorageConfig, version: int | str | dt.datetime | None = None) -> LanceDataset:
+    """Open a dataset at a version number, at a tag or at a time; None is the newest version.
 
     Raises:
         TableNotFound: There is nothing at that address, or it has no such version.
@@ -44,9 +44,12 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | None = N
         raise TableNotFound(f"{file} is a file; a table is a folder that `mlake embed CONFIG` makes, in a folder")
     try:
         access = lance_access(uri, storage)
-        return lance.dataset(None if "table_id" in access else uri, version=version, **access)
+        address = None if "table_id" in access else uri
+        if isinstance(version, dt.datetime):
+            return lance.dataset(address, asof=version.astimezone().replace(tzinfo=None), **access)
+        return lance.dataset(address, version=version, **access)
     except (ValueError, OSError) as error:
-        if "not found" in str(error).lower():
+        if "not found" in str(error).lower() or "earlier than the first version" in str(error):
             at = f" at version {version!r}" if version is not None else ""
             raise TableNotFound(f"no table at {uri}{at}; `mlake embed CONFIG` makes one") from None
         raise

@@ -141,6 +141,24 @@ def read_vectors(dataset: LanceDataset, rows_K: RowIds) -> Halves:
     return to_numpy(found[VECTOR])[places_of(found, rows_K)]
 
 
+def find_row(dataset: LanceDataset, name: str, uri: str) -> tuple[int, Halves]:
+    """Return the row id and the full vector (D,) of the one row with an id.
+
+    Raises:
+        TableError: No row has that id, or rows of several shards have it.
+    """
+    quoted = name.replace("'", "''")
+    found = dataset.scanner(columns=["shard", VECTOR, ROW_ID], filter=f"id = '{quoted}'").to_table()
+    if found.num_rows == 0:
+        raise TableError(f"no row of {uri} has the id {name!r}; `head()` shows some that are there")
+    if found.num_rows > 1:
+        shards = ", ".join(sorted({str(shard) for shard in found["shard"].to_pylist()}))
+        raise TableError(
+            f"{found.num_rows} rows of {uri} have the id {name!r} (shards {shards}); pass the vector of one"
+        )
+    return int(row_ids(found)[0]), to_numpy(found[VECTOR])[0]
+
+
 def places_of(found: pa.Table, rows_K: RowIds) -> RowIds:
     """Return the place of each asked row id among the rows that `read_rows` found."""
     order = np.argsort(row_ids(found))

@@ -1,7 +1,7 @@
-"""VectorTable: open a Lance table of one space and search it. Everything here only reads, except `create_table`.
+"""VectorTable: open a Lance table of one space and search it. Everything here only reads.
 
-Owns what a table is: its companions, its columns, its space, and a search without an index of one's own. Owns no writes
-(`ledger.py` and its neighbours). Opening a table, and searching it by a vector, loads neither torch nor an encoder; a
+Owns what a table is: its companions, its columns, its space, and how it is asked. Owns no writes (`ledger.py` and its
+neighbours). Opening a table, and searching it by a vector, loads neither torch nor an encoder; a
 search by words or by an image loads both at its first use.
 
 Shapes: D full width, M prefix width.
@@ -9,42 +9,39 @@ Shapes: D full width, M prefix width.
 
 from __future__ import annotations
 
-import uuid
+import datetime as dt
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.storage.addresses import absolute
-from pipelines.tables.commits import create_dataset, open_dataset
-from pipelines.tables.companions import ensure_companion, id_of, open_companion
+from pipelines.tables.commits import open_dataset
+from pipelines.tables.companions import id_of, open_companion
+from pipelines.tables.grouping import best_of_each, check_group, concatenate_answers
+from pipelines.tables.hits import QUERY, Hits
+from pipelines.tables.nearest import nearest_rows
 from pipelines.tables.publication_log import resolve_prod
+from pipelines.tables.queries import Asked, Query, describe_query, read_queries, read_query, unit_query
 from pipelines.tables.rotations import load_rotation
-from pipelines.tables.rows import ROW_ID, check_columns, has_everywhere, places_of, read_rows, row_ids, scan_vectors
-from pipelines.vectors.arrays import Floats, to_numpy
-from pipelines.vectors.matryoshka import are_unit, cut, unit
+from pipelines.tables.rows import check_columns, check_filter, find_row
+from pipelines.vectors.arrays import Floats
+from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
 from schemas.column_names import column_name_problem
 from schemas.columns import (
-    COMPANIONS,
-    TABLE_KEY,
     VECTOR,
     Space,
     TableSource,
-    prefix_column,
     source_of,
     space_of,
-    table_schema,
 )
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
+from schemas.html import facts
 from schemas.publications import PROD, Publication
-
-_PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
 
 class VectorTable:
@@ -78,12 +75,12 @@ class VectorTable:
     def open(
         cls,
         uri: str,
-        version: int | str | None = None,
+        version: int | str | dt.datetime | None = None,
         storage: StorageConfig = StorageConfig(),
         *,
         trust: TrustConfig = TrustConfig(),
     ) -> VectorTable:
-        """Open a table at its newest version, at a version number, at a tag, or at `prod`: what is published.
+        """Open a table at its newest version, a version number, a tag, a time, or at `prod`: what is published.
 
         What `prod` names is looked up once: the table that is returned stays at that generation and version, through
         later publications, compaction and cleaning. Where nothing was published, a Lance tag `prod` is opened.
@@ -94,6 +91,9 @@ class VectorTable:
         Raises:
             TableNotFound: There is nothing at that address, or it has no such version.
             TableError: It is a Lance table, but was not made by this project.
+
+        Example:
+            >>> VectorTable.open("lake/news.lance", dt.datetime(2026, 11, 1))  # doctest: +SKIP
         """
         uri = absolute(uri)
         if version == PROD and (published := resolve_prod(uri, storage)) is not None:
@@ -114,13 +114,44 @@ class VectorTable:
 
     def __repr__(self) -> str:
         """Return one paragraph: the address and version, the rows, the space, and the columns that can be asked for."""
-        dims = [f"{dim} of {self.space.ladder.width} dims" for dim in self.prefix_dims]
-        rotated = ", rotated" if self.space.rotation is not None else ""
-        return (
-            f"<VectorTable {self.uri}, version {self.dataset.version}: {self.dataset.count_rows():,} rows of "
-            f"{self.space.encoder}{rotated}, which may be cut to {self.space.ladder}; prefix columns: "
-            f"{', '.join(dims) or 'none'}; kept columns: {', '.join(self.kept.names) or 'none'}>"
-        )
+        return f"<VectorTable {'; '.join(f'{name}: {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        return facts(self.name, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        space, published = self.space, self.publication
+        return {
+            "address": self.uri,
+            "version": f"{self.dataset.version}{'' if published is None else f', publication {published.number}'}",
+            "rows": f"{len(self):,}",
+            "space": f"{space.encoder}{', rotated' if space.rotation is not None else ''}, {space.fingerprint}",
+            "may be cut to": str(space.ladder),
+            "prefix columns": ", ".join(f"{dim} of {space.ladder.width} dims" for dim in self.prefix_dims) or "none",
+            "kept columns": ", ".join(f"{field.name} ({field.type})" for field in self.kept) or "none",
+        }
+
+    def __len__(self) -> int:
+        return int(self.dataset.count_rows())
+
+    def __bool__(self) -> bool:
+        """Return True: a table without rows is a table."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """Last part of the address."""
+        return self.uri.rpartition("/")[2]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of all columns, vectors included."""
+        return self.dataset.schema
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns, vectors included."""
+        return list(self.dataset.schema.names)
 
     def check_space(self, space: Space) -> None:
         """Refuse vectors of another space.
@@ -195,126 +226,126 @@ class VectorTable:
         """
         return open_companion(self, suffix)
 
-    def encode_query(self, query: str | bytes | npt.NDArray[np.floating]) -> Floats:
+    def encode_query(self, query: Query) -> Floats:
         """Bring a query into the table's space: (D,) float32, unit length.
 
         Args:
-            query: Words, the bytes of an image, or a vector of the table's space at full width.
+            query: Words, an image, or a vector of the table's space at full width; see `search`.
 
         Raises:
             SpaceMismatch: The vector has another width, or the space's encoder cannot take such a query.
             EncoderNotTrusted: The space's encoder needs files or code that `trust` does not allow.
-            InputError: The vector is all zeros, or holds NaN or infinity.
+            InputError: The vector is all zeros, or holds NaN or infinity, or the query is none of the forms.
         """
-        if isinstance(query, np.ndarray):
-            if query.shape != (self.space.ladder.width,):
-                raise SpaceMismatch(
-                    f"the query has shape {query.shape}; {self.uri} holds vectors of {self.space.ladder.width} dims"
-                )
-            if not are_unit(unit_D := unit(query.astype(np.float64)).astype(np.float32)):
-                raise InputError("the query has no direction: it is all zeros, or holds NaN or infinity; pass another")
-            return unit_D
+        asked, width = read_query(query), self.space.ladder.width
+        if isinstance(asked, np.ndarray):
+            if asked.shape != (width,):
+                raise SpaceMismatch(f"the query has shape {asked.shape}; {self.uri} holds vectors of {width} dims")
+            return unit_query(asked)
         from pipelines.encoders.query import encode_query  # here, since it loads torch
 
-        vector_D = encode_query(self.space, query, self.trust)
+        vector_D = encode_query(self.space, asked, self.trust)
         return vector_D if self.rotation is None else self.rotation.apply(vector_D)
 
     def search(
         self,
-        query: str | bytes | npt.NDArray[np.floating],
+        query: Query = None,
         k: int = 10,
         dim: int | None = None,
         where: str | None = None,
         columns: Sequence[str] | None = None,
-    ) -> pa.Table:
-        """Return the k rows nearest to a query by the first `dim` dims.
+        *,
+        like: str | None = None,
+        group_by: str | None = None,
+        distinct: bool = False,
+    ) -> Hits:
+        """Return the k rows nearest to a query, or to each of several, by the first `dim` dims.
 
         A prefix column is searched, through its index if it has one. Without a prefix column the full vectors are
         scanned and cut. At the full width every row is compared, whatever index another tool has built.
 
         Args:
-            query: Words, the bytes of an image, or a vector (D,).
-            k: Rows wanted.
+            query: Words; an image as a `Path`, as bytes or from PIL; or a vector (D,) as a list, or of numpy, torch or
+                Arrow. A vector of fewer dims, as wide as a rung of the ladder, is searched at these. A list of these,
+                or vectors (B, D), are several queries.
+            k: Rows wanted per query.
             dim: A rung of the space's ladder; None is the full width.
             where: SQL over the table's columns; only rows that satisfy it are searched.
             columns: Columns to return beside `score`; default `id` and the kept ones.
+            like: Id of a row, in place of a query: the rows most like it, without itself.
+            group_by: Column; of the rows with one value of it only the best is returned.
+            distinct: Return rows whose vectors are equal, such as copies of a picture, once.
 
         Returns:
-            Columns `id, <kept>, score`: cosine at `dim` in float32, best first; ties by id.
+            Columns `id, <kept>, score`: cosine at `dim` in float32, best first; ties by id. For several queries,
+            a first column `query` holds the query's number.
 
         Raises:
             DimError: The space must not be cut there.
-            SpaceMismatch: The query is not of the table's space.
-            TableError: `k` is below 1, or a column cannot be returned.
+            SpaceMismatch: A query is not of the table's space.
+            InputError: A query is none of the forms, or there are both a query and `like`, or neither.
+            TableError: `k` is below 1, a column cannot be returned or grouped by, the filter cannot be used, or there
+                is no row of that id, or several.
+
+        Example:
+            >>> table = VectorTable.open("lake/news.lance")  # doctest: +SKIP
+            >>> table.search("football", k=3, dim=64, where="label = 'sport'").to_pandas()  # doctest: +SKIP
+            >>> table.search(["football", "elections"], k=3)  # doctest: +SKIP
+            >>> table.search(like="news-17", group_by="label", distinct=True)  # doctest: +SKIP
         """
-        width = self.space.ladder.width
-        dim = self.space.ladder.check(width if dim is None else dim, self.uri)
         check_columns(self.dataset, columns, self.uri)
+        check_group(self.dataset.schema, group_by, self.uri)
         if k < 1:
             raise TableError(f"k={k}: ask for 1 row or more")
-        query_M = cut(self.encode_query(query), dim)
+        asked, is_one, itself = self.read_asked(query, like)
         wanted = list(columns) if columns is not None else self.result_columns
-        column = VECTOR if dim == width else prefix_column(dim)
-        if has_everywhere(self.dataset, column):
-            best = self._nearest(column, query_M, k, where, wanted)
-        else:
-            best = self._scan(query_M, k, where, wanted)
-        return best.sort_by([("score", "descending"), ("id", "ascending")]).select([*wanted, "score"])
 
-    def _nearest(self, column: str, query_M: Floats, k: int, where: str | None, wanted: Sequence[str]) -> pa.Table:
-        """Have Lance search a column: a prefix through its index, the full vectors without one, since that is exact."""
-        nearest: dict[str, Any] = {"column": column, "q": query_M, "k": k, "metric": "cosine"}
-        if column == VECTOR:
-            nearest["use_index"] = False
-        else:
-            nearest |= {"refine_factor": 1, "minimum_nprobes": _PROBES}
-        names = list(dict.fromkeys(["id", *wanted, column, "_distance"]))
-        best = self.dataset.scanner(columns=names, nearest=nearest, filter=where, prefilter=True).to_table()
-        return best.append_column("score", _scores(best[column], query_M))
+        def search_one(one: Asked) -> pa.Table:
+            query_M = self._prefix_of(one, dim)
+            nearest = partial(nearest_rows, self.dataset, self.space.ladder.width, query_M, where=where, skip=itself)
+            return best_of_each(nearest, k, wanted, group_by, distinct=distinct)
 
-    def _scan(self, query_M: Floats, k: int, where: str | None, wanted: Sequence[str]) -> pa.Table:
-        """Compare the prefix of every full vector."""
-        best = pa.table(
-            {"id": pa.array([], pa.string()), ROW_ID: pa.array([], pa.uint64()), "score": pa.array([], pa.float32())}
-        )
-        for batch, x_BD in scan_vectors(self.dataset, ["id", ROW_ID], where):
-            scores = pa.array(cut(x_BD.astype(np.float32), len(query_M)) @ query_M, pa.float32())
-            scored = pa.Table.from_batches([batch]).append_column("score", scores)
-            both = pa.concat_tables([best, scored.select(best.column_names)], promote_options="permissive")
-            best = both.sort_by([("score", "descending"), ("id", "ascending")]).slice(0, k)
-        rows_K = row_ids(best)
-        found = read_rows(self.dataset, rows_K, ["id", *wanted])
-        return found.take(places_of(found, rows_K)).append_column("score", best["score"])
+        try:
+            rows = concatenate_answers(map(search_one, asked))
+        except ValueError:
+            check_filter(self.dataset, where, self.uri)
+            raise
+        return Hits(rows.drop_columns(QUERY) if is_one else rows, f"{self.name}: {describe_query(query, like)}")
 
+    def head(self, k: int = 5, columns: Sequence[str] | None = None) -> Hits:
+        """Return the first rows: `id`, the kept columns, no vectors.
 
-def create_table(
-    uri: str,
-    space: Space,
-    kept: pa.Schema,
-    storage: StorageConfig = StorageConfig(),
-    *,
-    source: TableSource | None = None,
-) -> VectorTable:
-    """Create an empty table with a new id, then its companions. Of several racing creators exactly one succeeds.
+        Args:
+            k: Rows wanted.
+            columns: Columns to return; `vector` may be one of them.
 
-    Args:
-        uri: Address of the table.
-        space: The space of all its vectors.
-        kept: Fields of the columns that are kept from the samples.
-        storage: Where S3 is.
-        source: What the rows are made from, where it is known.
+        Example:
+            >>> VectorTable.open("lake/news.lance").head(3)  # doctest: +SKIP
+        """
+        check_columns(self.dataset, columns, self.uri)
+        names = list(columns) if columns is not None else ["id", *self.kept.names]
+        rows = self.dataset.scanner(columns=names, limit=k).to_table()
+        return Hits(rows, f"{self.name}: the first {rows.num_rows} of {len(self):,} rows")
 
-    Raises:
-        TableExists: There is something at that address already.
-    """
-    uri, schema = absolute(uri), table_schema(space, kept, source)
-    schema = schema.with_metadata({**schema.metadata, TABLE_KEY: uuid.uuid4().hex.encode()})
-    table = VectorTable(uri, create_dataset(uri, schema, storage), storage)
-    for suffix in COMPANIONS:
-        ensure_companion(table, suffix)
-    return table
+    def read_asked(self, query: Query, like: str | None) -> tuple[list[Asked], bool, int | None]:
+        """Return the queries, whether there is one and no list of them, and the row id of `like`.
 
+        Raises:
+            InputError: A query is none of the forms, or there are both a query and `like`, or neither.
+            TableError: There is no row of that id, or several.
+        """
+        if (query is None) == (like is None):
+            raise InputError("pass either a query or like=ID, the id of a row of the table")
+        if like is None:
+            return *read_queries(query), None
+        row, vector_D = find_row(self.dataset, like, self.uri)
+        return [vector_D.astype(np.float32)], True, row
 
-def _scores(vectors: pa.Array | pa.ChunkedArray, query_M: Floats) -> pa.Array:
-    """Cosines of the vectors' prefixes with a unit prefix, in float32."""
-    return pa.array(cut(to_numpy(vectors).astype(np.float32), len(query_M)) @ query_M, pa.float32())
+    def _prefix_of(self, query: Asked, dim: int | None) -> Floats:
+        """Encode a query and cut it; a vector may be as short as a rung of the ladder."""
+        ladder = self.space.ladder
+        if isinstance(query, np.ndarray) and query.shape != (ladder.width,) and query.shape[0] in ladder.dims:
+            if dim not in (None, len(query)):
+                raise SpaceMismatch(f"dim={dim}, and the query has {len(query)} dims; leave `dim` out")
+            return unit_query(query)
+        return cut(self.encode_query(query), ladder.check(ladder.width if dim is None else dim, self.uri))

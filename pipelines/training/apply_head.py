@@ -18,12 +18,13 @@ import torch
 from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers, read_split
 from pipelines.encoders.registry import config_of, describe_tower
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases, done_shards, records_of
 from pipelines.tables.rows import scan_vectors
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.splits import record_split
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.training.head_data import table_modality
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import are_unit

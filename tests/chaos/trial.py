@@ -18,8 +18,9 @@ from pipelines.encoders import make_space
 from pipelines.shards import list_shards, shard_schema
 from pipelines.storage.addresses import sibling
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.create import create_table
 from pipelines.tables.ledger import commit_leases, done_shards, records_of, rejects_of
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
 from tests.chaos.faults import ALLOWED, FAULTS, Run

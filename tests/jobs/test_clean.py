@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
+from pipelines.tables.create import create_table
 from pipelines.tables.maintenance import delete_orphans, find_orphans
 from pipelines.tables.runs import ALIVE_FOR, RunRecord
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from schemas.config import LimitsConfig
 from tests.support.s3 import S3Server
 from tests.support.small_tables import (

@@ -15,9 +15,10 @@ from jobs.__main__ import main
 from jobs.shortlist import run
 from pipelines.shortlist.lists import read_lists
 from pipelines.shortlist.planning import open_lists
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space

@@ -14,9 +14,10 @@ from cluster.session import PoolSize
 from pipelines.shortlist.lists import commit_lists, search_task
 from pipelines.shortlist.planning import plan_lists
 from pipelines.shortlist.run import CallWorker
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import Ladder, Space

@@ -14,7 +14,8 @@ import numpy as np
 
 from pipelines.encoders import Encoder, Preparer, load_encoder, load_preparer, make_space
 from pipelines.shards import list_shards, shard_schema
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.create import create_table
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 
 WORDS = (

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.funnel import Goal
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.create import create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space, prefix_column, vector_field

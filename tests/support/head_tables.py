@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.encoders import load_encoder, load_preparer, make_space
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.config.training import TrainConfig

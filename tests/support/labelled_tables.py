@@ -13,9 +13,10 @@ from pipelines.evaluation.alignment import align
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.prepare import prepare
 from pipelines.evaluation.results import Results
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space

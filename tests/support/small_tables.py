@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import CommitResult, commit_leases
 from pipelines.tables.rotate import check_rotatable, commit_rotation, moments_of, rotate_fragments
 from pipelines.tables.rotations import save_rotation
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR, Ladder, Space

@@ -9,7 +9,8 @@ import lance
 import pyarrow as pa
 
 from pipelines.encoders import load_encoder, load_preparer, make_space
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.create import create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.config import EncoderConfig, LimitsConfig
 

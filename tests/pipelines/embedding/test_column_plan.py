@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.embedding.plan import make_plan
+from pipelines.tables.create import create_table
 from pipelines.tables.runs import RunRecord
-from pipelines.tables.table import create_table
 from schemas.columns import TableSource
 from schemas.config import EmbedConfig
 from schemas.errors import ColumnMismatch, FieldNotFound, LakeError

@@ -12,7 +12,7 @@ import pytest
 from pipelines.embedding.plan import expected_samples, make_plan, plan_leases
 from pipelines.shards import list_shards
 from pipelines.storage.addresses import sibling
-from pipelines.tables.table import create_table
+from pipelines.tables.create import create_table
 from schemas.columns import SHARDS
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch

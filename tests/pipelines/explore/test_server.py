@@ -9,11 +9,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pipelines.explore.explorer import Explorer
-from pipelines.explore.pictures import Pictures
 from pipelines.explore.server import application
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases
-from pipelines.tables.table import create_table
 from pipelines.vectors.arrays import to_arrow
 from schemas.errors import InputError
 from schemas.records import LeaseResult, ShardCount
@@ -146,8 +145,9 @@ def test_pictures_come_from_bytes_or_from_files_below_the_named_folder_only(tmp_
         "\0",
     ]
     table = _table_of(tmp_path, "paths", pa.string(), names)
-    assert Pictures(table).column is None
-    pictures = Pictures(table, str(folder))
-    assert [pictures.thumbnail(row) is not None for row in _rows(table)] == [True, True, *[False] * 5]
+    without = Explorer(table, max_bytes=1 << 20)
+    assert [without.thumbnail(row) for row in _rows(table)] == [None] * 7
+    explorer = Explorer(table, max_bytes=1 << 20, images=str(folder))
+    assert [explorer.thumbnail(row) is not None for row in _rows(table)] == [True, True, *[False] * 5]
     with pytest.raises(InputError, match="no such folder"):
-        Pictures(table, str(tmp_path / "nowhere"))
+        Explorer(table, max_bytes=1 << 20, images=str(tmp_path / "nowhere"))

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.funnel import Funnel, Goal, Home, adaptive_retrieval
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.create import create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.matryoshka import unit
 from schemas.errors import FunnelWarning, TableError
 from schemas.plans import FunnelStage

@@ -77,14 +77,29 @@ def test_a_restored_version_is_seen_as_it_was(funnel: Funnel, table: VectorTable
     table.refresh().dataset.delete("id IN ('" + "', '".join(ids(before)) + "')")
     assert not set(ids(funnel.search(query(), k=10))) & set(ids(before))
     lance.dataset(table.uri, version=old).restore()  # type: ignore[no-untyped-call]
-    assert funnel.search(query(), k=10).equals(before)
+    assert funnel.search(query(), k=10) == before
 
 
 def test_plan_and_card_survive_in_the_table(funnel: Funnel, table: VectorTable, how: dict[str, Any]) -> None:
     again = Funnel.open(table.uri, **how)
     assert again.plan == funnel.plan
     assert again.card == funnel.card
-    assert again.search(query(), k=5).equals(funnel.search(query(), k=5))
+    assert again.search(query(), k=5) == funnel.search(query(), k=5)
+
+
+def test_like_and_groups_answer_as_an_exact_search_does(funnel: Funnel, table: VectorTable) -> None:
+    table = table.refresh()
+    for how in ({"like": "r17"}, {"query": query(), "group_by": "parity"}, {"query": query(), "distinct": True}):
+        found, exact = funnel.search(k=2, **how), table.search(k=2, **how)
+        assert found.column_names == exact.column_names
+        assert len(set(ids(found)) & set(ids(exact))) >= 1
+        assert "r17" not in ids(found) or "like" not in how
+    assert sorted(funnel.search(query(), 2, group_by="parity", columns=["parity"])["parity"].to_pylist()) == [0, 1]
+
+
+def test_a_funnel_shows_its_stages_and_its_recall(funnel: Funnel) -> None:
+    for shown in repr(funnel), funnel._repr_html_(), funnel.plan._repr_html_(), funnel.card._repr_html_():
+        assert "recall" in shown
 
 
 def test_a_batch_answers_as_its_queries_do_one_by_one(funnel: Funnel) -> None:

@@ -11,9 +11,10 @@ from pipelines.shortlist import add_prefixes
 from pipelines.shortlist.agreement import agreement
 from pipelines.shortlist.lists import commit_lists, read_lists, search_task
 from pipelines.shortlist.planning import ListsPlan, plan_lists
+from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut, unit
 from schemas.config import ShortlistConfig

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from pipelines.storage.s3 import check_conditional_writes, lance_access, lance_options, s3_client
 from pipelines.tables.companion_commits import overwrite
-from pipelines.tables.table import create_table
+from pipelines.tables.create import create_table
 from schemas.columns import Ladder, Space
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError

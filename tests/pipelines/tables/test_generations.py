@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.tables.create import create_table
 from pipelines.tables.generations import (
     READER_GRACE,
     PublishRequest,
@@ -20,7 +21,7 @@ from pipelines.tables.generations import (
 )
 from pipelines.tables.maintenance import compact_table, expire_table
 from pipelines.tables.publication_log import generation_uri, read_log, resolve_prod, table_of
-from pipelines.tables.table import VectorTable, create_table
+from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags, remove_tag
 from schemas.config import StorageConfig
 from schemas.errors import PublicationConflict, TableError, TableNotFound

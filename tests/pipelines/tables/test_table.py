@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 import threading
@@ -18,7 +19,15 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import Ladder, Space
-from schemas.errors import DimNotInLadder, NotMatryoshka, SpaceMismatch, TableError, TableExists, TableNotFound
+from schemas.errors import (
+    DimNotInLadder,
+    InputError,
+    NotMatryoshka,
+    SpaceMismatch,
+    TableError,
+    TableExists,
+    TableNotFound,
+)
 from tests.support.small_tables import (
     KEPT,
     LADDER,
@@ -160,11 +169,104 @@ def test_search_of_a_table_without_rows_finds_none(tmp_path: Path) -> None:
 def test_search_refuses_untrained_dims_and_queries_of_another_width(searched: VectorTable, tmp_path: Path) -> None:
     with pytest.raises(DimNotInLadder, match="dim 12 is not in the ladder"):
         searched.search(np.ones(32), dim=12)
-    with pytest.raises(SpaceMismatch, match=r"shape \(16,\)"):
-        searched.search(np.ones(16))
+    with pytest.raises(SpaceMismatch, match=r"shape \(12,\)"):
+        searched.search(np.ones(12))
     flat = new_table(tmp_path, "flat", Space(encoder="x", revision="1", ladder=Ladder(dims=(32,))))
     with pytest.raises(NotMatryoshka, match="not Matryoshka-trained"):
         flat.search(np.ones(32), dim=16)
+
+
+def test_a_vector_as_wide_as_a_rung_is_searched_at_its_dims(searched: VectorTable) -> None:
+    query_D = np.random.default_rng(1).standard_normal(32).astype(np.float32)
+    for dims in LADDER:
+        short, cut_here = searched.search(list(map(float, query_D[:dims]))), searched.search(query_D, dim=dims)
+        assert short["id"] == cut_here["id"]
+        assert short["score"].to_pylist() == pytest.approx(cut_here["score"].to_pylist(), abs=1e-6)
+    with pytest.raises(SpaceMismatch, match="dim=16, and the query has 8 dims"):
+        searched.search(query_D[:8], dim=16)
+
+
+@pytest.mark.parametrize("dims", [8, 16, 32])
+def test_several_queries_are_answered_as_one_by_one(searched: VectorTable, dims: int) -> None:
+    query_BD = np.random.default_rng(2).standard_normal((3, 32)).astype(np.float32)
+    together = searched.search(query_BD, k=4, dim=dims)
+    assert together.column_names == ["query", "id", "n", "half", "score"]
+    assert together["query"].to_pylist() == [0] * 4 + [1] * 4 + [2] * 4
+    alone = [key for query_D in query_BD for key in searched.search(query_D, k=4, dim=dims)["id"].to_pylist()]
+    assert together["id"].to_pylist() == alone
+
+
+@pytest.mark.parametrize("dims", [8, 16, 32])
+def test_like_returns_the_rows_nearest_to_a_row_without_itself(searched: VectorTable, dims: int) -> None:
+    one = f"{a_shard('a').uri}-7"
+    vector_D = vectors_of(a_shard("a"), 150)[7].astype(np.float32)
+    found = searched.search(like=one, k=5, dim=dims)
+    assert found == searched.search(vector_D, k=5, dim=dims, where=f"id != '{one}'")
+    for wrong in ({"query": vector_D, "like": one}, {}):
+        with pytest.raises(InputError, match="either a query or like=ID"):
+            searched.search(**wrong)
+    with pytest.raises(TableError, match=r'no row .* has the id "no\'one"'):
+        searched.search(like="no'one")
+
+
+@pytest.mark.parametrize("dims", [8, 16, 32])
+def test_group_by_returns_the_best_row_of_each_group(searched: VectorTable, dims: int) -> None:
+    query_D = np.random.default_rng(4).standard_normal(32).astype(np.float32)
+    rows = searched.dataset.to_table()
+    of = dict(zip(rows["id"].to_pylist(), rows["n"].to_pylist(), strict=True))
+    best = dict[int, str]()
+    for key in searched.search(query_D, k=400, dim=dims)["id"].to_pylist():
+        best.setdefault(of[key], key)
+    found = searched.search(query_D, k=100, dim=dims, group_by="n", columns=["id"])
+    assert found.column_names == ["id", "score"]
+    assert found["id"].to_pylist() == list(best.values())[:100]
+    assert searched.search(query_D, k=10, dim=dims, group_by="half").num_rows == 2
+    with pytest.raises(TableError, match="group_by='vector'"):
+        searched.search(query_D, group_by="vector")
+
+
+def test_equal_vectors_are_returned_once_where_asked(tmp_path: Path) -> None:
+    table = new_table(tmp_path)
+    commit_shards(table, a_shard("a"), rows=30)
+    table = table.refresh()
+    copies = table.dataset.to_table().set_column(0, "id", pa.array([f"copy {i}" for i in range(30)]))
+    for _ in range(3):
+        table.dataset.insert(copies)
+    table = table.refresh()
+    query_D = vectors_of(a_shard("a"), 30)[3].astype(np.float32)
+    assert table.search(query_D, k=4)["id"].to_pylist() == ["/src/a.jsonl-3", *["copy 3"] * 3]
+    assert table.search(query_D, k=30, distinct=True)["id"].to_pylist() == brute_force(table, query_D, 32, 120)[::4]
+    assert table.search(like="/src/a.jsonl-3", k=1)["id"].to_pylist() == ["copy 3"]
+    with pytest.raises(TableError, match=r"3 rows .* have the id 'copy 3'"):
+        table.search(like="copy 3")
+
+
+def test_a_table_shows_its_rows_its_columns_and_itself(searched: VectorTable) -> None:
+    assert len(searched) == 400
+    assert bool(new_table(Path(searched.uri).parent, "empty"))
+    assert searched.columns == [*searched.schema.names] == ["id", "shard", "n", "half", "vector", "vector_8"]
+    head = searched.head(3)
+    assert head.column_names == ["id", "n", "half"]
+    assert head.title == "t.lance: the first 3 of 400 rows"
+    for shown in repr(searched), searched._repr_html_():
+        for part in (searched.uri, "400", "wordllama", "8, 16, 32", "8 of 32 dims", "n (int64), half (string)"):
+            assert part in shown
+
+
+def test_a_table_opens_at_a_time(tmp_path: Path) -> None:
+    table = new_table(tmp_path)
+    commit_shards(table, a_shard("a"))
+    between = dt.datetime.now(dt.UTC)
+    commit_shards(table, a_shard("b"))
+    assert [len(VectorTable.open(table.uri, when)) for when in (between, None)] == [5, 10]
+    with pytest.raises(TableNotFound, match="at version"):
+        VectorTable.open(table.uri, between - dt.timedelta(days=1))
+
+
+def test_a_filter_that_cannot_be_used_is_refused_in_words(searched: VectorTable) -> None:
+    for where in ("nothing = 1", "half =", "n"):
+        with pytest.raises(TableError, match="cannot be used"):
+            searched.search(np.ones(32), where=where)
 
 
 def test_lancedb_searches_the_table(searched: VectorTable) -> None:
@@ -172,19 +274,6 @@ def test_lancedb_searches_the_table(searched: VectorTable) -> None:
     query_D = np.random.default_rng(3).standard_normal(32).astype(np.float32)
     found = lancedb.connect(path.parent).open_table(path.stem).search(query_D).metric("cosine").limit(5).to_arrow()
     assert found["id"].to_pylist() == brute_force(searched, query_D, 32, 5)
-
-
-def test_a_table_says_in_one_paragraph_what_it_is(searched: VectorTable) -> None:
-    said = repr(searched)
-    for part in (
-        searched.uri,
-        "400 rows of wordllama",
-        "8, 16, 32",
-        "prefix columns: 8 of 32 dims",
-        "kept columns: n, half",
-    ):
-        assert part in said
-    assert "\n" not in said
 
 
 def test_the_full_width_is_exact_though_another_tool_has_indexed_it(tmp_path: Path) -> None:

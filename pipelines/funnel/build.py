@@ -1,0 +1,47 @@
+"""Make what a funnel in RAM consists of: a tuned plan with its codebook, and the stages that it fills.
+
+Owns no search and no table's config. Shapes: N rows of the table, B rows of a block, D full width, Q queries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.funnel.codebooks import load_codebook, save_codebook
+from pipelines.funnel.goal import Goal
+from pipelines.funnel.memory import Fill
+from pipelines.funnel.slices import FaissSlices, empty_stores
+from pipelines.funnel.torch_stages import TorchStages
+from pipelines.funnel.tuner import TableVectors, tune_in_memory
+from pipelines.storage.device import pick_device
+from pipelines.tables.rows import ROW_ID, read_vectors, row_ids, scan_vectors
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import Floats
+from schemas.plans import Plan, TunedFunnel
+
+
+def tune_and_save(
+    table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | None, *, is_read: bool
+) -> TunedFunnel:
+    """Tune in memory and write the codebook beside the table; `is_read` is for the home `codes`."""
+    ids, blocks = [np.empty(0, np.int64)], [np.empty((0, table.space.ladder.width), np.float16)]
+    for batch, block_BD in scan_vectors(table.dataset, [ROW_ID]):
+        ids.append(row_ids(batch))
+        blocks.append(block_BD)
+    dataset, ids_N = table.dataset, np.concatenate(ids)
+    read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
+    vectors = TableVectors(np.concatenate(blocks), table.space.ladder.dims, dataset.version, read)
+    tuned, empty = tune_in_memory(vectors, goal, query_QD, plan)
+    name = save_codebook(empty, table.uri, table.storage)
+    return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
+
+
+def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
+    """Return the function that fills a plan's stages: with torch on a device, or with FAISS on the CPU."""
+    if device is not None:
+        chosen = pick_device(device)
+        return lambda blocks, rows: TorchStages(plan, blocks, rows, chosen)
+    codebook, width = load_codebook(plan, table), plan.stages[-1].dims
+    return lambda blocks, rows: FaissSlices.build(
+        codebook, blocks, rows, empty_stores(rows, width) if plan.home == "memory" else None
+    )

@@ -1,0 +1,144 @@
+"""The forms in which a person asks: words, a picture, a vector, or several of these.
+
+Owns how each form is read. Owns no encoder: a query leaves this module as words, as the bytes of an image, or as a
+vector.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.vectors.arrays import Floats
+from pipelines.vectors.matryoshka import are_unit, unit
+from schemas.errors import InputError
+
+Asked = str | bytes | npt.NDArray[np.floating]
+"""One query: words, the bytes of an image, or a vector (D,)."""
+Query = Any
+"""Words, an image (its bytes, a `Path` of its file, a PIL image), a vector (a list of numbers, or anything that numpy
+reads: an array, a torch tensor, an Arrow array), or an iterable of these: several queries. Vectors may be rows of one
+array (B, D)."""
+
+_MODES_OF_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_ALLOWED = "allowed: words, a Path or the bytes of an image, a PIL image, a vector, or a list of these"
+
+
+def read_queries(query: Query) -> tuple[list[Asked], bool]:
+    """Bring a query, or several, into the three forms that can be encoded.
+
+    Returns:
+        The queries, and whether `query` is one and not a list of one.
+
+    Raises:
+        InputError: It is none of the forms, a file cannot be read, or there is no query in it.
+    """
+    if isinstance(query, (str, bytes, bytearray, memoryview, os.PathLike)) or _is_picture(query):
+        return [_read_one(query)], True
+    array = _as_numbers(query)
+    if array is not None and array.ndim == 1:
+        return [array], True
+    if array is not None and array.ndim == 2:
+        return list(array), False
+    if array is not None:
+        raise InputError(
+            f"a query is an array of shape {array.shape}; a picture is asked for as a PIL image; {_ALLOWED}"
+        )
+    if not isinstance(query, Iterable):
+        raise InputError(f"a query is a {type(query).__name__}; {_ALLOWED}")
+    asked = [_read_part(part) for part in query]
+    if not asked:
+        raise InputError(f"there is no query in an empty {type(query).__name__}; {_ALLOWED}")
+    return asked, False
+
+
+def read_query(query: Query) -> Asked:
+    """Bring one query into one of the three forms.
+
+    Raises:
+        InputError: As `read_queries`, or there are several.
+    """
+    asked, is_one = read_queries(query)
+    if not is_one:
+        raise InputError(f"one query is expected, and a {type(query).__name__} of {len(asked)} is given")
+    return asked[0]
+
+
+def unit_query(query_M: npt.NDArray[np.floating]) -> Floats:
+    """Scale a query of any width to unit length.
+
+    Raises:
+        InputError: It has no direction.
+    """
+    if not are_unit(unit_M := unit(query_M.astype(np.float64)).astype(np.float32)):
+        raise InputError("the query has no direction: it is all zeros, or holds NaN or infinity; pass another")
+    return unit_M
+
+
+def describe_query(query: Query, like: str | None = None) -> str:
+    """Say in a few words what was asked, as a title."""
+    if like is not None:
+        return f"most like the row {like!r}"
+    if isinstance(query, str):
+        return f"nearest to {query!r}"
+    if isinstance(query, os.PathLike):
+        return f"nearest to {os.fspath(query)}"
+    asked, is_one = read_queries(query)
+    if not is_one:
+        return f"nearest to each of {len(asked):,} queries"
+    return "nearest to a picture" if isinstance(asked[0], bytes) else "nearest to a vector"
+
+
+def _read_part(part: Query) -> Asked:
+    asked, is_one = read_queries(part.as_py() if hasattr(part, "as_py") else part)
+    if not is_one:
+        raise InputError(f"a query in a list is itself a list of {len(asked)}; {_ALLOWED}")
+    return asked[0]
+
+
+def _read_one(query: Query) -> str | bytes:
+    if isinstance(query, str):
+        return query
+    if isinstance(query, (bytes, bytearray, memoryview)):
+        return bytes(query)
+    if isinstance(query, os.PathLike):
+        try:
+            return Path(query).read_bytes()
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{os.fspath(query)!r} cannot be read: {error}; a Path names an image file, and words are a str"
+            ) from None
+    # PNG holds these modes without loss, TIFF the others.
+    held = io.BytesIO()
+    query.save(held, "PNG" if query.mode in _MODES_OF_PNG else "TIFF", exif=query.getexif())
+    return held.getvalue()
+
+
+def _is_picture(query: Query) -> bool:
+    from PIL import Image  # here, since a search by a vector needs nothing of it
+
+    return isinstance(query, Image.Image)
+
+
+def _as_numbers(query: Query) -> npt.NDArray[np.floating] | None:
+    """Return float32 or float64 numbers; None where `query` holds no numbers."""
+    if hasattr(query, "detach"):  # a torch tensor, on any device, in any dtype
+        query = query.detach().cpu().float()
+    if isinstance(query, (list, tuple)) and not (query and all(_is_number(part) for part in query)):
+        return None
+    if not isinstance(query, (list, tuple)) and not hasattr(query, "__array__"):
+        return None
+    array = np.asarray(query)
+    if array.dtype.kind not in "fiu" or not array.size:
+        return None
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _is_number(part: object) -> bool:
+    return isinstance(part, (int, float, np.number)) and not isinstance(part, bool)
