@@ -6,6 +6,7 @@ states; besides it the weights, the optimiser, and the results so far.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -69,5 +70,14 @@ def _differences(theirs: str, ours: str, defaults: Mapping[str, str]) -> str:
         for text in (redact(theirs), ours)
     )
     there = {name: defaults[name] for name in here if name in defaults} | there
+    there = {name: _completed(value, defaults.get(f"{name}.", "{}")) for name, value in there.items()}
     names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
     return "; ".join(f"there {name}={there.get(name)}, here {name}={here.get(name)}" for name in names)
+
+
+def _completed(value: str, defaults: str) -> str:
+    """Add the settings that its release did not have, at their default, to a block within a block: a dict as text."""
+    if not value.startswith("{") or defaults == "{}":
+        return value
+    theirs, known = ast.literal_eval(value), ast.literal_eval(defaults)
+    return str({name: theirs.get(name, known.get(name)) for name in {**known, **theirs}})

@@ -249,10 +249,23 @@ class _Fit:
 
 
 def _defaults(recipe: Recipe) -> dict[str, str]:
-    """Return the default of each setting of a recipe's blocks, by the name that it has in a checkpoint."""
-    blocks = ((name, block) for name, block in recipe if isinstance(block, ConfigBlock))
+    """Return the default of each setting of a recipe's blocks, by the name that it has in a checkpoint.
+
+    For a block within a block, `data.input.` names the defaults of its settings, as a dict.
+    """
+    defaults = dict[str, str]()
+    for name, block in recipe:
+        if isinstance(block, ConfigBlock):
+            defaults |= {f"{name}.{key}": str(default) for key, default in _field_defaults(block).items()}
+            inner = ((key, value) for key, value in block if isinstance(value, ConfigBlock))
+            defaults |= {f"{name}.{key}.": str(_field_defaults(value)) for key, value in inner}
+    return defaults
+
+
+def _field_defaults(block: ConfigBlock) -> dict[str, Any]:
+    fields = type(block).model_fields.items()
     return {
-        f"{name}.{key}": str(field.get_default(call_default_factory=True, validated_data={}))
-        for name, block in blocks
-        for key, field in type(block).model_fields.items()
+        key: field.get_default(call_default_factory=True, validated_data={})
+        for key, field in fields
+        if not field.is_required()
     }
