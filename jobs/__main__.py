@@ -45,6 +45,10 @@ VERBS = {
         "Search a table by words, by an image, or by each line of stdin.",
         'mlake search lake/demo/glosses.lance "fear of spiders" --k 5 --columns words gloss',
     ),
+    "inspect": (
+        "Say what a table is, whether its indexes and funnels hold, and what to do next.",
+        "mlake inspect lake/demo/glosses.lance --html glosses.html",
+    ),
     "explore": (
         "Explore a table on a local page: ask it, and move sliders for dims and candidates.",
         "mlake explore lake/demo/pictures.lance --port 0",

@@ -41,7 +41,7 @@ from schemas.plans import FUNNEL_KEY, Explanation, FunnelStage, Home, Plan, Tune
 
 # A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
 # stand before a neighbour.
-_OUTGROWN = 2
+OUTGROWN = 2
 
 
 class _Index(Protocol):
@@ -317,7 +317,7 @@ class Funnel:
             )
         if self._index.dataset.version != self._checked_version:
             self._checked_version, rows = self._index.dataset.version, self._index.dataset.count_rows()
-            if rows > _OUTGROWN * self.card.rows_in_table:
+            if rows > OUTGROWN * self.card.rows_in_table:
                 self._warn_once(
                     "outgrown",
                     f"{uri} has {rows:,} rows, and its recall card speaks of {self.card.rows_in_table:,} (version "

@@ -1,0 +1,44 @@
+"""`mlake inspect TABLE`: what a table is, what it holds, whether its indexes and funnels hold, and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from jobs.options import Flag, Storage, TableAddress, Text
+from pipelines.reports.console import open_console
+from pipelines.reports.inspection import inspect_table
+from pipelines.reports.inspection_output import inspection_page, print_inspection
+from pipelines.reports.page import write_report
+from pipelines.tables.table import VectorTable
+from schemas.config import StorageConfig
+
+
+def main(
+    address: TableAddress,
+    /,
+    *,
+    version: Annotated[str | None, Parameter(metavar="VERSION"), Text] = None,
+    html: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    storage: Storage = StorageConfig(),
+) -> int:
+    """Say what a table is, whether its indexes and funnels hold, and what to do next.
+
+    Args:
+        version: A version number, a tag, or prod. Default: the newest.
+        html: Write it as one page that loads nothing from elsewhere.
+        as_json: Print one JSON object.
+    """
+    wanted = int(version) if version is not None and version.isdigit() else version
+    found = inspect_table(VectorTable.open(address, wanted, storage))
+    if html is not None:
+        write_report(inspection_page(found), html)
+        open_console(is_error=True).print(f"written: {html}", soft_wrap=True)
+    if as_json:
+        print(found.model_dump_json())
+    elif html is None:
+        print_inspection(found, open_console())
+    return 0
