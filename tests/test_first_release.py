@@ -118,8 +118,12 @@ def test_a_funnel_answers_as_it_did(home: Any, release: Path) -> None:
     assert [line for line in str(funnel.card).splitlines() if line[2:7].strip().isdigit()] == numbers
     rows = funnel.search(np.asarray(was["queries"], np.float32), k=5)
     assert rows["query"].to_pylist() == was["found"]["query"]
+    scores = np.array(was["found"]["score"])
+    if home == "codes":  # a few more candidates than the plan keeps are ranked since then: no rank may get worse
+        assert (rows["score"].to_numpy() >= scores - 1e-3).all()
+        return
     assert rows["id"].to_pylist() == was["found"]["id"]
-    assert rows["score"].to_pylist() == pytest.approx(was["found"]["score"], abs=1e-3)
+    assert rows["score"].to_pylist() == pytest.approx(scores, abs=1e-3)
 
 
 def test_a_rotation_is_read(release: Path) -> None:

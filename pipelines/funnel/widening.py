@@ -80,6 +80,8 @@ def gaps(scores_BK: Floats, k: int) -> Floats:
     counts_B = np.isfinite(scores_BK).sum(axis=1)
     out_B = np.full(len(scores_BK), np.inf, np.float32)
     enough = np.flatnonzero(counts_B >= k + _LEAST_OTHERS)
+    if not len(enough):  # numpy checks the bounds of `k - 1` for no rows as well
+        return out_B
     far = k - 1 + (counts_B[enough] - k) * 3 // 4
     out_B[enough] = scores_BK[enough, k - 1] - scores_BK[enough, far]
     out_B[out_B <= _SAME_SCORE] = np.inf

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from lance import LanceDataset
+
 from pipelines.storage.retry import retry_transient
 from pipelines.tables.commits import open_dataset
 from schemas.config import StorageConfig
+
+_TRIES = 20
+_MOVED = ("Ref conflict error", "Ref not found error", "_refs/tags")
+_Seen = TypeVar("_Seen")
 
 
 def read_tags(uri: str, storage: StorageConfig) -> dict[str, int]:
@@ -13,31 +22,42 @@ def read_tags(uri: str, storage: StorageConfig) -> dict[str, int]:
     Raises:
         TableNotFound: There is no table.
     """
-    dataset = open_dataset(uri, storage)
-    listed = retry_transient(uri, dataset.tags.list)
+    listed = _look(uri, storage, lambda dataset: dataset.tags.list())
     return {name: int(tag["version"]) for name, tag in listed.items()}
 
 
 def set_tag(uri: str, name: str, version: int, storage: StorageConfig) -> None:
     """Point a tag at a version, whether it is there already or not."""
 
-    def point() -> None:
-        dataset = open_dataset(uri, storage)
+    def point(dataset: LanceDataset) -> None:
         there = dataset.tags.list().get(name)
         if there is None:
             dataset.tags.create(name, version)
         elif there["version"] != version:
             dataset.tags.update(name, version)
 
-    retry_transient(uri, point)
+    _look(uri, storage, point)
 
 
 def remove_tag(uri: str, name: str, storage: StorageConfig) -> None:
     """Remove a tag, if it is there."""
 
-    def remove() -> None:
-        dataset = open_dataset(uri, storage)
+    def remove(dataset: LanceDataset) -> None:
         if name in dataset.tags.list():
             dataset.tags.delete(name)
 
-    retry_transient(uri, remove)
+    _look(uri, storage, remove)
+
+
+def _look(uri: str, storage: StorageConfig, act: Callable[[LanceDataset], _Seen]) -> _Seen:
+    """Read or change tags; look again where another writer made or removed one in between."""
+
+    def look(tries: int = _TRIES) -> _Seen:
+        try:
+            return act(open_dataset(uri, storage))
+        except ValueError as error:
+            if tries and any(sign in str(error) for sign in _MOVED):
+                return look(tries - 1)
+            raise
+
+    return retry_transient(uri, look)
