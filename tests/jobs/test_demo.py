@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 from rich.console import Console
 
 from jobs import demo
@@ -28,6 +30,7 @@ from schemas.config import DemoConfig
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT = 150
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @dataclass
@@ -54,6 +57,14 @@ def lake(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("home") / "lake" / "demo"
     yield Lake(folder, _run(folder))
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def whole_demo(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("whole")
+    demo.run(DemoConfig(folder=str(home / "lake" / "demo")), Console(file=io.StringIO()))
+    yield home
+    shutil.rmtree(home)
 
 
 def test_every_sample_of_every_corpus_is_in_its_table(lake: Lake) -> None:
@@ -128,15 +139,28 @@ def test_a_second_run_has_nothing_to_do(lake: Lake) -> None:
     assert {name: lake.table(name).dataset.version for name in demo.TABLES} == versions
 
 
-def test_the_notebook_opens_the_lake_searches_and_plots(lake: Lake) -> None:
-    notebook = nbformat.read(ROOT / "notebooks" / "query.ipynb", as_version=4)
-    home = str(lake.folder.parent.parent)
-    client = NotebookClient(notebook, timeout=500, resources={"metadata": {"path": home}})
-    done = client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
-    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
-    answers = "".join(output.get("text", "") for output in outputs)
-    assert all(f"{dims} dims" in answers for dims in (64, 128, 256))
+def run_notebook(file: Path, home: Path) -> list[NotebookNode]:
+    """Run a notebook in a folder that has `lake/demo`, and return its outputs."""
+    notebook = nbformat.read(file, as_version=4)
+    client = NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(home)}})
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path})
+    return [output for cell in done.cells for output in cell.get("outputs", [])]
+
+
+def test_the_first_notebook_asks_in_words_and_by_a_picture(lake: Lake) -> None:
+    outputs = run_notebook(NOTEBOOKS[0], lake.folder.parent.parent)
+    shown = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert len(shown) == 7
+    assert shown[-1].count("<img") == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_every_notebook_runs_on_the_whole_demo(file: Path, whole_demo: Path) -> None:
+    outputs = run_notebook(file, whole_demo)
+    kept = nbformat.read(file, as_version=4)
+    assert len(outputs) >= sum(len(cell.get("outputs", [])) for cell in kept.cells)
 
 
 def test_a_new_shard_is_the_only_one_embedded(lake: Lake) -> None:
