@@ -10,6 +10,8 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines.funnel import Funnel
 from pipelines.funnel.search import OUTGROWN
 from pipelines.tables.indexes import choose_index
@@ -80,7 +82,13 @@ def _columns(table: VectorTable) -> Iterator[ColumnSize]:
             child = inside.pop()
             held += sizes.get(child.id(), 0)
             inside += child.children()
-        yield ColumnSize(name=field.name(), type=str(arrow.type), bytes=held)
+        yield ColumnSize(name=field.name(), type=_type(arrow.type), bytes=held)
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        return f"{kind.list_size} × {kind.value_type}"
+    return str(kind)
 
 
 def _indexes(table: VectorTable) -> Iterator[IndexState]:

@@ -46,7 +46,11 @@ def inspection_page(found: Inspection) -> Report:
     sections = [Section("The table", "", head)]
     if found.next:
         sections.append(Section("What to do next", "", [Grid(("",), [[each] for each in found.next], is_prose=True)]))
-    sections += [Section(title.capitalize(), "", [Grid(heads, rows)]) for title, heads, rows in _tables(found) if rows]
+    sections += [
+        Section(title.capitalize(), "", [Grid(heads, rows, is_prose=True)])
+        for title, heads, rows in _tables(found)
+        if rows
+    ]
     return Report(found.uri.rpartition("/")[2], f"{found.uri}, version {found.version}", sections)
 
 
@@ -63,7 +67,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     since = f"{found.first_version_at:%Y-%m-%d %H:%M} to {found.last_version_at:%Y-%m-%d %H:%M} UTC"
     return [
         ("table", f"{found.uri}, version {found.version}"),
-        ("rows", f"{found.rows:,} of {found.shards:,} shards, in {found.fragments:,} fragments"),
+        ("rows", f"{found.rows:,} of {_counted(found.shards, 'shard')}, in {_counted(found.fragments, 'fragment')}"),
         ("space", f"{found.encoder} {found.revision}{rotated}; fingerprint {found.space}"),
         ("dims", f"{', '.join(map(str, found.dims))}; columns for {', '.join(map(str, found.prefix_dims)) or 'none'}"),
         ("versions", f"{found.versions:,}, {since}"),
@@ -105,6 +109,10 @@ def _tables(found: Inspection) -> Iterable[tuple[str, Sequence[str], list[list[s
         ("run", "job", "state", "started, UTC", "rows"),
         [[r.run, r.job, r.state, f"{r.started_at:%Y-%m-%d %H:%M}", _number(r.rows)] for r in found.runs],
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _number(value: int | None) -> str:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import lance
 import numpy as np
 import pytest
+from lance.fragment import write_fragments
 
 from pipelines.funnel import Funnel, adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.lake import LakeIndex, coarse_candidates
+from pipelines.tables.commits import commit_fragments
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut, unit
@@ -52,7 +53,10 @@ def test_the_margin_of_a_tuned_plan_is_on_its_card(table: VectorTable) -> None:
 
 def test_rows_that_lack_the_prefix_column_are_found(table: VectorTable) -> None:
     late = np.repeat(query()[None], 3, axis=0).astype(np.float16)
-    rows = batch(late, ROWS, table.dataset.schema).drop_columns(f"vector_{PREFIX}")
-    lance.write_dataset(rows, table.uri, mode="append")
+    before = VectorTable.open(table.uri, 2)  # as a run that began before the prefix was added
+    assert before.prefix_dims == ()
+    rows = batch(late, ROWS, before.dataset.schema)
+    fragments = write_fragments(rows, before.dataset, schema=rows.schema)
+    commit_fragments(table.refresh().dataset, fragments, set(), "test", table.storage)
     found = Funnel.open(table, home="lake").search(query(), k=3)
     assert ids(found) == [f"r{n}" for n in range(ROWS, ROWS + 3)]
