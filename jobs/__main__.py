@@ -62,6 +62,10 @@ VERBS = {
         "Count and list the samples that could not be embedded.",
         "mlake rejects lake/photos.lance --reason bad_image --limit 100",
     ),
+    "nightly": (
+        "Embed what is new, bring what is derived up to date, audit the result, and publish it.",
+        "mlake nightly photos.toml --set budget.minutes=90 --dry-run",
+    ),
     "publish": (
         "Publish a version of a table to the readers of prod.",
         'mlake publish lake/photos.lance --note "new captions"',

@@ -22,6 +22,7 @@ def main(
     /,
     *,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    metrics: Flag = False,
     storage: Storage = StorageConfig(),
 ) -> int:
     """Print the address and version of what is published.
@@ -30,6 +31,7 @@ def main(
 
     Args:
         as_json: Print one JSON object.
+        metrics: Print age, number and rows as Prometheus metrics, for the textfile collector.
     """
     base = absolute(address)
     published = resolve_prod(base, storage)
@@ -41,6 +43,12 @@ def main(
         print(json.dumps(found | {"at": record.at.isoformat(), "rows": state.rows, "space": state.space}))
         return 0
     age = store_now(base, storage) - record.at
+    if metrics:
+        label = json.dumps(base)
+        print(f"lake_prod_age_seconds{{table={label}}} {age.total_seconds():.0f}")
+        print(f"lake_prod_publication{{table={label}}} {record.number}")
+        print(f"lake_prod_rows{{table={label}}} {state.rows}")
+        return 0
     console = open_console()
     console.print(f"{published.uri} version {state.version}", soft_wrap=True, highlight=False)
     console.print(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pipelines.vectors.matryoshka import cut
     from schemas import __version__
     from schemas.config import (
+        AuditConfig,
+        BudgetConfig,
         CascadeConfig,
         ClusterConfig,
         DataConfig,
@@ -41,12 +43,14 @@ if TYPE_CHECKING:
         EncoderConfig,
         EvaluateConfig,
         ExactConfig,
+        HooksConfig,
         InputConfig,
         LimitsConfig,
         ListsConfig,
         LossConfig,
         MeasureConfig,
         ModelConfig,
+        NightlyConfig,
         OptimiserConfig,
         PrefixIndexConfig,
         RetrievalConfig,
@@ -94,7 +98,9 @@ if TYPE_CHECKING:
     from schemas.plans import FunnelStage, Plan, RecallCard
 
 __all__ = [
+    "AuditConfig",
     "AuditFailed",
+    "BudgetConfig",
     "CascadeConfig",
     "ClusterConfig",
     "ColumnMismatch",
@@ -117,6 +123,7 @@ __all__ = [
     "FunnelWarning",
     "Goal",
     "Hits",
+    "HooksConfig",
     "InputConfig",
     "InputError",
     "LakeError",
@@ -126,6 +133,7 @@ __all__ = [
     "MeasureConfig",
     "ModelConfig",
     "NightRunning",
+    "NightlyConfig",
     "NotMatryoshka",
     "OptimiserConfig",
     "Plan",

@@ -29,11 +29,14 @@ from schemas.config.evaluation import (
     TruthConfig,
 )
 from schemas.config.loading import load_config
+from schemas.config.nightly import AuditConfig, BudgetConfig, HooksConfig, NightlyConfig
 from schemas.config.shortlist import ExactConfig, ListsConfig, PrefixIndexConfig, ShortlistConfig
 from schemas.config.training import DataConfig, LossConfig, ModelConfig, OptimiserConfig, Recipe, RunConfig, TrainConfig
 
 __all__ = [
+    "AuditConfig",
     "Baseline",
+    "BudgetConfig",
     "CascadeConfig",
     "ClusterConfig",
     "ConfigBlock",
@@ -44,12 +47,14 @@ __all__ = [
     "EncoderConfig",
     "EvaluateConfig",
     "ExactConfig",
+    "HooksConfig",
     "InputConfig",
     "LimitsConfig",
     "ListsConfig",
     "LossConfig",
     "MeasureConfig",
     "ModelConfig",
+    "NightlyConfig",
     "OptimiserConfig",
     "PrefixIndexConfig",
     "Recipe",

@@ -31,6 +31,11 @@ def test_publish_roll_back_and_read_the_history(tmp_path: Path, capsys: pytest.C
     assert VectorTable.open(table.uri, "prod").dataset.version == first
     assert main(["prod", table.uri]) == 0
     assert f"version {first}" in capsys.readouterr().out
+    assert main(["prod", table.uri, "--metrics"]) == 0
+    age, number, rows = (line.rpartition(" ") for line in capsys.readouterr().out.splitlines())
+    assert age[0] == f'lake_prod_age_seconds{{table="{table.uri}"}}'
+    assert 0 <= int(age[2]) < 600
+    assert (int(number[2]), int(rows[2])) == (3, 5)
     assert main(["history", table.uri]) == 0
     assert "publish: with b" in capsys.readouterr().out
     assert main(["history", table.uri, "--json"]) == 0

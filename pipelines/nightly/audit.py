@@ -1,0 +1,305 @@
+"""Audit a version before it is published: each gate measures one thing and compares it with a bound of the config.
+
+Owns the gates. Owns no publication. A gate that has nothing to compare with, such as on the first night, passes and
+says so.
+
+Shapes: Q queries, D full width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.funnel import Funnel
+from pipelines.funnel.ground_truth import GroundTruth
+from pipelines.nightly.canary import encode_again
+from pipelines.nightly.recall import Sample, funnel_recall, neighbours_of, read_sample, sample_rows
+from pipelines.tables.ledger import records_of, shards_of
+from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
+from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import Floats
+from schemas.config import EmbedConfig
+from schemas.config.nightly import AuditConfig
+from schemas.errors import TableError
+from schemas.publications import GateResult
+from schemas.records import Shard
+
+_K = 10
+_EXAMPLES = 5
+_SPECTRUM_ROWS = 2_000
+_UNIT = 2e-3  # what half precision leaves of a unit row, generously
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is audited.
+
+    Attributes:
+        table: At the version that is to be published.
+        prod: What is published now; None on the first night.
+        embed: The embed job that made the rows.
+        shards: Shards that the config lists.
+        samples: Samples that the night read, rejects included.
+        rejects: Those of them that were rejected.
+        withdrawn: Rows that the night removed, as its config asks.
+    """
+
+    table: VectorTable
+    prod: VectorTable | None
+    embed: EmbedConfig
+    shards: Sequence[Shard]
+    samples: int = 0
+    rejects: int = 0
+    withdrawn: int = 0
+
+
+def audit(subject: Subject, bounds: AuditConfig) -> tuple[GateResult, ...]:
+    """Measure every gate.
+
+    Raises:
+        TableError: `label` is no kept column.
+    """
+    return tuple(_Audit(subject, bounds).gates())
+
+
+class _Audit:
+    def __init__(self, subject: Subject, bounds: AuditConfig) -> None:
+        self._subject, self._bounds = subject, bounds
+        self._table, self._prod = subject.table, subject.prod
+        label = bounds.label
+        if label is not None and label not in self._table.kept.names:
+            raise TableError(
+                f"audit.label = {label!r}: {self._table.uri} keeps no such column; it keeps "
+                f"{', '.join(self._table.kept.names) or 'none'}"
+            )
+
+    def gates(self) -> Iterator[GateResult]:
+        yield self._counts()
+        yield self._row_loss()
+        yield self._rejects()
+        yield self._norms()
+        yield from self._recall()
+        yield self._canary()
+        yield self._overlap()
+        yield from self._drift()
+        if self._bounds.label is not None:
+            yield self._label(self._bounds.label)
+
+    @property
+    def _is_same_space(self) -> bool:
+        return self._prod is not None and self._prod.space.fingerprint == self._table.space.fingerprint
+
+    @cached_property
+    def _held(self) -> set[int]:
+        return shards_of(self._table.dataset)
+
+    @cached_property
+    def _held_before(self) -> set[int]:
+        return set() if self._prod is None else shards_of(self._prod.dataset)
+
+    @cached_property
+    def _sample(self) -> Sample:
+        seed = int(self._table.dataset.version)
+        return sample_rows(self._table, self._bounds.queries, seed=seed, new_since=self._held_before)
+
+    @cached_property
+    def _sample_before(self) -> Sample | None:
+        if self._prod is None:
+            return None
+        return sample_rows(self._prod, self._bounds.queries, seed=int(self._prod.dataset.version))
+
+    def _counts(self) -> GateResult:
+        recorded, rows = sum(records_of(self._table)["rows"].to_pylist()), len(self._table)
+        said = f"{rows:,} rows, and the records of the shards say {recorded:,}"
+        return GateResult(gate="counts", passed=rows == recorded, measured=rows, bound=recorded, said=said)
+
+    def _row_loss(self) -> GateResult:
+        if self._prod is None:
+            return _nothing("row loss", "nothing was published before")
+        before = len(self._prod) - self._subject.withdrawn
+        loss = max(0.0, 1 - len(self._table) / max(1, before))
+        said = f"{len(self._table):,} rows after {before:,}"
+        return _at_most("row loss", loss, self._bounds.max_row_loss, said)
+
+    def _rejects(self) -> GateResult:
+        samples, rejects = self._subject.samples, self._subject.rejects
+        if not samples:
+            return _nothing("rejects", "no sample was read tonight")
+        said = f"{rejects:,} of {samples:,} samples were rejected"
+        return _at_most("rejects", rejects / samples, self._bounds.max_rejects, said)
+
+    def _norms(self) -> GateResult:
+        bad, examples = 0, list[str]()
+        for batch, x_BD in scan_vectors(self._table.dataset, ["id"]):
+            norms_B = np.linalg.norm(x_BD.astype(np.float32), axis=1)
+            wrong = np.flatnonzero(~(np.abs(norms_B - 1) <= _UNIT))  # so that NaN is wrong
+            bad += len(wrong)
+            examples += [batch["id"][int(row)].as_py() for row in wrong[: _EXAMPLES - len(examples)]]
+        said = f"{bad:,} rows are not of unit length, or hold NaN"
+        return GateResult(gate="norms", passed=not bad, measured=bad, bound=0, said=said, examples=tuple(examples))
+
+    def _recall(self) -> Iterator[GateResult]:
+        for home in Funnel.homes(self._table):
+            plan = Funnel.stored(self._table, home).plan
+            measured, bound = funnel_recall(self._table, home, self._sample), plan.recall - self._bounds.recall_slack
+            if measured is None:
+                yield _nothing(f"recall in {home}", "too few rows to measure it")
+                continue
+            said = f"recall@{plan.k} of the funnel in {home} is {measured}; its target is {plan.recall}"
+            passed = measured.low >= bound
+            yield GateResult(gate=f"recall in {home}", passed=passed, measured=measured.low, bound=bound, said=said)
+
+    def _canary(self) -> GateResult:
+        """Encode rows of an old and of a new shard again, where there are both."""
+        there = [shard for shard in self._subject.shards if shard.id in self._held]
+        old = [shard for shard in there if shard.id in self._held_before]
+        new = [shard for shard in there if shard.id not in self._held_before]
+        chosen = [*old[:1], *new[:1]]
+        if not chosen or not self._bounds.canary_rows:
+            return _nothing("canary", "no row could be encoded again")
+        cosines = encode_again(self._table, self._subject.embed, chosen, self._bounds.canary_rows)
+        if not cosines:
+            return _nothing("canary", "no row could be encoded again")
+        worst = sorted(cosines, key=lambda pair: pair[1])
+        said = f"{len(cosines)} rows encoded again agree with what is stored to a cosine of {worst[0][1]:.5f} or more"
+        bad = tuple(name for name, cosine in worst if cosine < self._bounds.min_canary)[:_EXAMPLES]
+        return _at_least("canary", worst[0][1], self._bounds.min_canary, said, bad)
+
+    def _overlap(self) -> GateResult:
+        """Compare the nearest rows of yesterday's rows in both versions, among the rows that both hold."""
+        asked = self._sample_before
+        if self._prod is None or asked is None or not len(asked):
+            return _nothing("overlap", "nothing was published before that is still there")
+        names_before, names = self._names(self._prod), self._names(self._table)
+        keys = _keys(self._prod, asked.rows_Q, names_before)
+        there = _rows_of(self._table, keys, names)
+        kept = [place for place, row in enumerate(there) if row is not None]
+        before = neighbours_of(self._prod, asked, _K)
+        now_rows = np.array([there[place] for place in kept], np.int64)
+        now_sample = read_sample(self._table, now_rows)
+        now = neighbours_of(self._table, now_sample, _K)
+        if before is None or now is None or not kept:
+            return _nothing("overlap", "too few rows to compare answers")
+        shares = dict[str, float]()
+        keys_before = _answer_keys(self._prod, before, names_before)
+        keys_now = dict(zip(now_sample.rows_Q.tolist(), _answer_keys(self._table, now, names), strict=True))
+        held_before, held = set(names_before.values()), set(names.values())
+        for place, row in zip(kept, now_rows.tolist(), strict=True):
+            old = {key for key in keys_before[place] if key[0] in held}
+            new = {key for key in keys_now[row] if key[0] in held_before}
+            most = min(len(old), len(new), _K)
+            shares[keys[place][1]] = min(1.0, len(old & new) / most) if most else 1.0
+        mean = float(np.mean(list(shares.values())))
+        bounds = self._bounds
+        bound = bounds.min_overlap if self._is_same_space else bounds.min_overlap_new_space
+        worst = tuple(sorted(shares, key=lambda name: shares[name])[:_EXAMPLES]) if mean < bound else ()
+        said = f"{mean:.0%} of the {_K} nearest rows of {len(shares)} published rows are as they were"
+        return _at_least("overlap", mean, bound, said, worst)
+
+    def _names(self, table: VectorTable) -> dict[int, str]:
+        """Return by what name each shard is compared: itself in one space, its address where all is encoded anew."""
+        held = self._held if table is self._table else self._held_before
+        names = {shard: str(shard) for shard in held}
+        if not self._is_same_space:
+            records = records_of(table)
+            names |= dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
+        return names
+
+    def _drift(self) -> Iterator[GateResult]:
+        if self._prod is None or not self._is_same_space:
+            why = "nothing was published before" if self._prod is None else "the published rows are of another space"
+            yield _nothing("mean shift", why)
+            yield _nothing("spectrum shift", why)
+            return
+        now, before = (sample_rows(table, _SPECTRUM_ROWS, seed=0).vectors_QD for table in (self._table, self._prod))
+        shift = float(np.linalg.norm(now.mean(axis=0) - before.mean(axis=0)))
+        yield _at_most("mean shift", shift, self._bounds.max_mean_shift, f"the mean of the rows moved by {shift:.3f}")
+        spectra = float(np.abs(_spectrum(now) - _spectrum(before)).sum())
+        said = f"the spectrum of variance changed by {spectra:.3f}"
+        yield _at_most("spectrum shift", spectra, self._bounds.max_spectrum_shift, said)
+
+    def _label(self, label: str) -> GateResult:
+        now = _label_share(self._table, label, self._bounds.queries)
+        if now is None or self._prod is None or label not in self._prod.kept.names:
+            return _nothing("label", "nothing was published before that has the label")
+        before = _label_share(self._prod, label, self._bounds.queries)
+        if before is None:
+            return _nothing("label", "too few rows to compare")
+        said = f"the nearest row has the same {label} for {now:.1%} of the rows, after {before:.1%}"
+        return _at_most("label", max(0.0, before - now), self._bounds.max_label_loss, said)
+
+
+def _label_share(table: VectorTable, label: str, queries: int) -> float | None:
+    sample = sample_rows(table, queries, seed=1)
+    truth = neighbours_of(table, sample, 1)
+    if truth is None:
+        return None
+    nearest_Q = np.array([ids[0] for ids in truth.ties_Q], np.int64)
+    asked, found = (_labels(table, rows, label) for rows in (sample.rows_Q, nearest_Q))
+    return float(np.mean([one == other for one, other in zip(asked, found, strict=True)]))
+
+
+def _labels(table: VectorTable, rows: npt.NDArray[np.int64], label: str) -> list[object]:
+    found = read_rows(table.dataset, np.unique(rows), [label])
+    of_row = dict(zip(row_ids(found).tolist(), found[label].to_pylist(), strict=True))
+    return [of_row[row] for row in rows.tolist()]
+
+
+def _spectrum(x_ND: Floats) -> npt.NDArray[np.float64]:
+    centred = x_ND.astype(np.float64) - x_ND.mean(axis=0)
+    values: npt.NDArray[np.float64] = np.linalg.svd(centred, compute_uv=False) ** 2
+    full = np.zeros(x_ND.shape[1])
+    full[: len(values)] = values / max(values.sum(), 1e-12)
+    return full
+
+
+Key = tuple[str, str]  # of a row: the name of its shard, and its id
+
+
+def _keys(table: VectorTable, rows: npt.NDArray[np.int64], names: Mapping[int, str]) -> list[Key]:
+    """Return the keys of rows, in their order."""
+    found = read_rows(table.dataset, np.unique(rows), ["shard", "id"])
+    of_row = dict(zip(row_ids(found).tolist(), _pairs(found, names), strict=True))
+    return [of_row[row] for row in rows.tolist()]
+
+
+def _rows_of(table: VectorTable, keys: Sequence[Key], names: Mapping[int, str]) -> list[int | None]:
+    """Return the row ids of keys in a table; None where it has no such row."""
+    quoted = ", ".join(sorted({"'" + name.replace("'", "''") + "'" for _, name in keys})) or "NULL"
+    found = table.dataset.scanner(columns=["shard", "id", ROW_ID], filter=f"id IN ({quoted})").to_table()
+    of_key = dict(zip(_pairs(found, names), row_ids(found).tolist(), strict=True))
+    return [of_key.get(key) for key in keys]
+
+
+def _pairs(rows: pa.Table, names: Mapping[int, str]) -> list[Key]:
+    return [(names[shard], name) for shard, name in zip(rows["shard"].to_pylist(), rows["id"].to_pylist(), strict=True)]
+
+
+def _answer_keys(table: VectorTable, truth: GroundTruth, names: Mapping[int, str]) -> list[set[Key]]:
+    """Return the keys of the nearest rows of each query, ties included."""
+    answers = [
+        np.concatenate([better, ties[:_K]]).astype(np.int64)
+        for better, ties in zip(truth.better_Q, truth.ties_Q, strict=True)
+    ]
+    everything = np.unique(np.concatenate(answers)) if answers else np.empty(0, np.int64)
+    of_row = dict(zip(everything.tolist(), _keys(table, everything, names), strict=True))
+    return [{of_row[row] for row in rows.tolist()} for rows in answers]
+
+
+def _nothing(gate: str, said: str) -> GateResult:
+    return GateResult(gate=gate, passed=True, said=said)
+
+
+def _at_most(gate: str, measured: float, bound: float, said: str) -> GateResult:
+    return GateResult(gate=gate, passed=measured <= bound, measured=measured, bound=bound, said=said)
+
+
+def _at_least(gate: str, measured: float, bound: float, said: str, examples: tuple[str, ...] = ()) -> GateResult:
+    passed = measured >= bound  # NaN does not pass
+    return GateResult(gate=gate, passed=passed, measured=measured, bound=bound, said=said, examples=examples)

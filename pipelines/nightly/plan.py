@@ -1,0 +1,147 @@
+"""Plan a night: its generation, the shards that are new, changed, gone or as they were, and what it will take.
+
+Owns the comparison of the listing with the ledger. Loads neither torch nor an encoder, so that a night with nothing to
+do costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipelines.embedding.plan import EmbedPlan, expected_samples, make_plan
+from pipelines.storage.addresses import absolute
+from pipelines.tables.commits import commit_fragments
+from pipelines.tables.ledger import records_of
+from pipelines.tables.publication_log import generation_uri, resolve_prod
+from pipelines.tables.runs import read_journal
+from pipelines.tables.table import VectorTable
+from schemas.config import EmbedConfig
+from schemas.config.nightly import NightlyConfig
+from schemas.errors import SpaceMismatch, TableNotFound
+from schemas.records import Shard
+
+
+@dataclass(frozen=True)
+class NightPlan:
+    """The work of a night.
+
+    Attributes:
+        uri: Table that it works on: the newest generation of the config's space, or one that is made.
+        generation: Its number.
+        embed: Its embed job.
+        new: Shards that were not in the table.
+        changed: Shards with another content.
+        vanished: Ids of the shards that the table holds, and whose files are gone.
+        unchanged: Number of shards that are in the table as they are.
+        tonight: Shards that the budget allows.
+        expected_rows: Rows to encode tonight, from the samples in one shard.
+        expected_s: Seconds for these, by the rate of the last run; None where there was none.
+        is_published: Whether the newest version of the table is what readers of `prod` see.
+    """
+
+    uri: str
+    generation: int
+    embed: EmbedPlan
+    new: tuple[Shard, ...]
+    changed: tuple[Shard, ...]
+    vanished: tuple[int, ...]
+    unchanged: int
+    tonight: tuple[Shard, ...] = field(default=())
+    expected_rows: int = 0
+    expected_s: float | None = None
+    is_published: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the budget leaves shards for other nights."""
+        return len(self.tonight) < len(self.embed.todo)
+
+
+def plan_night(config: NightlyConfig) -> NightPlan:
+    """Compare the shards of the config with the newest generation of its space.
+
+    Raises:
+        ShardNotFound: A pattern matches nothing.
+        LakeError: As `pipelines.embedding.plan.make_plan`.
+    """
+    base = absolute(config.table)
+    generation, embed = _generation_of(config, base)
+    uri = generation_uri(base, generation)
+    job = config.embed_config(uri)
+    if embed.table is None:
+        tonight, rows, seconds = _within_budget(config, job, embed.todo, None)
+        return NightPlan(uri, generation, embed, embed.todo, (), (), 0, tonight, rows, seconds)
+    records = records_of(embed.table)
+    known = dict(zip(records["uri"].to_pylist(), records["shard"].to_pylist(), strict=True))
+    listed = {shard.uri for shard in embed.shards}
+    new = tuple(shard for shard in embed.todo if shard.uri not in known)
+    changed = tuple(shard for shard in embed.todo if shard.uri in known)
+    vanished = tuple(shard for address, shard in known.items() if address not in listed)
+    tonight, rows, seconds = _within_budget(config, job, embed.todo, embed.table)
+    prod = resolve_prod(base, config.storage)
+    is_published = prod is not None and (prod.uri, prod.state.version) == (uri, embed.table.dataset.version)
+    unchanged = len(embed.shards) - len(embed.todo)
+    return NightPlan(uri, generation, embed, new, changed, vanished, unchanged, tonight, rows, seconds, is_published)
+
+
+def withdraw(table: VectorTable, shards: Sequence[int], run: str) -> VectorTable:
+    """Remove the rows of shards in one commit; what is recorded of them no longer counts.
+
+    Raises:
+        CommitConflictError: Another run changed rows at the same moment.
+    """
+    if shards:
+        commit_fragments(table.refresh().dataset, [], set(shards), run, table.storage)
+    return table.refresh()
+
+
+def _generation_of(config: NightlyConfig, base: str) -> tuple[int, EmbedPlan]:
+    """Return the newest generation whose space is that of the config, or the next number for a new one."""
+    last = 0
+    while _is_there(generation_uri(base, last + 1), config):
+        last += 1
+    for generation in range(last, 0, -1):
+        try:
+            return generation, make_plan(config.embed_config(generation_uri(base, generation)))
+        except SpaceMismatch:
+            continue
+    return last + 1, make_plan(config.embed_config(generation_uri(base, last + 1)))
+
+
+def _is_there(uri: str, config: NightlyConfig) -> bool:
+    try:
+        VectorTable.open(uri, storage=config.storage)
+    except TableNotFound:
+        return False
+    return True
+
+
+def _within_budget(
+    config: NightlyConfig, job: EmbedConfig, todo: tuple[Shard, ...], table: VectorTable | None
+) -> tuple[tuple[Shard, ...], int, float | None]:
+    """Return the first shards that the budget allows, at least one of them, their expected rows, and seconds."""
+    if not todo:
+        return (), 0, 0.0
+    rows, rate = expected_samples(todo, job), _rate(table)
+    most = [float(config.budget.rows)] if config.budget.rows is not None else []
+    if config.budget.minutes is not None and rate is not None:
+        most.append(60 * config.budget.minutes * rate)
+    per_byte, taken, size = rows / max(1, sum(shard.size for shard in todo)), 0, 0
+    for shard in todo:
+        if taken and most and (size + shard.size) * per_byte > min(most):
+            break
+        taken, size = taken + 1, size + shard.size
+    expected = round(size * per_byte)
+    return todo[:taken], expected, None if rate is None else expected / rate
+
+
+def _rate(table: VectorTable | None) -> float | None:
+    """Return the rows per second of the last run that embedded any, start-up included."""
+    if table is None:
+        return None
+    for entry in reversed(read_journal(table)):
+        rows, seconds = entry.summary.get("rows"), entry.summary.get("seconds")
+        if entry.job == "embed" and isinstance(rows, int) and rows and isinstance(seconds, float) and seconds > 0:
+            return rows / (seconds + float(entry.summary.get("start_s") or 0.0))
+    return None

@@ -1,0 +1,62 @@
+"""Terminal output of `mlake nightly`: the plan with its estimate, and how the night ended."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.nightly.plan import NightPlan
+from schemas.config.nightly import NightlyConfig
+from schemas.nights import Night
+
+_STATES = {
+    "nothing": "nothing to do: `prod` is up to date",
+    "published": "published",
+    "unfinished": "the budget has ended; the next night goes on, and `prod` stays until all is done",
+    "refused": "the audit refuses it; `prod` stays",
+    "stopped": "stopped as asked; the same command goes on",
+}
+
+
+def print_night_plan(config: NightlyConfig, plan: NightPlan, console: Console) -> None:
+    """Print what the night would do, how long it takes, and what it costs."""
+    grid = Table.grid(padding=(0, 2))
+    is_new = plan.embed.table is None
+    grid.add_row("table", f"{plan.uri}{' (new)' if is_new else ''}, generation {plan.generation}")
+    grid.add_row("shards", f"{len(plan.new):,} new, {len(plan.changed):,} changed, {plan.unchanged:,} as they were")
+    gone = "their rows are removed" if config.withdraw else "their rows stay; withdraw = true removes them"
+    grid.add_row("vanished", f"{len(plan.vanished):,}{f'; {gone}' if plan.vanished else ''}")
+    grid.add_row("rows to encode", f"about {plan.expected_rows:,}")
+    if plan.is_cut:
+        grid.add_row("budget", f"{len(plan.tonight):,} of {len(plan.embed.todo):,} shards tonight")
+    if plan.expected_s is not None:
+        grid.add_row("time", f"about {plan.expected_s / 60:.1f} minutes, by the rate of the last run")
+        if config.price_per_hour is not None:
+            grid.add_row("cost", f"about {plan.expected_s / 3600 * config.price_per_hour:.2f}")
+    elif plan.embed.todo:
+        grid.add_row("time", "not known before the first run")
+    console.print(grid, soft_wrap=True)
+
+
+def print_night(address: str, night: Night, console: Console) -> None:
+    """Print how a night ended, its counts, and each gate."""
+    counts, minutes = night.counts, sum(night.seconds.values()) / 60
+    console.print(f"night {night.number} of {address}: {_STATES.get(night.state, night.state)}", soft_wrap=True)
+    console.print(
+        f"shards: {counts.new:,} new, {counts.changed:,} changed, {counts.vanished:,} vanished; rows: "
+        f"{counts.encoded:,} encoded, {counts.rejects:,} rejected, {counts.withdrawn:,} removed, "
+        f"{counts.rows:,} in all; {minutes:.1f} min",
+        soft_wrap=True,
+    )
+    if night.audit:
+        grid = Table("gate", "", "measured", "bound", "", box=None, pad_edge=False)
+        for gate in night.audit:
+            said = gate.said + (f"; for example {', '.join(gate.examples)}" if gate.examples else "")
+            grid.add_row(gate.gate, "ok" if gate.passed else "NO", _number(gate.measured), _number(gate.bound), said)
+        console.print(grid)
+    if night.publication is not None:
+        console.print(f"publication {night.publication}: mlake prod {address}", soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}"

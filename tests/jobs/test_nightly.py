@@ -1,0 +1,216 @@
+"""Nights of a small lake: what is new is embedded and derived, and only an audited version is published."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.__main__ import main
+from jobs.embed import run as embed
+from jobs.nightly import run as run_night
+from pipelines.funnel import Funnel, Goal
+from pipelines.tables.night_log import NightLock, read_nights
+from pipelines.tables.publication_log import generation_uri
+from pipelines.tables.table import VectorTable
+from schemas.config import EmbedConfig, StorageConfig
+from schemas.config.nightly import NightlyConfig
+from schemas.nights import Night
+from tests.support.funnel_tables import WIDTH, vectors
+
+ROWS = 150
+
+
+@dataclass
+class Lake:
+    """Shards of vectors, whose model can be changed, and the table that nights make of them."""
+
+    folder: Path
+
+    @property
+    def table(self) -> str:
+        return str(self.folder / "t.lance")
+
+    def config(self, **settings: Any) -> NightlyConfig:
+        return NightlyConfig.model_validate(
+            {
+                "shards": [str(self.folder / "shards")],
+                "table": self.table,
+                "input": {"id": "id", "vector": "vector", "keep": ["n"]},
+                "encoder": {"name": "precomputed", "path": str(self.folder / "model.json")},
+                "audit": {"queries": 60},
+            }
+            | settings
+        )
+
+    def set_model(self, revision: str) -> None:
+        facts = {"model": "made-up", "revision": revision, "dims": [16, 32, WIDTH]}
+        (self.folder / "model.json").write_text(json.dumps(facts))
+
+    def write(self, name: str, seed: int, *, turn: np.ndarray | None = None, rejects: int = 0) -> None:
+        x_ND = vectors(ROWS, seed).astype(np.float64)
+        x_ND = x_ND if turn is None else x_ND @ turn
+        rows = [{"id": f"{name}-{n}", "n": n, "vector": list(x_D)} for n, x_D in enumerate(x_ND)]
+        for row in rows[:rejects]:
+            row["vector"] = [0.0] * WIDTH
+        (self.folder / "shards" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+    def night(self, **settings: Any) -> Night:
+        return run_night(self.config(**settings), log="json")
+
+    def prod(self) -> dict[str, bytes]:
+        return _contents(VectorTable.open(self.table, "prod"))
+
+    def from_scratch(self) -> dict[str, bytes]:
+        """Rows of a table that is made of the present shards at once."""
+        uri = str(self.folder / f"fresh-{len(list(self.folder.glob('fresh-*')))}.lance")
+        embed(self.config().embed_config(uri), log="json")
+        return _contents(VectorTable.open(uri))
+
+
+def _contents(table: VectorTable) -> dict[str, bytes]:
+    rows = table.dataset.to_table(columns=["id", "n", "vector"]).to_pylist()
+    found = {row["id"]: np.array([row["n"], *row["vector"]], np.float16).tobytes() for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture
+def lake(local_ray: None, tmp_path: Path) -> Lake:
+    (tmp_path / "shards").mkdir()
+    lake = Lake(tmp_path)
+    lake.set_model("1")
+    for seed, name in enumerate("ab"):
+        lake.write(name, seed)
+    return lake
+
+
+def gates(night: Night) -> set[str]:
+    return {gate.gate for gate in night.audit if not gate.passed}
+
+
+def test_each_morning_prod_is_a_lake_made_from_scratch_or_that_of_yesterday(lake: Lake) -> None:
+    lake.write("z", 5)
+    first = lake.night(prefixes=[16])
+    assert (first.state, first.counts.new, first.counts.encoded) == ("published", 3, 3 * ROWS)
+    assert lake.prod() == lake.from_scratch()
+    assert VectorTable.open(lake.table, "prod").prefix_dims == (16,)
+    reader = VectorTable.open(lake.table, "prod")
+    before = _contents(reader)
+
+    nothing = lake.night()
+    assert (nothing.state, nothing.counts.unchanged, nothing.publication) == ("nothing", 3, None)
+
+    # One shard is added, one changed, one goes; the prefix column follows.
+    Funnel.build(lake.table, Goal(recall=0.5, k=5, queries=60))
+    lake.write("c", 7)
+    lake.write("b", 8)
+    (lake.folder / "shards" / "a.jsonl").unlink()
+    night = lake.night(withdraw=True, audit={"queries": 60, "max_row_loss": 0.0})
+    assert (night.state, gates(night)) == ("published", set())
+    assert (night.counts.new, night.counts.changed, night.counts.vanished) == (1, 1, 1)
+    assert (night.counts.encoded, night.counts.withdrawn, night.counts.rows) == (2 * ROWS, ROWS, 3 * ROWS)
+    assert lake.prod() == lake.from_scratch()
+    assert _contents(reader) == before
+    assert {"recall in memory", "canary", "overlap"} <= {gate.gate for gate in night.audit if gate.measured is not None}
+
+    # Too many rejects: the rows are in the table, and yesterday's stay published until somebody says otherwise.
+    yesterday = lake.prod()
+    lake.write("d", 9, rejects=7)
+    refused = lake.night()
+    assert (refused.state, gates(refused)) == ("refused", {"rejects"})
+    assert lake.prod() == yesterday
+    assert main(["publish", lake.table]) == 1
+    assert main(["publish", lake.table, "--force"]) == 0
+    assert len(lake.prod()) == 4 * ROWS - 7
+    assert [night.state for night in read_nights(lake.table, StorageConfig())] == [
+        "published",
+        "nothing",
+        "published",
+        "refused",
+    ]
+
+
+@pytest.mark.slow
+def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake: Lake) -> None:
+    lake.night()
+    turn, _ = np.linalg.qr(np.random.default_rng(5).standard_normal((WIDTH, WIDTH)))
+    lake.set_model("2")
+    for seed, name in enumerate("ab"):
+        lake.write(name, seed, turn=turn)
+    # A budget spreads the generation over nights; the old one serves on.
+    night = lake.night(budget={"rows": ROWS})
+    assert (night.state, night.generation, night.counts.encoded) == ("unfinished", 2, ROWS)
+    assert VectorTable.open(lake.table, "prod").uri == lake.table
+    night = lake.night(budget={"rows": ROWS})
+    assert (night.state, night.generation, gates(night)) == ("published", 2, set())
+    assert VectorTable.open(lake.table, "prod").uri == generation_uri(lake.table, 2)
+    assert lake.prod() == lake.from_scratch()
+
+    yesterday = lake.prod()
+    lake.set_model("3")
+    for seed, name in enumerate("ab"):
+        lake.write(name, seed + 100)  # vectors that have nothing to do with the samples
+    night = lake.night()
+    assert (night.state, night.generation, gates(night)) == ("refused", 3, {"overlap"})
+    assert lake.prod() == yesterday
+    assert VectorTable.open(lake.table, "prod").uri == generation_uri(lake.table, 2)
+
+
+def test_vectors_that_another_encoder_made_are_found_by_the_canary(lake: Lake) -> None:
+    lake.night()
+    table = VectorTable.open(lake.table)
+    other = json.dumps([float(x) for x in vectors(1, 99)[0]])
+    table.dataset.update({"vector": f"arrow_cast({other}, 'FixedSizeList({WIDTH}, Float16)')"}, where="id = 'a-0'")
+    night = lake.night()
+    assert night.state == "refused"
+    assert "canary" in gates(night)
+    assert next(gate for gate in night.audit if gate.gate == "canary").examples == ("a-0",)
+
+
+def test_nights_do_not_overlap_and_hooks_are_told(
+    lake: Lake, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "night.json"
+    told = tmp_path / "told.json"
+    raw = lake.config(hooks={"on_failure": f"cat > {told}", "on_success": f"cat > {told}"}).model_dump(
+        mode="json", exclude_none=True
+    )
+    config = tmp_path / "night.toml"
+    config.write_text(_toml(raw))
+    assert main(["nightly", str(config), "--dry-run"]) == 0
+    assert "2 new, 0 changed" in capsys.readouterr().out
+    with NightLock(lake.table, StorageConfig()):
+        assert main(["nightly", str(config)]) == 1
+    assert "nights do not overlap" in " ".join(capsys.readouterr().err.split())
+    assert main(["nightly", str(config)]) == 0
+    assert json.loads(told.read_text())["state"] == "published"
+    lake.write("c", 3, rejects=6)
+    assert main(["nightly", str(config)]) == 1
+    assert json.loads(told.read_text())["state"] == "refused"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "rejects: 6 of 150 samples were rejected" in said
+    assert "--force" in said
+
+
+def _toml(raw: dict[str, Any]) -> str:
+    """Write a config whose blocks are one level deep."""
+    top = {key: value for key, value in raw.items() if not isinstance(value, dict)}
+    blocks = {key: value for key, value in raw.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    for name, block in blocks.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in block.items())]
+    return "\n".join(lines)
+
+
+def test_an_embed_config_is_a_nightly_config() -> None:
+    settings = {"shards": ["a"], "table": "t", "input": {"text": "x"}, "encoder": {"name": "wordllama"}}
+    config = NightlyConfig.model_validate(settings)
+    assert (
+        config.embed_config("other").model_dump()
+        == EmbedConfig.model_validate(settings | {"table": "other"}).model_dump()
+    )
