@@ -24,7 +24,7 @@ from ray._private import ray_constants
 from ray.job_config import JobConfig
 
 from schemas.config import ClusterConfig
-from schemas.errors import ConfigError, RunError
+from schemas.errors import ClusterUnreachable, ConfigError, RunError
 
 _LOG = logging.getLogger(__name__)
 _STORE_BYTES = 256 << 20
@@ -106,7 +106,7 @@ def _init() -> None:
     except Exception as error:  # Ray raises plain `Exception` for most of what goes wrong here
         reason = " ".join(str(error).split()) or type(error).__name__
         if address:
-            raise RunError(
+            raise ClusterUnreachable(
                 f"cannot connect to RAY_ADDRESS={address}: {reason}; start that cluster, or unset RAY_ADDRESS to run "
                 "on this machine"
             ) from error
@@ -129,7 +129,7 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((parts[1] or parts[2], int(parts[3])), timeout=_ANSWER_S).close()
     except OSError as error:
-        raise RunError(
+        raise ClusterUnreachable(
             f"nothing answers at RAY_ADDRESS={address}: {error.strerror or error}; start that cluster, or unset "
             "RAY_ADDRESS to run on this machine"
         ) from None

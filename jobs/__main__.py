@@ -1,7 +1,7 @@
 """`mlake VERB …`, also `python -m jobs VERB …`: the command line.
 
-Owns the list of verbs and the exit codes: 0 complete, 1 incomplete or internal (see `failures`), 2 refused, 130
-stopped.
+Owns the list of verbs and the exit codes: 0 complete, 1 incomplete or internal (see `failures`), 2 refused, 3 no
+cluster answers, 130 stopped.
 Does not own the options of a verb: those are the parameters of `main` in its module.
 """
 
@@ -66,6 +66,14 @@ VERBS = {
         "Embed what is new, bring what is derived up to date, audit the result, and publish it.",
         "mlake nightly photos.toml --set budget.minutes=90 --dry-run",
     ),
+    "submit": (
+        "Run a verb on a cluster, follow it here, and end with its exit code.",
+        "mlake submit --address http://head:8265 embed photos.toml --set encoder.batch=64",
+    ),
+    "jobs": (
+        "List the jobs of a cluster, print what one has printed, or stop one.",
+        "mlake jobs list --address http://head:8265",
+    ),
     "publish": (
         "Publish a version of a table to the readers of prod.",
         'mlake publish lake/photos.lance --note "new captions"',
@@ -87,10 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("LANCE_LOG", "error")  # read when a verb imports Lance; its warnings speak to developers
     app = command_line(chosen=words[0] if words else "")
     if not words:
-        app.help_print(words, console=open_console(is_error=True))
+        app.help_print(words, console=open_console(is_error=True, is_page=True))
         sys.exit(2)
     try:
-        return int(app(words, error_console=open_console(is_error=True), result_action="return_value") or 0)
+        return int(
+            app(words, error_console=open_console(is_error=True, is_page=True), result_action="return_value") or 0
+        )
     except KeyboardInterrupt:
         open_console(is_error=True).print("stopped; the same command resumes")
         return 130

@@ -37,7 +37,7 @@ def main(
         port: Port to listen on; 0 takes a free one.
         memory_gb: Gigabytes for vectors; of a larger table, the sliders speak of a random sample.
     """
-    console = open_console(lines_stay_whole=True)
+    console = open_console()
     table = VectorTable.open(address, storage=storage, trust=trust)
     with waiting(console, f"reading the vectors of {address}", ""):
         explorer = Explorer(table, max_bytes=int(memory_gb * 1e9), images=images)

@@ -13,10 +13,10 @@ import tempfile
 import traceback
 from dataclasses import dataclass
 
-from schemas.errors import LakeError, RunError
+from schemas.errors import ClusterUnreachable, LakeError, RunError
 from schemas.redaction import redact
 
-INCOMPLETE, REFUSED = 1, 2
+INCOMPLETE, REFUSED, UNREACHABLE = 1, 2, 3
 _RESUMES = "fix the cause and run the same command again: it resumes"
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ def explain(error: BaseException) -> Failure:
     if isinstance(cause, LakeError):
         error = cause
     if isinstance(error, LakeError):
+        if isinstance(error, ClusterUnreachable):
+            return Failure(str(error), UNREACHABLE)
         return Failure(str(error), INCOMPLETE if isinstance(error, RunError) else REFUSED)
     parents = {f"{parent.__module__.split('.')[0]}.{parent.__qualname__}" for parent in type(error).__mro__}
     for known in _KNOWN:

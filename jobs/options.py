@@ -54,6 +54,15 @@ TableAddress = Annotated[
     str,
     Parameter(name="table", validator=_not_empty, help="Address of the table: a local path or an s3:// URL."),
 ]
+ClusterAddress = Annotated[
+    str,
+    Parameter(
+        env_var="RAY_API_SERVER_ADDRESS",
+        metavar="URL",
+        validator=_not_empty,
+        help="Address of the cluster's dashboard, such as http://head:8265.",
+    ),
+]
 Storage = Annotated[
     StorageConfig,
     Parameter(name="*", group=Group("Storage", help="For tables on S3. Credentials come from the boto3 chain.")),

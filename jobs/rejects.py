@@ -28,7 +28,7 @@ def main(
         reason: List only rejects of this reason.
         limit: List at most this many.
     """
-    console = open_console(lines_stay_whole=True)
+    console = open_console()
     rejects = rejects_of(VectorTable.open(address, storage=storage))
     counts = rejects.group_by("reason").aggregate([("shard", "count")]).sort_by([("shard_count", "descending")])
     console.print(f"{rejects.num_rows} rejects in {address}")

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     )
     from schemas.errors import (
         AuditFailed,
+        ClusterUnreachable,
         ColumnMismatch,
         ConfigError,
         DependencyMissing,
@@ -103,6 +104,7 @@ __all__ = [
     "BudgetConfig",
     "CascadeConfig",
     "ClusterConfig",
+    "ClusterUnreachable",
     "ColumnMismatch",
     "ConfigError",
     "DataConfig",

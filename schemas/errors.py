@@ -22,6 +22,7 @@ LakeError
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
     ├── ShardsDamaged      some shards are damaged, their readable part is committed; exit code 1
+    ├── ClusterUnreachable  no Ray cluster answers, or it is gone; exit code 3
     ├── NightRunning       another night is at work on the table; exit code 1
     ├── PublicationConflict  another command moved `prod` meanwhile; exit code 1
     ├── AuditFailed        an audit refuses a publication, `prod` stays; exit code 1
@@ -148,6 +149,10 @@ class ShardsDamaged(RunError):
 
 class RunExpired(RunError):
     """A run was taken for dead, and its uncommitted files were deleted."""
+
+
+class ClusterUnreachable(RunError):
+    """No Ray cluster answers at an address, or it stopped to answer."""
 
 
 class NightRunning(RunError):

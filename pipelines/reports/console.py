@@ -8,6 +8,7 @@ writing direction) are shown as a sign of one column. A style is given as `style
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -22,15 +23,17 @@ from schemas.printable import printable
 _WIDE = 10_000
 
 
-def open_console(*, is_error: bool = False, lines_stay_whole: bool = False) -> Console:
+def open_console(*, is_error: bool = False, is_page: bool = False) -> Console:
     """Return a console that prints text as it is.
 
     Args:
         is_error: Print to the standard error stream.
-        lines_stay_whole: Where there is no terminal, a row is one line, however long.
+        is_page: Print within the width of a page also where there is no terminal. Otherwise a line stays whole there,
+            however long, unless `COLUMNS` says how wide it may be.
     """
     stream = sys.stderr if is_error else sys.stdout
-    width = _WIDE if lines_stay_whole and not stream.isatty() else None
+    is_whole = not (is_page or stream.isatty() or os.environ.get("COLUMNS"))
+    width = _WIDE if is_whole else None
     console = Console(stderr=is_error, width=width, markup=False, emoji=False, highlight=False)
     console.push_render_hook(_PrintableHook())
     return console
