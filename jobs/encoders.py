@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.table import Table
 
 from jobs.options import Flag
@@ -22,18 +26,29 @@ _LIBRARIES = {
 }
 
 
-def main(name: str | None = None, /, *, matryoshka: Flag = False) -> int:
+def main(
+    name: str | None = None,
+    /,
+    *,
+    matryoshka: Flag = False,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
     """List the encoders with their Matryoshka rules, or describe one.
 
     Args:
         name: Name of the encoder to describe. Default: list all.
         matryoshka: List only encoders whose vectors may be cut.
+        as_json: Print one JSON object for each encoder.
     """
     console = open_console()
+    specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not matryoshka]
+    if as_json:
+        for spec in specs if name is None else [encoder_spec(name)]:
+            print(json.dumps({"here": _here(spec), **{key: _plain(value) for key, value in vars(spec).items()}}))
+        return 0
     if name is not None:
         console.print(_details(encoder_spec(name)))
         return 0
-    specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not matryoshka]
     console.print(_overview(specs))
     console.print(
         "rotate: its prefixes mean nothing without `rotation.kind=pca` or `mlake rotate`; NC: no commercial use"
@@ -42,10 +57,17 @@ def main(name: str | None = None, /, *, matryoshka: Flag = False) -> int:
 
 
 def _overview(specs: list[EncoderSpec]) -> Table:
-    grid = Table("encoder", "embeds", "dims", "rule", "licence", "here", box=None, pad_edge=False)
+    grid = Table(box=None, pad_edge=False)
+    for head in ("encoder", "embeds", "dims", "licence", "here"):
+        grid.add_column(head, no_wrap=head == "encoder", overflow="fold")
     for spec in specs:
-        grid.add_row(spec.name, "+".join(spec.modalities), _dims(spec), _rule(spec), _licence(spec), _here(spec))
+        dims = f"{_dims(spec)}; rotate" if len(spec.dims) == 1 else _dims(spec)
+        grid.add_row(spec.name, "+".join(spec.modalities), dims, _licence(spec), _here(spec))
     return grid
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _details(spec: EncoderSpec) -> Table:

@@ -229,6 +229,12 @@ def _openclip() -> Family:
     return OpenClipFamily()
 
 
+def _own() -> Family:
+    from pipelines.encoders.families.own import OwnFamily
+
+    return OwnFamily()
+
+
 def _precomputed() -> Family:
     from pipelines.encoders.families.precomputed import PrecomputedFamily
 
@@ -239,6 +245,12 @@ def _sentence() -> Family:
     from pipelines.encoders.families.sentence import SentenceFamily
 
     return SentenceFamily()
+
+
+def _served() -> Family:
+    from pipelines.encoders.families.served import ServedFamily
+
+    return ServedFamily()
 
 
 def _timm() -> Family:
@@ -276,8 +288,10 @@ FAMILIES: dict[FamilyName, Callable[[], Family]] = {
     "efficientnet": _efficientnet,
     "head": _head,
     "openclip": _openclip,
+    "own": _own,
     "precomputed": _precomputed,
     "sentence": _sentence,
+    "served": _served,
     "timm": _timm,
     "trained": _trained,
     "transformer": _transformer,

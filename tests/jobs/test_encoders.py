@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from jobs.__main__ import main
@@ -9,15 +11,20 @@ from pipelines.encoders import REGISTRY
 
 
 @pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_every_encoder_is_listed_with_its_whole_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["encoders"]) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow[:-1])) <= 80
+    assert REGISTRY.keys() <= {line.split()[0] for line in narrow if line.strip()}
     monkeypatch.setenv("COLUMNS", "220")
-
-
-def test_every_encoder_is_listed_with_its_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoders"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert REGISTRY.keys() <= lines.keys()
-    assert "mean → layer_norm → slice → L2" in lines["nomic-embed-text-v1.5"]
     assert "any ≥32" in lines["qwen3-embedding-0.6b"]
     assert "rotate" in lines["all-MiniLM-L6-v2"]
     assert "CC-BY-NC-4.0" in lines["jina-clip-v2"]
@@ -34,6 +41,12 @@ def test_only_matryoshka_encoders_are_listed_on_request(capsys: pytest.CaptureFi
 def test_one_encoder_is_described_with_prompts_pin_and_terms(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoders", "embeddinggemma-300m"]) == 0
     said = capsys.readouterr().out
+    assert main(["encoders", "nomic-embed-text-v1.5"]) == 0
+    assert "mean → layer_norm → slice → L2" in capsys.readouterr().out
+    assert main(["encoders", "--json", "--matryoshka"]) == 0
+    listed = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert listed["wordllama"]["dims"] == [64, 128, 256]
+    assert "bge-m3" not in listed
     for fact in ("task: search result | query: ", "float32, bfloat16", "64614b0b8b64", "gated"):
         assert fact in said
 

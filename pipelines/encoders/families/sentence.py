@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,8 @@ from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.spec import EncoderSpec, may_run_code
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.errors import EncoderError, EncoderNotTrusted
+from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
+from schemas.records import Side
 
 
 class SentenceEncoder:
@@ -79,6 +82,19 @@ def _model_source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
 class SentenceFamily(Family):
     """Models published for sentence-transformers."""
 
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Read width, prompts and length of a model in a local folder; its licence and ladder are not in the files.
+
+        Raises:
+            ConfigError: The folder is no model of sentence-transformers.
+        """
+        return replace(
+            spec,
+            dims=(_width(path),),
+            prompts=_prompts(path),
+            max_length=_read(path / "sentence_bert_config.json").get("max_seq_length"),
+        )
+
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
         """Load the tokeniser."""
         return TextPreparer(spec, config, *_model_source(spec, config))
@@ -86,3 +102,35 @@ class SentenceFamily(Family):
     def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> SentenceEncoder:
         """Load the modules."""
         return SentenceEncoder(spec, config)
+
+
+def _width(folder: Path) -> int:
+    """Return the width that the last module of a model gives."""
+    try:
+        modules = [folder / str(module["path"]) for module in json.loads((folder / "modules.json").read_text())]
+    except (OSError, ValueError, TypeError, LookupError):
+        raise ConfigError(
+            f"encoder.path={folder} is no folder of sentence-transformers: it has no readable modules.json"
+        ) from None
+    for module in reversed(modules):
+        facts = _read(module / "config.json")
+        for key in ("out_features", "word_embedding_dimension", "embedding_dimension", "hidden_size"):
+            if isinstance(width := facts.get(key), int) and width > 0:
+                return width
+    raise ConfigError(f"encoder.path={folder}: no module says how wide its vectors are")
+
+
+def _prompts(folder: Path) -> dict[Side, str]:
+    prompts = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
+    found = {"document": prompts.get("document", prompts.get("passage", "")), "query": prompts.get("query", "")}
+    return {side: str(text) for side, text in found.items() if text}  # type: ignore[misc]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(file.read_text())
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{file} is no JSON: {error}") from None
+    return facts if isinstance(facts, dict) else {}

@@ -18,10 +18,10 @@ from transformers import (
     Qwen3Model,
 )
 
-from pipelines.encoders import load_encoder
+from pipelines.encoders import load_encoder, make_space
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig
-from schemas.errors import EncoderError, EncoderNotTrusted
+from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
 from schemas.records import Side
 from tests.support.tiny_encoders import (
     SIDES,
@@ -129,3 +129,20 @@ def test_each_side_uses_its_adapter(tmp_path: Path, side: Any, monkeypatch: pyte
     ours = encode(config.model_copy(update={"trust_remote_code": True}), list(TEXTS))
     np.testing.assert_allclose(ours, recipe, atol=1e-5)
     assert np.abs(ours - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_any_model_of_the_library_in_a_folder_is_taken_as_its_files_say(tmp_path: Path, side: Side) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    modules = [Transformer(str(bare)), Pooling(32, "mean"), Dense(32, 24)]
+    prompts = {"query": "question: ", "document": "passage: "}
+    SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save(str(whole))
+    config = EncoderConfig(name="sentence-transformers", path=str(whole), side=side)
+    space = make_space(config)
+    assert (space.ladder.dims, space.prompts) == ((24,), prompts)
+    full = SentenceTransformer(str(whole), device="cpu").encode(TEXTS, prompt_name=side, normalize_embeddings=True)
+    np.testing.assert_allclose(encode(config, TEXTS), full, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"no readable modules\.json"):
+        make_space(EncoderConfig(name="sentence-transformers", path=str(bare)))

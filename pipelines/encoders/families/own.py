@@ -1,0 +1,152 @@
+"""A class of the user's own: `encoder.path` names a folder with `encoder.json` and the Python that it names.
+
+    my_encoder/
+        encoder.json    {"class": "model:MyEncoder", "revision": "1", "dims": [64, 256], "modality": "text"}
+        model.py        class MyEncoder: __init__(self, device) and encode(self, inputs, side)
+
+`encode` takes B texts, or the bytes of B images, and "document" or "query", and returns an array (B, D). The hash of
+the folder's files is part of the space, so changed code is another space. The code runs because this user's own
+config, or `--encoder-path`, names the folder; a table's path is never opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.encoders.model_files import local_path
+from pipelines.encoders.protocol import Family, Prepared
+from pipelines.encoders.raw_inputs import RawPreparer, unpack
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.storage.device import pick_device
+from pipelines.vectors.matryoshka import unit
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import ConfigError, EncoderError
+from schemas.records import Side
+
+FILE = "encoder.json"
+
+
+class Description(BaseModel):
+    """The content of `encoder.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    class_: str = Field(alias="class", pattern=r"^\w+:\w+$")
+    revision: str = Field(min_length=1)
+    dims: tuple[int, ...] = Field(min_length=1)
+    any_from: int | None = None
+    modality: Literal["text", "image"] = "text"
+    licence: str = "its maker's"
+
+
+class OwnEncoder(Protocol):
+    """What the user's class has."""
+
+    def encode(self, inputs: Sequence[str] | Sequence[bytes], side: Side) -> Any:
+        """Encode B inputs to (B, D) numbers, in the order given."""
+        ...
+
+
+class ClassEncoder:
+    """Calls the user's class, and checks what it returns."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
+        """Import the class and make one.
+
+        Raises:
+            ConfigError: The description is wrong.
+            EncoderError: The module or the class is not there, or it cannot be made.
+        """
+        folder = local_path(config.path or "")
+        self._name, self._width, self._side = read_description(folder).class_, spec.ladder.width, config.side
+        made = _class_of(folder.resolve(), self._name)
+        try:
+            self._encoder: OwnEncoder = made(str(pick_device(config.device, "encoder.device")))
+        except Exception as error:  # the user's code may raise anything
+            raise EncoderError(f"{self._name} in {folder} cannot be made: {type(error).__name__}: {error}") from error
+
+    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        """Encode B inputs to (B, D) float32 unit rows.
+
+        Raises:
+            EncoderError: The class returns another number of rows, or another width.
+        """
+        x_BD = np.asarray(self._encoder.encode([unpack(one) for one in prepared], self._side), np.float64)  # type: ignore[arg-type]
+        if x_BD.shape != (len(prepared), self._width):
+            raise EncoderError(
+                f"{self._name} returns an array of shape {x_BD.shape} for {len(prepared)} inputs; {FILE} says "
+                f"{self._width} dims, so ({len(prepared)}, {self._width}) is expected"
+            )
+        return unit(x_BD).astype(np.float32)
+
+
+class OwnFamily(Family):
+    """Classes of users."""
+
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from `encoder.json`.
+
+        Raises:
+            ConfigError: The file is not there, or wrong.
+        """
+        description = read_description(path)
+        return replace(
+            spec,
+            dims=tuple(sorted(set(description.dims))),
+            any_from=description.any_from,
+            modalities=(description.modality,),
+            revision=description.revision,
+            licence=description.licence,
+        )
+
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> RawPreparer:
+        """Load nothing: inputs go to the class as they are."""
+        return RawPreparer(spec.modalities[0])
+
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> ClassEncoder:
+        """Make the class."""
+        return ClassEncoder(spec, config)
+
+
+def read_description(folder: Path) -> Description:
+    """Read `encoder.json` of a folder.
+
+    Raises:
+        ConfigError: The file is not there, or wrong.
+    """
+    try:
+        return Description.model_validate_json((folder / FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        example = '{"class": "model:MyEncoder", "revision": "1", "dims": [64, 256], "modality": "text"}'
+        raise ConfigError(f"encoder.path={folder} needs a file {FILE}, such as {example}: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _class_of(folder: Path, name: str) -> Any:
+    """Import a class from a module of the folder, under a name of its own; its neighbours can be imported too."""
+    module_name, _, class_name = name.partition(":")
+    file = folder / f"{module_name}.py"
+    spec = importlib.util.spec_from_file_location(f"mlake_own_{module_name}", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise EncoderError(f"{FILE} names {name!r}, and there is no {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code may raise anything
+        raise EncoderError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(folder))
+    if not hasattr(module, class_name):
+        raise EncoderError(f"{file} has no class {class_name!r}")
+    return getattr(module, class_name)

@@ -1,0 +1,247 @@
+"""Encoders behind an HTTP interface: OpenAI's `/v1/embeddings` (vLLM, TEI, Infinity, Ollama, …), Voyage, Cohere.
+
+`encoder.path` names a JSON file of this user's own:
+
+    {"api": "openai", "url": "https://api.openai.com/v1/embeddings", "model": "text-embedding-3-large",
+     "dims": [256, 1024, 3072], "key_env": "OPENAI_API_KEY"}
+
+Keys come from the environment only. `url_env` names a variable in place of `url`, so that a server may move while the
+space stays the same: the file is part of the space. Texts are sent in batches, several at a time. A server that asks
+to wait (429, 503, Retry-After) is waited for. Answers are checked: number, order, width, finite numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import urllib3
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.encoders.model_files import local_path
+from pipelines.encoders.protocol import Family, Prepared
+from pipelines.encoders.raw_inputs import RawPreparer, unpack
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.vectors.matryoshka import unit
+from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import ConfigError, EncoderError
+from schemas.records import Side
+from schemas.redaction import redact
+
+_RETRIED = (408, 429, 500, 502, 503, 504)
+_TRIES, _BACKOFF_S, _LONGEST_WAIT_S = 6, 0.5, 120
+_REFUSES_INPUT = (400, 413, 422)
+
+
+class Description(BaseModel):
+    """The file at `encoder.path`.
+
+    Attributes:
+        api: How the server is asked.
+        url: Its address.
+        url_env: Environment variable with the address, in place of `url`.
+        model: Name of the model there.
+        revision: What you call this state of the model; another one is another space.
+        dims: The ladder, up to the full width, which is what is asked for.
+        any_from: Smallest dim, where the model was trained for every dim from there.
+        key_env: Environment variable with the key; none is sent without it.
+        sends_dims: Ask for the full width by a parameter of the request, where the server knows one.
+        input_types: What Voyage and Cohere call documents and queries; for OpenAI's interface, text put in front.
+        batch: Texts in a request.
+        batch_characters: Characters in a request.
+        concurrency: Requests at once.
+        timeout_s: Seconds that a request may take.
+        licence: The terms.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api: Literal["openai", "voyage", "cohere"]
+    url: str = ""
+    url_env: str = ""
+    model: str = Field(min_length=1)
+    revision: str = ""
+    dims: tuple[int, ...] = Field(min_length=1)
+    any_from: int | None = None
+    key_env: str = ""
+    sends_dims: bool = False
+    input_types: dict[Side, str] = Field({})
+    batch: int = Field(64, ge=1, le=2048)
+    batch_characters: int = Field(200_000, ge=1)
+    concurrency: int = Field(4, ge=1, le=64)
+    timeout_s: float = Field(60, gt=0, le=3600)
+    licence: str = "its maker's"
+
+
+class ServedEncoder:
+    """Asks a server for the vectors of texts."""
+
+    def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
+        """Read the description, the address and the key.
+
+        Raises:
+            ConfigError: The file is wrong, or a variable that it names is not set.
+        """
+        file = local_path(config.path or "")
+        self._description, self._side, self._width = read_description(file), config.side, spec.ladder.width
+        self._url = self._description.url or _variable(self._description.url_env, file)
+        self._headers = {"Content-Type": "application/json", "User-Agent": "matryoshka-lake"}
+        if self._description.key_env:
+            self._headers["Authorization"] = f"Bearer {_variable(self._description.key_env, file)}"
+        retries = urllib3.Retry(
+            total=_TRIES,
+            backoff_factor=_BACKOFF_S,
+            backoff_max=_LONGEST_WAIT_S,
+            status_forcelist=_RETRIED,
+            allowed_methods=None,
+            raise_on_status=False,
+        )
+        self._pool = urllib3.PoolManager(
+            maxsize=self._description.concurrency, retries=retries, timeout=self._description.timeout_s
+        )
+        self._threads = ThreadPoolExecutor(self._description.concurrency, "served")
+
+    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
+        """Encode B texts to (B, D) float32 unit rows.
+
+        Raises:
+            EncoderError: The server cannot be reached, does not accept the key, or its answers are no such vectors.
+            ValueError: It refuses an input.
+        """
+        texts = [str(unpack(one)) for one in prepared]
+        parts = list(self._threads.map(self._ask, self._batches(texts)))
+        return np.concatenate(parts)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        batch, characters = list[str](), 0
+        for text in texts:
+            is_full = len(batch) == self._description.batch or (
+                characters + len(text) > self._description.batch_characters
+            )
+            if batch and is_full:
+                yield batch
+                batch, characters = [], 0
+            batch.append(text)
+            characters += len(text)
+        if batch:
+            yield batch
+
+    def _ask(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        try:
+            answer = self._pool.request("POST", self._url, body=orjson.dumps(self._body(texts)), headers=self._headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise EncoderError(f"{redact(self._url)} cannot be reached: {_line(error)}") from None
+        if answer.status in _REFUSES_INPUT:
+            raise ValueError(
+                f"the server refuses the input ({answer.status}): {_line(answer.data.decode(errors='replace'))}"
+            )
+        if answer.status != 200:
+            said = _line(answer.data.decode(errors="replace"))
+            hint = f"; is {self._description.key_env or 'key_env'} set to a key that is valid there?" * (
+                answer.status in (401, 403)
+            )
+            raise EncoderError(f"{redact(self._url)} answers {answer.status}: {said}{hint}")
+        return self._vectors(answer.data, len(texts))
+
+    def _body(self, texts: list[str]) -> dict[str, Any]:
+        asked, kind = self._description, self._description.input_types.get(self._side, "")
+        if asked.api == "cohere":
+            default = "search_query" if self._side == "query" else "search_document"
+            return {"model": asked.model, "texts": texts, "input_type": kind or default, "embedding_types": ["float"]}
+        if asked.api == "voyage":
+            body = {"model": asked.model, "input": texts, "input_type": kind or self._side}
+            return body | ({"output_dimension": self._width} if asked.sends_dims else {})
+        body = {"model": asked.model, "input": [kind + text for text in texts], "encoding_format": "float"}
+        return body | ({"dimensions": self._width} if asked.sends_dims else {})
+
+    def _vectors(self, data: bytes, count: int) -> npt.NDArray[np.float32]:
+        try:
+            answer = orjson.loads(data)
+            if self._description.api == "cohere":
+                rows = answer["embeddings"]["float"]
+            else:
+                places = [item.get("index", place) for place, item in enumerate(answer["data"])]
+                if sorted(places) != list(range(count)):
+                    raise EncoderError(f"{self._description.model} answers {len(places)} vectors for {count} texts")
+                rows = [item["embedding"] for _, item in sorted(zip(places, answer["data"], strict=True), key=_first)]
+            x_BD = np.array(rows, np.float64)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EncoderError(f"{redact(self._url)} answers no list of vectors: {_line(error)}") from None
+        if x_BD.shape != (count, self._width):
+            raise EncoderError(
+                f"{self._description.model} answers vectors of shape {x_BD.shape} for {count} texts; the description "
+                f"says {self._width} dims"
+            )
+        if not np.isfinite(x_BD).all():
+            raise EncoderError(f"{self._description.model} answers NaN or infinity")
+        return unit(x_BD).astype(np.float32)
+
+
+class ServedFamily(Family):
+    """Encoders behind an HTTP interface."""
+
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from the description file.
+
+        Raises:
+            ConfigError: The file is no such description.
+        """
+        description = read_description(path)
+        return replace(
+            spec,
+            dims=tuple(sorted(set(description.dims))),
+            any_from=description.any_from,
+            revision=f"{description.model} {description.revision}".strip(),
+            licence=description.licence,
+        )
+
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> RawPreparer:
+        """Load nothing: the server tokenises."""
+        return RawPreparer("text")
+
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> ServedEncoder:
+        """Make the client."""
+        return ServedEncoder(spec, config)
+
+
+def read_description(file: Path) -> Description:
+    """Read the description of a served encoder.
+
+    Raises:
+        ConfigError: It is wrong, or names no address.
+    """
+    try:
+        found = Description.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        example = '{"api": "openai", "url": "http://host/v1/embeddings", "model": "name", "dims": [256, 1024]}'
+        raise ConfigError(f"encoder.path={file} must describe a server, such as {example}: {error}") from None
+    if bool(found.url) == bool(found.url_env):
+        raise ConfigError(f"encoder.path={file}: give either url or url_env")
+    return found
+
+
+def _variable(name: str, file: Path) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise ConfigError(f"{file} names the environment variable {name}, which is not set")
+    return value
+
+
+def _first(pair: tuple[int, Any]) -> int:
+    return pair[0]
+
+
+def _text(data: bytes) -> str:
+    return _line(data.decode(errors="replace"))
+
+
+def _line(said: object) -> str:
+    text = " ".join(redact(str(said)).split())
+    return text if len(text) <= 300 else text[:300] + "…"

@@ -1,0 +1,85 @@
+"""A class of the user's own: embedded, searched, and refused where it breaks what it promised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.embed import run as embed
+from pipelines.encoders import load_encoder, load_preparer, make_space
+from pipelines.tables.table import VectorTable
+from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrustConfig
+from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted, SpaceMismatch
+
+CODE = """
+import numpy as np
+from counting import letters
+
+class Letters:
+    def __init__(self, device):
+        self.device = device
+
+    def encode(self, inputs, side):
+        return np.array([letters(text) for text in inputs]) + (side == "query") * 0.0
+"""
+NEIGHBOUR = "def letters(text):\n    return [1 + text.lower().count(letter) for letter in 'abcdefgh']\n"
+
+
+def write(folder: Path, code: str = CODE, **facts: object) -> EncoderConfig:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_text(code)
+    (folder / "counting.py").write_text(NEIGHBOUR)
+    described = {"class": "model:Letters", "revision": "1", "dims": [4, 8], "modality": "text"}
+    (folder / "encoder.json").write_text(json.dumps(described | facts))
+    return EncoderConfig(name="own", path=str(folder), device="cpu")
+
+
+def test_a_class_of_ones_own_makes_a_table_that_words_search(local_ray: None, tmp_path: Path) -> None:
+    config = write(tmp_path / "mine")
+    (tmp_path / "texts.jsonl").write_text(
+        "".join(json.dumps({"id": text, "text": text}) + "\n" for text in ("aaaa", "bbbb", "ccdd", "ünï €𝄞 h", " "))
+    )
+    table = str(tmp_path / "t.lance")
+    settings = {"shards": [str(tmp_path / "texts.jsonl")], "table": table, "input": {"id": "id", "text": "text"}}
+    done = embed(EmbedConfig.model_validate(settings | {"encoder": config.model_dump()}), log="json")
+    assert (done.rows, done.rejects) == (4, 1)
+    with pytest.raises(EncoderNotTrusted, match="--encoder-path"):
+        VectorTable.open(table).search("bb")
+    opened = VectorTable.open(table, trust=TrustConfig(encoder_path=config.path))
+    assert opened.search("bbbbbb", k=1, dim=4)["id"].to_pylist() == ["bbbb"]
+    stored = np.array([2, 1, 1, 1, 1, 1, 1, 2])[[1, 0, *range(2, 8)]] - np.array([0, 1, *[0] * 6])
+    expected = stored / np.linalg.norm(stored)
+    row = opened.dataset.to_table(columns=["vector"], filter="id = 'ünï €𝄞 h'")["vector"][0].as_py()
+    np.testing.assert_allclose(row, expected, atol=1e-3)
+    (tmp_path / "mine" / "counting.py").write_text(NEIGHBOUR + "# changed\n")
+    with pytest.raises(SpaceMismatch, match="are not those that made this space"):
+        opened.search("bb")
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "said"),
+    [
+        (CODE, {"dims": [4, 16]}, r"shape \(2, 8\) for 2 inputs; encoder.json says 16 dims"),
+        ("class Other: pass", {}, "has no class 'Letters'"),
+        ("import nothing_like_this", {}, "cannot be imported: ModuleNotFoundError"),
+        ("class Letters:\n    pass", {}, "cannot be made: TypeError"),
+        (CODE, {"class": "nowhere:Letters"}, "there is no .*nowhere.py"),
+    ],
+)
+def test_a_class_that_breaks_its_promise_is_refused(
+    tmp_path: Path, code: str, facts: dict[str, object], said: str
+) -> None:
+    config = write(tmp_path / f"m{abs(hash(said))}", code, **facts)
+    with pytest.raises(EncoderError, match=said):
+        load_encoder(config).encode(load_preparer(config, LimitsConfig()).prepare(["a", "b"]))  # type: ignore[arg-type]
+
+
+def test_a_description_that_is_wrong_is_refused_with_an_example(tmp_path: Path) -> None:
+    for facts in ({"dims": []}, {"class": "os.system"}, {"unknown": 1}):
+        with pytest.raises(ConfigError, match=r"needs a file encoder\.json, such as"):
+            make_space(write(tmp_path / "m", **facts))
+    with pytest.raises(ConfigError, match=r"set encoder\.path"):
+        make_space(EncoderConfig(name="own"))

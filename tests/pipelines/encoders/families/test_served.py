@@ -1,0 +1,183 @@
+"""A real server on loopback that misbehaves in every way: what is waited for, what costs one input, what is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.embedding.batching import BatchBudget, encode_safely
+from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
+from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
+from schemas.errors import ConfigError, EncoderError
+
+DIM = 8
+
+
+def vector_of(text: str) -> list[float]:
+    return np.random.default_rng(list(text.encode())).standard_normal(DIM).tolist()
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as OpenAI, Voyage or Cohere do; `faults` are used up one a request."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.faults: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.asked.append(body)
+            self.server.keys.append(self.headers.get("Authorization", ""))
+            fault = self.server.faults.pop(0) if self.server.faults else ""
+        texts = body.get("input") or body["texts"]
+        if "bad" in texts:
+            return self._answer(400, {"error": "this input is not allowed"})
+        if fault.isdigit():
+            return self._answer(int(fault), {"error": "later"}, {"Retry-After": "0"})
+        vectors = [vector_of(text) for text in texts]
+        if fault == "nan":
+            vectors[0][0] = None  # type: ignore[call-overload]
+        if fault == "width":
+            vectors = [vector[:-1] for vector in vectors]
+        if "texts" in body:
+            return self._answer(200, {"embeddings": {"float": vectors}})
+        data = [{"index": place, "embedding": vector} for place, vector in enumerate(vectors)]
+        if fault == "reordered":
+            data.reverse()
+        if fault == "fewer":
+            data = data[1:]
+        if fault == "twice":
+            data[0]["index"] = 1
+        return self._answer(200, {"data": data}, cut=fault == "cut")
+
+    def _answer(self, status: int, said: object, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
+        data = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data) // 2 if cut else len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def described(server: Server, folder: Path, **facts: object) -> EncoderConfig:
+    path = folder / "served.json"
+    said = {"api": "openai", "url": server.url, "model": "m", "dims": [4, DIM], "batch": 3, "timeout_s": 5}
+    path.write_text(json.dumps(said | facts))
+    return EncoderConfig(name="served", path=str(path), device="cpu")
+
+
+def encoded(config: EncoderConfig, texts: list[str]) -> np.ndarray:
+    prepared = load_preparer(config, LimitsConfig()).prepare(texts)
+    return load_encoder(config).encode(prepared)  # type: ignore[arg-type]
+
+
+def expected(texts: list[str]) -> np.ndarray:
+    x_BD = np.array([vector_of(text) for text in texts])
+    return x_BD / np.linalg.norm(x_BD, axis=1, keepdims=True)
+
+
+TEXTS = [f"text {n} ünï €" for n in range(8)]
+
+
+@pytest.mark.parametrize("api", ["openai", "voyage", "cohere"])
+@pytest.mark.parametrize("faults", [[], ["429", "500", "503"], ["reordered", "reordered", "reordered"]])
+def test_vectors_come_back_in_order_whatever_has_to_be_waited_for(
+    api: str, faults: list[str], server: Server, tmp_path: Path
+) -> None:
+    server.faults = list(faults) if api != "cohere" else [fault for fault in faults if fault.isdigit()]
+    np.testing.assert_allclose(encoded(described(server, tmp_path, api=api), TEXTS), expected(TEXTS), atol=1e-6)
+    sizes = [len(body.get("input") or body["texts"]) for body in server.asked]
+    assert max(sizes) <= 3
+    if api == "cohere":
+        assert {body["input_type"] for body in server.asked} == {"search_document"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("nan", "NaN"),
+        ("width", r"shape \(3, 7\) for 3 texts; the description says 8 dims"),
+        ("fewer", "answers 2 vectors for 3 texts"),
+        ("twice", "answers 3 vectors for 3 texts"),
+        ("cut", "answers no list of vectors"),
+        ("401", "answers 401.*is key_env set"),
+        ("404", "answers 404"),
+    ],
+)
+def test_an_answer_that_is_no_vectors_is_refused(fault: str, said: str, server: Server, tmp_path: Path) -> None:
+    server.faults = [fault]
+    with pytest.raises(EncoderError, match=said):
+        encoded(described(server, tmp_path), TEXTS[:3])
+
+
+def test_one_bad_input_costs_itself_alone(server: Server, tmp_path: Path) -> None:
+    config, texts = described(server, tmp_path, batch=64), [*TEXTS[:3], "bad", *TEXTS[3:]]
+    preparer = load_preparer(config, LimitsConfig())
+    prepared = preparer.prepare(texts)
+    done = encode_safely(load_encoder(config), prepared, preparer.units(prepared), BatchBudget.of(config, "text"))  # type: ignore[arg-type]
+    assert done.bad.keys() == {3}
+    assert "this input is not allowed" in str(done.bad[3])
+    np.testing.assert_allclose(done.vectors_BD, expected(TEXTS), atol=1e-6)
+
+
+def test_keys_and_addresses_come_from_the_environment(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = described(server, tmp_path, url="", url_env="MY_URL", key_env="MY_KEY", sends_dims=True)
+    with pytest.raises(ConfigError, match="MY_URL, which is not set"):
+        encoded(config, ["a"])
+    monkeypatch.setenv("MY_URL", server.url)
+    monkeypatch.setenv("MY_KEY", "secret")
+    space = make_space(config)
+    vector_D = encode_query(space, "a question", TrustConfig(encoder_path=config.path))
+    np.testing.assert_allclose(vector_D, expected(["a question"])[0], atol=1e-6)
+    assert server.keys == ["Bearer secret"]
+    assert server.asked[0]["dimensions"] == DIM
+    assert "secret" not in space.model_dump_json()
+    server.faults = ["500"] * 9
+    monkeypatch.setattr("pipelines.encoders.families.served._TRIES", 1)
+    with pytest.raises(EncoderError, match="answers 500"):
+        encoded(config, ["a"])
+    monkeypatch.setenv("MY_URL", "http://127.0.0.1:9")
+    with pytest.raises(EncoderError, match="cannot be reached"):
+        encoded(config, ["a"])
+
+
+@pytest.mark.parametrize("facts", [{"api": "x"}, {"dims": []}, {"url": ""}, {"url_env": "A"}, {"unknown": 1}])
+def test_a_description_that_is_wrong_is_refused(facts: dict[str, object], server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"served\.json"):
+        make_space(described(server, tmp_path, **facts))
