@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,7 +228,6 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     Raises:
         ConfigError: The local cluster can never hold the pool, which would wait for ever. Another cluster may grow.
     """
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     gpus = int(_resources().get("GPU", 0))
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     actors = (gpus or len(machines)) if config.actors == "auto" else config.actors
@@ -236,14 +235,38 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     if feeders == "auto":
         feeders = int(sum(machine.get("CPU", 0) for machine in machines if not machine.get("GPU"))) if gpus else 0
     gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
-    # Leave a sliver of a CPU for others: an actor that does not fit waits without an error.
-    share = max(0.01, (free.get("CPU", 0.0) - feeders) / actors - 0.01)
+    free_by_node: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    fitting = [node for node in free_by_node.values() if not gpus_each or node.get("GPU")]
+    free = [node.get("CPU", 0.0) for node in (fitting or free_by_node.values())]
+    share = largest_share(free if gpus_each else _without_feeders(free, feeders), actors)
     cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
     size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
     if not os.environ.get("RAY_ADDRESS"):
         _check_fits(size, _resources())
     return size
+
+
+def largest_share(free: Sequence[float], actors: int) -> float:
+    """Return the most CPUs that each of some actors can hold, if every one has to find room on one machine.
+
+    A sliver of a CPU is left for others, since an actor that does not fit waits without an error.
+
+    Args:
+        free: Free CPUs of each machine.
+        actors: How many there are.
+    """
+    shares = {cpus / number for cpus in free for number in range(1, actors + 1)}
+    fitting = [share for share in shares if share and sum(int(cpus / share + 1e-9) for cpus in free) >= actors]
+    return max(0.01, max(fitting, default=0.0) - 0.01)
+
+
+def _without_feeders(free: Sequence[float], feeders: int) -> list[float]:
+    """Take a CPU for each feeder from the machines that have most."""
+    left = list(free)
+    for _ in range(feeders if left else 0):
+        left[left.index(max(left))] -= 1
+    return [max(0.0, cpus) for cpus in left]
 
 
 def _check_fits(size: PoolSize, has: dict[str, float]) -> None:

@@ -20,6 +20,8 @@ from schemas.config import EmbedConfig, LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
 from schemas.records import Lease, Shard
 
+_LEASES_PER_ACTOR = 4
+
 
 @dataclass(frozen=True)
 class EmbedPlan:
@@ -121,12 +123,20 @@ def _check_modality(config: EmbedConfig) -> None:
         )
 
 
-def plan_leases(shards: Sequence[Shard], limits: LimitsConfig) -> list[Lease]:
-    """Group neighbouring small shards up to `lease_bytes` and `lease_shards`; a larger shard has a lease of its own."""
+def plan_leases(shards: Sequence[Shard], limits: LimitsConfig, actors: int = 1) -> list[Lease]:
+    """Group neighbouring small shards up to `lease_bytes` and `lease_shards`; a larger shard has a lease of its own.
+
+    Where several actors share the work, leases are so small that each actor gets some, and none ends long after the
+    others.
+    """
     leases: list[list[Shard]] = []
-    size = 0
+    size, most_bytes, most_shards = 0, limits.lease_bytes, limits.lease_shards
+    if actors > 1:
+        parts = _LEASES_PER_ACTOR * actors
+        most_bytes = min(most_bytes, max(1, sum(shard.size for shard in shards) // parts))
+        most_shards = min(most_shards, max(1, -(-len(shards) // parts)))
     for shard in shards:
-        if not leases or size + shard.size > limits.lease_bytes or len(leases[-1]) == limits.lease_shards:
+        if not leases or size + shard.size > most_bytes or len(leases[-1]) == most_shards:
             leases.append([])
             size = 0
         leases[-1].append(shard)

@@ -127,7 +127,7 @@ class EmbedRun:
     def _embed(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
         limits = self._config.limits
         retry = RetryPolicy[Lease](limits.max_tries, _split, _is_final, self._on_failure)
-        leases = plan_leases(self._todo, limits)
+        leases = plan_leases(self._todo, limits, pool.actors)
         while leases:
             for outcome in pool.run(leases, retry):
                 if outcome is not None:
@@ -140,7 +140,7 @@ class EmbedRun:
             self._workers.end(time.monotonic())
             redo = self._flush()
             again = [] if self.summary.is_stopped else [*redo, *self._list_changed_again()]
-            leases = plan_leases(again, limits)
+            leases = plan_leases(again, limits, pool.actors)
         self._display.show(self._progress(pool), is_last=True)
         ended = time.time()
         self.summary.start_s = (pool.up_at() or ended) - began

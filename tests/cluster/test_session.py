@@ -22,6 +22,7 @@ from cluster.session import (
     connect,
     enter_folder,
     has_gpu,
+    largest_share,
     plan_pool,
     saying_that_it_waits,
 )
@@ -29,6 +30,23 @@ from schemas.config import ClusterConfig
 from schemas.errors import ConfigError, LakeError, RunError
 from tests.support.corpus import contents, differing, settings, truth, write_config, write_corpus
 from tests.support.drivers import ROOT, shadowing_packages
+
+
+@pytest.mark.parametrize(
+    ("free", "actors", "share"),
+    [
+        ([4, 4, 4], 3, 4),
+        ([4, 4, 4], 1, 4),  # not all twelve: one actor lives on one machine
+        ([8, 2, 2], 3, 2.6666),  # three on the large machine
+        ([8, 2, 2], 6, 2),
+        ([1, 1], 8, 0.25),
+        ([0, 3], 2, 1.5),
+    ],
+)
+def test_actors_get_what_fits_on_one_machine_each(free: list[float], actors: int, share: float) -> None:
+    found = largest_share(free, actors)
+    assert found == pytest.approx(share - 0.01, abs=1e-3)
+    assert sum(int(cpus / found) for cpus in free) >= actors
 
 
 def test_a_pool_takes_the_cpus_that_are_free(local_ray: None) -> None:

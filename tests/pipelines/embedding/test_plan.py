@@ -33,6 +33,15 @@ def test_shards_are_leased_together_up_to_a_size_and_a_number() -> None:
     assert max(len(lease.shards) for lease in plan_leases(tiny, LimitsConfig())) <= 256
 
 
+@pytest.mark.parametrize("actors", [1, 3, 16, 500])
+def test_every_actor_gets_leases_and_every_shard_one(actors: int) -> None:
+    shards = [Shard(f"{i}", 265_000, "1", "jsonl") for i in range(200)]  # 53 MB, less than one lease may have
+    leases = plan_leases(shards, LimitsConfig(), actors)
+    assert [shard for lease in leases for shard in lease.shards] == shards
+    assert len(leases) >= min(len(shards), 4 * actors if actors > 1 else 1)
+    assert max(len(lease.shards) for lease in leases) <= max(1, 200 // (4 * actors) + 1) if actors > 1 else True
+
+
 def test_shards_that_the_table_holds_are_not_planned_again(tmp_path: Path) -> None:
     write_corpus(tmp_path / "src", shards=2, rows=5)
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
