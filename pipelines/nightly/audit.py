@@ -8,6 +8,7 @@ Shapes: Q queries, D full width.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.funnel import Funnel
 from pipelines.funnel.ground_truth import GroundTruth
@@ -115,9 +117,18 @@ class _Audit:
         return sample_rows(self._prod, self._bounds.queries, seed=int(self._prod.dataset.version))
 
     def _counts(self) -> GateResult:
-        recorded, rows = sum(records_of(self._table)["rows"].to_pylist()), len(self._table)
-        said = f"{rows:,} rows, and the records of the shards say {recorded:,}"
-        return GateResult(gate="counts", passed=rows == recorded, measured=rows, bound=recorded, said=said)
+        """Compare the rows of each shard with the published ones, those of a new shard with what its run recorded."""
+        records = records_of(self._table)
+        expected = dict(zip(records["shard"].to_pylist(), records["rows"].to_pylist(), strict=True))
+        uris = dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
+        now = _rows_by_shard(self._table)
+        if self._prod is not None:
+            expected |= {shard: rows for shard, rows in _rows_by_shard(self._prod).items() if shard in now}
+        wrong = [shard for shard, rows in now.items() if rows != expected.get(shard)]
+        rows, wanted = sum(now.values()), sum(expected.get(shard, 0) for shard in now)
+        said = f"{rows:,} rows, {wanted:,} expected of their shards"
+        examples = tuple(uris.get(shard, str(shard)) for shard in wrong[:_EXAMPLES])
+        return GateResult(gate="counts", passed=not wrong, measured=rows, bound=wanted, said=said, examples=examples)
 
     def _row_loss(self) -> GateResult:
         if self._prod is None:
@@ -233,6 +244,14 @@ class _Audit:
             return _nothing("label", "too few rows to compare")
         said = f"the nearest row has the same {label} for {now:.1%} of the rows, after {before:.1%}"
         return _at_most("label", max(0.0, before - now), self._bounds.max_label_loss, said)
+
+
+def _rows_by_shard(table: VectorTable) -> dict[int, int]:
+    counts = Counter[int]()
+    for batch in table.dataset.scanner(columns=["shard"]).to_batches():
+        for count in pc.value_counts(batch.column(0)).to_pylist():
+            counts[count["values"]] += count["counts"]
+    return counts
 
 
 def _label_share(table: VectorTable, label: str, queries: int) -> float | None:

@@ -161,6 +161,17 @@ def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake
     assert VectorTable.open(lake.table, "prod").uri == generation_uri(lake.table, 2)
 
 
+def test_rows_that_another_tool_removed_are_noticed_once(lake: Lake) -> None:
+    lake.night()
+    VectorTable.open(lake.table).dataset.delete("id = 'a-3'")
+    night = lake.night()
+    assert (night.state, gates(night)) == ("refused", {"counts"})
+    assert next(gate for gate in night.audit if gate.gate == "counts").examples[0].endswith("a.jsonl")
+    assert main(["publish", lake.table, "--force"]) == 0
+    lake.write("c", 4)
+    assert lake.night().state == "published"
+
+
 def test_vectors_that_another_encoder_made_are_found_by_the_canary(lake: Lake) -> None:
     lake.night()
     table = VectorTable.open(lake.table)
