@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from cluster.submission import JobClient, Submission
 from jobs.options import ClusterAddress, Flag
+from jobs.verbs import VERBS
 from pipelines.reports.console import open_console
 from schemas.errors import ConfigError
 
@@ -61,8 +62,6 @@ def main(
 def _submission(
     words: tuple[str, ...], files: list[Path], env: list[str], image: str | None, *, is_installed: bool
 ) -> Submission:
-    from jobs.__main__ import VERBS  # here, since it imports this module's name
-
     if not words or words[0] not in VERBS or words[0] in _FOLLOWS_ITSELF:
         allowed = ", ".join(verb for verb in VERBS if verb not in _FOLLOWS_ITSELF)
         raise ConfigError(f"{words[0] if words else 'nothing'!r} cannot be submitted; allowed: {allowed}")

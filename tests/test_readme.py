@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import matryoshka_lake
-from jobs.__main__ import VERBS
+from jobs.verbs import VERBS
 from schemas.config import EmbedConfig, load_config
 
 ROOT = Path(__file__).parent.parent

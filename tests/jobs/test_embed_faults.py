@@ -100,8 +100,8 @@ def test_ctrl_c_commits_what_is_in_flight_and_stops(tmp_path: Path, local_ray: N
     assert ended.code == 130, ended.err
     assert "stopped as asked" in " ".join(ended.err.split())
     there = contents(folder / "t.lance")
-    begun = dict(list(corpus.items())[:2]) | {uri: held}
-    assert differing(there, truth(begun)) == []
+    started = dict(list(corpus.items())[:2]) | {uri: held}
+    assert differing(there, truth(started)) == []
     corpus[uri] = held
     (run,) = runs_of(folder)
     summary = json.loads(run["summary"])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from cyclopts import App
 
-from jobs.__main__ import VERBS, command_line, main
+from jobs.__main__ import command_line, main
+from jobs.verbs import VERBS
 from pipelines.tables.table import VectorTable
 from schemas import __version__
 from schemas.errors import ConfigError, LakeError, RunError, ShardsFailed

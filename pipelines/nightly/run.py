@@ -1,0 +1,153 @@
+"""Run a night: embed, derive, audit, publish, under the night's lock.
+
+Owns the order of the steps, and what the record of the night says. Owns no embedding: the job passes it in, since it
+needs Ray. What loads torch is imported when there is something to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipelines.nightly.plan import NightPlan, plan_night, withdraw
+from pipelines.storage.addresses import absolute
+from pipelines.tables.generations import PublishRequest, describe, publish
+from pipelines.tables.night_log import NightLock
+from pipelines.tables.publication_log import read_head
+from pipelines.tables.runs import RunRecord
+from pipelines.tables.table import VectorTable
+from schemas.config import EmbedConfig
+from schemas.config.nightly import NightlyConfig
+from schemas.errors import TableNotFound
+from schemas.journal import EmbedSummary
+from schemas.nights import NightCounts
+from schemas.publications import PROD
+
+
+class NightRun:
+    """One night, which holds its lock already."""
+
+    def __init__(
+        self,
+        config: NightlyConfig,
+        lock: NightLock,
+        embed: Callable[[EmbedConfig], EmbedSummary],
+        say: Callable[[str], None],
+    ) -> None:
+        """Look at what is published now: if that moves before the end, nothing is published.
+
+        Args:
+            config: The night.
+            lock: Its lock, whose record it keeps.
+            embed: Runs an embed job.
+            say: Is told in a sentence what was brought up to date.
+        """
+        self._config, self._lock, self._embed_shards, self._say = config, lock, embed, say
+        head = read_head(absolute(config.table), config.storage)
+        self._head = 0 if head is None else head.number
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Do what is to be done.
+
+        Raises:
+            RunExpired: This night was suspended, and another has taken over.
+            PublicationConflict: `prod` was moved meanwhile.
+            LakeError: As the embed job.
+        """
+        with self._step("plan"):
+            plan = plan_night(self._config)
+        counts = NightCounts(
+            new=len(plan.new),
+            changed=len(plan.changed),
+            vanished=len(plan.vanished),
+            unchanged=plan.unchanged,
+            expected_rows=plan.expected_rows,
+            rows=0 if plan.embed.table is None else len(plan.embed.table),
+        )
+        self._lock.update(generation=plan.generation, counts=counts)
+        withdrawn = plan.vanished if self._config.withdraw else ()
+        if not plan.embed.todo and not withdrawn and plan.is_published:
+            self._lock.update(state="nothing")
+            return
+        counts = self._embed(plan, counts)
+        if plan.is_cut or self._lock.night.state == "stopped":
+            return
+        table = VectorTable.open(plan.uri, storage=self._config.storage)
+        counts = self._withdraw(table, withdrawn, counts)
+        table = self._derive(table.refresh())
+        self._lock.update(counts=counts.model_copy(update={"rows": len(table)}), version=table.dataset.version)
+        self._audit_and_publish(plan, table, counts)
+
+    def _embed(self, plan: NightPlan, counts: NightCounts) -> NightCounts:
+        if not plan.tonight:
+            return counts
+        some = tuple(shard.uri for shard in plan.tonight) if plan.is_cut else None
+        config = self._config.embed_config(plan.uri, some)
+        with self._step("embed"):
+            summary = self._embed_shards(config)
+        counts = counts.model_copy(update={"encoded": summary.rows, "rejects": summary.rejects})
+        state = "stopped" if summary.is_stopped else "unfinished" if plan.is_cut else "running"
+        self._lock.update(counts=counts, bound_by=summary.bound_by, state=state)
+        self._lock.check()
+        return counts
+
+    def _withdraw(self, table: VectorTable, shards: tuple[int, ...], counts: NightCounts) -> NightCounts:
+        if not shards:
+            return counts
+        before = len(table.refresh())
+        with RunRecord(table, "nightly", {"withdrawn_shards": len(shards)}) as record:
+            after = withdraw(table, shards, record.run)
+        return counts.model_copy(update={"withdrawn": before - len(after)})
+
+    def _derive(self, table: VectorTable) -> VectorTable:
+        from pipelines.nightly.derived import derived_of  # here, since it loads torch
+
+        prod = self._prod()
+        before = None if prod is None or prod.uri == table.uri else prod.uri
+        with self._step("derive"), RunRecord(table, "nightly", self._config):
+            for kind in derived_of(self._config, before):
+                for said in kind.update(table):
+                    self._say(said)
+                table = table.refresh()
+        self._lock.check()
+        return table.refresh()
+
+    def _audit_and_publish(self, plan: NightPlan, table: VectorTable, counts: NightCounts) -> None:
+        from pipelines.nightly.audit import Subject, audit  # here, since it loads torch
+
+        embed = self._config.embed_config(plan.uri)
+        samples = counts.encoded + counts.rejects
+        subject = Subject(
+            table, self._prod(), embed, plan.embed.shards, samples, counts.rejects, withdrawn=counts.withdrawn
+        )
+        with self._step("audit"):
+            gates = audit(subject, self._config.audit)
+        self._lock.update(audit=gates)
+        if not all(gate.passed for gate in gates):
+            self._lock.update(state="refused")
+            return
+        self._lock.check()
+        with self._step("publish"):
+            request = PublishRequest(run=self._lock.night.run, audit=gates, expected_head=self._head)
+            made = publish(self._config.table, describe(table, plan.generation), self._config.storage, request)
+        self._lock.update(state="published", publication=made.number)
+
+    def _prod(self) -> VectorTable | None:
+        head = read_head(absolute(self._config.table), self._config.storage)
+        if head is None or head.state is None:
+            return None
+        try:
+            return VectorTable.open(self._config.table, PROD, self._config.storage)
+        except TableNotFound:
+            return None
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = round(time.monotonic() - began, 3)
+            self._lock.update(seconds=dict(self._seconds))
