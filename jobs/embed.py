@@ -35,6 +35,7 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, load_config
 from schemas.journal import EmbedSummary
+from schemas.printable import counted
 from schemas.records import EmbedProgress, Lease, LeaseResult, Shard
 
 
@@ -61,12 +62,13 @@ def main(
         return 0
     summary = run(config, log=log, retry_rejects=retry_rejects)
     if not summary.shards_todo:
-        console.print(f"nothing to do: {config.table} holds all {summary.shards_done} shards")
+        console.print(f"nothing to do: {config.table} holds all {counted(summary.shards_done, 'shard')}")
         return 0
     console.print(
-        f"{config.table}: {summary.rows:,} rows from {summary.shards} shards in {summary.total_s:.1f} s "
-        f"(start-up {summary.start_s:.1f} s, then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s), "
-        f"{summary.rejects} rejects, {summary.shards_done} shards were there before",
+        f"{config.table}: {counted(summary.rows, 'row')} from {counted(summary.shards, 'shard')} "
+        f"in {summary.total_s:.1f} s (start-up {summary.start_s:.1f} s, "
+        f"then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s), "
+        f"{counted(summary.rejects, 'reject')}, {counted(summary.shards_done, 'shard')} there before",
         highlight=False,
     )
     for advice in summary.advice:

@@ -20,3 +20,8 @@ def printable(text: str) -> str:
         '␛[31mred␍'
     """
     return text.translate(_SIGNS)
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun, which is one of those that take an s: `1 shard`, `2,000 shards`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

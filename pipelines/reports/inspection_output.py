@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.reports.page import Figures, Grid, Part, Report, Section
 from schemas.inspection import Inspection
+from schemas.printable import counted
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
@@ -67,7 +68,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     since = f"{found.first_version_at:%Y-%m-%d %H:%M} to {found.last_version_at:%Y-%m-%d %H:%M} UTC"
     return [
         ("table", f"{found.uri}, version {found.version}"),
-        ("rows", f"{found.rows:,} of {_counted(found.shards, 'shard')}, in {_counted(found.fragments, 'fragment')}"),
+        ("rows", f"{found.rows:,} of {counted(found.shards, 'shard')}, in {counted(found.fragments, 'fragment')}"),
         ("space", f"{found.encoder} {found.revision}{rotated}; fingerprint {found.space}"),
         ("dims", f"{', '.join(map(str, found.dims))}; columns for {', '.join(map(str, found.prefix_dims)) or 'none'}"),
         ("versions", f"{found.versions:,}, {since}"),
@@ -109,10 +110,6 @@ def _tables(found: Inspection) -> Iterable[tuple[str, Sequence[str], list[list[s
         ("run", "job", "state", "started, UTC", "rows"),
         [[r.run, r.job, r.state, f"{r.started_at:%Y-%m-%d %H:%M}", _number(r.rows)] for r in found.runs],
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _number(value: int | None) -> str:

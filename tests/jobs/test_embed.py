@@ -93,7 +93,7 @@ def test_only_new_and_replaced_shards_are_embedded(tmp_path: Path, local_ray: No
     printed()
     assert embed(config, "--set", "limits.max_reject_fraction=1") == 0
     assert "17 rows from 3 shards" in (line := printed())
-    assert "2 rejects, 2 shards were there before" in line
+    assert "2 rejects, 2 shards there before" in line
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
     assert embed(config) == 0  # the shard without rows is done as well
     assert "nothing to do" in printed()

@@ -74,7 +74,7 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_a_sample_that_hangs_is_rej
     corpus[poison] = {"p-0": "river", "p-1": "cyanide"}
     printed()
     assert embed(config) == 0
-    assert "2 rows from 1 shards" in printed()
+    assert "2 rows from 1 shard in" in printed()
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
