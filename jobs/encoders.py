@@ -8,11 +8,14 @@ from importlib.util import find_spec
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 from rich.table import Table
 
-from jobs.options import Flag
+from jobs.options import Flag, Text
 from pipelines.encoders import REGISTRY, EncoderSpec, encoder_spec, licence_notice
 from pipelines.reports.console import open_console
+from schemas.config import EncoderConfig
+from schemas.errors import ConfigError
 
 # What each family imports that the base install may lack.
 _LIBRARIES = {
@@ -32,6 +35,8 @@ def main(
     *,
     matryoshka: Flag = False,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    check: Flag = False,
+    path: Annotated[str | None, Parameter(metavar="PATH"), Text] = None,
 ) -> int:
     """List the encoders with their Matryoshka rules, or describe one.
 
@@ -39,9 +44,13 @@ def main(
         name: Name of the encoder to describe. Default: list all.
         matryoshka: List only encoders whose vectors may be cut.
         as_json: Print one JSON object for each encoder.
+        check: Load the named encoder and check its promises: shape, unit rows, order, batches, prefixes, queries.
+        path: With --check, the encoder.path of the config.
     """
     console = open_console()
     specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not matryoshka]
+    if check:
+        return _check(name, path, console)
     if as_json:
         for spec in specs if name is None else [encoder_spec(name)]:
             print(json.dumps({"here": _here(spec), **{key: _plain(value) for key, value in vars(spec).items()}}))
@@ -54,6 +63,18 @@ def main(
         "rotate: its prefixes mean nothing without `rotation.kind=pca` or `mlake rotate`; NC: no commercial use"
     )
     return 0
+
+
+def _check(name: str | None, path: str | None, console: Console) -> int:
+    if name is None:
+        raise ConfigError("--check needs the name of an encoder: mlake encoders NAME --check")
+    from pipelines.encoders.self_check import check_encoder_works  # here, since it loads torch
+
+    failed = 0
+    for each in check_encoder_works(EncoderConfig(name=name, path=path)):
+        failed += not each.passed
+        console.print(f"{'ok' if each.passed else 'NO':<3} {each.name:<20} {each.said}", soft_wrap=True)
+    return int(failed > 0)
 
 
 def _overview(specs: list[EncoderSpec]) -> Table:

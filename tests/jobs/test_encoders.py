@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,26 @@ def test_one_encoder_is_described_with_prompts_pin_and_terms(capsys: pytest.Capt
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoders", "bgem3"]) == 2
     assert "did you mean 'bge-m3'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["wordllama", "efficientnet-lite0", "text-embedding-3-small"])
+def test_the_packaged_encoders_keep_their_promises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", name, "--check"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 8
+    assert all(line.startswith("ok ") for line in said)
+
+
+def test_an_encoder_that_looks_at_its_neighbours_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "encoder.json").write_text('{"class": "model:Neighbours", "revision": "1", "dims": [3]}')
+    (tmp_path / "model.py").write_text(
+        "import numpy as np\nclass Neighbours:\n    def __init__(self, device): pass\n"
+        "    def encode(self, inputs, side):\n"
+        "        return np.array([[len(t), 1, sum(map(len, inputs)) / len(inputs)] for t in inputs])\n"
+    )
+    assert main(["encoders", "own", "--check", "--path", str(tmp_path)]) == 1
+    broken = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NO")]
+    assert [line[4:23] for line in broken] == ["alone as in a batch"]
+    assert main(["encoders", "--check"]) == 2
