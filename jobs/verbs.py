@@ -58,6 +58,10 @@ VERBS = {
         "List the jobs of a cluster, print what one has printed, or stop one.",
         "mlake jobs list --address http://head:8265",
     ),
+    "deploy": (
+        "Render manifests, images, policies, alerts and a dashboard for Kubernetes.",
+        "mlake deploy jobs/configs/cluster/deploy.toml --out deploy",
+    ),
     "publish": (
         "Publish a version of a table to the readers of prod.",
         'mlake publish lake/photos.lance --note "new captions"',

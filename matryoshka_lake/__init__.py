@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ClusterConfig,
         DataConfig,
         DemoConfig,
+        DeployConfig,
         EmbedConfig,
         EncoderConfig,
         EvaluateConfig,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         TrainConfig,
         TrustConfig,
         TruthConfig,
+        WorkersConfig,
         load_config,
     )
     from schemas.errors import (
@@ -110,6 +112,7 @@ __all__ = [
     "DataConfig",
     "DemoConfig",
     "DependencyMissing",
+    "DeployConfig",
     "DimError",
     "DimNotInLadder",
     "EmbedConfig",
@@ -165,6 +168,7 @@ __all__ = [
     "TrustConfig",
     "TruthConfig",
     "VectorTable",
+    "WorkersConfig",
     "__version__",
     "cut",
     "embed",

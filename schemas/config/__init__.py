@@ -16,6 +16,7 @@ from schemas.config.blocks import (
     TrustConfig,
 )
 from schemas.config.demo import DemoConfig
+from schemas.config.deploy import DeployConfig, WorkersConfig
 from schemas.config.embed import EmbedConfig
 from schemas.config.evaluation import (
     Baseline,
@@ -43,6 +44,7 @@ __all__ = [
     "Corruption",
     "DataConfig",
     "DemoConfig",
+    "DeployConfig",
     "EmbedConfig",
     "EncoderConfig",
     "EvaluateConfig",
@@ -68,5 +70,6 @@ __all__ = [
     "TrainConfig",
     "TrustConfig",
     "TruthConfig",
+    "WorkersConfig",
     "load_config",
 ]

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from schemas.config import EmbedConfig, EvaluateConfig, ShortlistConfig, TrainConfig, load_config
+from schemas.config import (
+    DeployConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    NightlyConfig,
+    ShortlistConfig,
+    TrainConfig,
+    load_config,
+)
 from schemas.errors import ConfigError
 
 
@@ -99,3 +107,5 @@ def test_every_example_config_loads() -> None:
         assert load_config(TrainConfig, example).out
     for example in (configs / "evaluate").glob("*.toml"):
         assert load_config(EvaluateConfig, example).systems
+    assert load_config(NightlyConfig, configs / "cluster" / "nightly.toml").prefixes == (64,)
+    assert load_config(DeployConfig, configs / "cluster" / "deploy.toml").accelerator == "cuda"

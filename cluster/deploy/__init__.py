@@ -1,0 +1,1 @@
+"""Manifests, images, policies, alerts and a dashboard, rendered from one config: see docs/deploy.md."""
