@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -235,9 +236,9 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     if feeders == "auto":
         feeders = int(sum(machine.get("CPU", 0) for machine in machines if not machine.get("GPU"))) if gpus else 0
     gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
-    free_by_node: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
-    fitting = [node for node in free_by_node.values() if not gpus_each or node.get("GPU")]
-    free = [node.get("CPU", 0.0) for node in (fitting or free_by_node.values())]
+    free_by_node = _free_by_node()
+    fitting = [node for node in free_by_node if not gpus_each or node.get("GPU")]
+    free = [node.get("CPU", 0.0) for node in (fitting or free_by_node)]
     share = largest_share(free if gpus_each else _without_feeders(free, feeders), actors)
     cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
@@ -245,6 +246,16 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     if not os.environ.get("RAY_ADDRESS"):
         _check_fits(size, _resources())
     return size
+
+
+def _free_by_node() -> list[dict[str, float]]:
+    """Return what each machine has free. Ray reports what an actor held for a moment after it has ended."""
+    for waited_s in (0.0, 0.5, 1.0):
+        time.sleep(waited_s)
+        free: list[dict[str, float]] = [*ray._private.state.available_resources_per_node().values()]  # type: ignore[no-untyped-call]
+        if sum(node.get("CPU", 0.0) for node in free) >= _resources().get("CPU", 0.0):
+            break
+    return free
 
 
 def largest_share(free: Sequence[float], actors: int) -> float:

@@ -21,7 +21,8 @@ from pipelines.tables.rows import has_everywhere, read_rows, row_ids
 from pipelines.vectors.arrays import Floats, to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
-from schemas.plans import Explanation, FunnelStage, Plan, StageReport
+from schemas.explanations import Explanation, StageReport
+from schemas.plans import FunnelStage, Plan
 
 # A query whose candidates lack too many of the best rows is searched again with so many times as many.
 _WIDER = (1, 8, 32)

@@ -27,7 +27,8 @@ from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
 from schemas.columns import VECTOR
-from schemas.plans import Explanation, Plan, StageReport
+from schemas.explanations import Explanation, StageReport
+from schemas.plans import Plan
 
 # Half-precision rows have unit length only up to rounding. So this many more than k are ranked by their true cosine.
 SPARE = 8

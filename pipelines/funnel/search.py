@@ -36,8 +36,9 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, FunnelWarning, TableError
+from schemas.explanations import Explanation
 from schemas.html import facts, grid
-from schemas.plans import FUNNEL_KEY, Explanation, FunnelStage, Home, Plan, TunedFunnel
+from schemas.plans import FUNNEL_KEY, FunnelStage, Home, Plan, TunedFunnel
 
 # A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
 # stand before a neighbour.

@@ -47,18 +47,14 @@ class Subject:
         prod: What is published now; None on the first night.
         embed: The embed job that made the rows.
         shards: Shards that the config lists.
-        samples: Samples that the night read, rejects included.
-        rejects: Those of them that were rejected.
-        withdrawn: Rows that the night removed, as its config asks.
+        withdraws: Whether the rows of shards that are not listed any more are removed, as the config asks.
     """
 
     table: VectorTable
     prod: VectorTable | None
     embed: EmbedConfig
     shards: Sequence[Shard]
-    samples: int = 0
-    rejects: int = 0
-    withdrawn: int = 0
+    withdraws: bool = False
 
 
 def audit(subject: Subject, bounds: AuditConfig) -> tuple[GateResult, ...]:
@@ -133,15 +129,26 @@ class _Audit:
     def _row_loss(self) -> GateResult:
         if self._prod is None:
             return _nothing("row loss", "nothing was published before")
-        before = len(self._prod) - self._subject.withdrawn
+        before = len(self._prod) - (self._withdrawn_rows() if self._subject.withdraws else 0)
         loss = max(0.0, 1 - len(self._table) / max(1, before))
         said = f"{len(self._table):,} rows after {before:,}"
         return _at_most("row loss", loss, self._bounds.max_row_loss, said)
 
+    def _withdrawn_rows(self) -> int:
+        """Count the published rows of shards that are not listed any more."""
+        assert self._prod is not None
+        records, listed = records_of(self._prod), {shard.uri for shard in self._subject.shards}
+        rows = zip(records["uri"].to_pylist(), records["rows"].to_pylist(), strict=True)
+        return sum(count for uri, count in rows if uri not in listed)
+
     def _rejects(self) -> GateResult:
-        samples, rejects = self._subject.samples, self._subject.rejects
+        """Look at all samples since the last publication, so that a refused night is not forgotten by the next."""
+        records = records_of(self._table)
+        new = records.filter(pc.invert(pc.is_in(records["shard"], pa.array(list(self._held_before), pa.int64()))))
+        rejects = sum(new["rejects"].to_pylist())
+        samples = rejects + sum(new["rows"].to_pylist())
         if not samples:
-            return _nothing("rejects", "no sample was read tonight")
+            return _nothing("rejects", "no sample is new since the last publication")
         said = f"{rejects:,} of {samples:,} samples were rejected"
         return _at_most("rejects", rejects / samples, self._bounds.max_rejects, said)
 

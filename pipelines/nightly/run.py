@@ -78,7 +78,7 @@ class NightRun:
         counts = self._withdraw(table, withdrawn, counts)
         table = self._derive(table.refresh())
         self._lock.update(counts=counts.model_copy(update={"rows": len(table)}), version=table.dataset.version)
-        self._audit_and_publish(plan, table, counts)
+        self._audit_and_publish(plan, table)
 
     def _embed(self, plan: NightPlan, counts: NightCounts) -> NightCounts:
         if not plan.tonight:
@@ -114,14 +114,11 @@ class NightRun:
         self._lock.check()
         return table.refresh()
 
-    def _audit_and_publish(self, plan: NightPlan, table: VectorTable, counts: NightCounts) -> None:
+    def _audit_and_publish(self, plan: NightPlan, table: VectorTable) -> None:
         from pipelines.nightly.audit import Subject, audit  # here, since it loads torch
 
         embed = self._config.embed_config(plan.uri)
-        samples = counts.encoded + counts.rejects
-        subject = Subject(
-            table, self._prod(), embed, plan.embed.shards, samples, counts.rejects, withdrawn=counts.withdrawn
-        )
+        subject = Subject(table, self._prod(), embed, plan.embed.shards, withdraws=self._config.withdraw)
         with self._step("audit"):
             gates = audit(subject, self._config.audit)
         self._lock.update(audit=gates)

@@ -20,7 +20,7 @@ class AuditConfig(ConfigBlock):
     Attributes:
         queries: Rows that ask: half of them new ones, where there are any.
         recall_slack: The lower end of a funnel's measured recall may be this far below its target.
-        max_rejects: Share of the night's samples that may be rejected.
+        max_rejects: Share of the samples since the last publication that may be rejected.
         max_row_loss: Share of the published rows that may be gone.
         min_overlap: Share of yesterday's answers that must be there still, among rows that both versions hold.
         min_overlap_new_space: The same where the space is another one.

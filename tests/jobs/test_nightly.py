@@ -123,6 +123,8 @@ def test_each_morning_prod_is_a_lake_made_from_scratch_or_that_of_yesterday(lake
     lake.write("d", 9, rejects=7)
     refused = lake.night()
     assert (refused.state, gates(refused)) == ("refused", {"rejects"})
+    again = lake.night()  # with nothing new to read
+    assert (again.state, gates(again), again.counts.encoded) == ("refused", {"rejects"}, 0)
     assert lake.prod() == yesterday
     assert main(["publish", lake.table]) == 1
     assert main(["publish", lake.table, "--force"]) == 0
@@ -131,6 +133,7 @@ def test_each_morning_prod_is_a_lake_made_from_scratch_or_that_of_yesterday(lake
         "published",
         "nothing",
         "published",
+        "refused",
         "refused",
     ]
 
