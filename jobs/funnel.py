@@ -45,6 +45,7 @@ class Options:
             interval needs.
         queries: Use the lines of this file as queries, instead of rows of the table.
         card: Print the stored recall card and tune nothing.
+        as_json: Print plan and card as one JSON object.
     """
 
     recall: Annotated[float | None, Parameter(validator=within(0, 1, is_open=True))] = None
@@ -56,6 +57,7 @@ class Options:
     held_out: Annotated[int | None, Parameter(metavar="N", validator=within(2, MAX_COUNT))] = None
     queries: Annotated[str | None, Parameter(metavar="FILE"), Text] = None
     card: Flag = False
+    as_json: Annotated[Flag, Parameter(name="--json")] = False
 
 
 def main(
@@ -88,6 +90,9 @@ def main(
         with RunRecord(table, "funnel", asdict(options)):
             funnel = Funnel.build(table, home=options.home, queries=queries, goal=goal, stages=stages)
         tuned = Funnel.stored(funnel.table, options.home)
+    if options.as_json:
+        print(tuned.to_json())
+        return 0
     shown = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
     console.print(text.Text.assemble((shown, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)
     console.print(str(tuned.card), soft_wrap=True)

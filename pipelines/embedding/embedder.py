@@ -29,13 +29,14 @@ from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.embedding.column_plan import run_columns
 from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
-from pipelines.encoders import BadSample, concatenate, load_encoder, select
+from pipelines.encoders import BadSample, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
 from schemas.columns import VECTOR
 from schemas.config import EmbedConfig
+from schemas.errors import EncoderError
 from schemas.records import Lease, LeaseResult, Reject, ShardCount, StageSeconds, WorkerCounters
 
 _BATCHES_AHEAD = 2
@@ -55,6 +56,8 @@ class WindowEncoder:
         torch.set_num_threads(threads)
         self._encoder = load_encoder(config.encoder)
         self._budget = BatchBudget.of(config.encoder, config.input.modality)
+        spec = resolve(config.encoder)
+        self._name, self._width = spec.name, spec.ladder.width
         self._lock = threading.Lock()
         self.busy_s = 0.0
         self.batches = self.padding_units = 0
@@ -78,6 +81,11 @@ class WindowEncoder:
                 self.busy_s += time.perf_counter() - began
                 self.batches += 1
                 self.padding_units += self._budget.padding(units[batch])
+            if len(encoded.good) and encoded.vectors_BD.shape[1] != self._width:
+                raise EncoderError(
+                    f"{self._name} gives vectors of {encoded.vectors_BD.shape[1]} dims, and its space has "
+                    f"{self._width}; the files at encoder.path are another model than the name says"
+                )
             if not vectors_ND.size:
                 vectors_ND = np.zeros((len(units), encoded.vectors_BD.shape[1]), np.float32)
             if len(encoded.good):

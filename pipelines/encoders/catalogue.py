@@ -314,7 +314,7 @@ PRECOMPUTED = (
 # The file or folder at `encoder.path` describes these.
 DESCRIBED = (
     EncoderSpec("own", "own", ("text",), (), "its maker's", dtypes=_EXACT),
-    EncoderSpec("served", "served", ("text",), (), "its maker's", dtypes=_EXACT),
+    EncoderSpec("served", "served", ("text",), (), "its maker's", dtypes=_EXACT, is_ragged=True),
     EncoderSpec("sentence-transformers", "sentence", ("text",), (), "its maker's"),
     EncoderSpec("precomputed", "precomputed", ("vector",), (), "its maker's", dtypes=_EXACT),
     EncoderSpec("matryoshka-head", "head", (), (), "its towers'", dtypes=_EXACT),

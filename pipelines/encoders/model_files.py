@@ -18,6 +18,8 @@ from schemas.errors import ConfigError, DependencyMissing, EncoderError
 # Files that can change a vector. Model cards and images cannot.
 SPLIT_FILE = "split.json"
 """Says which rows a head did not learn from. It changes no vector, so it is not part of the hash."""
+OWN_FILE = "encoder.json"
+"""Describes a class of the user's own. All files beside it may be its weights or its code."""
 _MODEL_FILES = {".bin", ".jinja", ".json", ".model", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".txt"}
 
 
@@ -74,7 +76,7 @@ def check_package(spec: EncoderSpec) -> None:
 def hash_files(path: str | Path) -> str:
     """Return the sha256 over the names and contents of a model's files; of a single file, over its content alone."""
     root = Path(path)
-    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if _is_part(f))
+    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if _is_part(f, root))
     total = hashlib.sha256()
     for file in files:
         name = file.relative_to(root).as_posix() if root.is_dir() else ""
@@ -83,7 +85,9 @@ def hash_files(path: str | Path) -> str:
     return total.hexdigest()
 
 
-def _is_part(file: Path) -> bool:
+def _is_part(file: Path, root: Path) -> bool:
+    if (root / OWN_FILE).is_file():
+        return file.is_file() and "__pycache__" not in file.parts
     return file.suffix in _MODEL_FILES and file.name != SPLIT_FILE
 
 

@@ -48,6 +48,11 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
     if isinstance(prepared, BadSample):
         raise InputError(f"the query cannot be embedded: {prepared}")
     vector_D: npt.NDArray[np.float32] = encoder.encode([prepared])[0]
+    if vector_D.shape != (space.ladder.width,):
+        raise SpaceMismatch(
+            f"{spec.name} gives {len(vector_D)} dims, and the table's space has {space.ladder.width}; the files at "
+            "--encoder-path are another model"
+        )
     if not are_unit(vector_D):
         raise InputError("the query cannot be embedded: its vector has no direction (all zeros, NaN or infinity)")
     return vector_D

@@ -88,7 +88,7 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
     return Space(
         encoder=_STORED_NAMES.get(spec.name, spec.name),
         revision="local" if config.path else "+".join([spec.revision, *([tower.revision] if tower else [])]),
-        weights=hash_files(local_path(config.path)) if config.path else "",
+        weights=_weights(spec, config.path) if config.path else "",
         path=config.path,
         prompts=dict(sorted(spec.prompts.items())),
         pooling=spec.pooling,
@@ -97,6 +97,15 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
         dtype=pick_dtype(spec, config.dtype, has_gpu=has_gpu and config.device != "cpu"),
         ladder=spec.ladder,
     )
+
+
+def _weights(spec: EncoderSpec, path: str) -> str:
+    """Return the hash of what at a path makes the vectors: its files, or of a server, who it is."""
+    if spec.family == "served":
+        from pipelines.encoders.families.served import identity
+
+        return identity(local_path(path))
+    return hash_files(local_path(path))
 
 
 def check_trust(config: EncoderConfig) -> None:
@@ -143,7 +152,7 @@ def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig
             "in a table is never opened, so name your copy of them: --encoder-path PATH, or "
             "VectorTable.open(…, trust=TrustConfig(encoder_path=PATH))"
         )
-    if trust.encoder_path is not None and hash_files(local_path(trust.encoder_path)) != space.weights:
+    if trust.encoder_path is not None and _weights(encoder_spec(space.encoder), trust.encoder_path) != space.weights:
         raise SpaceMismatch(
             f"the files at {trust.encoder_path} are not those that made this space; restore them, or embed the table "
             "again"

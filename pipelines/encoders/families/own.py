@@ -13,27 +13,32 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.encoders.model_files import local_path
+from pipelines.encoders.model_files import OWN_FILE, hash_files, local_path
 from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.raw_inputs import RawPreparer, unpack
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.storage.device import pick_device
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config.bounds import Dim
 from schemas.errors import ConfigError, EncoderError
 from schemas.records import Side
 
-FILE = "encoder.json"
+FILE = OWN_FILE
+_RUNNING = threading.RLock()
 
 
 class Description(BaseModel):
@@ -43,8 +48,8 @@ class Description(BaseModel):
 
     class_: str = Field(alias="class", pattern=r"^\w+:\w+$")
     revision: str = Field(min_length=1)
-    dims: tuple[int, ...] = Field(min_length=1)
-    any_from: int | None = None
+    dims: tuple[Dim, ...] = Field(min_length=1)
+    any_from: Dim | None = None
     modality: Literal["text", "image"] = "text"
     licence: str = "its maker's"
 
@@ -69,9 +74,11 @@ class ClassEncoder:
         """
         folder = local_path(config.path or "")
         self._name, self._width, self._side = read_description(folder).class_, spec.ladder.width, config.side
-        made = _class_of(folder.resolve(), self._name)
+        self._modules = _modules_of(folder.resolve(), hash_files(folder))
+        made = self._modules.load(self._name)
         try:
-            self._encoder: OwnEncoder = made(str(pick_device(config.device, "encoder.device")))
+            with self._modules.active():
+                self._encoder: OwnEncoder = made(str(pick_device(config.device, "encoder.device")))
         except Exception as error:  # the user's code may raise anything
             raise EncoderError(f"{self._name} in {folder} cannot be made: {type(error).__name__}: {error}") from error
 
@@ -81,7 +88,9 @@ class ClassEncoder:
         Raises:
             EncoderError: The class returns another number of rows, or another width.
         """
-        x_BD = np.asarray(self._encoder.encode([unpack(one) for one in prepared], self._side), np.float64)  # type: ignore[arg-type]
+        inputs: Any = [unpack(one) for one in prepared]
+        with self._modules.active():
+            x_BD = np.asarray(self._encoder.encode(inputs, self._side), np.float64)
         if x_BD.shape != (len(prepared), self._width):
             raise EncoderError(
                 f"{self._name} returns an array of shape {x_BD.shape} for {len(prepared)} inputs; {FILE} says "
@@ -131,22 +140,63 @@ def read_description(folder: Path) -> Description:
         raise ConfigError(f"encoder.path={folder} needs a file {FILE}, such as {example}: {error}") from None
 
 
+class _Modules:
+    """The modules of one folder, which are in `sys.modules` only while the folder's own code runs.
+
+    Two folders may have modules of one name.
+    """
+
+    def __init__(self, folder: Path, files: str) -> None:
+        """Name the folder, and the hash of its files: changed files are other modules."""
+        self._folder, self._prefix = str(folder), f"mlake_own_{files[:16]}"
+        self._held: dict[str, ModuleType] = {}
+
+    def load(self, name: str) -> Any:
+        """Import `module:Class` and return the class.
+
+        Raises:
+            EncoderError: The module or the class is not there, or the import fails.
+        """
+        module_name, _, class_name = name.partition(":")
+        file = Path(self._folder) / f"{module_name}.py"
+        spec = importlib.util.spec_from_file_location(f"{self._prefix}_{module_name}", file)
+        if spec is None or spec.loader is None or not file.is_file():
+            raise EncoderError(f"{FILE} names {name!r}, and there is no {file}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and pickle look for it there
+        try:
+            with self.active():
+                spec.loader.exec_module(module)
+        except Exception as error:  # the user's code may raise anything
+            del sys.modules[spec.name]
+            raise EncoderError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+        if not hasattr(module, class_name):
+            raise EncoderError(f"{file} has no class {class_name!r}")
+        return getattr(module, class_name)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the folder's modules be imported, and hide them again."""
+        with _RUNNING:
+            sys.path.insert(0, self._folder)
+            importlib.invalidate_caches()
+            hidden = {name: sys.modules[name] for name in self._held if name in sys.modules}
+            sys.modules.update(self._held)
+            try:
+                yield
+            finally:
+                sys.path.remove(self._folder)
+                self._held = {name: module for name, module in sys.modules.items() if self._is_ours(module)}
+                for name in self._held:
+                    del sys.modules[name]
+                sys.modules.update(hidden)
+
+    def _is_ours(self, module: ModuleType) -> bool:
+        file = getattr(module, "__file__", None)
+        is_named_by_us = module.__name__.startswith("mlake_own_")
+        return file is not None and not is_named_by_us and Path(file).is_relative_to(self._folder)
+
+
 @lru_cache(maxsize=8)
-def _class_of(folder: Path, name: str) -> Any:
-    """Import a class from a module of the folder, under a name of its own; its neighbours can be imported too."""
-    module_name, _, class_name = name.partition(":")
-    file = folder / f"{module_name}.py"
-    spec = importlib.util.spec_from_file_location(f"mlake_own_{module_name}", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise EncoderError(f"{FILE} names {name!r}, and there is no {file}")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        raise EncoderError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(folder))
-    if not hasattr(module, class_name):
-        raise EncoderError(f"{file} has no class {class_name!r}")
-    return getattr(module, class_name)
+def _modules_of(folder: Path, files: str) -> _Modules:
+    return _Modules(folder, files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,8 @@ from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
 from schemas.records import Side
+
+_LONGEST, _SAFE_LENGTH = 1_000_000, 512
 
 
 class SentenceEncoder:
@@ -92,7 +94,7 @@ class SentenceFamily(Family):
             spec,
             dims=(_width(path),),
             prompts=_prompts(path),
-            max_length=_read(path / "sentence_bert_config.json").get("max_seq_length"),
+            max_length=_max_length(path),
         )
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
@@ -116,8 +118,23 @@ def _width(folder: Path) -> int:
         facts = _read(module / "config.json")
         for key in ("out_features", "word_embedding_dimension", "embedding_dimension", "hidden_size"):
             if isinstance(width := facts.get(key), int) and width > 0:
-                return width
+                return width * _modes(facts)
     raise ConfigError(f"encoder.path={folder}: no module says how wide its vectors are")
+
+
+def _max_length(folder: Path) -> int:
+    """Return the tokens after which a text is cut: as the library's file says, else as many as the model has places."""
+    own = _read(folder / "sentence_bert_config.json").get("max_seq_length")
+    places = _read(folder / "config.json").get("max_position_embeddings")
+    return next((value for value in (own, places) if isinstance(value, int) and 0 < value <= _LONGEST), _SAFE_LENGTH)
+
+
+def _modes(pooling: Mapping[str, Any]) -> int:
+    """Return how many ways of pooling a module puts one after the other."""
+    named = pooling.get("pooling_mode")
+    if isinstance(named, (list, tuple)):
+        return max(1, len(named))
+    return max(1, sum(value is True for key, value in pooling.items() if key.startswith("pooling_mode_")))
 
 
 def _prompts(folder: Path) -> dict[Side, str]:

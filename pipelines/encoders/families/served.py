@@ -5,13 +5,14 @@
     {"api": "openai", "url": "https://api.openai.com/v1/embeddings", "model": "text-embedding-3-large",
      "dims": [256, 1024, 3072], "key_env": "OPENAI_API_KEY"}
 
-Keys come from the environment only. `url_env` names a variable in place of `url`, so that a server may move while the
-space stays the same: the file is part of the space. Texts are sent in batches, several at a time. A server that asks
-to wait (429, 503, Retry-After) is waited for. Answers are checked: number, order, width, finite numbers.
+Keys come from the environment only; `url_env` names a variable in place of `url`. What makes the vectors is part of the
+space: not the address, nor how many texts are sent at once. Texts are sent in batches, several at a time. A server that
+asks to wait (429, 503, Retry-After) is waited for. Answers are checked: number, order, width.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from pipelines.encoders.raw_inputs import RawPreparer, unpack
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config.bounds import Dim
 from schemas.errors import ConfigError, EncoderError
 from schemas.records import Side
 from schemas.redaction import redact
@@ -38,6 +40,7 @@ from schemas.redaction import redact
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _TRIES, _BACKOFF_S, _LONGEST_WAIT_S = 6, 0.5, 120
 _REFUSES_INPUT = (400, 413, 422)
+_MOST_ANSWERED = 4096
 
 
 class Description(BaseModel):
@@ -68,8 +71,8 @@ class Description(BaseModel):
     url_env: str = ""
     model: str = Field(min_length=1)
     revision: str = ""
-    dims: tuple[int, ...] = Field(min_length=1)
-    any_from: int | None = None
+    dims: tuple[Dim, ...] = Field(min_length=1)
+    any_from: Dim | None = None
     key_env: str = ""
     sends_dims: bool = False
     input_types: dict[Side, str] = Field({})
@@ -99,6 +102,7 @@ class ServedEncoder:
             total=_TRIES,
             backoff_factor=_BACKOFF_S,
             backoff_max=_LONGEST_WAIT_S,
+            retry_after_max=_LONGEST_WAIT_S,
             status_forcelist=_RETRIED,
             allowed_methods=None,
             raise_on_status=False,
@@ -106,6 +110,7 @@ class ServedEncoder:
         self._pool = urllib3.PoolManager(
             maxsize=self._description.concurrency, retries=retries, timeout=self._description.timeout_s
         )
+        self._answered: dict[str, npt.NDArray[np.float32]] = {}
         self._threads = ThreadPoolExecutor(self._description.concurrency, "served")
 
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
@@ -116,8 +121,21 @@ class ServedEncoder:
             ValueError: It refuses an input.
         """
         texts = [str(unpack(one)) for one in prepared]
-        parts = list(self._threads.map(self._ask, self._batches(texts)))
-        return np.concatenate(parts)
+        if len(self._answered) > _MOST_ANSWERED:
+            self._answered.clear()
+        is_fresh = not self._answered
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._answered]
+        answers = [(batch, self._threads.submit(self._ask, batch)) for batch in self._batches(unknown)]
+        for batch, answer in answers:
+            if answer.exception() is None:
+                self._answered |= dict(zip(batch, answer.result(), strict=True))
+        # A batch with a refused input comes again in halves; what was answered is not asked, or paid for, twice.
+        for _, answer in answers:
+            answer.result()
+        x_BD = np.stack([self._answered[text] for text in texts])
+        if is_fresh:
+            self._answered.clear()
+        return x_BD
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch, characters = list[str](), 0
@@ -139,11 +157,9 @@ class ServedEncoder:
         except urllib3.exceptions.HTTPError as error:
             raise EncoderError(f"{redact(self._url)} cannot be reached: {_line(error)}") from None
         if answer.status in _REFUSES_INPUT:
-            raise ValueError(
-                f"the server refuses the input ({answer.status}): {_line(answer.data.decode(errors='replace'))}"
-            )
+            raise ValueError(f"the server refuses the input ({answer.status}): {_text(answer.data)}")
         if answer.status != 200:
-            said = _line(answer.data.decode(errors="replace"))
+            said = _text(answer.data)
             hint = f"; is {self._description.key_env or 'key_env'} set to a key that is valid there?" * (
                 answer.status in (401, 403)
             )
@@ -154,7 +170,8 @@ class ServedEncoder:
         asked, kind = self._description, self._description.input_types.get(self._side, "")
         if asked.api == "cohere":
             default = "search_query" if self._side == "query" else "search_document"
-            return {"model": asked.model, "texts": texts, "input_type": kind or default, "embedding_types": ["float"]}
+            body = {"model": asked.model, "texts": texts, "input_type": kind or default, "embedding_types": ["float"]}
+            return body | ({"output_dimension": self._width} if asked.sends_dims else {})
         if asked.api == "voyage":
             body = {"model": asked.model, "input": texts, "input_type": kind or self._side}
             return body | ({"output_dimension": self._width} if asked.sends_dims else {})
@@ -179,8 +196,7 @@ class ServedEncoder:
                 f"{self._description.model} answers vectors of shape {x_BD.shape} for {count} texts; the description "
                 f"says {self._width} dims"
             )
-        if not np.isfinite(x_BD).all():
-            raise EncoderError(f"{self._description.model} answers NaN or infinity")
+        x_BD[~np.isfinite(x_BD).all(axis=1)] = np.nan  # its input becomes a reject
         return unit(x_BD).astype(np.float32)
 
 
@@ -209,6 +225,17 @@ class ServedFamily(Family):
     def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> ServedEncoder:
         """Make the client."""
         return ServedEncoder(spec, config)
+
+
+def identity(file: Path) -> str:
+    """Return the hash of what makes the vectors: not of the address, the key, or how the server is asked.
+
+    Raises:
+        ConfigError: The description is wrong.
+    """
+    parts = {"api", "model", "revision", "dims", "any_from", "sends_dims", "input_types"}
+    facts = read_description(file).model_dump(mode="json", include=parts)
+    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def read_description(file: Path) -> Description:

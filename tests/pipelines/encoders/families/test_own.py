@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,55 @@ def test_a_class_that_breaks_its_promise_is_refused(
 
 
 def test_a_description_that_is_wrong_is_refused_with_an_example(tmp_path: Path) -> None:
-    for facts in ({"dims": []}, {"class": "os.system"}, {"unknown": 1}):
+    for facts in ({"dims": []}, {"dims": [0, 8]}, {"class": "os.system"}, {"unknown": 1}):
         with pytest.raises(ConfigError, match=r"needs a file encoder\.json, such as"):
             make_space(write(tmp_path / "m", **facts))
     with pytest.raises(ConfigError, match=r"set encoder\.path"):
         make_space(EncoderConfig(name="own"))
+
+
+def encoded(config: EncoderConfig, *texts: str) -> np.ndarray:
+    return load_encoder(config).encode(load_preparer(config, LimitsConfig()).prepare(texts))  # type: ignore[arg-type]
+
+
+def test_two_folders_keep_their_modules_apart_and_changed_files_are_read_anew(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    other = NEIGHBOUR.replace("abcdefgh", "stuvwxyz")
+    (tmp_path / "b" / "counting.py").write_text(other)
+    one, two = load_encoder(first), load_encoder(second)
+    prepared = load_preparer(first, LimitsConfig()).prepare(["aaaa"])
+    for _ in range(2):
+        assert one.encode(prepared)[0].argmax() == 0  # type: ignore[arg-type]
+        assert two.encode(prepared)[0].std() == 0  # type: ignore[arg-type]
+    (tmp_path / "a" / "counting.py").write_text(other)
+    assert encoded(first, "aaaa")[0].std() == 0
+    assert "counting" not in sys.modules
+
+
+def test_all_files_beside_the_class_are_part_of_its_space(tmp_path: Path) -> None:
+    config = write(tmp_path / "a")
+    fingerprints = {make_space(config).fingerprint}
+    for name in ("weights.npy", "vocabulary.yaml", "deep/model.gguf"):
+        (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "a" / name).write_bytes(b"1")
+        fingerprints.add(make_space(config).fingerprint)
+    encoded(config, "a")  # makes __pycache__, which is none of them
+    fingerprints.add(make_space(config).fingerprint)
+    assert len(fingerprints) == 4
+
+
+def test_a_class_may_be_a_dataclass_and_import_its_neighbour_late(tmp_path: Path) -> None:
+    code = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Letters:
+    device: str
+    scale: float = 2.0
+
+    def encode(self, inputs: list[str], side: str):
+        from counting import letters
+        return [[self.scale * n for n in letters(text)] for text in inputs]
+"""
+    assert encoded(write(tmp_path / "a", code), "aaaa", "b").shape == (2, 8)

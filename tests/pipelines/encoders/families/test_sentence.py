@@ -18,9 +18,11 @@ from transformers import (
     Qwen3Model,
 )
 
-from pipelines.encoders import load_encoder, make_space
+from pipelines.embedding.embedder import WindowEncoder
+from pipelines.embedding.feeder import Window
+from pipelines.encoders import load_encoder, load_preparer, make_space
 from pipelines.vectors.matryoshka import cut
-from schemas.config import EncoderConfig
+from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
 from schemas.records import Side
 from tests.support.tiny_encoders import (
@@ -146,3 +148,21 @@ def test_any_model_of_the_library_in_a_folder_is_taken_as_its_files_say(tmp_path
     np.testing.assert_allclose(encode(config, TEXTS), full, atol=1e-5)
     with pytest.raises(ConfigError, match=r"no readable modules\.json"):
         make_space(EncoderConfig(name="sentence-transformers", path=str(bare)))
+
+
+def test_the_width_of_pooled_modes_and_a_missing_length_are_read_from_the_files(tmp_path: Path) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32, ("mean", "max"))], device="cpu").save(str(whole))
+    (whole / "sentence_bert_config.json").unlink(missing_ok=True)
+    config = EncoderConfig(name="sentence-transformers", path=str(whole))
+    assert make_space(config).ladder.dims == (64,)
+    assert encode(config, TEXTS).shape[1] == 64
+    settings = {"shards": ["x"], "table": "t", "input": {"text": "text"}}
+    wrong = settings | {"encoder": {"name": "all-MiniLM-L6-v2", "path": str(whole), "device": "cpu"}}
+    preparer = load_preparer(config, LimitsConfig())
+    prepared = preparer.prepare(TEXTS)
+    window = Window(parts=[prepared], costs=[preparer.units(prepared)])  # type: ignore[list-item, arg-type]
+    with pytest.raises(EncoderError, match="gives vectors of 64 dims, and its space has 384"):
+        WindowEncoder(EmbedConfig.model_validate(wrong), 1).encode(window)

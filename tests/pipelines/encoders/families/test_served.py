@@ -129,7 +129,6 @@ def test_vectors_come_back_in_order_whatever_has_to_be_waited_for(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("nan", "NaN"),
         ("width", r"shape \(3, 7\) for 3 texts; the description says 8 dims"),
         ("fewer", "answers 2 vectors for 3 texts"),
         ("twice", "answers 3 vectors for 3 texts"),
@@ -152,6 +151,35 @@ def test_one_bad_input_costs_itself_alone(server: Server, tmp_path: Path) -> Non
     assert done.bad.keys() == {3}
     assert "this input is not allowed" in str(done.bad[3])
     np.testing.assert_allclose(done.vectors_BD, expected(TEXTS), atol=1e-6)
+
+
+def test_what_was_answered_is_not_asked_again_for_a_bad_neighbour(server: Server, tmp_path: Path) -> None:
+    config, texts = described(server, tmp_path, batch=8), [f"t{n}" for n in range(63)]
+    preparer = load_preparer(config, LimitsConfig())
+    prepared = preparer.prepare([*texts[:30], "bad", *texts[30:]])
+    budget = BatchBudget.of(config, "text")
+    done = encode_safely(load_encoder(config), prepared, preparer.units(prepared), budget)  # type: ignore[arg-type]
+    assert (done.bad.keys(), len(done.good)) == ({30}, 63)
+    asked = [text for body in server.asked for text in body["input"]]
+    assert len(asked) <= 64 + 8 * 6  # only the batch of the bad one comes again, whole or in halves
+    assert budget.plan(np.full(640, 100)).__len__() <= 2  # batches are large enough for several requests at once
+
+
+def test_a_vector_with_nan_costs_its_input_alone(server: Server, tmp_path: Path) -> None:
+    server.faults = ["nan"]
+    config = described(server, tmp_path, batch=8)
+    preparer = load_preparer(config, LimitsConfig())
+    prepared = preparer.prepare(TEXTS)
+    done = encode_safely(load_encoder(config), prepared, preparer.units(prepared), BatchBudget.of(config, "text"))  # type: ignore[arg-type]
+    assert done.bad.keys() == {0}
+
+
+def test_how_a_server_is_asked_is_no_part_of_the_space(server: Server, tmp_path: Path) -> None:
+    space = make_space(described(server, tmp_path))
+    for facts in ({"timeout_s": 9}, {"concurrency": 1}, {"batch": 5}, {"key_env": "K"}, {"url": "http://other"}):
+        assert make_space(described(server, tmp_path, **facts)).fingerprint == space.fingerprint
+    for facts in ({"model": "n"}, {"revision": "2"}, {"api": "voyage"}, {"input_types": {"query": "q: "}}):
+        assert make_space(described(server, tmp_path, **facts)).fingerprint != space.fingerprint
 
 
 def test_keys_and_addresses_come_from_the_environment(
@@ -177,7 +205,9 @@ def test_keys_and_addresses_come_from_the_environment(
         encoded(config, ["a"])
 
 
-@pytest.mark.parametrize("facts", [{"api": "x"}, {"dims": []}, {"url": ""}, {"url_env": "A"}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "facts", [{"api": "x"}, {"dims": []}, {"dims": [0, 8]}, {"url": ""}, {"url_env": "A"}, {"unknown": 1}]
+)
 def test_a_description_that_is_wrong_is_refused(facts: dict[str, object], server: Server, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"served\.json"):
         make_space(described(server, tmp_path, **facts))
