@@ -146,6 +146,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_same_command_resumes_it(
     tmp_path: Path, local_ray: None, small_disk: Path, printed: Printed
 ) -> None:

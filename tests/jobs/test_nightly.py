@@ -164,6 +164,7 @@ def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake
     assert VectorTable.open(lake.table, "prod").uri == generation_uri(lake.table, 2)
 
 
+@pytest.mark.slow
 def test_rows_that_another_tool_removed_are_noticed_once(lake: Lake) -> None:
     lake.night()
     VectorTable.open(lake.table).dataset.delete("id = 'a-3'")
