@@ -120,10 +120,12 @@ class JobClient:
                     raise
                 time.sleep(_RETRY_S)
                 continue
-            if len(text) > seen:
-                tell(text[seen:])
-                seen = len(text)
-            if state.status in _ENDED:
+            has_ended = state.status in _ENDED
+            whole = len(text) if has_ended else text.rfind("\n") + 1  # a line may be on its way
+            if whole > seen:
+                tell(text[seen:whole])
+                seen = whole
+            if has_ended:
                 return exit_code(state)
             time.sleep(_POLL_S)
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from jobs.options import AnyCount, Storage, TableAddress, Text
 from pipelines.reports.console import open_console
-from pipelines.tables.ledger import rejects_of
+from pipelines.tables.ledger import count_rejects, rejects_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 
@@ -30,10 +30,9 @@ def main(
     """
     console = open_console()
     rejects = rejects_of(VectorTable.open(address, storage=storage))
-    counts = rejects.group_by("reason").aggregate([("shard", "count")]).sort_by([("shard_count", "descending")])
     console.print(f"{rejects.num_rows} rejects in {address}")
-    for row in counts.to_pylist():
-        console.print(f"  {row['shard_count']:>8,}  {row['reason']}")
+    for name, count in count_rejects(rejects).items():
+        console.print(f"  {count:>8,}  {name}")
     if reason:
         rejects = rejects.filter(pc.field("reason") == reason)
     for row in rejects.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, limit).to_pylist():

@@ -60,9 +60,12 @@ def grid(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def picture(png: bytes) -> Markup:
     """Return an image whose bytes are in the page itself."""
-    return Markup('<img alt="" style="max-height:6em;max-width:9em" src="data:image/png;base64,{}">').format(
-        base64.b64encode(png).decode()
-    )
+    return Markup('<img alt="" style="max-height:6em;max-width:9em" src="{}">').format(data_url(png))
+
+
+def data_url(png: bytes) -> str:
+    """Encode a PNG as a data URL."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _record(title: str, record: BaseModel) -> str:

@@ -18,8 +18,18 @@ from schemas.config.deploy import DeployConfig
 from schemas.errors import ConfigError
 from schemas.run_metrics import METRICS
 
-MANIFESTS = ("namespace.yaml", "raycluster.yaml", "nightly.yaml", "nightly-raycronjob.yaml", "monitoring.yaml")
-OTHERS = ("Dockerfile.cpu", "Dockerfile.cuda", "s3-policy-writer.json", "s3-policy-reader.json", "alerts.yaml")
+FILES = (
+    "namespace.yaml",
+    "raycluster.yaml",
+    "nightly.yaml",
+    "nightly-raycronjob.yaml",
+    "monitoring.yaml",
+    "Dockerfile.cpu",
+    "Dockerfile.cuda",
+    "s3-policy-writer.json",
+    "s3-policy-reader.json",
+    "alerts.yaml",
+)
 
 
 def render(config: DeployConfig) -> dict[str, str]:
@@ -51,5 +61,5 @@ def render(config: DeployConfig) -> dict[str, str]:
         "job": fill("rayjob-spec", spec=spec).rstrip(),
         "m": {name.removeprefix("lake_"): metric.exported for name, metric in METRICS.items()},
     }
-    rendered = {name: fill(name, **values) for name in (*MANIFESTS, *OTHERS)}
+    rendered = {name: fill(name, **values) for name in FILES}
     return rendered | {"dashboard.json": json.dumps(dashboard(), indent=2) + "\n"}

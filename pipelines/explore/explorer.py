@@ -16,8 +16,8 @@ import numpy as np
 from pipelines.explore.slider_search import Answer, Mask, SliderSearch
 from pipelines.funnel import Funnel
 from pipelines.funnel.ground_truth import GroundTruth
-from pipelines.tables.ledger import rejects_of
-from pipelines.tables.pictures import Pictures
+from pipelines.tables.ledger import count_rejects, rejects_of
+from pipelines.tables.pictures import LOOKED_AT, Pictures
 from pipelines.tables.rows import ROW_ID, check_filter, places_of, read_rows, row_ids
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
@@ -52,8 +52,7 @@ class Explorer:
         if not table.dataset.count_rows():
             raise InputError(f"{table.uri} has no rows yet; embed some: mlake embed CONFIG")
         self.table, self.pictures = table, Pictures(images)
-        first = table.dataset.scanner(columns=["id", *table.kept.names], limit=20).to_table()
-        self._picture_column = self.pictures.column_of(first)
+        self._picture_column = self.pictures.column_of(table.head(LOOKED_AT).to_arrow())
         self.search = SliderSearch(table, max_bytes)
         self._columns = [name for name in table.result_columns if name != self._picture_column]
         self._encoding, self._caching = threading.Lock(), threading.Lock()
@@ -145,11 +144,10 @@ class Explorer:
             rejects = rejects_of(self.table)
         except TableNotFound:
             return {"total": 0, "reasons": [], "first": []}
-        counts = rejects.group_by("reason").aggregate([("shard", "count")]).sort_by([("shard_count", "descending")])
         first = rejects.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, _MAX_REJECTS)
         return {
             "total": rejects.num_rows,
-            "reasons": [[row["reason"], row["shard_count"]] for row in counts.to_pylist()],
+            "reasons": [[reason, count] for reason, count in count_rejects(rejects).items()],
             "first": first.select(["uri", "position", "key", "reason", "message"]).to_pylist(),
         }
 

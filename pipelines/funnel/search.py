@@ -30,7 +30,7 @@ from pipelines.funnel.tuner import tune_in_lake
 from pipelines.tables.commits import update_config
 from pipelines.tables.grouping import best_of_each, check_group, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
-from pipelines.tables.queries import Query, describe_query
+from pipelines.tables.queries import Query, describe_query, read_query, read_question
 from pipelines.tables.rows import places_of, read_rows
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
@@ -250,25 +250,26 @@ class Funnel:
         """
         if self._follow:
             self.refresh()
-        table = self.table
-        check_group(self._index.dataset.schema, group_by, table.uri)
-        asked, is_one, itself = table.read_asked(query, like)
+        table, dataset = self.table, self._index.dataset
+        check_group(dataset.schema, group_by, table.uri)
+        question = read_question(dataset, table.uri, query, like)
         with self._encoding:
-            query_BD = np.stack([table.encode_query(one) for one in asked])
+            query_BD = np.stack([table.encode_query(one) for one in question.queries])
         wanted = list(columns) if columns is not None else table.result_columns
-        if group_by is None and not distinct and itself is None:
+        if group_by is None and not distinct and question.skip is None:
             rows = _fetch(self._find(query_BD, k, recall, where), wanted)
         else:
 
             def search_one(number: int, most: int, names: Sequence[str]) -> pa.Table:
-                found = self._find(query_BD[number : number + 1], most + (itself is not None), recall, where)
-                return _fetch(found, names, itself).slice(0, most).drop_columns(QUERY)
+                asked_for = most + (question.skip is not None)
+                found = self._find(query_BD[number : number + 1], asked_for, recall, where)
+                return _fetch(found, names, question.skip).slice(0, most).drop_columns(QUERY)
 
             rows = concatenate_answers(
                 best_of_each(partial(search_one, number), k, wanted, group_by, distinct=distinct)
                 for number in range(len(query_BD))
             )
-        return Hits(rows.drop_columns(QUERY) if is_one else rows, f"{table.name}: {describe_query(query, like)}")
+        return Hits(rows.drop_columns(QUERY) if question.is_one else rows, f"{table.name}: {question.title}")
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
         """Return scores and row ids (B, k) of float32 unit rows, without encoding, columns or refresh."""
@@ -287,8 +288,9 @@ class Funnel:
             raise TableError(f'a proof reads all prefixes from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
+        asked = read_query(query)
         with self._encoding:
-            query_D = self.table.encode_query(query)
+            query_D = self.table.encode_query(asked)
             if self._proof is None or self._proof[0].version != self._index.dataset.version:
                 dataset, ids_N, x_ND = self._index.all_rows()
                 self._proof = (dataset, ids_N, ProofIndex(x_ND))
@@ -296,7 +298,8 @@ class Funnel:
         proven = index.search(query_D, k)
         found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset)
         rows = _fetch(found, self.table.result_columns)
-        return Hits(rows.drop_columns(QUERY), f"{self.table.name}: {describe_query(query)}, proven"), proven
+        title = f"{self.table.name}: {describe_query(query, [asked], is_one=True)}, proven"
+        return Hits(rows.drop_columns(QUERY), title), proven
 
     def explain(self, query: Query, where: str | None = None) -> Explanation:
         """Search once and report what each stage read, kept and took."""

@@ -8,7 +8,6 @@ Shapes: Q queries, D full width.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +21,8 @@ from pipelines.funnel import Funnel
 from pipelines.funnel.ground_truth import GroundTruth
 from pipelines.nightly.canary import encode_again
 from pipelines.nightly.recall import Sample, funnel_recall, neighbours_of, read_sample, sample_rows
-from pipelines.tables.ledger import records_of, shards_of
-from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
+from pipelines.tables.ledger import records_of, rows_by_shard
+from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors, sql_texts
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import EmbedConfig
@@ -94,32 +93,35 @@ class _Audit:
         return self._prod is not None and self._prod.space.fingerprint == self._table.space.fingerprint
 
     @cached_property
-    def _held(self) -> set[int]:
-        return shards_of(self._table.dataset)
+    def _held(self) -> dict[int, int]:
+        """Rows of each shard."""
+        return rows_by_shard(self._table.dataset)
 
     @cached_property
-    def _held_before(self) -> set[int]:
-        return set() if self._prod is None else shards_of(self._prod.dataset)
+    def _held_before(self) -> dict[int, int]:
+        """Published rows of each shard."""
+        return {} if self._prod is None else rows_by_shard(self._prod.dataset)
+
+    @cached_property
+    def _records(self) -> pa.Table:
+        return records_of(self._table)
+
+    @cached_property
+    def _records_before(self) -> pa.Table:
+        assert self._prod is not None
+        return records_of(self._prod)
 
     @cached_property
     def _sample(self) -> Sample:
         seed = int(self._table.dataset.version)
         return sample_rows(self._table, self._bounds.queries, seed=seed, new_since=self._held_before)
 
-    @cached_property
-    def _sample_before(self) -> Sample | None:
-        if self._prod is None:
-            return None
-        return sample_rows(self._prod, self._bounds.queries, seed=int(self._prod.dataset.version))
-
     def _counts(self) -> GateResult:
         """Compare the rows of each shard with the published ones, those of a new shard with what its run recorded."""
-        records = records_of(self._table)
+        records, now = self._records, self._held
         expected = dict(zip(records["shard"].to_pylist(), records["rows"].to_pylist(), strict=True))
         uris = dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
-        now = _rows_by_shard(self._table)
-        if self._prod is not None:
-            expected |= {shard: rows for shard, rows in _rows_by_shard(self._prod).items() if shard in now}
+        expected |= {shard: rows for shard, rows in self._held_before.items() if shard in now}
         wrong = [shard for shard, rows in now.items() if rows != expected.get(shard)]
         rows, wanted = sum(now.values()), sum(expected.get(shard, 0) for shard in now)
         said = f"{rows:,} rows, {wanted:,} expected of their shards"
@@ -136,14 +138,13 @@ class _Audit:
 
     def _withdrawn_rows(self) -> int:
         """Count the published rows of shards that are not listed any more."""
-        assert self._prod is not None
-        records, listed = records_of(self._prod), {shard.uri for shard in self._subject.shards}
+        records, listed = self._records_before, {shard.uri for shard in self._subject.shards}
         rows = zip(records["uri"].to_pylist(), records["rows"].to_pylist(), strict=True)
         return sum(count for uri, count in rows if uri not in listed)
 
     def _rejects(self) -> GateResult:
         """Look at all samples since the last publication, so that a refused night is not forgotten by the next."""
-        records = records_of(self._table)
+        records = self._records
         new = records.filter(pc.invert(pc.is_in(records["shard"], pa.array(list(self._held_before), pa.int64()))))
         rejects = sum(new["rejects"].to_pylist())
         samples = rejects + sum(new["rows"].to_pylist())
@@ -191,9 +192,9 @@ class _Audit:
 
     def _overlap(self) -> GateResult:
         """Compare the nearest rows of yesterday's rows in both versions, among the rows that both hold."""
-        asked = self._sample_before
-        if self._prod is None or asked is None or not len(asked):
+        if self._prod is None or not len(self._prod):
             return _nothing("overlap", "nothing was published before that is still there")
+        asked = sample_rows(self._prod, self._bounds.queries, seed=int(self._prod.dataset.version))
         names_before, names = self._names(self._prod), self._names(self._table)
         keys = _keys(self._prod, asked.rows_Q, names_before)
         there = _rows_of(self._table, keys, names)
@@ -225,7 +226,7 @@ class _Audit:
         held = self._held if table is self._table else self._held_before
         names = {shard: str(shard) for shard in held}
         if not self._is_same_space:
-            records = records_of(table)
+            records = self._records if table is self._table else self._records_before
             names |= dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
         return names
 
@@ -251,14 +252,6 @@ class _Audit:
             return _nothing("label", "too few rows to compare")
         said = f"the nearest row has the same {label} for {now:.1%} of the rows, after {before:.1%}"
         return _at_most("label", max(0.0, before - now), self._bounds.max_label_loss, said)
-
-
-def _rows_by_shard(table: VectorTable) -> dict[int, int]:
-    counts = Counter[int]()
-    for batch in table.dataset.scanner(columns=["shard"]).to_batches():
-        for count in pc.value_counts(batch.column(0)).to_pylist():
-            counts[count["values"]] += count["counts"]
-    return counts
 
 
 def _label_share(table: VectorTable, label: str, queries: int) -> float | None:
@@ -297,7 +290,7 @@ def _keys(table: VectorTable, rows: npt.NDArray[np.int64], names: Mapping[int, s
 
 def _rows_of(table: VectorTable, keys: Sequence[Key], names: Mapping[int, str]) -> list[int | None]:
     """Return the row ids of keys in a table; None where it has no such row."""
-    quoted = ", ".join(sorted({"'" + name.replace("'", "''") + "'" for _, name in keys})) or "NULL"
+    quoted = sql_texts(sorted({name for _, name in keys}))
     found = table.dataset.scanner(columns=["shard", "id", ROW_ID], filter=f"id IN ({quoted})").to_table()
     of_key = dict(zip(_pairs(found, names), row_ids(found).tolist(), strict=True))
     return [of_key.get(key) for key in keys]

@@ -15,6 +15,7 @@ from pipelines.embedding.column_plan import run_columns
 from pipelines.embedding.embedder import WindowEncoder
 from pipelines.embedding.feeder import Feeder, Window
 from pipelines.storage.prefetch import Prefetcher
+from pipelines.tables.rows import sql_texts
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
@@ -58,8 +59,9 @@ def _compare(
         vectors_ND = table.rotation.apply(vectors_ND)
     again = {name: vectors_ND[row] for row, name in enumerate(names) if is_good_N[row]}
     wanted = list(again)[:most]
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in wanted) or "NULL"
-    stored = table.dataset.scanner(columns=["id", VECTOR], filter=f"shard = {shard.id} AND id IN ({quoted})").to_table()
+    stored = table.dataset.scanner(
+        columns=["id", VECTOR], filter=f"shard = {shard.id} AND id IN ({sql_texts(wanted)})"
+    ).to_table()
     stored_KD = unit(to_numpy(stored[VECTOR]).astype(np.float32))
     pairs = zip(stored["id"].to_pylist(), stored_KD, strict=True)
     return [(name, _cosine(again[name], vector_D)) for name, vector_D in pairs]

@@ -56,7 +56,6 @@ class Funnels:
 
     def update(self, table: VectorTable) -> Iterator[str]:
         """Measure each funnel on rows of the table; tune it anew if its recall fell below its target."""
-        table = table.refresh()
         for home in Funnel.homes(table):
             tuned = Funnel.stored(table, home)
             sample = sample_rows(table, self._audit.queries, seed=table.dataset.version)

@@ -7,7 +7,7 @@ do costs little.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipelines.embedding.plan import EmbedPlan, expected_samples, make_plan
 from pipelines.storage.addresses import absolute
@@ -47,9 +47,9 @@ class NightPlan:
     changed: tuple[Shard, ...]
     vanished: tuple[int, ...]
     unchanged: int
-    tonight: tuple[Shard, ...] = field(default=())
-    expected_rows: int = 0
-    expected_s: float | None = None
+    tonight: tuple[Shard, ...]
+    expected_rows: int
+    expected_s: float | None
     is_published: bool = False
 
     @property
@@ -91,8 +91,7 @@ def withdraw(table: VectorTable, shards: Sequence[int], run: str) -> VectorTable
     Raises:
         CommitConflictError: Another run changed rows at the same moment.
     """
-    if shards:
-        commit_fragments(table.refresh().dataset, [], set(shards), run, table.storage)
+    commit_fragments(table.refresh().dataset, [], set(shards), run, table.storage)
     return table.refresh()
 
 

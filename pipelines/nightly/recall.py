@@ -31,12 +31,10 @@ class Sample:
 
     Attributes:
         rows_Q: Their row ids.
-        shards_Q: Their shards.
         vectors_QD: Their vectors, float32 unit rows.
     """
 
     rows_Q: RowIds
-    shards_Q: RowIds
     vectors_QD: Floats
 
     def __len__(self) -> int:
@@ -65,9 +63,8 @@ def sample_rows(table: VectorTable, count: int, *, seed: int, new_since: Collect
 
 def read_sample(table: VectorTable, rows: RowIds) -> Sample:
     """Read rows by their ids; a sample has each once, in the table's order."""
-    found = read_rows(table.dataset, rows, ["shard", VECTOR])
-    vectors_QD = unit(to_numpy(found[VECTOR]).astype(np.float32))
-    return Sample(row_ids(found), found["shard"].to_numpy().astype(np.int64), vectors_QD)
+    found = read_rows(table.dataset, rows, [VECTOR])
+    return Sample(row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32)))
 
 
 def neighbours_of(table: VectorTable, sample: Sample, k: int) -> GroundTruth | None:

@@ -132,13 +132,11 @@ class NightRun:
         self._lock.update(state="published", publication=made.number)
 
     def _prod(self) -> VectorTable | None:
-        head = read_head(absolute(self._config.table), self._config.storage)
-        if head is None or head.state is None:
-            return None
         try:
-            return VectorTable.open(self._config.table, PROD, self._config.storage)
+            table = VectorTable.open(self._config.table, PROD, self._config.storage)
         except TableNotFound:
             return None
+        return table if table.publication is not None else None
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:

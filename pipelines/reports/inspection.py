@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines.funnel import Funnel
 from pipelines.funnel.search import OUTGROWN
 from pipelines.tables.indexes import choose_index
-from pipelines.tables.ledger import rejects_of, shards_of
+from pipelines.tables.ledger import count_rejects, rejects_of, shards_of
 from pipelines.tables.publication_log import resolve_prod, table_of
 from pipelines.tables.runs import living_runs, read_journal
 from pipelines.tables.table import VectorTable
@@ -129,9 +129,8 @@ def _rejects(table: VectorTable) -> Iterator[RejectCount]:
         rejects = rejects_of(table)
     except TableNotFound:
         return
-    counts = rejects.group_by("reason").aggregate([("shard", "count")])
-    for row in counts.sort_by([("shard_count", "descending"), ("reason", "ascending")]).to_pylist():
-        yield RejectCount(reason=row["reason"], samples=row["shard_count"])
+    for reason, samples in count_rejects(rejects).items():
+        yield RejectCount(reason=reason, samples=samples)
 
 
 def _runs(table: VectorTable) -> Iterator[RunState]:

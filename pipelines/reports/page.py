@@ -6,7 +6,6 @@ page loads nothing from elsewhere, so it can be mailed, archived, or opened offl
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -16,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from pipelines.reports.plots import Plot
 from pipelines.storage.atomic_files import atomic_path
+from schemas.html import data_url
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,6 @@ class Report:
     subtitle: str
     sections: Sequence[Section]
     footer: str = ""
-
-
-def data_url(png: bytes) -> str:
-    """Encode a PNG as a data URL."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def write_report(report: Report, path: Path) -> None:

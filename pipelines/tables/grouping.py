@@ -34,8 +34,10 @@ def best_of_each(
         group_by: Column; of the rows with one value of it only the best stays. A null is a group of its own each time.
         distinct: Of rows whose full vectors are equal, bit for bit, only the first stays.
     """
+    if group_by is None and not distinct:
+        return search(k, list(wanted))
     names = list(dict.fromkeys([*wanted, *([group_by] if group_by else []), *([VECTOR] if distinct else [])]))
-    asked = k if group_by is None and not distinct else _FIRST_ASKED * k
+    asked = _FIRST_ASKED * k
     while True:
         rows = search(asked, names)
         keep = _places_of_first(rows, group_by, distinct=distinct)
@@ -70,8 +72,6 @@ def check_group(schema: pa.Schema, group_by: str | None, uri: str) -> None:
 
 
 def _places_of_first(rows: pa.Table, group_by: str | None, *, distinct: bool) -> list[int]:
-    if group_by is None and not distinct:
-        return list(range(rows.num_rows))
     groups = rows[group_by].to_pylist() if group_by is not None else [None] * rows.num_rows
     vectors = [row.tobytes() for row in to_numpy(rows[VECTOR])] if distinct else [b""] * rows.num_rows
     seen_groups, seen_vectors, keep = set[Hashable](), set[bytes](), list[int]()

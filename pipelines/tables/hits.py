@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORE, QUERY = "score", "query"
-_MOST_ROWS, _MOST_PICTURES, _LONGEST = 50, 50, 200
+_MOST_ROWS, _LONGEST = 50, 200
 _WIDEST_CELL = 36
 
 
@@ -127,10 +127,7 @@ class Hits:
     def _repr_html_(self) -> str:
         first, names = self._first(), self._shown_first()
         column = self._pictures.column_of(first)
-        rows = [
-            [self._html_cell(row[name], is_picture=name == column and place < _MOST_PICTURES) for name in names]
-            for place, row in enumerate(first.to_pylist())
-        ]
+        rows = [[self._html_cell(row[name], is_picture=name == column) for name in names] for row in first.to_pylist()]
         more = f" (the first {_MOST_ROWS} of {self.num_rows:,})" if self.num_rows > _MOST_ROWS else ""
         return grid(self.title + more, names, rows)
 

@@ -9,6 +9,7 @@ reading of sources and no encoding.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -176,6 +177,22 @@ def shards_of(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None =
     return shards
 
 
+def rows_by_shard(dataset: LanceDataset) -> dict[int, int]:
+    """Count the rows of each value of the `shard` column."""
+    rows = Counter[int]()
+    for batch in dataset.to_batches(columns=["shard"]):
+        for count in pc.value_counts(batch.column(0)).to_pylist():
+            rows[count["values"]] += count["counts"]
+    return rows
+
+
+def count_rejects(rejects: pa.Table) -> dict[str, int]:
+    """Count rejects, as `rejects_of` returns them, by reason, most first."""
+    counts = rejects.group_by("reason").aggregate([("shard", "count")])
+    ordered = counts.sort_by([("shard_count", "descending"), ("reason", "ascending")])
+    return dict(zip(ordered["reason"].to_pylist(), ordered["shard_count"].to_pylist(), strict=True))
+
+
 def restore_companions(table: VectorTable, listed: Iterable[Shard]) -> tuple[int, int]:
     """Make the companions anew where they are lost, or belong to another table, and record again what they lack.
 
@@ -191,11 +208,8 @@ def restore_companions(table: VectorTable, listed: Iterable[Shard]) -> tuple[int
     lacking = unrecorded(table, shards_of(table.dataset))
     if not lacking:
         return 0, 0
-    rows = dict.fromkeys(lacking, 0)
-    for batch in table.dataset.to_batches(columns=["shard"]):
-        for count in pc.value_counts(batch.column(0)).to_pylist():
-            if count["values"] in rows:
-                rows[count["values"]] += count["counts"]
+    held = rows_by_shard(table.dataset)
+    rows = {shard: held[shard] for shard in lacking}
     restored = restore_records(table, rows, listed)
     return restored, len(rows) - restored
 

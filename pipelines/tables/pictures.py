@@ -15,7 +15,7 @@ from schemas.errors import InputError
 from schemas.records import IMAGE_SUFFIXES
 
 _SIDE = 256
-_LOOKED_AT = 20
+LOOKED_AT = 20
 
 
 class Pictures:
@@ -46,7 +46,7 @@ class Pictures:
     def column_of(self, rows: pa.Table) -> str | None:
         """Return the first column that holds a picture in one of the first rows; None where none does."""
         names: list[str] = [field.name for field in rows.schema if self._may_hold(field.type)]
-        for row in rows.select(names).slice(0, _LOOKED_AT).to_pylist():
+        for row in rows.select(names).slice(0, LOOKED_AT).to_pylist():
             for name in names:
                 if self.thumbnail(row[name]) is not None:
                     return name

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from lance import LanceDataset
 
+from pipelines.tables.rows import find_row
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import are_unit, unit
 from schemas.errors import InputError
@@ -81,15 +84,57 @@ def unit_query(query_M: npt.NDArray[np.floating]) -> Floats:
     return unit_M
 
 
-def describe_query(query: Query, like: str | None = None) -> str:
-    """Say in a few words what was asked, as a title."""
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a search was asked, read once.
+
+    Attributes:
+        queries: The queries.
+        is_one: There is one, and no list of one.
+        skip: Row id of the row that was asked for by `like`, which is not returned; None for other questions.
+        title: What was asked, in a few words.
+    """
+
+    queries: list[Asked]
+    is_one: bool
+    skip: int | None
+    title: str
+
+
+def read_question(dataset: LanceDataset, uri: str, query: Query, like: str | None) -> Question:
+    """Read a query, several, or the id of a row in place of them.
+
+    Args:
+        dataset: The version in which `like` is looked up.
+        uri: Its address, for messages.
+        query: As for `read_queries`.
+        like: Id of a row.
+
+    Raises:
+        InputError: A query is none of the forms, or there are both a query and `like`, or neither.
+        TableError: There is no row of that id, or several.
+    """
+    if (query is None) == (like is None):
+        raise InputError("pass either a query or like=ID, the id of a row of the table")
     if like is not None:
-        return f"most like the row {like!r}"
+        row, vector_D = find_row(dataset, like, uri)
+        return Question([vector_D.astype(np.float32)], True, row, f"most like the row {like!r}")
+    queries, is_one = read_queries(query)
+    return Question(queries, is_one, None, describe_query(query, queries, is_one=is_one))
+
+
+def describe_query(query: Query, asked: Sequence[Asked], *, is_one: bool) -> str:
+    """Say in a few words what was asked, as a title.
+
+    Args:
+        query: As it was given.
+        asked: As `read_queries` returned it.
+        is_one: As well.
+    """
     if isinstance(query, str):
         return f"nearest to {query!r}"
     if isinstance(query, os.PathLike):
         return f"nearest to {os.fspath(query)}"
-    asked, is_one = read_queries(query)
     if not is_one:
         return f"nearest to each of {len(asked):,} queries"
     return "nearest to a picture" if isinstance(asked[0], bytes) else "nearest to a vector"

@@ -8,7 +8,7 @@ Shapes: B rows of a batch, D width of a column of vectors, K rows asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -141,14 +141,18 @@ def read_vectors(dataset: LanceDataset, rows_K: RowIds) -> Halves:
     return to_numpy(found[VECTOR])[places_of(found, rows_K)]
 
 
+def sql_texts(texts: Iterable[str]) -> str:
+    """Write texts as SQL does, separated by commas, for `= …` or `IN (…)`; `NULL`, which equals nothing, for none."""
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts) or "NULL"
+
+
 def find_row(dataset: LanceDataset, name: str, uri: str) -> tuple[int, Halves]:
     """Return the row id and the full vector (D,) of the one row with an id.
 
     Raises:
         TableError: No row has that id, or rows of several shards have it.
     """
-    quoted = name.replace("'", "''")
-    found = dataset.scanner(columns=["shard", VECTOR, ROW_ID], filter=f"id = '{quoted}'").to_table()
+    found = dataset.scanner(columns=["shard", VECTOR, ROW_ID], filter=f"id = {sql_texts([name])}").to_table()
     if found.num_rows == 0:
         raise TableError(f"no row of {uri} has the id {name!r}; `head()` shows some that are there")
     if found.num_rows > 1:

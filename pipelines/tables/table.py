@@ -1,8 +1,8 @@
 """VectorTable: open a Lance table of one space and search it. Everything here only reads.
 
 Owns what a table is: its companions, its columns, its space, and how it is asked. Owns no writes (`ledger.py` and its
-neighbours). Opening a table, and searching it by a vector, loads neither torch nor an encoder; a
-search by words or by an image loads both at its first use.
+neighbours). Opening a table, and searching it by a vector, loads neither torch nor an encoder; a search by words or by
+an image loads both at its first use.
 
 Shapes: D full width, M prefix width.
 """
@@ -24,22 +24,16 @@ from pipelines.tables.grouping import best_of_each, check_group, concatenate_ans
 from pipelines.tables.hits import QUERY, Hits
 from pipelines.tables.nearest import nearest_rows
 from pipelines.tables.publication_log import resolve_prod
-from pipelines.tables.queries import Asked, Query, describe_query, read_queries, read_query, unit_query
+from pipelines.tables.queries import Asked, Query, read_query, read_question, unit_query
 from pipelines.tables.rotations import load_rotation
-from pipelines.tables.rows import check_columns, check_filter, find_row
+from pipelines.tables.rows import check_columns, check_filter
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
 from schemas.column_names import column_name_problem
-from schemas.columns import (
-    VECTOR,
-    Space,
-    TableSource,
-    source_of,
-    space_of,
-)
+from schemas.columns import VECTOR, Space, TableSource, source_of, space_of
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
+from schemas.errors import SpaceMismatch, TableError, TableNotFound
 from schemas.html import facts
 from schemas.publications import PROD, Publication
 
@@ -297,20 +291,21 @@ class VectorTable:
         check_group(self.dataset.schema, group_by, self.uri)
         if k < 1:
             raise TableError(f"k={k}: ask for 1 row or more")
-        asked, is_one, itself = self.read_asked(query, like)
+        question = read_question(self.dataset, self.uri, query, like)
         wanted = list(columns) if columns is not None else self.result_columns
 
         def search_one(one: Asked) -> pa.Table:
             query_M = self._prefix_of(one, dim)
-            nearest = partial(nearest_rows, self.dataset, self.space.ladder.width, query_M, where=where, skip=itself)
+            width, skip = self.space.ladder.width, question.skip
+            nearest = partial(nearest_rows, self.dataset, width, query_M, where=where, skip=skip)
             return best_of_each(nearest, k, wanted, group_by, distinct=distinct)
 
         try:
-            rows = concatenate_answers(map(search_one, asked))
+            rows = concatenate_answers(map(search_one, question.queries))
         except ValueError:
             check_filter(self.dataset, where, self.uri)
             raise
-        return Hits(rows.drop_columns(QUERY) if is_one else rows, f"{self.name}: {describe_query(query, like)}")
+        return Hits(rows.drop_columns(QUERY) if question.is_one else rows, f"{self.name}: {question.title}")
 
     def head(self, k: int = 5, columns: Sequence[str] | None = None) -> Hits:
         """Return the first rows: `id`, the kept columns, no vectors.
@@ -326,20 +321,6 @@ class VectorTable:
         names = list(columns) if columns is not None else ["id", *self.kept.names]
         rows = self.dataset.scanner(columns=names, limit=k).to_table()
         return Hits(rows, f"{self.name}: the first {rows.num_rows} of {len(self):,} rows")
-
-    def read_asked(self, query: Query, like: str | None) -> tuple[list[Asked], bool, int | None]:
-        """Return the queries, whether there is one and no list of them, and the row id of `like`.
-
-        Raises:
-            InputError: A query is none of the forms, or there are both a query and `like`, or neither.
-            TableError: There is no row of that id, or several.
-        """
-        if (query is None) == (like is None):
-            raise InputError("pass either a query or like=ID, the id of a row of the table")
-        if like is None:
-            return *read_queries(query), None
-        row, vector_D = find_row(self.dataset, like, self.uri)
-        return [vector_D.astype(np.float32)], True, row
 
     def _prefix_of(self, query: Asked, dim: int | None) -> Floats:
         """Encode a query and cut it; a vector may be as short as a rung of the ladder."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,6 +116,16 @@ def test_a_cluster_with_tokens_refuses_in_one_sentence(head: Head, token: str | 
 def test_a_job_that_is_not_there_is_named(head: Head) -> None:
     refused = head.mlake("jobs", "logs", "nothing", "--address", head.address)
     assert (refused.returncode, "has no job 'nothing'" in refused.stderr) == (2, True)
+
+
+def test_a_line_is_passed_on_whole() -> None:
+    client = JobClient.__new__(JobClient)
+    texts, told = iter(["a\nb", "a\nbc\nd", "a\nbc\nde"]), list[str]()
+    states = iter(["RUNNING", "RUNNING", "SUCCEEDED"])
+    client.logs = lambda job: next(texts)  # type: ignore[method-assign]
+    client.details = lambda job: SimpleNamespace(status=next(states))  # type: ignore[method-assign, return-value]
+    assert client.follow("job", told.append) == 0
+    assert told == ["a\n", "bc\n", "de"]
 
 
 def test_what_cannot_be_sent_is_refused_here(

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +23,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from pipelines.encoders.described import Described
 from pipelines.encoders.model_files import OWN_FILE, hash_files, local_path
 from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.raw_inputs import RawPreparer, unpack
@@ -33,25 +33,18 @@ from pipelines.encoders.spec import EncoderSpec
 from pipelines.storage.device import pick_device
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.config.bounds import Dim
 from schemas.errors import ConfigError, EncoderError
 from schemas.records import Side
 
-FILE = OWN_FILE
 _RUNNING = threading.RLock()
 
 
-class Description(BaseModel):
+class Description(Described):
     """The content of `encoder.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     class_: str = Field(alias="class", pattern=r"^\w+:\w+$")
     revision: str = Field(min_length=1)
-    dims: tuple[Dim, ...] = Field(min_length=1)
-    any_from: Dim | None = None
     modality: Literal["text", "image"] = "text"
-    licence: str = "its maker's"
 
 
 class OwnEncoder(Protocol):
@@ -93,7 +86,7 @@ class ClassEncoder:
             x_BD = np.asarray(self._encoder.encode(inputs, self._side), np.float64)
         if x_BD.shape != (len(prepared), self._width):
             raise EncoderError(
-                f"{self._name} returns an array of shape {x_BD.shape} for {len(prepared)} inputs; {FILE} says "
+                f"{self._name} returns an array of shape {x_BD.shape} for {len(prepared)} inputs; {OWN_FILE} says "
                 f"{self._width} dims, so ({len(prepared)}, {self._width}) is expected"
             )
         return unit(x_BD).astype(np.float32)
@@ -109,14 +102,7 @@ class OwnFamily(Family):
             ConfigError: The file is not there, or wrong.
         """
         description = read_description(path)
-        return replace(
-            spec,
-            dims=tuple(sorted(set(description.dims))),
-            any_from=description.any_from,
-            modalities=(description.modality,),
-            revision=description.revision,
-            licence=description.licence,
-        )
+        return description.complete(spec, description.revision, modalities=(description.modality,))
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> RawPreparer:
         """Load nothing: inputs go to the class as they are."""
@@ -134,10 +120,10 @@ def read_description(folder: Path) -> Description:
         ConfigError: The file is not there, or wrong.
     """
     try:
-        return Description.model_validate_json((folder / FILE).read_bytes())
+        return Description.model_validate_json((folder / OWN_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         example = '{"class": "model:MyEncoder", "revision": "1", "dims": [64, 256], "modality": "text"}'
-        raise ConfigError(f"encoder.path={folder} needs a file {FILE}, such as {example}: {error}") from None
+        raise ConfigError(f"encoder.path={folder} needs a file {OWN_FILE}, such as {example}: {error}") from None
 
 
 class _Modules:
@@ -161,7 +147,7 @@ class _Modules:
         file = Path(self._folder) / f"{module_name}.py"
         spec = importlib.util.spec_from_file_location(f"{self._prefix}_{module_name}", file)
         if spec is None or spec.loader is None or not file.is_file():
-            raise EncoderError(f"{FILE} names {name!r}, and there is no {file}")
+            raise EncoderError(f"{OWN_FILE} names {name!r}, and there is no {file}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses and pickle look for it there
         try:

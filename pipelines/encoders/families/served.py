@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -187,7 +188,9 @@ class ServedEncoder:
                 places = [item.get("index", place) for place, item in enumerate(answer["data"])]
                 if sorted(places) != list(range(count)):
                     raise EncoderError(f"{self._description.model} answers {len(places)} vectors for {count} texts")
-                rows = [item["embedding"] for _, item in sorted(zip(places, answer["data"], strict=True), key=_first)]
+                rows = [
+                    item["embedding"] for _, item in sorted(zip(places, answer["data"], strict=True), key=itemgetter(0))
+                ]
             x_BD = np.array(rows, np.float64)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EncoderError(f"{redact(self._url)} answers no list of vectors: {_line(error)}") from None
@@ -259,10 +262,6 @@ def _variable(name: str, file: Path) -> str:
     if not value:
         raise ConfigError(f"{file} names the environment variable {name}, which is not set")
     return value
-
-
-def _first(pair: tuple[int, Any]) -> int:
-    return pair[0]
 
 
 def _text(data: bytes) -> str:

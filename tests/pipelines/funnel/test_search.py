@@ -94,6 +94,8 @@ def test_like_and_groups_answer_as_an_exact_search_does(funnel: Funnel, table: V
         assert found.column_names == exact.column_names
         assert len(set(ids(found)) & set(ids(exact))) >= 1
         assert "r17" not in ids(found) or "like" not in how
+    append(table, vectors(1, 77))
+    assert f"r{ROWS}" not in ids(funnel.search(like=f"r{ROWS}", k=3))
     assert sorted(funnel.search(query(), 2, group_by="parity", columns=["parity"])["parity"].to_pylist()) == [0, 1]
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Report, Section, data_url, write_report
+from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Report, Section, write_report
 from pipelines.reports.plots import Curve, Plot
+from schemas.html import data_url
 
 
 def _png(colour: str) -> bytes:

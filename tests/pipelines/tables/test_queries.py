@@ -92,10 +92,15 @@ def test_what_is_no_query_is_refused_with_what_is_allowed(given: object, said: s
     assert "words" in str(refused.value)
 
 
-def test_titles_say_what_was_asked() -> None:
-    assert describe_query("a\x1bb") == "nearest to 'a\\x1bb'"
-    assert describe_query(None, like="r1") == "most like the row 'r1'"
-    assert [describe_query(one) for one in (VECTOR, b"pixels", ["a", "b"], Path("fox.png"))] == [
+def test_titles_say_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def described(query: object) -> str:
+        asked, is_one = read_queries(query)
+        return describe_query(query, asked, is_one=is_one)
+
+    monkeypatch.chdir(tmp_path)
+    Path("fox.png").write_bytes(b"pixels")
+    assert described("a\x1bb") == "nearest to 'a\\x1bb'"
+    assert [described(one) for one in (VECTOR, b"pixels", ["a", "b"], Path("fox.png"))] == [
         "nearest to a vector",
         "nearest to a picture",
         "nearest to each of 2 queries",

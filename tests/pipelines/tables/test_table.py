@@ -192,6 +192,7 @@ def test_several_queries_are_answered_as_one_by_one(searched: VectorTable, dims:
     together = searched.search(query_BD, k=4, dim=dims)
     assert together.column_names == ["query", "id", "n", "half", "score"]
     assert together["query"].to_pylist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert searched.search((query_D for query_D in query_BD), k=4, dim=dims) == together
     alone = [key for query_D in query_BD for key in searched.search(query_D, k=4, dim=dims)["id"].to_pylist()]
     assert together["id"].to_pylist() == alone
 
@@ -202,6 +203,7 @@ def test_like_returns_the_rows_nearest_to_a_row_without_itself(searched: VectorT
     vector_D = vectors_of(a_shard("a"), 150)[7].astype(np.float32)
     found = searched.search(like=one, k=5, dim=dims)
     assert found == searched.search(vector_D, k=5, dim=dims, where=f"id != '{one}'")
+    assert found.title == f"t.lance: most like the row {one!r}"
     for wrong in ({"query": vector_D, "like": one}, {}):
         with pytest.raises(InputError, match="either a query or like=ID"):
             searched.search(**wrong)
