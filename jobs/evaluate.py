@@ -13,19 +13,21 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 
 from cluster.session import connect
 from jobs import embed
-from jobs.options import ConfigFile, Overrides
+from jobs.options import ConfigFile, Flag, Overrides
 from pipelines.embedding.plan import make_plan
 from pipelines.evaluation.alignment import align
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.prepare import prepare
 from pipelines.evaluation.results import Results
 from pipelines.reports.console import open_console
-from pipelines.reports.evaluation import write_results
+from pipelines.reports.evaluation import metrics_file, write_results
 from pipelines.reports.plots import check_plots
 from pipelines.reports.terminal import print_results, waiting
 from schemas.config import EmbedConfig, load_config
@@ -33,17 +35,28 @@ from schemas.config.evaluation import EvaluateConfig
 from schemas.errors import RunError
 
 
-def main(config_file: ConfigFile, /, *, overrides: Overrides = None) -> int:
+def main(
+    config_file: ConfigFile,
+    /,
+    *,
+    overrides: Overrides = None,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
     """Measure tables or encoders at every dim, beside baselines, with intervals and a report.
 
     The results are printed, and written as metrics.json and report.html into the folder that the config names.
+
+    Args:
+        as_json: Print the content of metrics.json as one line; all else goes to the standard error stream.
     """
-    config, console = load_config(EvaluateConfig, config_file, overrides or ()), open_console()
+    config, console = load_config(EvaluateConfig, config_file, overrides or ()), open_console(is_error=as_json)
     check_plots()
     results = run(config, console)
     print_results(results, console)
     for path in write_results(results, Path(config.folder)):
         console.print(f"written: {path}", soft_wrap=True)
+    if as_json:
+        print(metrics_file(results).to_json())
     return 0
 
 

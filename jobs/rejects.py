@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import pyarrow.compute as pc
 from cyclopts import Parameter
 
-from jobs.options import AnyCount, Storage, TableAddress, Text
+from jobs.options import AnyCount, Flag, Storage, TableAddress, Text
 from pipelines.reports.console import open_console
 from pipelines.tables.ledger import count_rejects, rejects_of
 from pipelines.tables.table import VectorTable
@@ -20,6 +21,7 @@ def main(
     *,
     reason: Annotated[str | None, Text] = None,
     limit: Annotated[int, Parameter(metavar="N"), AnyCount] = 20,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
     storage: Storage = StorageConfig(),
 ) -> int:
     """Count and list the samples that could not be embedded.
@@ -27,15 +29,23 @@ def main(
     Args:
         reason: List only rejects of this reason.
         limit: List at most this many.
+        as_json: Print one JSON object per reject listed.
     """
-    console = open_console()
     rejects = rejects_of(VectorTable.open(address, storage=storage))
+    counts = count_rejects(rejects)
+    chosen = rejects.filter(pc.field("reason") == reason) if reason else rejects
+    listed = chosen.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, limit).to_pylist()
+    if as_json:
+        for row in listed:
+            print(json.dumps(row, default=str))
+        return 0
+    console = open_console()
     console.print(f"{rejects.num_rows} rejects in {address}")
-    for name, count in count_rejects(rejects).items():
+    for name, count in counts.items():
         console.print(f"  {count:>8,}  {name}")
-    if reason:
-        rejects = rejects.filter(pc.field("reason") == reason)
-    for row in rejects.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, limit).to_pylist():
+    if reason and counts and reason not in counts:
+        console.print(f"none has the reason {reason!r}; the reasons in this table are: {', '.join(counts)}")
+    for row in listed:
         where = f"{row['uri']} #{row['position']} {row['key']}"
         console.print(f"{where}: {row['reason']}: {row['message']}", soft_wrap=True)
     return 0

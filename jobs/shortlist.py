@@ -5,7 +5,8 @@ The steps are in pipelines/shortlist/run.py; this job connects them with Ray and
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 
 from cluster.actors import ActorPool
 from cluster.session import connect, plan_pool
-from jobs.options import ConfigFile, DryRun, Overrides
+from jobs.options import ConfigFile, DryRun, Flag, Overrides
 from pipelines.reports.console import open_console
 from pipelines.reports.plots import check_plots
 from pipelines.reports.progress import StepBars
@@ -38,6 +39,7 @@ def main(
     overrides: Overrides = None,
     dry_run: DryRun = False,
     plot: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
     """Add prefix columns and their indexes; list the nearest rows of every query at every dim.
 
@@ -45,9 +47,10 @@ def main(
 
     Args:
         plot: Draw the agreement between dims into this file: SVG, PNG or PDF.
+        as_json: Print what was done, and the overlap of each dim at each rank, as one JSON object.
     """
     config = load_config(ShortlistConfig, config_file, overrides or ())
-    console = open_console()
+    console = open_console(is_error=as_json)
     if plot:
         check_plots()
     if dry_run:
@@ -56,12 +59,15 @@ def main(
     summary = run(config)
     built = f"indexes built: {', '.join(map(str, summary.indexed)) or 'none'}"
     console.print(f"{config.table}: prefixes cut for {summary.fragments} fragments; {built}")
-    if summary.lists is not None:
+    report = _agreement(summary.lists, config) if summary.lists is not None else None
+    if report is not None:
         console.print(f"{summary.lists}: {summary.searches} searches")
-        report = _agreement(summary.lists, config)
         print_agreement(report, console)
         if plot:
             report.plot(plot)
+    if as_json:
+        overlap = {"queries": report.queries, "overlap": report.to_table().to_pylist()} if report is not None else {}
+        print(json.dumps(asdict(summary) | overlap))
     return 0
 
 

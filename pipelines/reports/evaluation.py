@@ -32,9 +32,14 @@ def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
     """Write metrics.json and report.html; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     metrics, page = folder / "metrics.json", folder / "report.html"
-    metrics.write_text(MetricsFile.model_validate(as_json(results)).to_json(indent=2))
+    metrics.write_text(metrics_file(results).to_json(indent=2))
     write_report(build_report(results), page)
     return metrics, page
+
+
+def metrics_file(results: Results) -> MetricsFile:
+    """Return the content of metrics.json."""
+    return MetricsFile.model_validate(as_json(results))
 
 
 def build_report(results: Results) -> Report:

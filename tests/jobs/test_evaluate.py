@@ -62,6 +62,9 @@ def test_tables_go_in_and_numbers_and_a_page_come_out(
     said = " ".join(capsys.readouterr().out.split())
     assert "40 queries over 120 rows" in said
     assert "report.html" in said
+    again = ["evaluate", str(tmp_path / "evaluate.toml"), "--json"]
+    assert main([*again, "--set", "measure.draws=20", "--set", "measure.linear=false"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatc
     monkeypatch.setenv("COLUMNS", "120")
     table = grow(tmp_path / "t.lance", "s", 100)
     config = tmp_path / "shortlist.toml"
-    config.write_text(f'table = "{table.uri}"\n[lists]\nk = 5\n')
+    config.write_text(f'table = "{table.uri}"\n[lists]\nk = 5\nexclude_self = true\n')
 
     assert main(["shortlist", str(config), "--dry-run"]) == 0
     assert "prefix columns to add: 8" in capsys.readouterr().out
@@ -116,6 +116,13 @@ def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatc
     lists = open_lists(str(tmp_path / "t.shortlist.lance"), StorageConfig())
     assert lists is not None
     assert read_lists(lists, max_queries=10)[1] == 10
+
+    assert main(["shortlist", str(config), "--set", "cluster.actors=1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["queries"], found["fragments"], found["lists"]) == (100, 0, lists.uri)
+    last = {row["dim"]: row["overlap"] for row in found["overlap"] if row["rank"] == 5}
+    few, full = nearest(table, 8, 5), nearest(table, WIDTH, 5)
+    assert last == {8: pytest.approx(np.mean([len(few[i] & full[i]) / 5 for i in full])), WIDTH: 1}
 
 
 @pytest.mark.usefixtures("local_ray")
