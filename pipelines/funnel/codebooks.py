@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from pipelines.funnel.faiss_stages import Index, faiss, make_stages, train_stages, training_rows
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import open_dataset
 from pipelines.tables.companion_commits import write_once
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats, to_numpy
 from schemas.columns import CODEBOOK, FIRST_CODEBOOK, VECTOR, check_companion

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from schemas.errors import TableError
+from schemas.config.bounds import MAX_K
+from schemas.errors import ConfigError, TableError
 from schemas.plans import Plan
 
 Objective = Literal["latency", "throughput"]
@@ -30,6 +31,9 @@ class Goal:
         queries: Rows to hold out as queries, at most a fifth of the table; None: as many as the interval needs.
         bytes_per_vector: Bytes of RAM that a vector may take; None: no limit.
         seed: Seed of the draw of held-out rows.
+
+    Raises:
+        ConfigError: A value is outside its bounds.
     """
 
     recall: float | None = None
@@ -38,6 +42,18 @@ class Goal:
     queries: int | None = None
     bytes_per_vector: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("recall", self.recall is None or 0 < self.recall < 1, "between 0 and 1, not at either end"),
+            ("k", 1 <= self.k <= MAX_K, f"from 1 to {MAX_K:,}"),
+            ("objective", self.objective in get_args(Objective), " or ".join(get_args(Objective))),
+            ("queries", self.queries is None or self.queries >= 2, "2 or more"),
+            ("bytes_per_vector", self.bytes_per_vector is None or self.bytes_per_vector >= 1, "1 or more"),
+        )
+        for name, is_within, allowed in bounds:
+            if not is_within:
+                raise ConfigError(f"Goal: {name} must be {allowed}, and is {getattr(self, name)!r}")
 
     @property
     def target(self) -> float:

@@ -30,8 +30,9 @@ from pipelines.shortlist.scan import (
     row_names,
     split_names,
 )
-from pipelines.tables.commits import create_scalar_index, open_dataset
+from pipelines.tables.commits import create_scalar_index
 from pipelines.tables.companion_commits import overwrite
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.rows import ROW_ID
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy

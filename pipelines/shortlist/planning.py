@@ -21,7 +21,7 @@ from lance import LanceDataset, LanceFragment
 from pipelines.shortlist.pieces import Pieces
 from pipelines.shortlist.scan import column_for, query_block
 from pipelines.storage.addresses import absolute, sibling
-from pipelines.tables.commits import open_dataset
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.rows import ROW_ID
 from pipelines.tables.table import VectorTable
 from schemas.columns import VECTOR

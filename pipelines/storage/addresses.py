@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-_LOCAL_SCHEMES = ("file://", "local://")
+_LOCAL_SCHEME = re.compile(r"(?:file|local)://(?:localhost(?=/))?|file:(?=/)", re.IGNORECASE)
 _COMPANION = re.compile(
     r"(.+?)\.(?:shards|rejects|runs|shortlist|(?:shortlist\.)?parts|rotation-[0-9a-f]+|codebook-[0-9a-f]+|g[1-9]\d*)\.lance"
 )
@@ -20,10 +20,10 @@ _COMPANION = re.compile(
 
 def local_path(uri: str) -> str | None:
     """Return the path of a local address, as the system calls take it; None for the address of a remote store."""
-    scheme = next((scheme for scheme in _LOCAL_SCHEMES if uri.lower().startswith(scheme)), None)
+    scheme = _LOCAL_SCHEME.match(uri)
     if scheme is None:
         return None if "://" in uri else str(Path(uri).expanduser())
-    path = uri[len(scheme) :].removeprefix("localhost")
+    path = uri[scheme.end() :]
     if "%" in path and not os.path.lexists(path):
         path = os.fsdecode(unquote_to_bytes(path))
     return path

@@ -16,10 +16,8 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import lance
 import pyarrow as pa
 from lance import LanceDataset, LanceOperation, Transaction
 from lance.commit import CommitConflictError
@@ -30,35 +28,9 @@ from lance.schema import LanceSchema
 from pipelines.storage.retry import retry_transient
 from pipelines.storage.s3 import check_conditional_writes, lance_access
 from pipelines.tables.fencing import check_files
+from pipelines.tables.opening import open_dataset
 from schemas.config import StorageConfig
 from schemas.errors import TableExists, TableNotFound
-
-
-def open_dataset(uri: str, storage: StorageConfig, version: int | str | dt.datetime | None = None) -> LanceDataset:
-    """Open a dataset at a version number, at a tag or at a time; None is the newest version.
-
-    Raises:
-        TableNotFound: There is nothing at that address, or it has no such version.
-    """
-    if "://" not in uri and (file := _file_on_the_way(Path(uri))):
-        raise TableNotFound(f"{file} is a file; a table is a folder that `mlake embed CONFIG` makes, in a folder")
-    try:
-        access = lance_access(uri, storage)
-        address = None if "table_id" in access else uri
-        if isinstance(version, dt.datetime):
-            return lance.dataset(address, asof=version.astimezone().replace(tzinfo=None), **access)
-        return lance.dataset(address, version=version, **access)
-    except (ValueError, OSError) as error:
-        if "not found" in str(error).lower() or "earlier than the first version" in str(error):
-            at = f" at version {version!r}" if version is not None else ""
-            raise TableNotFound(f"no table at {uri}{at}; `mlake embed CONFIG` makes one") from None
-        raise
-
-
-def _file_on_the_way(path: Path) -> Path | None:
-    """Return the part of a path that is there and is no folder, where a table cannot be."""
-    there = next((part for part in (path, *path.parents) if part.exists()), path)
-    return there if there.exists() and not there.is_dir() else None
 
 
 def create_dataset(uri: str, schema: pa.Schema, storage: StorageConfig) -> LanceDataset:

@@ -13,7 +13,7 @@ from lance import LanceDataset
 
 from pipelines.storage.retry import retry_transient
 from pipelines.storage.s3 import lance_access
-from pipelines.tables.commits import open_dataset
+from pipelines.tables.opening import open_dataset
 from schemas.config import StorageConfig
 
 

@@ -15,7 +15,8 @@ from lance import LanceDataset
 from lance.commit import CommitConflictError
 
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import create_dataset, open_dataset, remove_all_rows, set_schema_metadata
+from pipelines.tables.commits import create_dataset, remove_all_rows, set_schema_metadata
+from pipelines.tables.opening import open_dataset
 from schemas.columns import COMPANIONS, TABLE_KEY, check_companion
 from schemas.config import StorageConfig
 from schemas.errors import TableExists, TableNotFound

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.storage.addresses import absolute, sibling
-from pipelines.tables.commits import open_dataset
 from pipelines.tables.fencing import store_now
 from pipelines.tables.ledger import rejects_of, shards_of
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import (
     append_record,
     generation_uri,

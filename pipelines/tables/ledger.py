@@ -19,9 +19,10 @@ from lance import LanceDataset, LanceFragment
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 
-from pipelines.tables.commits import commit_fragments, compact_smaller, data_paths, open_dataset
+from pipelines.tables.commits import commit_fragments, compact_smaller, data_paths
 from pipelines.tables.companions import ensure_companion
 from pipelines.tables.fragments import MAX_ROWS_PER_FRAGMENT
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.records import (
     append_records,
     current_records,

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.storage.addresses import sibling
-from pipelines.tables.commits import open_dataset
 from pipelines.tables.companion_commits import write_once
+from pipelines.tables.opening import open_dataset
 from pipelines.vectors.rotation import Rotation
 from schemas.columns import check_companion, rotation_schema
 from schemas.config import StorageConfig

@@ -18,11 +18,11 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.storage.addresses import absolute
-from pipelines.tables.commits import open_dataset
 from pipelines.tables.companions import id_of, open_companion
 from pipelines.tables.grouping import best_of_each, check_group, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
 from pipelines.tables.nearest import nearest_rows
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import resolve_prod
 from pipelines.tables.queries import Asked, Query, read_query, read_question, unit_query
 from pipelines.tables.rotations import load_rotation

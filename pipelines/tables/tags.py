@@ -8,7 +8,7 @@ from typing import TypeVar
 from lance import LanceDataset
 
 from pipelines.storage.retry import retry_transient
-from pipelines.tables.commits import open_dataset
+from pipelines.tables.opening import open_dataset
 from schemas.config import StorageConfig
 
 _TRIES = 20

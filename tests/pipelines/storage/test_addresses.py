@@ -31,7 +31,16 @@ def test_all_addresses_of_a_local_file_have_one_form(monkeypatch: pytest.MonkeyP
     (tmp_path / "d" / "e").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "d" / "e")
     a = str(tmp_path / "d" / "a")
-    spellings = ["d/a", "./d//a", "d/e/../a", "link/../a", f"file://{a}", f"FILE://localhost{a}", f"{tmp_path}/d/./a/"]
+    spellings = [
+        "d/a",
+        "./d//a",
+        "d/e/../a",
+        "link/../a",
+        f"file://{a}",
+        f"FILE://localhost{a}",
+        f"file:{a}",
+        f"{tmp_path}/d/./a/",
+    ]
     assert {absolute(spelling) for spelling in spellings} == {a}
     assert (absolute("link/x"), real("link/x")) == (str(tmp_path / "link/x"), str(tmp_path / "d/e/x"))
     assert real("link#3") == f"{tmp_path}/d/e#3"

@@ -13,10 +13,11 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 
 from pipelines.storage.s3 import lance_options
-from pipelines.tables.commits import commit_fragments, open_dataset
+from pipelines.tables.commits import commit_fragments
 from pipelines.tables.fencing import check_files, given_up_before, store_now
 from pipelines.tables.ledger import commit_leases
 from pipelines.tables.maintenance import delete_orphans, find_orphans
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.prefixes import commit_prefixes, cut_fragment, declare_prefixes, plan_prefixes
 from pipelines.tables.rotate import commit_rotation, moments_of, rotate_fragments
 from pipelines.tables.rotations import save_rotation
