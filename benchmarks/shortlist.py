@@ -30,7 +30,8 @@ from rich.table import Table
 from benchmarks.data import spectrum_vectors, texts, wordllama_vectors
 from benchmarks.encode import take_turns
 from cluster.actors import ActorPool
-from cluster.session import PoolSize, connect
+from cluster.placement import PoolSize
+from cluster.session import connect
 from pipelines.shortlist.exact import BLOCK_ROWS, ExactSearch
 from pipelines.shortlist.run import CallWorker
 from pipelines.shortlist.scan import RowSelection, chunk_rows, read_chunks

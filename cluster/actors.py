@@ -17,7 +17,7 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.session import PoolSize, describe_cluster
+from cluster.placement import PoolSize, describe_cluster
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
 from schemas.errors import RunError
 from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker

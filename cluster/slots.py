@@ -21,7 +21,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from cluster.metrics import WorkerMetrics
-from cluster.session import PoolSize, enter_folder
+from cluster.placement import PoolSize
+from cluster.session import enter_folder
 from schemas.errors import LakeError
 from schemas.work import FeedingWorker
 

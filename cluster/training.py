@@ -17,7 +17,8 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.session import check_workers, enter_folder, has_gpu, saying_that_it_waits
+from cluster.placement import check_workers, has_gpu
+from cluster.session import enter_folder, saying_that_it_waits
 from schemas.errors import RunError
 
 Report = dict[str, Any]

@@ -16,7 +16,8 @@ from functools import partial
 
 from cluster.actors import ActorPool
 from cluster.metrics import RunMetrics
-from cluster.session import PoolSize, Stop, connect, has_gpu, plan_pool
+from cluster.placement import PoolSize, has_gpu, plan_pool
+from cluster.session import Stop, connect
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from cluster.actors import ActorPool
-from cluster.session import connect, plan_pool
+from cluster.placement import plan_pool
+from cluster.session import connect
 from jobs.options import Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.console import open_console

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from cluster.actors import ActorPool
-from cluster.session import connect, plan_pool
+from cluster.placement import plan_pool
+from cluster.session import connect
 from jobs.options import ConfigFile, DryRun, Flag, Overrides
 from pipelines.reports.console import open_console
 from pipelines.reports.plots import check_plots

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.actors import ActorPool
-from cluster.session import PoolSize
+from cluster.placement import PoolSize
 from tests.chaos.__main__ import plan, summary
 from tests.chaos.faults import FAULTS, SHARES
 from tests.chaos.processes import actors_below

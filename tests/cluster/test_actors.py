@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from cluster.actors import ActorPool
-from cluster.session import PoolSize
+from cluster.placement import PoolSize
 from schemas.errors import ConfigError, RunError
 from schemas.work import Outcome, RetryPolicy
 from tests.support.actor_workers import (

@@ -1,4 +1,4 @@
-"""A session connects to Ray, sizes pools by what is free, and lets workers import what the driver runs."""
+"""A session connects to Ray, and lets workers import what the driver runs."""
 
 from __future__ import annotations
 
@@ -15,65 +15,10 @@ import psutil
 import pytest
 import ray
 
-from cluster.session import (
-    PoolSize,
-    Stop,
-    check_workers,
-    connect,
-    enter_folder,
-    has_gpu,
-    largest_share,
-    plan_pool,
-    saying_that_it_waits,
-)
-from schemas.config import ClusterConfig
-from schemas.errors import ConfigError, LakeError, RunError
+from cluster.session import Stop, connect, enter_folder, saying_that_it_waits
+from schemas.errors import LakeError, RunError
 from tests.support.corpus import contents, differing, settings, truth, write_config, write_corpus
 from tests.support.drivers import ROOT, shadowing_packages
-
-
-@pytest.mark.parametrize(
-    ("free", "actors", "share"),
-    [
-        ([4, 4, 4], 3, 4),
-        ([4, 4, 4], 1, 4),  # not all twelve: one actor lives on one machine
-        ([8, 2, 2], 3, 2.6666),  # three on the large machine
-        ([8, 2, 2], 6, 2),
-        ([1, 1], 8, 0.25),
-        ([0, 3], 2, 1.5),
-    ],
-)
-def test_actors_get_what_fits_on_one_machine_each(free: list[float], actors: int, share: float) -> None:
-    found = largest_share(free, actors)
-    assert found == pytest.approx(share - 0.01, abs=1e-3)
-    assert sum(int(cpus / found) for cpus in free) >= actors
-
-
-def test_a_pool_takes_the_cpus_that_are_free(local_ray: None) -> None:
-    assert not has_gpu()
-    size = plan_pool(ClusterConfig())
-    assert (size.actors, size.gpus, size.threads, size.feeders) == (1, 0, 2, 0)
-    assert 1.9 < size.cpus < 2
-    asked = ClusterConfig(actors=3, cpus_per_actor=0.25, decode_threads=4, leases_per_actor=1, feeders=1)
-    assert plan_pool(asked) == PoolSize(3, cpus=0.25, gpus=0, threads=4, in_flight=1, feeders=1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"cpus_per_actor": 64}, r"cluster\.cpus_per_actor=64, and this machine has 2 CPUs; lower it"),
-        ({"gpus_per_actor": 1}, r"cluster\.gpus_per_actor=1, and this machine has 0 GPUs"),
-        ({"actors": 4000}, r"cluster\.actors=4000, and this machine has 2 CPUs, for up to 32 actors"),
-        ({"feeders": 2, "cpus_per_actor": 0.5}, r"cluster\.feeders=2 take a CPU each beside 1 actors"),
-    ],
-)
-def test_a_pool_that_this_machine_can_never_hold_is_refused(
-    settings: dict[str, float], said: str, local_ray: None
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        plan_pool(ClusterConfig.model_validate(settings))
-    with pytest.raises(ConfigError, match=r"run\.workers=33, and this machine has 2 CPUs, for up to 32 workers"):
-        check_workers(33)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "a:b", "1.2.3.4:0", "1.2.3.4:99999", "http://x:1/", "[/]:1"])

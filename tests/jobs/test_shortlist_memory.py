@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.actors import ActorPool
-from cluster.session import PoolSize
+from cluster.placement import PoolSize
 from pipelines.shortlist.lists import commit_lists, search_task
 from pipelines.shortlist.planning import plan_lists
 from pipelines.shortlist.run import CallWorker

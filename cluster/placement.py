@@ -1,0 +1,150 @@
+"""How large a pool of actors is, by what the cluster has free, and what this machine can never hold.
+
+Owns all that is asked of Ray's list of resources.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ray
+
+from schemas.config import ClusterConfig
+from schemas.errors import ConfigError
+
+_MAX_ACTORS_PER_CPU = 16
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many actors a pool has, and what each holds.
+
+    Attributes:
+        actors: How many.
+        cpus: CPUs that each holds; may be a fraction.
+        gpus: GPUs that each holds.
+        threads: Threads that each should use for arithmetic and decoding.
+        in_flight: Items that each works on at once.
+        feeders: Actors of one CPU each that prepare for the others.
+    """
+
+    actors: int
+    cpus: float
+    gpus: float
+    threads: int
+    in_flight: int
+    feeders: int = 0
+
+
+def plan_pool(config: ClusterConfig) -> PoolSize:
+    """Turn the cluster block of a config into numbers, by what the cluster has free.
+
+    One actor per GPU; without GPUs one per machine, with all of its CPUs. Feeders: where there are GPUs, one for each
+    CPU of the machines that have none.
+
+    Raises:
+        ConfigError: The local cluster can never hold the pool, which would wait for ever. Another cluster may grow.
+    """
+    gpus = int(_resources().get("GPU", 0))
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    actors = (gpus or len(machines)) if config.actors == "auto" else config.actors
+    feeders = config.feeders
+    if feeders == "auto":
+        feeders = int(sum(machine.get("CPU", 0) for machine in machines if not machine.get("GPU"))) if gpus else 0
+    gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
+    free_by_node = _free_by_node()
+    fitting = [node for node in free_by_node if not gpus_each or node.get("GPU")]
+    free = [node.get("CPU", 0.0) for node in (fitting or free_by_node)]
+    share = largest_share(free if gpus_each else _without_feeders(free, feeders), actors)
+    cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
+    threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
+    size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
+    if not os.environ.get("RAY_ADDRESS"):
+        _check_fits(size, _resources())
+    return size
+
+
+def _free_by_node() -> list[dict[str, float]]:
+    """Return what each machine has free. Ray reports what an actor held for a moment after it has ended."""
+    for waited_s in (0.0, 0.5, 1.0):
+        time.sleep(waited_s)
+        free: list[dict[str, float]] = [*ray._private.state.available_resources_per_node().values()]  # type: ignore[no-untyped-call]
+        if sum(node.get("CPU", 0.0) for node in free) >= _resources().get("CPU", 0.0):
+            break
+    return free
+
+
+def largest_share(free: Sequence[float], actors: int) -> float:
+    """Return the most CPUs that each of some actors can hold, if every one has to find room on one machine.
+
+    A sliver of a CPU is left for others, since an actor that does not fit waits without an error.
+
+    Args:
+        free: Free CPUs of each machine.
+        actors: How many there are.
+    """
+    shares = {cpus / number for cpus in free for number in range(1, actors + 1)}
+    fitting = [share for share in shares if share and sum(int(cpus / share + 1e-9) for cpus in free) >= actors]
+    return max(0.01, max(fitting, default=0.0) - 0.01)
+
+
+def _without_feeders(free: Sequence[float], feeders: int) -> list[float]:
+    """Take a CPU for each feeder from the machines that have most."""
+    left = list(free)
+    for _ in range(feeders if left else 0):
+        left[left.index(max(left))] -= 1
+    return [max(0.0, cpus) for cpus in left]
+
+
+def _check_fits(size: PoolSize, has: dict[str, float]) -> None:
+    """Refuse a pool that this machine cannot hold."""
+    cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
+    remedy = "lower it, or set RAY_ADDRESS to a cluster that has more"
+    if size.cpus > cpus:
+        raise ConfigError(f"cluster.cpus_per_actor={size.cpus:g}, and this machine has {cpus:g} CPUs; {remedy}")
+    if size.gpus > gpus:
+        raise ConfigError(f"cluster.gpus_per_actor={size.gpus:g}, and this machine has {gpus:g} GPUs; {remedy}")
+    if size.actors > _MAX_ACTORS_PER_CPU * max(1.0, cpus):
+        most = int(_MAX_ACTORS_PER_CPU * max(1.0, cpus))
+        raise ConfigError(
+            f"cluster.actors={size.actors}, and this machine has {cpus:g} CPUs, for up to {most} actors; {remedy}"
+        )
+    if size.feeders and size.feeders + size.actors * size.cpus > cpus:
+        raise ConfigError(
+            f"cluster.feeders={size.feeders} take a CPU each beside {size.actors} actors of {size.cpus:g} CPUs, and "
+            f"this machine has {cpus:g} CPUs; {remedy}"
+        )
+
+
+def check_workers(workers: int) -> None:
+    """Refuse more training workers than this machine can hold; each holds a GPU where there is one.
+
+    Raises:
+        ConfigError: There are too many. Another cluster may grow.
+    """
+    has = _resources()
+    kind = "GPU" if has.get("GPU") else "CPU"
+    most = int(has.get("GPU", 0)) or int(_MAX_ACTORS_PER_CPU * max(1.0, has.get("CPU", 0.0)))
+    if workers > most and not os.environ.get("RAY_ADDRESS"):
+        raise ConfigError(
+            f"run.workers={workers}, and this machine has {has.get(kind, 0.0):g} {kind}s, for up to {most} workers; "
+            "lower it, or set RAY_ADDRESS to a cluster that has more"
+        )
+
+
+def describe_cluster() -> str:
+    """Return what the cluster has and what is free, for a message about what cannot be placed."""
+    has, free = _resources(), dict(ray.available_resources())  # type: ignore[no-untyped-call]
+    return ", ".join(f"{has.get(kind, 0.0):g} {kind}s ({free.get(kind, 0.0):g} free)" for kind in ("CPU", "GPU"))
+
+
+def has_gpu() -> bool:
+    """Tell whether the cluster has any GPU."""
+    return bool(_resources().get("GPU", 0) > 0)
+
+
+def _resources() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
