@@ -19,7 +19,7 @@ from rich.table import Table
 from jobs.options import CountOfRows, Flag, OneDim, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel
 from pipelines.reports.console import open_console
-from pipelines.tables.rows import check_columns, check_filter
+from pipelines.tables.queries import check_search
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import FunnelWarning, InputError
@@ -73,8 +73,7 @@ def main(
     """
     console = open_console()
     table = VectorTable.open(address, storage=storage, trust=trust)
-    check_columns(table.dataset, options.columns, table.uri)
-    check_filter(table.dataset, options.where, table.uri)
+    check_search(table.dataset, table.uri, options.k, options.where, options.columns)
     search = _searcher(table, options, is_one=query != "-")
     with _notes_on_stderr():
         for asked in _queries(query):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.encoders.protocol import BadSample, Encoder, Preparer, modality_of
-from pipelines.encoders.registry import check_encoder, config_of, load_encoder, load_preparer, spec_of
+from pipelines.encoders.registry import check_encoder, config_of, encoder_spec, load_encoder, load_preparer, spec_of
 from pipelines.vectors.matryoshka import are_unit
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
@@ -35,12 +35,15 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
             installed here is not the one that made the space.
         InputError: The query is empty, or not an image.
     """
-    spec, modality = spec_of(space, trust), modality_of(query)
+    modality = modality_of(query)
+    if encoder_spec(space.encoder).family == "precomputed":
+        raise SpaceMismatch(
+            f"the table's vectors are precomputed, and this query is {modality}; embed it where they were made, and "
+            "pass the vector"
+        )
+    spec = spec_of(space, trust)
     if modality not in spec.modalities:
-        takes = " and ".join(spec.modalities)
-        remedy = "; embed the query where the table's vectors were made, and pass the vector"
-        hint = remedy if spec.modalities == ("vector",) else ""
-        raise SpaceMismatch(f"{spec.name} embeds {takes} inputs; this query is {modality}{hint}")
+        raise SpaceMismatch(f"{spec.name} embeds {' and '.join(spec.modalities)} inputs; this query is {modality}")
     config = config_of(space, trust)
     _check(space.model_dump_json(), config)
     preparer, encoder = _load(config)

@@ -7,6 +7,7 @@ Shapes: B queries, D full width.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -28,9 +29,9 @@ from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
 from pipelines.funnel.tuner import tune_in_lake
 from pipelines.tables.commits import update_config
-from pipelines.tables.grouping import best_of_each, check_group, concatenate_answers
+from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
-from pipelines.tables.queries import Query, describe_query, read_query, read_question
+from pipelines.tables.queries import Query, check_search, describe_query, read_query, read_question
 from pipelines.tables.rows import places_of, read_rows
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
@@ -104,7 +105,7 @@ class Funnel:
     @classmethod
     def build(
         cls,
-        table: VectorTable | str,
+        table: VectorTable | str | os.PathLike[str],
         goal: Goal = Goal(),
         *,
         home: Home = "memory",
@@ -130,7 +131,7 @@ class Funnel:
                 confirm the goal's recall. Then nothing is stored.
         """
         _check_home(home)
-        table = VectorTable.open(table, storage=storage) if isinstance(table, str) else table.refresh()
+        table = table.refresh() if isinstance(table, VectorTable) else VectorTable.open(table, storage=storage)
         plan = None if stages is None else plan_of_stages(stages, home, table)
         if plan is not None:
             goal = replace(goal, k=plan.k)
@@ -145,7 +146,7 @@ class Funnel:
     @classmethod
     def open(
         cls,
-        table: VectorTable | str,
+        table: VectorTable | str | os.PathLike[str],
         version: int | str | None = None,
         *,
         home: Home = "memory",
@@ -173,7 +174,7 @@ class Funnel:
                 f"device {device!r}: a funnel in the lake holds no vectors on a device; leave `device` out, or open "
                 'home="memory" or home="codes"'
             )
-        table = VectorTable.open(table, version, storage) if isinstance(table, str) else table
+        table = table if isinstance(table, VectorTable) else VectorTable.open(table, version, storage)
         follow = follow and version is None and table.publication is None
         table = table.refresh() if follow else table
         tuned = cls.stored(table, home)
@@ -247,11 +248,12 @@ class Funnel:
         Raises:
             ConfigError: The card confirms no setting that reaches `recall`.
             SpaceMismatch: A query is not of the table's space.
+            TableError: As for `VectorTable.search`.
         """
         if self._follow:
             self.refresh()
         table, dataset = self.table, self._index.dataset
-        check_group(dataset.schema, group_by, table.uri)
+        check_search(dataset, table.uri, k, where, columns, group_by)
         question = read_question(dataset, table.uri, query, like)
         with self._encoding:
             query_BD = np.stack([table.encode_query(one) for one in question.queries])
@@ -288,6 +290,7 @@ class Funnel:
             raise TableError(f'a proof reads all prefixes from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
+        check_search(self._index.dataset, self.table.uri, k, None, None)
         asked = read_query(query)
         with self._encoding:
             query_D = self.table.encode_query(asked)
@@ -302,9 +305,14 @@ class Funnel:
         return Hits(rows.drop_columns(QUERY), title), proven
 
     def explain(self, query: Query, where: str | None = None) -> Explanation:
-        """Search once and report what each stage read, kept and took."""
+        """Search once and report what each stage read, kept and took.
+
+        Raises:
+            TableError: The filter cannot be used.
+        """
         if self._follow:
             self.refresh()
+        check_search(self._index.dataset, self.table.uri, self.plan.k, where, None)
         with self._encoding:
             query_D = self.table.encode_query(query)
         return self._index.explain(query_D, where, self.card.exact_us_per_query)

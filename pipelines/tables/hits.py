@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
@@ -101,8 +101,26 @@ class Hits:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.to_pylist())
 
-    def __getitem__(self, name: str) -> pa.ChunkedArray:
-        return self._rows[name]
+    @overload
+    def __getitem__(self, key: str) -> pa.ChunkedArray: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: slice) -> Hits: ...
+    def __getitem__(self, key: str | int | slice) -> pa.ChunkedArray | dict[str, Any] | Hits:
+        """Return a column by its name, a row by its place, or some rows by a slice.
+
+        Raises:
+            KeyError: There is no such column.
+            IndexError: There is no such row.
+        """
+        if isinstance(key, str):
+            return self._rows[key]
+        if isinstance(key, slice):
+            rows = self._rows.take(pa.array(range(self.num_rows)[key], pa.int64()))
+            return Hits(rows, self.title, images=self._pictures.root)
+        place = range(self.num_rows)[key]
+        return self._rows.slice(place, 1).to_pylist()[0]
 
     def __eq__(self, other: object) -> bool:
         return bool(self._rows.equals(other._rows)) if isinstance(other, Hits) else NotImplemented

@@ -11,15 +11,18 @@ from lance import LanceDataset
 from pipelines.storage.addresses import companion_stem
 from pipelines.storage.s3 import lance_access
 from schemas.config import StorageConfig
-from schemas.errors import TableNotFound, nearest
+from schemas.errors import InputError, TableNotFound, nearest
 
 
 def open_dataset(uri: str, storage: StorageConfig, version: int | str | dt.datetime | None = None) -> LanceDataset:
     """Open a dataset at a version number, at a tag or at a time; None is the newest version.
 
     Raises:
+        InputError: `version` is neither a number, a tag nor a time.
         TableNotFound: There is nothing at that address, or it has no such version.
     """
+    if version is not None and (isinstance(version, bool) or not isinstance(version, (int, str, dt.datetime))):
+        raise InputError(f"version {version!r} is none; pass a version's number, a tag, or a datetime")
     if "://" not in uri and (file := _file_on_the_way(Path(uri))):
         raise TableNotFound(f"{file} is a file; a table is a folder that `mlake embed CONFIG` makes, in a folder")
     try:
@@ -30,9 +33,11 @@ def open_dataset(uri: str, storage: StorageConfig, version: int | str | dt.datet
         return lance.dataset(address, version=version, **access)
     except (ValueError, OSError) as error:
         if "not found" in str(error).lower() or "earlier than the first version" in str(error):
-            at = f" at version {version!r}" if version is not None else ""
-            near = "" if at else nearest(Path(uri).name, _tables_beside(uri))
-            raise TableNotFound(f"no table at {uri}{at}{near}; `mlake embed CONFIG` makes one") from None
+            if version is not None:
+                newest = open_dataset(uri, storage).version
+                raise TableNotFound(f"{uri} has no version {version!r}; its newest is {newest}") from None
+            near = nearest(Path(uri).name, _tables_beside(uri))
+            raise TableNotFound(f"no table at {uri}{near}; `mlake embed CONFIG` makes one") from None
         raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from lance import LanceDataset
 
-from pipelines.tables.rows import find_row
+from pipelines.tables.grouping import check_group
+from pipelines.tables.rows import check_columns, check_filter, find_row
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import are_unit, unit
-from schemas.errors import InputError
+from schemas.errors import InputError, TableError
 
 Asked = str | bytes | npt.NDArray[np.floating]
 """One query: words, the bytes of an image, or a vector (D,)."""
@@ -53,7 +54,7 @@ def read_queries(query: Query) -> tuple[list[Asked], bool]:
         raise InputError(
             f"a query is an array of shape {array.shape}; a picture is asked for as a PIL image; {_ALLOWED}"
         )
-    if not isinstance(query, Iterable):
+    if not isinstance(query, Iterable) or isinstance(query, (Mapping, Set)):
         raise InputError(f"a query is a {type(query).__name__}; {_ALLOWED}")
     asked = [_read_part(part) for part in query]
     if not asked:
@@ -82,6 +83,40 @@ def unit_query(query_M: npt.NDArray[np.floating]) -> Floats:
     if not are_unit(unit_M := unit(query_M.astype(np.float64)).astype(np.float32)):
         raise InputError("the query has no direction: it is all zeros, or holds NaN or infinity; pass another")
     return unit_M
+
+
+def check_search(
+    dataset: LanceDataset,
+    uri: str,
+    k: int,
+    where: str | None,
+    columns: Sequence[str] | None,
+    group_by: str | None = None,
+) -> None:
+    """Refuse what no search can do, before any work.
+
+    Raises:
+        InputError: `k` is no whole number, or `where` no text.
+        TableError: `k` is below 1, a column cannot be returned or grouped by, or the filter cannot be used.
+    """
+    if check_count("k", k) < 1:
+        raise TableError(f"k={k}: ask for 1 row or more")
+    if where is not None and not isinstance(where, str):
+        raise InputError(f"where={where!r}: pass SQL over the table's columns as a str, such as where='shard = 3'")
+    check_filter(dataset, where, uri)
+    check_columns(dataset, columns, uri)
+    check_group(dataset.schema, group_by, uri)
+
+
+def check_count(name: str, count: object) -> int:
+    """Return a whole number of rows.
+
+    Raises:
+        InputError: It is something else, such as 1.5, True or "3".
+    """
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+        raise InputError(f"{name}={count!r}: pass a whole number of rows, such as {name}=10")
+    return int(count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +152,8 @@ def read_question(dataset: LanceDataset, uri: str, query: Query, like: str | Non
     if (query is None) == (like is None):
         raise InputError("pass either a query or like=ID, the id of a row of the table")
     if like is not None:
+        if not isinstance(like, str):
+            raise InputError(f"like={like!r}: pass the id of one row, which is a str")
         row, vector_D = find_row(dataset, like, uri)
         return Question([vector_D.astype(np.float32)], True, row, f"most like the row {like!r}")
     queries, is_one = read_queries(query)
@@ -179,6 +216,8 @@ def _as_numbers(query: Query) -> npt.NDArray[np.floating] | None:
         return None
     if not isinstance(query, (list, tuple)) and not hasattr(query, "__array__"):
         return None
+    if np.ma.is_masked(query):
+        raise InputError(f"a query is an array, and some of its numbers are masked; {_ALLOWED}")
     array = np.asarray(query)
     if array.dtype.kind not in "fiu" or not array.size:
         return None

@@ -33,6 +33,8 @@ def check_columns(dataset: LanceDataset, columns: Sequence[str] | None, uri: str
     Raises:
         TableError: A name is not a column of the table, or there twice.
     """
+    if isinstance(columns, str):
+        raise TableError(f"columns={columns!r}: pass a list of names, such as columns=[{columns!r}]")
     for name in columns or ():
         if name in _MADE:
             raise TableError(f"column {name!r} cannot be asked for: every search adds `score` itself")

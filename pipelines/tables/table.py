@@ -10,6 +10,7 @@ Shapes: D full width, M prefix width.
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Sequence
 from functools import cached_property, partial
 
@@ -19,14 +20,14 @@ from lance import LanceDataset
 
 from pipelines.storage.addresses import absolute
 from pipelines.tables.companions import id_of, open_companion
-from pipelines.tables.grouping import best_of_each, check_group, concatenate_answers
+from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
 from pipelines.tables.nearest import nearest_rows
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import resolve_prod
-from pipelines.tables.queries import Asked, Query, read_query, read_question, unit_query
+from pipelines.tables.queries import Asked, Query, check_count, check_search, read_query, read_question, unit_query
 from pipelines.tables.rotations import load_rotation
-from pipelines.tables.rows import check_columns, check_filter
+from pipelines.tables.rows import check_columns
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
@@ -68,7 +69,7 @@ class VectorTable:
     @classmethod
     def open(
         cls,
-        uri: str,
+        uri: str | os.PathLike[str],
         version: int | str | dt.datetime | None = None,
         storage: StorageConfig = StorageConfig(),
         *,
@@ -89,7 +90,7 @@ class VectorTable:
         Example:
             >>> VectorTable.open("lake/news.lance", dt.datetime(2026, 11, 1))  # doctest: +SKIP
         """
-        uri = absolute(uri)
+        uri = absolute(os.fspath(uri))
         if version == PROD and (published := resolve_prod(uri, storage)) is not None:
             table = cls(
                 published.uri, open_dataset(published.uri, storage, published.state.version), storage, trust=trust
@@ -104,7 +105,9 @@ class VectorTable:
         try:
             return cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
         except TableNotFound as error:
-            raise TableNotFound(f"{error}; nothing is published there") from None if version == PROD else error
+            if version != PROD:
+                raise
+            raise TableNotFound(f"{error}; nothing is published there") from None
 
     def __repr__(self) -> str:
         """Return one paragraph: the address and version, the rows, the space, and the columns that can be asked for."""
@@ -277,7 +280,8 @@ class VectorTable:
         Raises:
             DimError: The space must not be cut there.
             SpaceMismatch: A query is not of the table's space.
-            InputError: A query is none of the forms, or there are both a query and `like`, or neither.
+            InputError: A query is none of the forms, there are both a query and `like`, or neither, or `k` is no whole
+                number.
             TableError: `k` is below 1, a column cannot be returned or grouped by, the filter cannot be used, or there
                 is no row of that id, or several.
 
@@ -287,10 +291,7 @@ class VectorTable:
             >>> table.search(["football", "elections"], k=3)  # doctest: +SKIP
             >>> table.search(like="news-17", group_by="label", distinct=True)  # doctest: +SKIP
         """
-        check_columns(self.dataset, columns, self.uri)
-        check_group(self.dataset.schema, group_by, self.uri)
-        if k < 1:
-            raise TableError(f"k={k}: ask for 1 row or more")
+        check_search(self.dataset, self.uri, k, where, columns, group_by)
         question = read_question(self.dataset, self.uri, query, like)
         wanted = list(columns) if columns is not None else self.result_columns
 
@@ -300,11 +301,7 @@ class VectorTable:
             nearest = partial(nearest_rows, self.dataset, width, query_M, where=where, skip=skip)
             return best_of_each(nearest, k, wanted, group_by, distinct=distinct)
 
-        try:
-            rows = concatenate_answers(map(search_one, question.queries))
-        except ValueError:
-            check_filter(self.dataset, where, self.uri)
-            raise
+        rows = concatenate_answers(map(search_one, question.queries))
         return Hits(rows.drop_columns(QUERY) if question.is_one else rows, f"{self.name}: {question.title}")
 
     def head(self, k: int = 5, columns: Sequence[str] | None = None) -> Hits:
@@ -318,6 +315,8 @@ class VectorTable:
             >>> VectorTable.open("lake/news.lance").head(3)  # doctest: +SKIP
         """
         check_columns(self.dataset, columns, self.uri)
+        if check_count("k", k) < 0:
+            raise TableError(f"k={k}: ask for 0 rows or more")
         names = list(columns) if columns is not None else ["id", *self.kept.names]
         rows = self.dataset.scanner(columns=names, limit=k).to_table()
         return Hits(rows, f"{self.name}: the first {rows.num_rows} of {len(self):,} rows")

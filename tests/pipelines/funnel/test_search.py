@@ -12,7 +12,7 @@ import pytest
 from pipelines.funnel import Funnel
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.matryoshka import unit
-from schemas.errors import ConfigError, TableError
+from schemas.errors import ConfigError, InputError, LakeError, TableError
 from tests.support.funnel_tables import (
     GOAL,
     ROWS,
@@ -85,6 +85,35 @@ def test_plan_and_card_survive_in_the_table(funnel: Funnel, table: VectorTable, 
     assert again.plan == funnel.plan
     assert again.card == funnel.card
     assert again.search(query(), k=5) == funnel.search(query(), k=5)
+
+
+REFUSED: list[tuple[dict[str, Any], type[LakeError], str]] = [
+    ({"k": 0}, TableError, "k=0: ask for 1 row or more"),
+    ({"k": 1.5}, InputError, "k=1.5: pass a whole number"),
+    ({"k": True}, InputError, "k=True: pass a whole number"),
+    ({"where": "parity = 1; AND shard = 3"}, TableError, "cannot be used on .+: it ends at its first semicolon"),
+    ({"where": "nothing = 1"}, TableError, "cannot be used on .+ No field named nothing"),
+    ({"where": "half ="}, TableError, "cannot be used on"),
+    ({"where": "parity"}, TableError, "does not return a boolean"),
+    ({"where": 1}, InputError, "where=1: pass SQL"),
+    ({"columns": "parity"}, TableError, "pass a list of names, such as columns=\\['parity'\\]"),
+    ({"columns": ["score"]}, TableError, "every search adds `score` itself"),
+    ({"columns": ["nothing"]}, TableError, "no column 'nothing'"),
+    ({"group_by": "nothing"}, TableError, "group_by='nothing'"),
+]
+
+
+def test_table_and_funnel_refuse_the_same(funnel: Funnel, table: VectorTable) -> None:
+    for asked, error, said in REFUSED:
+        for search in (table.search, funnel.search):
+            with pytest.raises(error, match=said):
+                search(query(), **asked)
+        if isinstance(asked.get("where"), str):
+            with pytest.raises(error, match=said):
+                funnel.explain(query(), asked["where"])
+    for like in (3, ["r1", "r2"]):
+        with pytest.raises(InputError, match="pass the id of one row"):
+            funnel.search(like=like)  # type: ignore[arg-type]
 
 
 def test_like_and_groups_answer_as_an_exact_search_does(funnel: Funnel, table: VectorTable) -> None:

@@ -35,6 +35,10 @@ def test_hits_are_columns_rows_and_arrow() -> None:
     assert (len(hits), hits.num_rows, hits.column_names, hits.schema) == (3, 3, ROWS.column_names, ROWS.schema)
     assert hits["score"].to_pylist() == [1, 0.5, 0.25]
     assert [row["id"] for row in hits] == ROWS["id"].to_pylist()
+    assert [hits[0], hits[-1]] == [ROWS.to_pylist()[0], ROWS.to_pylist()[-1]]
+    assert (hits[1:].to_pylist(), hits[::-1]["score"].to_pylist()) == (ROWS.to_pylist()[1:], [0.25, 0.5, 1])
+    with pytest.raises(IndexError):
+        hits[3]
     assert hits.to_arrow() is ROWS
     assert pa.table(hits).equals(ROWS)
     assert hits == Hits(ROWS, "another title")
