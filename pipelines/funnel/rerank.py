@@ -17,7 +17,7 @@ from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.shortlist.exact import ExactSearch
-from pipelines.tables.rows import ROW_ID, row_ids, scan_vectors
+from pipelines.tables.rows import ROW_ID, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import unit
 
@@ -40,6 +40,18 @@ class Found:
     scores_BK: Floats
     rows_BK: Positions
     dataset: LanceDataset
+
+    def read(self, wanted: Sequence[str], skip: int | None = None) -> pa.Table:
+        """Read the columns `query, <wanted>, score` of the rows but `skip`, by query, best first, ties by id."""
+        query_F, place_F = np.nonzero((self.rows_BK >= 0) & (self.rows_BK != (-1 if skip is None else skip)))
+        rows_F = self.rows_BK[query_F, place_F]
+        names = list(dict.fromkeys(["id", *wanted]))
+        read = read_rows(self.dataset, np.unique(rows_F), names)
+        rows = read.select(names).take(places_of(read, rows_F))
+        rows = rows.append_column("score", pa.array(self.scores_BK[query_F, place_F], pa.float32()))
+        rows = rows.add_column(0, "query", pa.array(query_F, pa.int64()))
+        rows = rows.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
+        return rows.select(["query", *wanted, "score"])
 
 
 def rerank(

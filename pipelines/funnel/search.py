@@ -32,7 +32,6 @@ from pipelines.tables.commits import update_config
 from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
 from pipelines.tables.queries import Query, check_search, describe_query, read_query, read_question
-from pipelines.tables.rows import places_of, read_rows
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
@@ -259,13 +258,13 @@ class Funnel:
             query_BD = np.stack([table.encode_query(one) for one in question.queries])
         wanted = list(columns) if columns is not None else table.result_columns
         if group_by is None and not distinct and question.skip is None:
-            rows = _fetch(self._find(query_BD, k, recall, where), wanted)
+            rows = self._find(query_BD, k, recall, where).read(wanted)
         else:
 
             def search_one(number: int, most: int, names: Sequence[str]) -> pa.Table:
                 asked_for = most + (question.skip is not None)
                 found = self._find(query_BD[number : number + 1], asked_for, recall, where)
-                return _fetch(found, names, question.skip).slice(0, most).drop_columns(QUERY)
+                return found.read(names, question.skip).slice(0, most).drop_columns(QUERY)
 
             rows = concatenate_answers(
                 best_of_each(partial(search_one, number), k, wanted, group_by, distinct=distinct)
@@ -300,7 +299,7 @@ class Funnel:
             dataset, ids_N, index = self._proof
         proven = index.search(query_D, k)
         found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset)
-        rows = _fetch(found, self.table.result_columns)
+        rows = found.read(self.table.result_columns)
         title = f"{self.table.name}: {describe_query(query, [asked], is_one=True)}, proven"
         return Hits(rows.drop_columns(QUERY), title), proven
 
@@ -346,16 +345,3 @@ class Funnel:
 def _check_home(home: str) -> None:
     if home not in get_args(Home):
         raise ConfigError(f"home {home!r}: allowed: {', '.join(get_args(Home))}")
-
-
-def _fetch(found: Found, wanted: Sequence[str], skip: int | None = None) -> pa.Table:
-    """Read the columns `query, <wanted>, score` of found rows but `skip`, by query, best first, ties by id."""
-    query_F, place_F = np.nonzero((found.rows_BK >= 0) & (found.rows_BK != (-1 if skip is None else skip)))
-    rows_F = found.rows_BK[query_F, place_F]
-    names = list(dict.fromkeys(["id", *wanted]))
-    read = read_rows(found.dataset, np.unique(rows_F), names)
-    rows = read.select(names).take(places_of(read, rows_F))
-    rows = rows.append_column("score", pa.array(found.scores_BK[query_F, place_F], pa.float32()))
-    rows = rows.add_column(0, "query", pa.array(query_F, pa.int64()))
-    rows = rows.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
-    return rows.select(["query", *wanted, "score"])
