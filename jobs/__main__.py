@@ -18,6 +18,7 @@ from jobs.failures import explain
 from jobs.verbs import VERBS
 from pipelines.reports.console import never_fail_to_print, open_console, print_error
 from schemas import __version__
+from schemas.errors import is_interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             app(words, error_console=open_console(is_error=True, is_page=True), result_action="return_value") or 0
         )
     except KeyboardInterrupt:
-        open_console(is_error=True).print("stopped; the same command resumes")
-        return 130
+        return _stopped()
     except BrokenPipeError:
         # The reader of our output has closed it; without this, Python complains again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if is_interrupt(error):
+            return _stopped()
         failure = explain(error)
     except BaseException as error:
         # Raised where the Rust code of a library panics; it is no Exception.
@@ -52,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure = explain(error)
     print_error(failure.text)
     return failure.code
+
+
+def _stopped() -> int:
+    open_console(is_error=True).print("stopped; the same command resumes")
+    return 130
 
 
 def run() -> None:

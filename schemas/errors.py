@@ -171,6 +171,11 @@ class TooManyRejects(RunError):
     """The share of rejected samples is above `limits.max_reject_fraction`."""
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Tell whether an error is Ctrl-C or SIGTERM. A read of Lance that is interrupted raises Arrow's error about it."""
+    return isinstance(error, KeyboardInterrupt) or "External error: KeyboardInterrupt" in str(error)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known word closest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -26,7 +26,7 @@ from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.fencing import store_now
 from pipelines.tables.table import VectorTable
 from schemas.columns import RUNS
-from schemas.errors import RunError
+from schemas.errors import RunError, is_interrupt
 from schemas.journal import JournalEntry, journal_entry
 from schemas.redaction import redact
 
@@ -114,7 +114,7 @@ def state_after(error: BaseException | None) -> str:
     """Return the state of a run that ended with an error, or without one."""
     if error is None:
         return "complete"
-    if isinstance(error, KeyboardInterrupt):
+    if is_interrupt(error):
         return "stopped"
     return "incomplete" if isinstance(error, RunError) else "failed"
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from cyclopts import App
 
@@ -144,6 +145,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (RunError("could not"), 1, "error: could not"),
         (ShardsFailed({"a.tar": "broken"}, 3), 1, "1 of 3 shards failed"),
         (KeyboardInterrupt(), 130, "stopped; the same command resumes"),
+        (pa.ArrowInvalid("External error: KeyboardInterrupt: "), 130, "stopped; the same command resumes"),
         (OSError("LanceError(IO): no space, /x/y/local.rs:1:2"), 1, "error: LanceError(IO): no space; fix the cause"),
         (BrokenPipeError(), 0, ""),
     ],
