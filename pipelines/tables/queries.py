@@ -41,7 +41,7 @@ def read_queries(query: Query) -> tuple[list[Asked], bool]:
         The queries, and whether `query` is one and not a list of one.
 
     Raises:
-        InputError: It is none of the forms, a file cannot be read, or there is no query in it.
+        InputError: It is none of the forms, a file cannot be read, there is no query in it, or vectors differ in width.
     """
     if isinstance(query, (str, bytes, bytearray, memoryview, os.PathLike)) or _is_picture(query):
         return [_read_one(query)], True
@@ -57,6 +57,9 @@ def read_queries(query: Query) -> tuple[list[Asked], bool]:
     if not isinstance(query, Iterable) or isinstance(query, (Mapping, Set)):
         raise InputError(f"a query is a {type(query).__name__}; {_ALLOWED}")
     asked = [_read_part(part) for part in query]
+    if len(widths := {len(one) for one in asked if isinstance(one, np.ndarray)}) > 1:
+        both = " and ".join(map(str, sorted(widths)))
+        raise InputError(f"the queries have {both} dims; search each width by itself; {_ALLOWED}")
     if not asked:
         raise InputError(f"there is no query in an empty {type(query).__name__}; {_ALLOWED}")
     return asked, False

@@ -83,6 +83,7 @@ def test_a_picture_keeps_its_pixels_and_its_turn(mode: str, tmp_path: Path) -> N
         ([["a", "b"]], "itself a list of 2"),
         ([None], "a query is a NoneType"),
         ([True, False], "a query is a bool"),
+        (["words", VECTOR, VECTOR[:2]], "the queries have 2 and 3 dims; search each width by itself"),
         ({"a": 1}, "a query is a dict"),
         ({"a", "b"}, "a query is a set"),
         (np.ma.masked_array(VECTOR, [True, False, False]), "some of its numbers are masked"),
