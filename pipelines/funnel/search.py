@@ -252,7 +252,7 @@ class Funnel:
         if self._follow:
             self.refresh()
         table, dataset = self.table, self._index.dataset
-        check_search(dataset, table.uri, k, where, columns, group_by)
+        k = check_search(dataset, table.uri, k, where, columns, group_by)
         question = read_question(dataset, table.uri, query, like)
         with self._encoding:
             query_BD = np.stack([table.encode_query(one) for one in question.queries])
@@ -289,7 +289,7 @@ class Funnel:
             raise TableError(f'a proof reads all prefixes from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
-        check_search(self._index.dataset, self.table.uri, k, None, None)
+        k = check_search(self._index.dataset, self.table.uri, k, None, None)
         asked = read_query(query)
         with self._encoding:
             query_D = self.table.encode_query(asked)

@@ -95,20 +95,22 @@ def check_search(
     where: str | None,
     columns: Sequence[str] | None,
     group_by: str | None = None,
-) -> None:
-    """Refuse what no search can do, before any work.
+) -> int:
+    """Refuse what no search can do, before any work; return `k` as an int, which cannot overflow as numpy's can.
 
     Raises:
         InputError: `k` is no whole number, or `where` no text.
         TableError: `k` is below 1, a column cannot be returned or grouped by, or the filter cannot be used.
     """
-    if check_count("k", k) < 1:
+    rows = check_count("k", k)
+    if rows < 1:
         raise TableError(f"k={k}: ask for 1 row or more")
     if where is not None and not isinstance(where, str):
         raise InputError(f"where={where!r}: pass SQL over the table's columns as a str, such as where='shard = 3'")
     check_filter(dataset, where, uri)
     check_columns(dataset, columns, uri)
     check_group(dataset.schema, group_by, uri)
+    return rows
 
 
 def check_count(name: str, count: object) -> int:

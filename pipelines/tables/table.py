@@ -291,7 +291,7 @@ class VectorTable:
             >>> table.search(["football", "elections"], k=3)  # doctest: +SKIP
             >>> table.search(like="news-17", group_by="label", distinct=True)  # doctest: +SKIP
         """
-        check_search(self.dataset, self.uri, k, where, columns, group_by)
+        k = check_search(self.dataset, self.uri, k, where, columns, group_by)
         question = read_question(self.dataset, self.uri, query, like)
         wanted = list(columns) if columns is not None else self.result_columns
 
@@ -315,7 +315,8 @@ class VectorTable:
             >>> VectorTable.open("lake/news.lance").head(3)  # doctest: +SKIP
         """
         check_columns(self.dataset, columns, self.uri)
-        if check_count("k", k) < 0:
+        k = check_count("k", k)
+        if k < 0:
             raise TableError(f"k={k}: ask for 0 rows or more")
         names = list(columns) if columns is not None else ["id", *self.kept.names]
         rows = self.dataset.scanner(columns=names, limit=k).to_table()

@@ -116,6 +116,14 @@ def test_table_and_funnel_refuse_the_same(funnel: Funnel, table: VectorTable) ->
             funnel.search(like=like)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore::schemas.errors.FunnelWarning")
+def test_a_small_integer_of_numpy_is_a_number_of_rows_like_any_other(funnel: Funnel, table: VectorTable) -> None:
+    for search in (table.search, funnel.search):
+        for how in ({"query": query(), "group_by": "id"}, {"query": query(), "group_by": "parity"}, {"like": "r5"}):
+            assert search(k=np.int8(100), **how) == search(k=100, **how)
+    assert table.head(np.int8(100)) == table.head(100)
+
+
 def test_like_and_groups_answer_as_an_exact_search_does(funnel: Funnel, table: VectorTable) -> None:
     table = table.refresh()
     for how in ({"like": "r17"}, {"query": query(), "group_by": "parity"}, {"query": query(), "distinct": True}):
