@@ -28,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 _STORE_BYTES = 256 << 20
 _ANSWER_S = 5.0
 _SAY_AFTER_S, _SAY_EVERY_S = 10.0, 30.0
+_ASK_TO_STOP = (signal.SIGINT, signal.SIGTERM)
+_HANDLERS_EVERY_S = 0.01
 _PACKAGES = str(Path(__file__).resolve().parent.parent)
 # A local cluster starts workers when they are needed, and leaves devices to torch where an actor asks for none.
 _LEAN = {
@@ -74,9 +76,33 @@ def connect() -> Iterator[None]:
         is_complete = False
         raise
     finally:
-        ray.shutdown()
+        _shut_down()
         if files is not None and is_complete:
             shutil.rmtree(files, ignore_errors=True)
+
+
+def _shut_down() -> None:
+    """Leave Ray without being interrupted; a signal that comes meanwhile takes effect afterwards.
+
+    An exception in the middle of `ray.shutdown` leaves object references behind, and the first of them that Python
+    frees then ends the process, with exit code 1 and without a word. Ray also puts SIGTERM back to what ends a process
+    at once, before it has ended its own processes; so the handlers here are installed again until it is through.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        ray.shutdown()
+        return
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in _ASK_TO_STOP}
+    ending = threading.Thread(target=ray.shutdown, name="ray-shutdown")
+    ending.start()
+    while ending.is_alive():
+        for number in before:
+            signal.signal(number, lambda number, _: held.append(number))
+        ending.join(_HANDLERS_EVERY_S)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 def _local_files() -> Path | None:
@@ -210,7 +236,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         """Install the handlers."""
-        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._on_signal) for number in _ASK_TO_STOP}
         return self
 
     def __exit__(self, *exc: object) -> None:

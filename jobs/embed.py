@@ -117,8 +117,8 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         make_embedder = partial(Embedder, config, size.threads)
         make_feeder = partial(Feeder, config, run_columns(table, config), 1)
         with (
-            RunRecord(table, "embed", config) as record,
             Stop() as stop,
+            RunRecord(table, "embed", config) as record,
             ActorPool[Lease, LeaseResult](
                 make_embedder, size, make_feeder, metric_tags={"job": "embed", "run": record.run}
             ) as pool,

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
@@ -75,6 +76,40 @@ def test_the_first_signal_asks_and_the_second_interrupts() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+_ASKED_TO_STOP_WHILE_RAY_ENDS = """
+import os, signal, threading, ray
+from cluster.session import connect
+
+def ask(is_over):
+    while not is_over.wait(0.02):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def shut_down(end=ray.shutdown):
+    is_over = threading.Event()
+    asking = threading.Thread(target=ask, args=[is_over])
+    asking.start()
+    try:
+        end()
+    finally:
+        is_over.set()
+
+ray.shutdown = shut_down
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    with connect():
+        reference = ray.put("freed after Ray has ended")
+except KeyboardInterrupt:
+    del reference
+    os._exit(130)
+"""
+
+
+def test_a_signal_while_ray_ends_takes_effect_after_it() -> None:
+    command = [sys.executable, "-c", _ASKED_TO_STOP_WHILE_RAY_ENDS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
 
 
 def test_a_folder_that_is_not_there_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
