@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Mapping
+from typing import Protocol
 
 from ray.util.metrics import Counter, Gauge
 
@@ -93,6 +94,26 @@ class RunMetrics:
             ("pending_actors", progress.pending_actors),
         ):
             self._exporter.export(METRICS[f"lake_{name}"], value)
+
+
+class _Display(Protocol):
+    def say(self, text: str) -> None: ...
+
+    def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None: ...
+
+
+class ExportingDisplay:
+    """A display of a run that exports the progress which it shows."""
+
+    def __init__(self, display: _Display, metrics: RunMetrics) -> None:
+        """Export nothing yet."""
+        self._display, self._metrics = display, metrics
+        self.say = display.say
+
+    def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
+        """Show how far the run is, and export it."""
+        self._display.show(progress, is_last=is_last)
+        self._metrics.update(progress)
 
 
 def export_publication(table: str, name: str, published_at: dt.datetime) -> None:

@@ -9,35 +9,32 @@ All three are in pipelines/embedding; this job connects them with Ray and with t
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from functools import partial
 
 from cluster.actors import ActorPool
-from cluster.metrics import RunMetrics
+from cluster.metrics import ExportingDisplay, RunMetrics
 from cluster.placement import PoolSize, has_gpu, plan_pool
 from cluster.session import Stop, connect
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
-from pipelines.embedding.plan import make_plan
+from pipelines.embedding.plan import make_plan, restored_companions
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
-from pipelines.embedding.run import Display, EmbedRun, Tell, create_table_for
+from pipelines.embedding.run import EmbedRun, Tell, create_table_for
 from pipelines.encoders import licence_notice, resolve
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, open_screen
-from pipelines.reports.terminal import print_embed_plan
-from pipelines.tables.ledger import restore_companions
-from pipelines.tables.rows import find_shared_id
+from pipelines.reports.terminal import print_embed_plan, print_embed_summary
+from pipelines.tables.rows import shared_ids_warning
 from pipelines.tables.runs import RunRecord
-from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, load_config
 from schemas.journal import EmbedSummary
 from schemas.printable import counted
-from schemas.records import EmbedProgress, Lease, LeaseResult, Shard
+from schemas.records import Lease, LeaseResult, Shard
 
 
 def main(
@@ -65,15 +62,7 @@ def main(
     if not summary.shards_todo:
         console.print(f"nothing to do: {config.table} holds all {counted(summary.shards_done, 'shard')}")
         return 0
-    console.print(
-        f"{config.table}: {counted(summary.rows, 'row')} from {counted(summary.shards, 'shard')} "
-        f"in {summary.total_s:.1f} s (start-up {summary.start_s:.1f} s, "
-        f"then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s), "
-        f"{counted(summary.rejects, 'reject')}, {counted(summary.shards_done, 'shard')} there before",
-        highlight=False,
-    )
-    for advice in summary.advice:
-        console.print(f"advice: {advice.text}")
+    print_embed_summary(config.table, summary, console)
     if summary.is_stopped:
         console.print("stopped as asked; the same command resumes")
         return 130
@@ -95,21 +84,18 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     planned_at = time.monotonic()
     plan = make_plan(config, retry_rejects=retry_rejects)
     plan_s = time.monotonic() - planned_at
-    if plan.table is not None:
-        _restore_companions(plan.table, plan.shards)
+    notes = [*restored_companions(plan), *plan.columns.notes]
     if not plan.todo:
         with open_screen(log, "embed") as screen:
-            for note in plan.columns.notes:
+            for note in notes:
                 screen.say(note)
         return EmbedSummary(shards_done=len(plan.shards))
     began = time.time()
     with connect(), open_screen(log, "embed") as screen:
-        if notice := licence_notice(resolve(config.encoder)):
-            screen.say(notice)
+        for note in filter(None, [licence_notice(resolve(config.encoder)), *notes]):
+            screen.say(note)
         size = plan_pool(config.cluster)
         fit = partial(_fit_rotation, config, size)
-        for note in plan.columns.notes:
-            screen.say(note)
         if plan.table is None:
             table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
         else:
@@ -123,42 +109,16 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
                 make_embedder, size, make_feeder, metric_tags={"job": "embed", "run": record.run}
             ) as pool,
         ):
-            display = _ExportingDisplay(screen, RunMetrics("embed", record.run))
+            display = ExportingDisplay(screen, RunMetrics("embed", record.run))
             embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)
             embedding.summary.plan_s = plan_s
             embedding.run(pool, lambda: stop.is_asked, began)
-            if shared := find_shared_id(table.refresh().dataset):
-                screen.say(
-                    f"warning: {shared[1]} shards share ids, such as {shared[0]!r}: an id alone names no row of "
-                    f"{config.table}, only (shard, id) does; set input.id to a field that differs, or embed into a new "
-                    'table with input.id_prefix = "shard"'
-                )
+            if warning := shared_ids_warning(table.refresh().dataset, config.table):
+                screen.say(warning)
     return embedding.summary
-
-
-def _restore_companions(table: VectorTable, shards: tuple[Shard, ...]) -> None:
-    restored, unknown = restore_companions(table, shards)
-    if restored or unknown:
-        print(
-            f"{table.uri}: what was known of its shards was lost, and is made anew for the {restored} that are listed"
-            + (f"; {unknown} others are in the table, and their rows stay even if their files change" * bool(unknown)),
-            file=sys.stderr,
-        )
 
 
 def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...], tell: Tell) -> Rotation:
     one = replace(size, actors=1, in_flight=1)
     with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, size.threads), one) as pool:
         return fit_rotation(pool, shards, config.limits.max_tries, tell)
-
-
-class _ExportingDisplay:
-    """The screen of a run, with its progress exported to Prometheus as well."""
-
-    def __init__(self, screen: Display, metrics: RunMetrics) -> None:
-        self._screen, self._metrics = screen, metrics
-        self.say = screen.say
-
-    def show(self, progress: EmbedProgress, *, is_last: bool = False) -> None:
-        self._screen.show(progress, is_last=is_last)
-        self._metrics.update(progress)

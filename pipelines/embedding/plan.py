@@ -13,7 +13,7 @@ from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import real
 from pipelines.tables.companions import read_companion
-from pipelines.tables.ledger import done_shards, rejects_of
+from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig, LimitsConfig
@@ -83,6 +83,21 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         done -= set(rejects_of(table)["shard"].to_pylist())
     todo = tuple(shard for shard in shards if shard.id not in done)
     return EmbedPlan(shards, todo, table, table.space, plan_columns(config, todo, table))
+
+
+def restored_companions(plan: EmbedPlan) -> list[str]:
+    """Make lost companions of the plan's table anew; return in words what was lost."""
+    if plan.table is None:
+        return []
+    restored, unknown = restore_companions(plan.table, plan.shards)
+    if not restored and not unknown:
+        return []
+    text = (
+        f"{plan.table.uri}: what was known of its shards was lost, and is made anew for the {restored} that are listed"
+    )
+    if unknown:
+        text += f"; {unknown} others are in the table, and their rows stay even if their files change"
+    return [text]
 
 
 def under_known_names(shards: Sequence[Shard], records: pa.Table) -> tuple[Shard, ...]:

@@ -40,6 +40,8 @@ from pipelines.tables.prefixes import plan_prefixes
 from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, ShortlistConfig
+from schemas.journal import EmbedSummary
+from schemas.printable import counted
 from schemas.redaction import redact
 
 _MAX_SHARDS = 10
@@ -144,6 +146,19 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
         console.print(f"  {redact(shard.uri)}  {shard.size:,} bytes", soft_wrap=True)
     if len(plan.todo) > _MAX_SHARDS:
         console.print(f"  … and {len(plan.todo) - _MAX_SHARDS:,} more")
+
+
+def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> None:
+    """Print what a run of `mlake embed` did, and its advice."""
+    console.print(
+        f"{table}: {counted(summary.rows, 'row')} from {counted(summary.shards, 'shard')} "
+        f"in {summary.total_s:.1f} s (start-up {summary.start_s:.1f} s, "
+        f"then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s), "
+        f"{counted(summary.rejects, 'reject')}, {counted(summary.shards_done, 'shard')} there before",
+        highlight=False,
+    )
+    for advice in summary.advice:
+        console.print(f"advice: {advice.text}")
 
 
 def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:

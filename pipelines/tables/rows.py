@@ -195,3 +195,13 @@ def find_shared_id(dataset: LanceDataset) -> tuple[str, int] | None:
     if not most or most[0]["shard_count_distinct"] < 2:
         return None
     return most[0]["id"], most[0]["shard_count_distinct"]
+
+
+def shared_ids_warning(dataset: LanceDataset, uri: str) -> str | None:
+    """Return in words that shards share ids, as far as a sample of the rows tells."""
+    shared = find_shared_id(dataset)
+    return shared and (
+        f"warning: {shared[1]} shards share ids, such as {shared[0]!r}: an id alone names no row of {uri}, only "
+        "(shard, id) does; set input.id to a field that differs, or embed into a new table with input.id_prefix = "
+        '"shard"'
+    )
