@@ -29,9 +29,9 @@ from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
 from pipelines.funnel.selection import confirmable_recall
 from pipelines.reports.console import open_console
-from pipelines.reports.demo import PICTURES, TABLES, build_report, print_next_steps, print_timed_card
+from pipelines.reports.demo import PICTURES, TABLES, build_report
 from pipelines.reports.page import write_report
-from pipelines.reports.terminal import count_progress, waiting
+from pipelines.reports.terminal import count_progress, print_next_steps, print_timed_card, waiting
 from pipelines.shortlist import add_prefixes, index_prefix
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head

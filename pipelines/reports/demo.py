@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rich.console import Console
 
 from pipelines.evaluation import hits_by_dim, label_accuracy_by_dim, recall_by_dim
 from pipelines.funnel import Funnel
@@ -309,25 +308,6 @@ def _words(news: VectorTable, funnel: Funnel) -> Section:
             answers.append(Answers(question, f"{how}, in {took_ms:.0f} ms", best))
     text = "Scores are cosines of full vectors. The time includes encoding the query."
     return Section("Search with words", text, answers)
-
-
-def print_timed_card(card: RecallCard, console: Console) -> None:
-    """Print the rows of a recall card that were timed."""
-    timed = tuple(row for row in card.rows if row.us_per_query is not None)
-    shown = card.model_copy(update={"rows": timed, "chosen": timed.index(card.best)})
-    console.print(str(shown), soft_wrap=True)
-
-
-def print_next_steps(folder: Path, report: Path, console: Console) -> None:
-    """Print where the report is, and commands that search the demo's tables."""
-    console.print(f"the report: {report.absolute().as_uri()}\ntry next:", soft_wrap=True)
-    for command in (
-        f'mlake search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
-        f'mlake search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
-        f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category '
-        f"--encoder-path {folder / 'head' / 'encoder'}",
-    ):
-        console.print(f"  {command}", style="cyan", soft_wrap=True)
 
 
 def _picture(row: dict[str, Any]) -> Hit:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -41,6 +42,7 @@ from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, ShortlistConfig
 from schemas.journal import EmbedSummary
+from schemas.plans import RecallCard
 from schemas.printable import counted
 from schemas.redaction import redact
 
@@ -203,3 +205,22 @@ def print_rotated(rotated: Rotated, console: Console) -> None:
         grid.add_row(str(dim), f"{before:.3f}", f"{after:.3f}")
     console.print(grid)
     console.print(f"the ladder is now {table.space.ladder}; later `mlake embed` runs need --set rotation.kind=pca")
+
+
+def print_timed_card(card: RecallCard, console: Console) -> None:
+    """Print the rows of a recall card that were timed."""
+    timed = tuple(row for row in card.rows if row.us_per_query is not None)
+    shown = card.model_copy(update={"rows": timed, "chosen": timed.index(card.best)})
+    console.print(str(shown), soft_wrap=True)
+
+
+def print_next_steps(folder: Path, report: Path, console: Console) -> None:
+    """Print where the report is, and commands that search the demo's tables."""
+    console.print(f"the report: {report.absolute().as_uri()}\ntry next:", soft_wrap=True)
+    for command in (
+        f'mlake search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
+        f'mlake search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
+        f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category '
+        f"--encoder-path {folder / 'head' / 'encoder'}",
+    ):
+        console.print(f"  {command}", style="cyan", soft_wrap=True)

@@ -89,19 +89,13 @@ def test_one_commit_swaps_the_old_rows_of_a_changed_shard_for_the_new(tmp_path: 
     assert rejects_of(table.refresh())["shard"].to_pylist() == [a_shard("b").id]
 
 
-def test_a_shard_without_rows_is_done(tmp_path: Path) -> None:
-    table = new_table(tmp_path)
-    commit_shards(table, a_shard("a"), rows=0, rejects=4)
-    assert done_shards(table.refresh()) == {a_shard("a").id}
-    assert rejects_of(table.refresh()).num_rows == 4
-
-
-def test_a_shard_replaced_by_one_without_rows_leaves_none(tmp_path: Path) -> None:
+def test_a_shard_without_rows_is_done_and_leaves_none_of_its_old_rows(tmp_path: Path) -> None:
     table = new_table(tmp_path)
     commit_shards(table, a_shard("a"))
-    commit_shards(table, changed(a_shard("a")), rows=0)
+    commit_shards(table, changed(a_shard("a")), rows=0, rejects=4)
     assert contents(table) == {}
     assert done_shards(table.refresh()) == {changed(a_shard("a")).id}
+    assert rejects_of(table.refresh()).num_rows == 4
 
 
 def test_a_shard_without_rows_is_not_done_while_older_rows_of_it_are_there(
