@@ -232,8 +232,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
     """Open each distinct funnel as a user would, and measure it at its own and at other numbers of candidates."""
     import numpy as np
 
-    from pipelines.funnel.build import filler
-    from pipelines.funnel.memory import MemoryIndex
+    from pipelines.funnel.build import open_index
     from pipelines.tables.table import VectorTable
     from schemas.plans import TunedFunnel
 
@@ -247,7 +246,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
         coarse = [f"{s.dims} {s.precision}" + (f"x{s.codes}" if s.codes else "") for s in plan.stages[:-1]]
         kind = " → ".join(coarse) + (f", {plan.probes} of {plan.lists} lists" if plan.lists else "")
         before, started = _resident_bytes(), time.perf_counter()
-        index = MemoryIndex(table.dataset, plan, filler(table, plan))
+        index = open_index(table, plan, None)
         if not seen:
             ram, opened = _resident_bytes() - before, time.perf_counter() - started
         for keep in sorted({round(plan.candidates * share) for share in _SWEEP}):

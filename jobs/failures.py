@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from dataclasses import dataclass
 
-from schemas.errors import ClusterUnreachable, LakeError, RunError
+from schemas.errors import ClusterUnreachable, LakeError, RunError, reason_of
 from schemas.redaction import redact
 
 INCOMPLETE, REFUSED, UNREACHABLE = 1, 2, 3
@@ -82,19 +82,13 @@ def explain(error: BaseException) -> Failure:
     for known in _KNOWN:
         if known.type in parents and re.search(known.message, str(error)):
             _LOG.debug("the error as it was raised", exc_info=error)
-            return Failure(known.text.format(reason=_reason(error)), known.code)
+            return Failure(known.text.format(reason=reason_of(error)), known.code)
     path = _write_traceback(error)
     text = (
-        f"internal: {type(error).__name__}: {_reason(error)}; this is a fault of mlake, not of your command; please "
+        f"internal: {type(error).__name__}: {reason_of(error)}; this is a fault of mlake, not of your command; please "
         f"report it with {path}"
     )
     return Failure(text, INCOMPLETE)
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error's message on one line; Lance ends its messages with the line of its source."""
-    text = re.sub(r",? ?\S*\.rs:\d+:\d+\S*", "", redact(str(error)))
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _write_traceback(error: BaseException) -> str:

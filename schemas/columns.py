@@ -7,6 +7,7 @@ Owns names and types of columns, and how a space is written into a schema. Owns 
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
@@ -57,15 +58,18 @@ class Ladder(BaseModel):
         """The full width of the vectors."""
         return self.dims[-1]
 
-    def check(self, dim: int, where: str = "this space") -> int:
+    def check(self, dim: object, where: str = "this space") -> int:
         """Return `dim` if vectors may be cut there.
 
         Raises:
             NotMatryoshka: The ladder has a single dim and `dim` is below it.
             DimNotInLadder: The ladder does not allow `dim`.
         """
-        if dim in self.dims or (self.any_from is not None and self.any_from <= dim <= self.width):
-            return dim
+        if isinstance(dim, bool) or not isinstance(dim, Integral):
+            raise DimNotInLadder(f"dim={dim!r} is no whole number; allowed in {where}: {self}")
+        whole = int(dim)
+        if whole in self.dims or (self.any_from is not None and self.any_from <= whole <= self.width):
+            return whole
         if len(self.dims) == 1:
             raise NotMatryoshka(
                 f"{where} is not Matryoshka-trained: only its full {self.width} dims are meaningful, "

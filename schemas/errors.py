@@ -35,6 +35,7 @@ Every message says what happened, where, what is allowed, and what to do next.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from schemas.redaction import redact
@@ -174,6 +175,12 @@ class TooManyRejects(RunError):
 def is_interrupt(error: BaseException | None) -> bool:
     """Tell whether an error is Ctrl-C or SIGTERM. A read of Lance that is interrupted raises Arrow's error about it."""
     return isinstance(error, KeyboardInterrupt) or "External error: KeyboardInterrupt" in str(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's message on one line, without secrets; Lance ends its messages with the line of its source."""
+    text = re.sub(r",? ?\S*\.rs:\d+:\d+\S*", "", redact(str(error)))
+    return " ".join(text.split()) or type(error).__name__
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

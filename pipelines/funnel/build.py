@@ -1,4 +1,4 @@
-"""Make what a funnel in RAM consists of: a tuned plan with its codebook, and the stages that it fills.
+"""Make what a funnel consists of: a tuned plan, with its codebook, and the stages at one version of the table.
 
 Owns no search and no table's config. Shapes: N rows of the table, B rows of a block, D full width, Q queries.
 """
@@ -9,31 +9,41 @@ import numpy as np
 
 from pipelines.funnel.codebooks import load_codebook, save_codebook
 from pipelines.funnel.goal import Goal
-from pipelines.funnel.memory import Fill
+from pipelines.funnel.lake import LakeIndex
+from pipelines.funnel.memory import Fill, MemoryIndex
 from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.torch_stages import TorchStages
-from pipelines.funnel.tuner import TableVectors, tune_in_memory
+from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device
 from pipelines.tables.rows import ROW_ID, read_vectors, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
-from schemas.plans import Plan, TunedFunnel
+from schemas.plans import Home, Plan, TunedFunnel
+
+FunnelIndex = MemoryIndex | LakeIndex
 
 
-def tune_and_save(
-    table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | None, *, is_read: bool
-) -> TunedFunnel:
-    """Tune in memory and write the codebook beside the table; `is_read` is for the home `codes`."""
+def tune(table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | None, home: Home) -> TunedFunnel:
+    """Tune for a home. In memory, vectors are read once, and the codebook is written beside the table."""
+    if home == "lake":
+        return tune_in_lake(table.dataset, goal, query_QD, plan)
     ids, blocks = [np.empty(0, np.int64)], [np.empty((0, table.space.ladder.width), np.float16)]
     for batch, block_BD in scan_vectors(table.dataset, [ROW_ID]):
         ids.append(row_ids(batch))
         blocks.append(block_BD)
     dataset, ids_N = table.dataset, np.concatenate(ids)
-    read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if is_read else None
+    read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if home == "codes" else None
     vectors = TableVectors(np.concatenate(blocks), table.space.ladder.dims, dataset.version, read)
     tuned, empty = tune_in_memory(vectors, goal, query_QD, plan)
     name = save_codebook(empty, table.uri, table.storage)
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
+
+
+def open_index(table: VectorTable, plan: Plan, device: str | None) -> FunnelIndex:
+    """Open the stages of a plan at the table's version: in the lake, or filled in RAM or on a device."""
+    if plan.home == "lake":
+        return LakeIndex(table.dataset, plan)
+    return MemoryIndex(table.dataset, plan, filler(table, plan, device))
 
 
 def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:

@@ -24,7 +24,7 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats, to_numpy
 from schemas.columns import CODEBOOK, FIRST_CODEBOOK, VECTOR, check_companion
 from schemas.config import StorageConfig
-from schemas.errors import FunnelWarning, TableError
+from schemas.errors import FunnelWarning, TableError, TableNotFound
 from schemas.plans import Plan
 
 _LARGEST = 1e30  # no trained number is near it, and sums of squares stay finite
@@ -54,7 +54,13 @@ def load_codebook(plan: Plan, table: VectorTable) -> list[Index]:
     if not plan.codebook:
         raise TableError(f"the funnel of {table.uri} names no codebook; {remedy}")
     uri, width = sibling(table.uri, plan.codebook), plan.stages[-1].dims
-    dataset = open_dataset(uri, table.storage)
+    try:
+        dataset = open_dataset(uri, table.storage)
+    except TableNotFound:
+        raise TableNotFound(
+            f"the codebook of the funnel of {table.uri} is not beside it, at {uri}; copy it from where the table was "
+            f"copied, or {remedy}"
+        ) from None
     if dataset.schema.names == FIRST_CODEBOOK.names:
         return _train_anew(plan, table)
     check_companion(dataset.schema, CODEBOOK, uri)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import ValidationError
 
 from pipelines.tables.table import VectorTable
@@ -98,8 +99,11 @@ def plan_for(tuned: TunedFunnel, k: int, recall: float | None, uri: str) -> Plan
         uri: Address of the table, for the message.
 
     Raises:
-        ConfigError: The card confirms no number of candidates that reaches `recall` at the k of the tuning.
+        ConfigError: `recall` is no number between 0 and 1, or the card confirms no number of candidates that reaches it
+            at the k of the tuning.
     """
+    if recall is not None and not (isinstance(recall, (float, np.floating)) and 0 < recall < 1):
+        raise ConfigError(f"recall={recall!r}: pass a number between 0 and 1, not at either end, such as recall=0.95")
     plan, card = tuned.plan, tuned.card
     if k <= card.k:
         return plan if recall is None else _plan_that_reaches(tuned, recall, uri)

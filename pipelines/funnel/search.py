@@ -10,53 +10,47 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.build import filler, tune_and_save
+from pipelines.funnel.build import FunnelIndex, open_index, tune
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.goal import Goal
-from pipelines.funnel.lake import LakeIndex
 from pipelines.funnel.memory import MemoryIndex
 from pipelines.funnel.plan import plan_for, plan_of_stages, read_tuned
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
-from pipelines.funnel.tuner import tune_in_lake
 from pipelines.tables.commits import update_config
 from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
-from pipelines.tables.queries import Query, check_search, describe_query, read_query, read_question
+from pipelines.tables.opening import Version
+from pipelines.tables.queries import (
+    Query,
+    check_count,
+    check_search,
+    describe_query,
+    read_queries,
+    read_query,
+    read_question,
+)
+from pipelines.tables.rows import using_filter
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import StorageConfig
-from schemas.errors import ConfigError, FunnelWarning, TableError
+from schemas.errors import ConfigError, FunnelWarning, SpaceMismatch, TableError
 from schemas.explanations import Explanation
 from schemas.html import facts, grid
-from schemas.plans import FUNNEL_KEY, FunnelStage, Home, Plan, TunedFunnel
+from schemas.plans import FUNNEL_KEY, FunnelStage, Home, TunedFunnel
 
 # A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
 # stand before a neighbour.
 OUTGROWN = 2
-
-
-class _Index(Protocol):
-    @property
-    def dataset(self) -> LanceDataset: ...
-
-    @property
-    def bytes_per_vector(self) -> int: ...
-
-    def find(self, query_BD: Floats, k: int, plan: Plan | None, where: str | None = None) -> Found: ...
-
-    def refresh(self, dataset: LanceDataset) -> None: ...
-
-    def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation: ...
 
 
 class Funnel:
@@ -67,7 +61,7 @@ class Funnel:
         >>> funnel.search("football", k=3, where="shard > 7")  # doctest: +SKIP
     """
 
-    def __init__(self, table: VectorTable, tuned: TunedFunnel, index: _Index, *, follow: bool = True) -> None:
+    def __init__(self, table: VectorTable, tuned: TunedFunnel, index: FunnelIndex, *, follow: bool = True) -> None:
         """Use `build` or `open`.
 
         Args:
@@ -126,19 +120,21 @@ class Funnel:
 
         Raises:
             ConfigError: There is no such home, or the stages do not fit the table.
-            TableError: The table has too few rows, the lake has no prefix column to search, or the test queries do not
-                confirm the goal's recall. Then nothing is stored.
+            TableError: The table has too few rows, or was opened at a version; the lake has no prefix column to search;
+                or the test queries do not confirm the goal's recall. Then nothing is stored.
         """
         _check_home(home)
         table = table.refresh() if isinstance(table, VectorTable) else VectorTable.open(table, storage=storage)
+        if table.is_pinned:
+            raise TableError(
+                f"{table.uri} was opened at version {table.dataset.version}, and a funnel is stored with the newest "
+                "version; open the table without a version"
+            )
         plan = None if stages is None else plan_of_stages(stages, home, table)
         if plan is not None:
             goal = replace(goal, k=plan.k)
-        asked = None if queries is None else np.stack([table.encode_query(query) for query in queries])
-        if home == "lake":
-            tuned = tune_in_lake(table.dataset, goal, asked, plan)
-        else:
-            tuned = tune_and_save(table, goal, asked, plan, is_read=home == "codes")
+        asked = None if queries is None else np.stack([table.encode_query(one) for one in read_queries(queries)[0]])
+        tuned = tune(table, goal, asked, plan, home)
         update_config(table.uri, {FUNNEL_KEY + tuned.plan.home: tuned.to_json()}, table.storage)
         return cls.open(table, home=home)
 
@@ -146,7 +142,7 @@ class Funnel:
     def open(
         cls,
         table: VectorTable | str | os.PathLike[str],
-        version: int | str | None = None,
+        version: Version | None = None,
         *,
         home: Home = "memory",
         device: str | None = None,
@@ -157,7 +153,8 @@ class Funnel:
 
         Args:
             table: The table, or its address.
-            version: Of an address: a version number, a tag, or `prod`. Such a funnel stays at its version.
+            version: Of an address: a version number, a tag, a time, or `prod`. Such a funnel stays at its version, as
+                does that of a table that was opened at one.
             home: Which of the table's funnels to open; see `build`.
             device: Torch device, such as "cuda", that holds and compares the stages in RAM; default: FAISS on the CPU.
             follow: Check for a newer version of the table before each search.
@@ -174,15 +171,10 @@ class Funnel:
                 'home="memory" or home="codes"'
             )
         table = table if isinstance(table, VectorTable) else VectorTable.open(table, version, storage)
-        follow = follow and version is None and table.publication is None
+        follow = follow and not table.is_pinned
         table = table.refresh() if follow else table
         tuned = cls.stored(table, home)
-        index: _Index
-        if home == "lake":
-            index = LakeIndex(table.dataset, tuned.plan)
-        else:
-            index = MemoryIndex(table.dataset, tuned.plan, filler(table, tuned.plan, device))
-        return cls(table, tuned, index, follow=follow)
+        return cls(table, tuned, open_index(table, tuned.plan, device), follow=follow)
 
     @staticmethod
     def homes(table: VectorTable) -> tuple[Home, ...]:
@@ -208,9 +200,8 @@ class Funnel:
         return self._index.bytes_per_vector
 
     def refresh(self) -> None:
-        """Load the latest version of the table; a funnel of `prod` stays where it is."""
-        latest = self.table.dataset.latest_version
-        if self.table.publication is None and latest != self._index.dataset.version:
+        """Load the latest version of the table; the funnel of a table that was opened at a version stays at it."""
+        if not self.table.is_pinned and self.table.dataset.latest_version != self._index.dataset.version:
             self._index.refresh(self.table.refresh().dataset)
 
     def search(
@@ -220,7 +211,7 @@ class Funnel:
         where: str | None = None,
         *,
         recall: float | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         like: str | None = None,
         group_by: str | None = None,
         distinct: bool = False,
@@ -233,7 +224,7 @@ class Funnel:
         Args:
             query: Words, an image or a vector (D,), or several of these, as for `VectorTable.search`.
             k: Rows per query.
-            where: SQL over the table's columns; only rows that satisfy it are searched.
+            where: SQL over the table's columns, as for `VectorTable.search`.
             recall: Recall to reach instead of the plan's, if the card confirms one.
             columns: Columns to return beside `score`; default: `id` and the kept columns.
             like: Id of a row, in place of a query: the rows most like it, without itself.
@@ -245,36 +236,46 @@ class Funnel:
             several queries, a first column `query` holds the query's number.
 
         Raises:
-            ConfigError: The card confirms no setting that reaches `recall`.
+            ConfigError: `recall` is not between 0 and 1, or the card confirms no setting that reaches it.
             SpaceMismatch: A query is not of the table's space.
             TableError: As for `VectorTable.search`.
         """
         if self._follow:
             self.refresh()
         table, dataset = self.table, self._index.dataset
-        k = check_search(dataset, table.uri, k, where, columns, group_by)
+        k, names = check_search(dataset, table.uri, k, where, columns, group_by, distinct=distinct)
         question = read_question(dataset, table.uri, query, like)
         with self._encoding:
             query_BD = np.stack([table.encode_query(one) for one in question.queries])
-        wanted = list(columns) if columns is not None else table.result_columns
-        if group_by is None and not distinct and question.skip is None:
-            rows = self._find(query_BD, k, recall, where).read(wanted)
-        else:
+        wanted = table.result_columns if names is None else names
 
-            def search_one(number: int, most: int, names: Sequence[str]) -> pa.Table:
-                asked_for = most + (question.skip is not None)
-                found = self._find(query_BD[number : number + 1], asked_for, recall, where)
-                return found.read(names, question.skip).slice(0, most).drop_columns(QUERY)
+        def search_one(number: int, most: int, names: Sequence[str]) -> pa.Table:
+            asked_for = most + (question.skip is not None)
+            found = self._find(query_BD[number : number + 1], asked_for, recall, where)
+            return found.read(names, question.skip).slice(0, most).drop_columns(QUERY)
 
-            rows = concatenate_answers(
-                best_of_each(partial(search_one, number), k, wanted, group_by, distinct=distinct)
-                for number in range(len(query_BD))
-            )
+        with using_filter(dataset, where, table.uri):
+            if group_by is None and not distinct and question.skip is None:
+                rows = self._find(query_BD, k, recall, where).read(wanted)
+            else:
+                rows = concatenate_answers(
+                    best_of_each(partial(search_one, number), k, wanted, group_by, distinct=distinct)
+                    for number in range(len(query_BD))
+                )
         return Hits(rows.drop_columns(QUERY) if question.is_one else rows, f"{table.name}: {question.title}")
 
     def nearest(self, query_BD: Floats, k: int = 10, *, recall: float | None = None) -> tuple[Floats, Positions]:
-        """Return scores and row ids (B, k) of float32 unit rows, without encoding, columns or refresh."""
-        found = self._find(query_BD, k, recall)
+        """Return scores and row ids (B, k) of float32 unit rows, without encoding, columns or refresh.
+
+        Raises:
+            SpaceMismatch: The queries are not rows of the table's width.
+            ConfigError: As for `search`.
+            TableError: `k` is below 1.
+        """
+        k, width = check_count(self._index.dataset, k, least=1), self.table.space.ladder.width
+        if not isinstance(query_BD, np.ndarray) or query_BD.ndim != 2 or query_BD.shape[1] != width:
+            raise SpaceMismatch(f"pass queries as a numpy array of shape (B, {width}), or call `search`")
+        found = self._find(query_BD.astype(np.float32, copy=False), k, recall)
         return found.scores_BK, found.rows_BK
 
     def prove(self, query: Query, k: int = 10) -> tuple[Hits, Proven]:
@@ -289,7 +290,7 @@ class Funnel:
             raise TableError(f'a proof reads all prefixes from memory; open {self.table.uri} with home="memory"')
         if self._follow:
             self.refresh()
-        k = check_search(self._index.dataset, self.table.uri, k, None, None)
+        k = check_count(self._index.dataset, k, least=1)
         asked = read_query(query)
         with self._encoding:
             query_D = self.table.encode_query(asked)
@@ -314,7 +315,8 @@ class Funnel:
         check_search(self._index.dataset, self.table.uri, self.plan.k, where, None)
         with self._encoding:
             query_D = self.table.encode_query(query)
-        return self._index.explain(query_D, where, self.card.exact_us_per_query)
+        with using_filter(self._index.dataset, where, self.table.uri):
+            return self._index.explain(query_D, where, self.card.exact_us_per_query)
 
     def _find(self, query_BD: Floats, k: int, recall: float | None, where: str | None = None) -> Found:
         """Search by the plan that the card confirms for k and `recall`, or compare every row, and say so."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import pyarrow as pa
 
 from pipelines.tables.hits import QUERY
+from pipelines.tables.rows import MADE
 from pipelines.vectors.arrays import to_numpy
 from schemas.columns import VECTOR
 from schemas.errors import TableError, nearest
@@ -59,11 +60,13 @@ def check_group(schema: pa.Schema, group_by: str | None, uri: str) -> None:
     """Refuse a column whose values cannot be grouped.
 
     Raises:
-        TableError: There is no such column, or it holds vectors, lists or structs.
+        TableError: There is no such column, it holds vectors, lists or structs, or a search uses its name.
     """
     if group_by is None:
         return
-    known = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    known = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name not in MADE]
+    if not isinstance(group_by, str):
+        raise TableError(f"group_by={group_by!r}: pass the name of one column; there are: {', '.join(known)}")
     if group_by not in known:
         raise TableError(
             f"group_by={group_by!r}: no column of {uri} that can be grouped by{nearest(group_by, known)}; there are: "

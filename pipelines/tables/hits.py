@@ -113,17 +113,28 @@ class Hits:
         Raises:
             KeyError: There is no such column.
             IndexError: There is no such row.
+            TypeError: The key is none of these.
         """
         if isinstance(key, str):
+            if self.column_names.count(key) != 1:
+                raise KeyError(f"no column {key!r}; there are: {', '.join(self.column_names)}")
             return self._rows[key]
         if isinstance(key, slice):
             rows = self._rows.take(pa.array(range(self.num_rows)[key], pa.int64()))
             return Hits(rows, self.title, images=self._pictures.root)
+        if isinstance(key, bool) or not hasattr(key, "__index__"):
+            raise TypeError(f"hits[{key!r}]: pass the name of one column, the place of a row, or a slice")
         place = range(self.num_rows)[key]
         return self._rows.slice(place, 1).to_pylist()[0]
 
     def __eq__(self, other: object) -> bool:
-        return bool(self._rows.equals(other._rows)) if isinstance(other, Hits) else NotImplemented
+        """Compare columns and rows; NaN equals NaN."""
+        if not isinstance(other, Hits):
+            return NotImplemented
+        if self.schema != other.schema or len(self) != len(other):
+            return False
+        pairs = zip(self._rows.columns, other._rows.columns, strict=True)
+        return all(a.equals(b) or repr(a.to_pylist()) == repr(b.to_pylist()) for a, b in pairs)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -3,42 +3,85 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 
 import lance
+import numpy as np
 from lance import LanceDataset
 
-from pipelines.storage.addresses import companion_stem
+from pipelines.storage.addresses import absolute, companion_stem
 from pipelines.storage.s3 import lance_access
 from schemas.config import StorageConfig
-from schemas.errors import InputError, TableNotFound, nearest
+from schemas.errors import InputError, TableNotFound, nearest, reason_of
+
+Version = int | str | dt.datetime
+_TICK = dt.timedelta(microseconds=1)
+_ADDRESSES = "pass a local path, or s3://BUCKET/NAME.lance"
+# What Lance says where there is no table, no such version or tag, or a text that no tag can be.
+_MISSING = ("not found", "earlier than the first version", "ref is invalid")
 
 
-def open_dataset(uri: str, storage: StorageConfig, version: int | str | dt.datetime | None = None) -> LanceDataset:
-    """Open a dataset at a version number, at a tag or at a time; None is the newest version.
+def read_address(address: object) -> str:
+    """Return the absolute address of a table, from a text or a `Path`.
 
     Raises:
-        InputError: `version` is neither a number, a tag nor a time.
+        InputError: It is neither, or empty, or holds NUL.
+    """
+    written = os.fspath(address) if isinstance(address, os.PathLike) else address
+    if not isinstance(written, str) or not written.strip() or "\0" in written:
+        raise InputError(f"{address!r} is no address of a table; {_ADDRESSES}")
+    return absolute(written)
+
+
+def open_dataset(uri: str, storage: StorageConfig, version: Version | None = None) -> LanceDataset:
+    """Open a dataset at a version number, at a tag or at a time; None is the newest version.
+
+    At a time, the newest version that was there is opened: at a version's own time, that version.
+
+    Raises:
+        InputError: `version` is neither a number, a tag nor a time, or the address is of an unknown kind.
         TableNotFound: There is nothing at that address, or it has no such version.
     """
-    if version is not None and (isinstance(version, bool) or not isinstance(version, (int, str, dt.datetime))):
-        raise InputError(f"version {version!r} is none; pass a version's number, a tag, or a datetime")
+    wanted = _read_version(version)
     if "://" not in uri and (file := _file_on_the_way(Path(uri))):
         raise TableNotFound(f"{file} is a file; a table is a folder that `mlake embed CONFIG` makes, in a folder")
     try:
         access = lance_access(uri, storage)
         address = None if "table_id" in access else uri
-        if isinstance(version, dt.datetime):
-            return lance.dataset(address, asof=version.astimezone().replace(tzinfo=None), **access)
-        return lance.dataset(address, version=version, **access)
-    except (ValueError, OSError) as error:
-        if "not found" in str(error).lower() or "earlier than the first version" in str(error):
+        if isinstance(wanted, dt.datetime):
+            return lance.dataset(address, asof=wanted, **access)
+        return lance.dataset(address, version=wanted, **access)
+    except (ValueError, OSError, OverflowError) as error:
+        if isinstance(error, OverflowError) or any(said in str(error).lower() for said in _MISSING):
             if version is not None:
                 newest = open_dataset(uri, storage).version
                 raise TableNotFound(f"{uri} has no version {version!r}; its newest is {newest}") from None
             near = nearest(Path(uri).name, _tables_beside(uri))
             raise TableNotFound(f"no table at {uri}{near}; `mlake embed CONFIG` makes one") from None
+        if "Invalid user input" in str(error):
+            raise InputError(f"{uri!r} is no address of a table: {reason_of(error)}; {_ADDRESSES}") from None
         raise
+
+
+def _read_version(version: object) -> Version | None:
+    """Return a version as Lance takes it.
+
+    Of a time, Lance opens the version before it, so it becomes the next microsecond, of this system's zone.
+    .
+    """
+    if isinstance(version, np.integer):
+        return int(version)
+    if isinstance(version, dt.datetime) and version == version:  # pandas' NaT is a datetime
+        to_python = getattr(version, "to_pydatetime", None)  # pandas' own times are as well
+        when: dt.datetime = version if to_python is None else to_python(warn=False)
+        try:
+            return when.astimezone().replace(tzinfo=None) + _TICK
+        except (OverflowError, ValueError, OSError):
+            raise InputError(f"version {version!r} is too far from now; pass a time since the table was made") from None
+    if version is None or (isinstance(version, (int, str)) and not isinstance(version, bool)):
+        return version
+    raise InputError(f"version {version!r} is none; pass a version's number, a tag, or a datetime")
 
 
 def _tables_beside(uri: str) -> list[str]:

@@ -6,6 +6,7 @@ vector.
 
 from __future__ import annotations
 
+import array
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -15,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.tables.grouping import check_group
-from pipelines.tables.rows import check_columns, check_filter, find_row
+from pipelines.tables.rows import MADE, check_columns, check_filter, find_row
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import are_unit, unit
 from schemas.errors import InputError, TableError
@@ -43,17 +45,20 @@ def read_queries(query: Query) -> tuple[list[Asked], bool]:
     Raises:
         InputError: It is none of the forms, a file cannot be read, there is no query in it, or vectors differ in width.
     """
-    if isinstance(query, (str, bytes, bytearray, memoryview, os.PathLike)) or _is_picture(query):
+    query = _plain(query)
+    if isinstance(query, (str, bytes, os.PathLike)) or _is_picture(query):
         return [_read_one(query)], True
-    array = _as_numbers(query)
-    if array is not None and array.ndim == 1:
-        return [array], True
-    if array is not None and array.ndim == 2:
-        return list(array), False
-    if array is not None:
+    numbers = _as_numbers(query)
+    if numbers is not None and numbers.ndim == 1:
+        return [numbers], True
+    if numbers is not None and numbers.ndim == 2:
+        return list(numbers), False
+    if numbers is not None:
         raise InputError(
-            f"a query is an array of shape {array.shape}; a picture is asked for as a PIL image; {_ALLOWED}"
+            f"a query is an array of shape {numbers.shape}; a picture is asked for as a PIL image; {_ALLOWED}"
         )
+    if hasattr(query, "read"):
+        raise InputError(f"a query is an open file, of type {type(query).__name__}; pass its Path, or what it holds")
     if not isinstance(query, Iterable) or isinstance(query, (Mapping, Set)):
         raise InputError(f"a query is a {type(query).__name__}; {_ALLOWED}")
     asked = [_read_part(part) for part in query]
@@ -93,35 +98,43 @@ def check_search(
     uri: str,
     k: int,
     where: str | None,
-    columns: Sequence[str] | None,
+    columns: Iterable[str] | None,
     group_by: str | None = None,
-) -> int:
-    """Refuse what no search can do, before any work; return `k` as an int, which cannot overflow as numpy's can.
+    *,
+    distinct: bool = False,
+) -> tuple[int, list[str] | None]:
+    """Refuse what no search can do, before any work.
+
+    Returns:
+        `k`, at most the rows of the table, and the names of the columns.
 
     Raises:
-        InputError: `k` is no whole number, or `where` no text.
+        InputError: `k` is no whole number, `where` no text, or `distinct` neither True nor False.
         TableError: `k` is below 1, a column cannot be returned or grouped by, or the filter cannot be used.
     """
-    rows = check_count("k", k)
-    if rows < 1:
-        raise TableError(f"k={k}: ask for 1 row or more")
+    rows = check_count(dataset, k, least=1)
     if where is not None and not isinstance(where, str):
         raise InputError(f"where={where!r}: pass SQL over the table's columns as a str, such as where='shard = 3'")
+    if not isinstance(distinct, (bool, np.bool_)):
+        raise InputError(f"distinct={distinct!r}: pass True or False")
     check_filter(dataset, where, uri)
-    check_columns(dataset, columns, uri)
+    names = check_columns(dataset, columns, uri, MADE)
     check_group(dataset.schema, group_by, uri)
-    return rows
+    return rows, names
 
 
-def check_count(name: str, count: object) -> int:
-    """Return a whole number of rows.
+def check_count(dataset: LanceDataset, k: object, least: int) -> int:
+    """Return how many rows are wanted, at most those of the table and never fewer than `least`.
 
     Raises:
-        InputError: It is something else, such as 1.5, True or "3".
+        InputError: `k` is no whole number, but something such as 1.5, True or "3".
+        TableError: It is below `least`.
     """
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
-        raise InputError(f"{name}={count!r}: pass a whole number of rows, such as {name}=10")
-    return int(count)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise InputError(f"k={k!r}: pass a whole number of rows, such as k=10")
+    if k < least:
+        raise TableError(f"k={k}: ask for {least} row{'s' * (least != 1)} or more")
+    return min(int(k), max(least, dataset.count_rows()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +172,7 @@ def read_question(dataset: LanceDataset, uri: str, query: Query, like: str | Non
     if like is not None:
         if not isinstance(like, str):
             raise InputError(f"like={like!r}: pass the id of one row, which is a str")
-        row, vector_D = find_row(dataset, like, uri)
+        row, vector_D = find_row(dataset, check_text(like, "like"), uri)
         return Question([vector_D.astype(np.float32)], True, row, f"most like the row {like!r}")
     queries, is_one = read_queries(query)
     return Question(queries, is_one, None, describe_query(query, queries, is_one=is_one))
@@ -173,27 +186,64 @@ def describe_query(query: Query, asked: Sequence[Asked], *, is_one: bool) -> str
         asked: As `read_queries` returned it.
         is_one: As well.
     """
-    if isinstance(query, str):
-        return f"nearest to {query!r}"
     if isinstance(query, os.PathLike):
         return f"nearest to {os.fspath(query)}"
     if not is_one:
         return f"nearest to each of {len(asked):,} queries"
+    if isinstance(asked[0], str):
+        return f"nearest to {asked[0]!r}"
     return "nearest to a picture" if isinstance(asked[0], bytes) else "nearest to a vector"
 
 
+def check_text(text: str, name: str) -> str:
+    """Return a text that can be encoded.
+
+    Raises:
+        InputError: It holds half of a surrogate pair, as bytes that are not UTF-8 become in a text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} {text!r} is not valid Unicode: {error.reason}; pass text that was read as UTF-8"
+        ) from None
+    return text
+
+
 def _read_part(part: Query) -> Asked:
-    asked, is_one = read_queries(part.as_py() if hasattr(part, "as_py") else part)
+    asked, is_one = read_queries(part)
     if not is_one:
         raise InputError(f"a query in a list is itself a list of {len(asked)}; {_ALLOWED}")
     return asked[0]
 
 
+def _plain(query: Query) -> Query:
+    """Bring what holds values, in whatever library, into texts, bytes, lists, or an array of numbers (not empty)."""
+    if isinstance(query, pa.Scalar):
+        return query.as_py()
+    if isinstance(query, bytearray) or (isinstance(query, memoryview) and query.format in ("B", "b", "c")):
+        return bytes(query)
+    try:
+        if hasattr(query, "detach") and hasattr(query, "cpu"):  # a torch tensor, on any device, in any dtype
+            query = query.detach().cpu().float()
+        is_array = hasattr(query, "__array__") or isinstance(query, (array.array, memoryview))
+        if not is_array:
+            return query
+        is_masked, values = np.ma.is_masked(query), np.asarray(query)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"a query of type {type(query).__name__} cannot be read: {error}; {_ALLOWED}") from None
+    if is_masked:
+        raise InputError(f"a query is an array, and some of its numbers are masked; {_ALLOWED}")
+    return values if values.dtype.kind in "fiu" and values.ndim and values.size else values.tolist()
+
+
 def _read_one(query: Query) -> str | bytes:
     if isinstance(query, str):
+        if not query.strip():
+            raise InputError(f"the query {query!r} is nothing but white space; {_ALLOWED}")
+        return str(check_text(query, "the query"))
+    if isinstance(query, bytes):
         return query
-    if isinstance(query, (bytes, bytearray, memoryview)):
-        return bytes(query)
     if isinstance(query, os.PathLike):
         try:
             return Path(query).read_bytes()
@@ -203,7 +253,10 @@ def _read_one(query: Query) -> str | bytes:
             ) from None
     # PNG holds these modes without loss, TIFF the others.
     held = io.BytesIO()
-    query.save(held, "PNG" if query.mode in _MODES_OF_PNG else "TIFF", exif=query.getexif())
+    try:
+        query.save(held, "PNG" if query.mode in _MODES_OF_PNG else "TIFF", exif=query.getexif())
+    except (OSError, ValueError) as error:
+        raise InputError(f"the picture cannot be read: {error}; pass another") from None
     return held.getvalue()
 
 
@@ -215,19 +268,17 @@ def _is_picture(query: Query) -> bool:
 
 def _as_numbers(query: Query) -> npt.NDArray[np.floating] | None:
     """Return float32 or float64 numbers; None where `query` holds no numbers."""
-    if hasattr(query, "detach"):  # a torch tensor, on any device, in any dtype
-        query = query.detach().cpu().float()
-    if isinstance(query, (list, tuple)) and not (query and all(_is_number(part) for part in query)):
+    if isinstance(query, np.ndarray):
+        return query if query.dtype.kind == "f" else query.astype(np.float64)
+    if not isinstance(query, (list, tuple)) or not query or any(_number(part) is None for part in query):
         return None
-    if not isinstance(query, (list, tuple)) and not hasattr(query, "__array__"):
-        return None
-    if np.ma.is_masked(query):
-        raise InputError(f"a query is an array, and some of its numbers are masked; {_ALLOWED}")
-    array = np.asarray(query)
-    if array.dtype.kind not in "fiu" or not array.size:
-        return None
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+    return np.array([_number(part) for part in query], np.float64)
 
 
-def _is_number(part: object) -> bool:
-    return isinstance(part, (int, float, np.number)) and not isinstance(part, bool)
+def _number(part: object) -> float | None:
+    """Return one number of Python, numpy, torch or Arrow; None for anything else."""
+    part = part if type(part) is float else _plain(part)
+    try:
+        return float(part) if isinstance(part, (int, float)) and not isinstance(part, bool) else None
+    except OverflowError:
+        return None

@@ -9,32 +9,30 @@ Shapes: D full width, M prefix width.
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.storage.addresses import absolute
 from pipelines.tables.companions import id_of, open_companion
 from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
 from pipelines.tables.nearest import nearest_rows
-from pipelines.tables.opening import open_dataset
+from pipelines.tables.opening import Version, open_dataset, read_address
 from pipelines.tables.publication_log import resolve_prod
 from pipelines.tables.queries import Asked, Query, check_count, check_search, read_query, read_question, unit_query
 from pipelines.tables.rotations import load_rotation
-from pipelines.tables.rows import check_columns
+from pipelines.tables.rows import check_columns, using_filter
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
 from schemas.column_names import column_name_problem
 from schemas.columns import VECTOR, Space, TableSource, source_of, space_of
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import SpaceMismatch, TableError, TableNotFound
+from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
 from schemas.html import facts
 from schemas.publications import PROD, Publication
 
@@ -49,6 +47,7 @@ class VectorTable:
         trust: What a query in words may load.
         space: The space of all vectors.
         publication: The publication that was opened; None for a version that was named otherwise.
+        is_pinned: A version was named, so that `refresh` and a funnel stay at it.
 
     Example:
         >>> VectorTable.open("lake/news.lance").search("football", k=3)  # doctest: +SKIP
@@ -65,12 +64,13 @@ class VectorTable:
         self.uri, self.dataset, self.storage, self.trust = uri, dataset, storage, trust
         self.space: Space = space_of(dataset.schema, uri)
         self.publication: Publication | None = None
+        self.is_pinned = False
 
     @classmethod
     def open(
         cls,
         uri: str | os.PathLike[str],
-        version: int | str | dt.datetime | None = None,
+        version: Version | None = None,
         storage: StorageConfig = StorageConfig(),
         *,
         trust: TrustConfig = TrustConfig(),
@@ -78,7 +78,8 @@ class VectorTable:
         """Open a table at its newest version, a version number, a tag, a time, or at `prod`: what is published.
 
         What `prod` names is looked up once: the table that is returned stays at that generation and version, through
-        later publications, compaction and cleaning. Where nothing was published, a Lance tag `prod` is opened.
+        later publications, compaction and cleaning. Where nothing was published, a Lance tag `prod` is opened. A time
+        opens the newest version that was there then.
 
         A table may come from a stranger: opening and searching it runs no code from it and reads no file it names. To
         search it in words where its encoder needs either, name them in `trust`.
@@ -86,12 +87,13 @@ class VectorTable:
         Raises:
             TableNotFound: There is nothing at that address, or it has no such version.
             TableError: It is a Lance table, but was not made by this project.
+            InputError: `uri` is no address, or `version` neither a number, a tag nor a time.
 
         Example:
             >>> VectorTable.open("lake/news.lance", dt.datetime(2026, 11, 1))  # doctest: +SKIP
         """
-        uri = absolute(os.fspath(uri))
-        if version == PROD and (published := resolve_prod(uri, storage)) is not None:
+        uri = read_address(uri)
+        if isinstance(version, str) and version == PROD and (published := resolve_prod(uri, storage)) is not None:
             table = cls(
                 published.uri, open_dataset(published.uri, storage, published.state.version), storage, trust=trust
             )
@@ -100,14 +102,16 @@ class VectorTable:
                     f"{published.uri} is another table than the one that publication {published.publication.number} "
                     f"names; publish it anew: mlake publish {uri}"
                 )
-            table.publication = published.publication
+            table.publication, table.is_pinned = published.publication, True
             return table
         try:
-            return cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
+            table = cls(uri, open_dataset(uri, storage, version), storage, trust=trust)
         except TableNotFound as error:
             if version != PROD:
                 raise
             raise TableNotFound(f"{error}; nothing is published there") from None
+        table.is_pinned = version is not None
+        return table
 
     def __repr__(self) -> str:
         """Return one paragraph: the address and version, the rows, the space, and the columns that can be asked for."""
@@ -208,8 +212,8 @@ class VectorTable:
         return id_of(self.dataset.schema)
 
     def refresh(self) -> VectorTable:
-        """Return the table at its newest version."""
-        return VectorTable.open(self.uri, storage=self.storage, trust=self.trust)
+        """Return the table at its newest version; one that was opened at a version stays at it."""
+        return self if self.is_pinned else VectorTable.open(self.uri, storage=self.storage, trust=self.trust)
 
     def companion(self, suffix: str) -> LanceDataset:
         """Open a companion, `<table>.<suffix>.lance`.
@@ -250,7 +254,7 @@ class VectorTable:
         k: int = 10,
         dim: int | None = None,
         where: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         *,
         like: str | None = None,
         group_by: str | None = None,
@@ -267,7 +271,8 @@ class VectorTable:
                 or vectors (B, D), are several queries.
             k: Rows wanted per query.
             dim: A rung of the space's ladder; None is the full width.
-            where: SQL over the table's columns; only rows that satisfy it are searched.
+            where: SQL over the table's columns; only rows that satisfy it are searched. NaN is above every number, so
+                `f > 5` holds where f is NaN.
             columns: Columns to return beside `score`; default `id` and the kept ones.
             like: Id of a row, in place of a query: the rows most like it, without itself.
             group_by: Column; of the rows with one value of it only the best is returned.
@@ -291,9 +296,12 @@ class VectorTable:
             >>> table.search(["football", "elections"], k=3)  # doctest: +SKIP
             >>> table.search(like="news-17", group_by="label", distinct=True)  # doctest: +SKIP
         """
-        k = check_search(self.dataset, self.uri, k, where, columns, group_by)
+        k, names = check_search(self.dataset, self.uri, k, where, columns, group_by, distinct=distinct)
         question = read_question(self.dataset, self.uri, query, like)
-        wanted = list(columns) if columns is not None else self.result_columns
+        wanted = self.result_columns if names is None else names
+        if len(searched := {self._searched_dims(one, dim) for one in question.queries}) > 1:
+            both = " and ".join(map(str, sorted(searched)))
+            raise InputError(f"the queries would be searched at {both} dims; pass dim={min(searched)} for all of them")
 
         def search_one(one: Asked) -> pa.Table:
             query_M = self._prefix_of(one, dim)
@@ -301,32 +309,42 @@ class VectorTable:
             nearest = partial(nearest_rows, self.dataset, width, query_M, where=where, skip=skip)
             return best_of_each(nearest, k, wanted, group_by, distinct=distinct)
 
-        rows = concatenate_answers(map(search_one, question.queries))
+        with using_filter(self.dataset, where, self.uri):
+            rows = concatenate_answers(map(search_one, question.queries))
         return Hits(rows.drop_columns(QUERY) if question.is_one else rows, f"{self.name}: {question.title}")
 
-    def head(self, k: int = 5, columns: Sequence[str] | None = None) -> Hits:
+    def head(self, k: int = 5, columns: Iterable[str] | None = None) -> Hits:
         """Return the first rows: `id`, the kept columns, no vectors.
 
         Args:
             k: Rows wanted.
             columns: Columns to return; `vector` may be one of them.
 
+        Raises:
+            InputError: `k` is no whole number.
+            TableError: `k` is below 0, or a column is not there.
+
         Example:
             >>> VectorTable.open("lake/news.lance").head(3)  # doctest: +SKIP
         """
-        check_columns(self.dataset, columns, self.uri)
-        k = check_count("k", k)
-        if k < 0:
-            raise TableError(f"k={k}: ask for 0 rows or more")
-        names = list(columns) if columns is not None else ["id", *self.kept.names]
-        rows = self.dataset.scanner(columns=names, limit=k).to_table()
+        names = check_columns(self.dataset, columns, self.uri)
+        names = ["id", *self.kept.names] if names is None else names
+        rows = self.dataset.scanner(columns=names, limit=check_count(self.dataset, k, least=0)).to_table()
         return Hits(rows, f"{self.name}: the first {rows.num_rows} of {len(self):,} rows")
+
+    def _searched_dims(self, query: Asked, dim: int | None) -> int:
+        """Return the dims at which a query is searched: its own, if it is as short as a rung of the ladder."""
+        ladder = self.space.ladder
+        wanted = None if dim is None else ladder.check(dim, self.uri)
+        if not isinstance(query, np.ndarray) or len(query) == ladder.width or len(query) not in ladder.dims:
+            return ladder.width if wanted is None else wanted
+        if wanted not in (None, len(query)):
+            raise SpaceMismatch(f"dim={dim}, and the query has {len(query)} dims; leave `dim` out")
+        return len(query)
 
     def _prefix_of(self, query: Asked, dim: int | None) -> Floats:
         """Encode a query and cut it; a vector may be as short as a rung of the ladder."""
-        ladder = self.space.ladder
-        if isinstance(query, np.ndarray) and query.shape != (ladder.width,) and query.shape[0] in ladder.dims:
-            if dim not in (None, len(query)):
-                raise SpaceMismatch(f"dim={dim}, and the query has {len(query)} dims; leave `dim` out")
+        dims = self._searched_dims(query, dim)
+        if isinstance(query, np.ndarray) and len(query) == dims:
             return unit_query(query)
-        return cut(self.encode_query(query), ladder.check(ladder.width if dim is None else dim, self.uri))
+        return cut(self.encode_query(query), dims)

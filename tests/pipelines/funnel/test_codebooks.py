@@ -62,6 +62,9 @@ def test_a_codebook_of_another_plan_is_refused(table: VectorTable) -> None:
         load_codebook(plan.model_copy(update={"stages": (wider, *plan.stages[1:])}), table)
     with pytest.raises(TableError, match="names no codebook; tune the funnel again"):
         load_codebook(plan.model_copy(update={"codebook": ""}), table)
+    shutil.rmtree(sibling(table.uri, plan.codebook))
+    with pytest.raises(TableError, match=rf"the codebook of the funnel of {table.uri} is not beside it"):
+        Funnel.open(table)
 
 
 def test_a_mutated_codebook_is_refused_and_never_crashes(table: VectorTable) -> None:

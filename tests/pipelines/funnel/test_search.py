@@ -12,7 +12,7 @@ import pytest
 from pipelines.funnel import Funnel
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.matryoshka import unit
-from schemas.errors import ConfigError, InputError, LakeError, TableError
+from schemas.errors import ConfigError, InputError, LakeError, SpaceMismatch, TableError
 from tests.support.funnel_tables import (
     GOAL,
     ROWS,
@@ -96,11 +96,51 @@ REFUSED: list[tuple[dict[str, Any], type[LakeError], str]] = [
     ({"where": "half ="}, TableError, "cannot be used on"),
     ({"where": "parity"}, TableError, "does not return a boolean"),
     ({"where": 1}, InputError, "where=1: pass SQL"),
-    ({"columns": "parity"}, TableError, "pass a list of names, such as columns=\\['parity'\\]"),
-    ({"columns": ["score"]}, TableError, "every search adds `score` itself"),
+    ({"columns": "parity"}, TableError, "pass a list of names, such as columns="),
+    ({"columns": ["score"]}, TableError, "a search uses that name itself"),
     ({"columns": ["nothing"]}, TableError, "no column 'nothing'"),
     ({"group_by": "nothing"}, TableError, "group_by='nothing'"),
+    ({"group_by": ["parity"]}, TableError, "pass the name of one column"),
+    ({"group_by": "score"}, TableError, "group_by='score'"),
+    ({"distinct": "no"}, InputError, "distinct='no': pass True or False"),
+    ({"where": "parity / 0 = 1"}, TableError, "cannot be used on .+ Divide by zero"),
+    ({"where": "\ud800"}, TableError, "cannot be used on"),
 ]
+
+
+def test_a_recall_that_is_none_and_queries_of_another_shape_are_refused(funnel: Funnel) -> None:
+    for recall in (-1, 0, 1, 2, "0.9", float("nan"), True):
+        for search in (funnel.search, funnel.nearest):
+            with pytest.raises(ConfigError, match=r"recall=.*: pass a number between 0 and 1, not at either end"):
+                search(query()[None], recall=recall)
+    for query_BD in (query(), query()[None, :8], [query()], None):
+        with pytest.raises(SpaceMismatch, match=r"a numpy array of shape \(B, 64\)"):
+            funnel.nearest(query_BD)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::schemas.errors.FunnelWarning")
+def test_more_rows_than_there_are_take_no_more_memory_than_all(funnel: Funnel, table: VectorTable) -> None:
+    for k in (10**9, 2**63, 10**20):
+        assert funnel.search(query(), k)["id"] == table.search(query(), k)["id"]
+        assert funnel.nearest(query()[None], k)[1].shape == (1, ROWS)
+        assert funnel.search(query(), k, group_by="parity").num_rows == 2
+
+
+def test_a_funnel_of_a_table_at_a_version_stays_at_it(table: VectorTable, how: dict[str, Any]) -> None:
+    version = table.dataset.version
+    table.dataset.tags.create("june", version)
+    append(table, np.repeat(query()[None], 3, axis=0).astype(np.float16))
+    for pinned in (version, "june"):
+        for funnel in (
+            Funnel.open(VectorTable.open(table.uri, pinned), **how),
+            Funnel.open(table.uri, pinned, **how),
+        ):
+            assert not {f"r{ROWS}", f"r{ROWS + 1}"} & set(ids(funnel.search(query(), 3)))
+            funnel.refresh()
+            assert (len(funnel.table), funnel.table.dataset.version) == (ROWS, version)
+        with pytest.raises(TableError, match=r"was opened at version .*; open the table without a version"):
+            Funnel.build(VectorTable.open(table.uri, pinned), GOAL)
+    assert f"r{ROWS}" in ids(Funnel.open(table, **how).search(query(), 3))
 
 
 def test_table_and_funnel_refuse_the_same(funnel: Funnel, table: VectorTable) -> None:

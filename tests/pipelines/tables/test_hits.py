@@ -39,9 +39,19 @@ def test_hits_are_columns_rows_and_arrow() -> None:
     assert (hits[1:].to_pylist(), hits[::-1]["score"].to_pylist()) == (ROWS.to_pylist()[1:], [0.25, 0.5, 1])
     with pytest.raises(IndexError):
         hits[3]
+    for wrong in (True, ["id"], 1.0, None):
+        with pytest.raises(TypeError, match="pass the name of one column, the place of a row, or a slice"):
+            hits[wrong]  # type: ignore[call-overload]
+    with pytest.raises(KeyError, match="no column 'ID'; there are: id, picture"):
+        hits["ID"]
     assert hits.to_arrow() is ROWS
     assert pa.table(hits).equals(ROWS)
     assert hits == Hits(ROWS, "another title")
+    nan, other = (pa.table({"x": [1.0, float("nan")], "l": [[float("nan")], [last]]}) for last in (1.0, 2.0))
+    assert Hits(nan) == Hits(pa.concat_tables([nan[:1], nan[1:]]))
+    assert Hits(nan) != Hits(other)
+    assert hits != Hits(ROWS.drop_columns("id"))
+    assert hits != Hits(ROWS[:2])
     pd.testing.assert_frame_equal(hits.to_pandas(), ROWS.to_pandas())
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pipelines.tables.commits import compact
 from pipelines.tables.rows import (
+    MADE,
     check_columns,
     check_filter,
     find_shared_id,
@@ -87,17 +91,26 @@ def test_what_is_no_filter_is_refused_with_the_columns(table: VectorTable, where
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (["id", "score"], "every search adds `score`"),
+        (["id", "score"], "a search uses that name itself"),
+        (["query"], "a search uses that name itself"),
+        ([None], "None is no name, but of type NoneType"),
+        (b"id", "105 is no name"),
+        (3, "pass a list of names, such as columns="),
+        ("id", "pass a list of names, such as columns="),
         (["halff"], "has no column 'halff'; did you mean 'half'"),
         (["n", "id", "n"], "'n' is named twice"),
         ([""], "has no column ''"),
     ],
 )
-def test_columns_that_a_search_cannot_return_are_refused(table: VectorTable, columns: list[str], said: str) -> None:
-    check_columns(table.dataset, None, table.uri)
-    check_columns(table.dataset, ["n", "id"], table.uri)
+def test_columns_that_a_search_cannot_return_are_refused(table: VectorTable, columns: Any, said: str) -> None:
     with pytest.raises(TableError, match=said):
-        check_columns(table.dataset, columns, table.uri)
+        check_columns(table.dataset, columns, table.uri, MADE)
+
+
+def test_names_of_columns_come_in_any_container(table: VectorTable) -> None:
+    assert check_columns(table.dataset, None, table.uri) is None
+    for names in (iter(["n", "id"]), np.array(["n", "id"]), pa.array(["n", "id"]), pd.Index(["n", "id"])):
+        assert check_columns(table.dataset, names, table.uri) == ["n", "id"]
 
 
 def test_an_id_that_several_shards_have_is_found(tmp_path: Path) -> None:

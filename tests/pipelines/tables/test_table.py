@@ -93,9 +93,6 @@ def test_an_address_or_version_without_a_table_is_refused(tmp_path: Path) -> Non
         VectorTable.open(table.uri, 99)
     with pytest.raises(TableNotFound, match="has no version 'prod'; its newest is 1; nothing is published there"):
         VectorTable.open(table.uri, "prod")
-    for version in (True, 1.0, dt.date(2026, 11, 1)):
-        with pytest.raises(InputError, match="pass a version's number, a tag, or a datetime"):
-            VectorTable.open(table.uri, version)  # type: ignore[arg-type]
     assert VectorTable.open(Path(table.uri), 1).dataset.version == 1
 
 
@@ -162,6 +159,13 @@ def test_a_search_works_beside_columns_that_have_its_own_names(tmp_path: Path) -
     found = table.search(vectors_of(a_shard("a"), 5)[0].astype(np.float32), 2)
     assert found.column_names == ["id", *KEPT.names, "score"]
     assert found["score"].to_pylist()[0] == pytest.approx(1, abs=1e-2)
+    assert table.search(np.eye(32)[:2], 1)["query"].to_pylist() == [0, 1]
+    assert table.head(2, columns=["score", "query"]).to_pylist() == [{"score": 7, "query": "q"}] * 2
+    for name in ("score", "query", "_distance"):
+        with pytest.raises(TableError, match=f"'{name}' cannot be asked for: a search uses that name itself"):
+            table.search(np.eye(32)[:2], columns=[name])
+        with pytest.raises(TableError, match=f"group_by='{name}'"):
+            table.search(np.eye(32)[:2], group_by=name)
 
 
 def test_search_of_a_table_without_rows_finds_none(tmp_path: Path) -> None:
@@ -188,6 +192,26 @@ def test_a_vector_as_wide_as_a_rung_is_searched_at_its_dims(searched: VectorTabl
         assert short["score"].to_pylist() == pytest.approx(cut_here["score"].to_pylist(), abs=1e-6)
     with pytest.raises(SpaceMismatch, match="dim=16, and the query has 8 dims"):
         searched.search(query_D[:8], dim=16)
+    with pytest.raises(InputError, match="searched at 8 and 32 dims; pass dim=8 for all of them"):
+        searched.search(["words", query_D[:8]])
+    for dim in (16.0, "16", True, [16]):
+        with pytest.raises(DimNotInLadder, match=r"is no whole number; allowed in .*: 8, 16, 32"):
+            searched.search(query_D, dim=dim)
+    assert searched.search(query_D, dim=np.int8(16)) == searched.search(query_D, dim=16)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dims", [8, 16, 32])
+def test_a_filter_that_fails_on_the_rows_is_refused_in_words(searched: VectorTable, dims: int) -> None:
+    for where, said in (("n / 0 = 1", "Arrow error: Divide by zero"), ("cast(half AS int) = 1", "Cannot cast string")):
+        with pytest.raises(TableError, match=f"the filter .* cannot be used on .*: .*{said}.*; write SQL"):
+            searched.search(np.ones(32), dim=dims, where=where)
+
+
+def test_more_rows_than_there_are_is_all_of_them(searched: VectorTable) -> None:
+    for k in (401, 2**62, 10**20):
+        assert [searched.search(np.ones(32), k, group_by=group).num_rows for group in (None, "id")] == [400, 400]
+        assert searched.head(k).num_rows == 400
+    assert searched.head(0).num_rows == 0
 
 
 @pytest.mark.parametrize("dims", [8, 16, 32])
