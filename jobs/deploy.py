@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from cluster.deploy.render import render
-from jobs.options import ConfigFile, Overrides
+from jobs.options import ConfigFile, NewFolder, Overrides
 from pipelines.reports.console import open_console
 from pipelines.storage.atomic_files import atomic_path
 from schemas.config import load_config
@@ -20,7 +18,7 @@ def main(
     /,
     *,
     overrides: Overrides = None,
-    out: Annotated[Path, Parameter(metavar="FOLDER")] = Path("deploy"),
+    out: Annotated[Path, NewFolder] = Path("deploy"),
 ) -> int:
     """Render manifests, images, policies, alerts and a dashboard for Kubernetes.
 
@@ -30,7 +28,7 @@ def main(
         out: Folder that the files are written to.
     """
     rendered = render(load_config(DeployConfig, config_file, overrides or ()))
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(exist_ok=True)
     for name, text in rendered.items():
         with atomic_path(out / name) as unfinished:
             unfinished.write_text(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,6 +11,7 @@ from jobs.options import Flag, Text
 from pipelines.encoders import REGISTRY, encoder_spec
 from pipelines.reports.console import open_console
 from pipelines.reports.encoders import encoder_facts, encoder_table, encoders_table
+from pipelines.reports.json_lines import json_line
 from schemas.config import EncoderConfig
 from schemas.errors import ConfigError
 
@@ -40,7 +40,7 @@ def main(
         return _check(name, path, console)
     if as_json:
         for spec in specs if name is None else [encoder_spec(name)]:
-            print(json.dumps(encoder_facts(spec)))
+            print(json_line(encoder_facts(spec)))
         return 0
     if name is not None:
         console.print(encoder_table(encoder_spec(name)))

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from jobs.options import AnyCount, Flag, Storage, TableAddress
 from pipelines.reports.console import open_console
 from pipelines.reports.history import nights_table, publications_table
+from pipelines.reports.json_lines import json_line
 from pipelines.storage.addresses import absolute
 from pipelines.tables.night_log import read_nights
 from pipelines.tables.publication_log import read_log
@@ -36,7 +37,7 @@ def main(
     if as_json:
         for kind, records in (("publication", log), ("night", nights)):
             for record in records:
-                print(json.dumps({"kind": kind} | json.loads(record.to_json())))
+                print(json_line({"kind": kind} | json.loads(record.to_json())))
         return 0
     console = open_console()
     if not log and not nights:

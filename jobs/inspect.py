@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.options import Flag, Storage, TableAddress, Text
+from jobs.options import Flag, Storage, TableAddress, Text, new_file
 from pipelines.reports.console import open_console
 from pipelines.reports.inspection import inspect_table
 from pipelines.reports.inspection_output import inspection_page, print_inspection
@@ -21,7 +21,7 @@ def main(
     /,
     *,
     version: Annotated[str | None, Parameter(metavar="VERSION"), Text] = None,
-    html: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    html: Annotated[Path | None, new_file("html")] = None,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     storage: Storage = StorageConfig(),
 ) -> int:
@@ -32,7 +32,7 @@ def main(
         html: Write it as one page that loads nothing from elsewhere.
         as_json: Print one JSON object.
     """
-    wanted = int(version) if version is not None and version.isdigit() else version
+    wanted = int(version) if version is not None and version.isascii() and version.isdigit() else version
     found = inspect_table(VectorTable.open(address, wanted, storage))
     if html is not None:
         write_report(inspection_page(found), html)

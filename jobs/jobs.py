@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -12,6 +11,7 @@ from rich.table import Table
 from cluster.submission import JobClient, exit_code
 from jobs.options import ClusterAddress, Flag
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from schemas.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ def _list(client: JobClient, *, as_json: bool) -> None:
         )
     if as_json:
         for row in rows:
-            print(json.dumps(row))
+            print(json_line(row))
         return
     table = Table("job", "verb", "state", "exit", "started, UTC", box=None, pad_edge=False)
     for row in rows:

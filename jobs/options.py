@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -27,6 +28,25 @@ def within(low: float, high: float = math.inf, *, is_open: bool = False) -> Call
     return check
 
 
+def new_file(*endings: str) -> Parameter:
+    """Return the parameter of a file to write, whose name ends in one of these; the folder must be there already."""
+
+    def check(kind: Any, path: Path | None) -> None:
+        if path is None:
+            return
+        _check_new(kind, path)
+        if path.is_dir() or path.suffix.lower().removeprefix(".") not in endings:
+            raise ValueError(f"Must be a file that ends in .{' or .'.join(endings)}.")
+
+    return Parameter(metavar="FILE", validator=check)
+
+
+def _check_new(_: Any, path: Path) -> None:
+    """Refuse a file or folder to write that lies in no folder: a mistyped path must not make folders."""
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"There is no folder {path.absolute().parent}.")
+
+
 def _not_empty(_: Any, value: str | None) -> None:
     if value is not None and (not value.strip() or "\0" in value):
         raise ValueError("Must not be empty.")
@@ -34,6 +54,7 @@ def _not_empty(_: Any, value: str | None) -> None:
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 
+NewFolder = Parameter(metavar="FOLDER", validator=_check_new)
 Text = Parameter(validator=_not_empty)
 CountOfRows = Parameter(validator=within(1, MAX_K))
 OneDim = Parameter(validator=within(1, MAX_DIM))

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from jobs.options import Flag, Storage, TableAddress
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from pipelines.storage.addresses import absolute
 from pipelines.tables.fencing import store_now
 from pipelines.tables.publication_log import resolve_prod
@@ -40,7 +41,7 @@ def main(
     record, state = published.publication, published.state
     if as_json:
         found = {"uri": published.uri, "version": state.version, "tag": PROD, "publication": record.number}
-        print(json.dumps(found | {"at": record.at.isoformat(), "rows": state.rows, "space": state.space}))
+        print(json_line(found | {"at": record.at.isoformat(), "rows": state.rows, "space": state.space}))
         return 0
     age = store_now(base, storage) - record.at
     if metrics:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import pyarrow.compute as pc
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 
 from jobs.options import AnyCount, Flag, Storage, TableAddress, Text
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from pipelines.tables.ledger import count_rejects, rejects_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
@@ -35,16 +35,18 @@ def main(
     counts = count_rejects(rejects)
     chosen = rejects.filter(pc.field("reason") == reason) if reason else rejects
     listed = chosen.sort_by([("uri", "ascending"), ("position", "ascending")]).slice(0, limit).to_pylist()
+    if reason and counts and reason not in counts:
+        open_console(is_error=True).print(
+            f"none has the reason {reason!r}; the reasons in this table are: {', '.join(counts)}", soft_wrap=True
+        )
     if as_json:
         for row in listed:
-            print(json.dumps(row, default=str))
+            print(json_line(row))
         return 0
     console = open_console()
     console.print(f"{rejects.num_rows} rejects in {address}")
     for name, count in counts.items():
         console.print(f"  {count:>8,}  {name}")
-    if reason and counts and reason not in counts:
-        console.print(f"none has the reason {reason!r}; the reasons in this table are: {', '.join(counts)}")
     for row in listed:
         where = f"{row['uri']} #{row['position']} {row['key']}"
         console.print(f"{where}: {row['reason']}: {row['message']}", soft_wrap=True)

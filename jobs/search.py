@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import io
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +16,12 @@ from rich.table import Table
 
 from jobs.options import CountOfRows, Flag, OneDim, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel
-from pipelines.reports.console import open_console
+from pipelines.reports.console import open_console, print_error, warnings_as_notes
+from pipelines.reports.json_lines import json_line
 from pipelines.tables.queries import check_search
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import FunnelWarning, InputError
+from schemas.errors import FunnelWarning, InputError, RunError
 from schemas.records import IMAGE_SUFFIXES
 
 _Search = Callable[[str | bytes], pa.Table]
@@ -30,7 +29,10 @@ _ONE_OF = Group("Ways to search", help="At most one of these.", validator=Limite
 
 
 def _split(_: object, tokens: Sequence[Token]) -> list[str]:
-    return [name for token in tokens for name in token.value.split(",")]
+    names = [name.strip() for token in tokens for name in token.value.split(",")]
+    if "" in names:
+        raise ValueError("a name is empty; write them as id,text")
+    return names
 
 
 @Parameter(name="*")
@@ -74,29 +76,25 @@ def main(
     console = open_console()
     table = VectorTable.open(address, storage=storage, trust=trust)
     check_search(table.dataset, table.uri, options.k, options.where, options.columns)
-    search = _searcher(table, options, is_one=query != "-")
-    with _notes_on_stderr():
-        for asked in _queries(query):
-            rows = search(_read(asked)).to_pylist()
+    search, refused = _searcher(table, options, is_one=query != "-"), list[int]()
+    with warnings_as_notes(FunnelWarning):
+        for line, asked in _queries(query):
+            try:
+                rows = search(_read(asked)).to_pylist()
+            except InputError as error:
+                if not line:
+                    raise
+                print_error(f"line {line}: {error}")
+                refused.append(line)
+                continue
             if options.as_json:
                 for row in rows:
-                    print(json.dumps({"query": asked, **row}, default=str), flush=True)
+                    print(json_line({"query": asked, **row}), flush=True)
             else:
                 console.print(_grid(asked, rows) if rows else f"{asked}: nothing found")
+    if refused:
+        raise RunError(f"{len(refused):,} lines were not searched, first line {refused[0]}; all others were")
     return 0
-
-
-@contextmanager
-def _notes_on_stderr() -> Iterator[None]:
-    """Print what a funnel warns of as a note, beside the rows."""
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        open_console(is_error=True).print(f"note: {message}", soft_wrap=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", FunnelWarning)
-        warnings.showwarning = show
-        yield
 
 
 def _searcher(table: VectorTable, options: Options, *, is_one: bool) -> _Search:
@@ -112,13 +110,16 @@ def _searcher(table: VectorTable, options: Options, *, is_one: bool) -> _Search:
     return lambda query: funnel.search(query, k, where, recall=options.recall, columns=columns)
 
 
-def _queries(given: str) -> Iterator[str]:
+def _queries(given: str) -> Iterator[tuple[int, str]]:
+    """Yield each query with its line of stdin, from 1; 0 for the one of the command line."""
     if given != "-":
-        yield given
+        yield 0, given
         return
-    for line in sys.stdin:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that cannot be decoded is refused by itself
+    for number, line in enumerate(sys.stdin, 1):
         if stripped := line.strip():
-            yield stripped
+            yield number, stripped
 
 
 def _read(query: str) -> str | bytes:

@@ -5,7 +5,6 @@ The steps are in pipelines/shortlist/run.py; this job connects them with Ray and
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,9 @@ from cyclopts import Parameter
 from cluster.actors import ActorPool
 from cluster.placement import plan_pool
 from cluster.session import connect
-from jobs.options import ConfigFile, DryRun, Flag, Overrides
+from jobs.options import ConfigFile, DryRun, Flag, Overrides, new_file
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from pipelines.reports.plots import check_plots
 from pipelines.reports.progress import StepBars
 from pipelines.reports.terminal import print_agreement, print_shortlist_plan
@@ -39,7 +39,7 @@ def main(
     *,
     overrides: Overrides = None,
     dry_run: DryRun = False,
-    plot: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    plot: Annotated[Path | None, new_file("svg", "png", "pdf")] = None,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
     """Add prefix columns and their indexes; list the nearest rows of every query at every dim.
@@ -68,7 +68,7 @@ def main(
             report.plot(plot)
     if as_json:
         overlap = {"queries": report.queries, "overlap": report.to_table().to_pylist()} if report is not None else {}
-        print(json.dumps(asdict(summary) | overlap))
+        print(json_line(asdict(summary) | overlap))
     return 0
 
 

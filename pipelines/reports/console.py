@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult, RichCast
@@ -42,6 +44,19 @@ def open_console(*, is_error: bool = False, is_page: bool = False) -> Console:
 def print_error(text: str) -> None:
     """Print one error to the standard error stream."""
     open_console(is_error=True).print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
+
+
+@contextmanager
+def warnings_as_notes(category: type[Warning]) -> Iterator[None]:
+    """Print warnings of a category as notes to the standard error stream, every time."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        open_console(is_error=True).print(f"note: {message}", soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", category)
+        warnings.showwarning = show
+        yield
 
 
 def never_fail_to_print() -> None:

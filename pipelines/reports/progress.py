@@ -5,7 +5,6 @@ Owns how progress looks and how often it is shown; what it is comes as records.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from schemas.records import EmbedProgress
 from schemas.redaction import redact
 
@@ -131,7 +131,7 @@ class JsonScreen:
 
     def _write(self, record: dict[str, object]) -> None:
         line = {"time": round(time.time(), 3), "job": self._title} | record
-        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.write(json_line(line) + "\n")
         sys.stdout.flush()
 
 

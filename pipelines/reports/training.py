@@ -5,7 +5,6 @@ Owns what is printed. Does not train.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipelines.reports.json_lines import json_line
 from pipelines.training.head_data import read_head_data
 from pipelines.training.history import EpochResult, StepReport
 from pipelines.training.samples import survey
@@ -58,7 +58,7 @@ class TrainingScreen:
             self._bar, total=report.steps, completed=report.step, loss=f"{report.loss:.3f}", rate=rate
         )
         if self._is_json:
-            sys.stdout.write(json.dumps({"time": round(time.time(), 3), "job": "train"} | asdict(report)) + "\n")
+            sys.stdout.write(json_line({"time": round(time.time(), 3), "job": "train"} | asdict(report)) + "\n")
             sys.stdout.flush()
         elif report.epoch is not None:
             self._progress.console.print(_epoch_line(report.epoch))

@@ -78,6 +78,14 @@ def test_it_fits_a_narrow_terminal_and_a_page_and_escapes_what_it_shows(
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert max(map(len, said[: said.index("\nnext")].splitlines())) <= 80
+    for wrong, said in ((page.parent / "a" / page.name, "There is no folder"), (page.parent, "ends in .html")):
+        with pytest.raises(SystemExit):
+            main(["inspect", table.uri, "--html", str(wrong)])
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert not (page.parent / "a").exists()
+    for version in ("²", "9" * 23):
+        assert main(["inspect", table.uri, "--version", version]) == 2
+        assert "has no version" in capsys.readouterr().err
     assert main(["inspect", table.uri, "--html", str(page)]) == 0
     assert "<b>t" not in page.read_text()
     assert "&lt;b&gt;t" in page.read_text()

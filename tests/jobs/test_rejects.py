@@ -31,13 +31,16 @@ def test_limit_and_reason_select_what_is_shown(tmp_path: Path, capsys: pytest.Ca
     words = capsys.readouterr().out
     assert words.count("nothing but white space") == 2
     assert main(["rejects", table.uri, "--reason", "timeout"]) == 0
-    words = capsys.readouterr().out
-    assert "5 rejects" in words
-    assert "none has the reason 'timeout'; the reasons in this table are: empty_text" in words
-    assert "nothing but white space" not in words
+    printed = capsys.readouterr()
+    assert "5 rejects" in printed.out
+    assert "none has the reason 'timeout'; the reasons in this table are: empty_text" in printed.err
+    assert "nothing but white space" not in printed.out
     assert main(["rejects", table.uri, "--json", "--limit", "2"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["position"], row["reason"]) for row in rows] == [(5, "empty_text"), (6, "empty_text")]
+    assert main(["rejects", table.uri, "--json", "--reason", "timeout"]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, "the reasons in this table are: empty_text" in printed.err) == ("", True)
 
 
 def test_a_table_without_rejects_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

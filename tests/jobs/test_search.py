@@ -61,10 +61,38 @@ def test_what_a_person_mistypes_is_refused(uri: str, capsys: pytest.CaptureFixtu
     for words, said in (
         ([uri, "x", "--where", "nope = 1"], "No field named nope"),
         ([uri, "x", "--columns", "nope"], "no column 'nope'"),
+        ([uri, " "], "nothing but white space"),
+        ([uri, "\udcff"], "is not valid Unicode"),
         ([str(tmp_path / "file.lance"), "x"], "is a file; a table is a folder"),
     ):
         assert main(["search", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_names_of_columns_are_separated_by_commas_and_spaces(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["id, text"], ["id,text"], ["id", "text"]):
+        assert main(["search", uri, "x", "--k", "1", "--json", "--columns", *given]) == 0
+        assert [list(row) for row in found(capsys)] == [["query", "id", "text", "score"]]
+    with pytest.raises(SystemExit):
+        main(["search", uri, "x", "--columns", "id,,text"])
+    assert "a name is empty; write them as id,text" in capsys.readouterr().err
+
+
+def test_a_line_that_cannot_be_searched_is_named_and_the_others_are_answered(
+    uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"cold water\n\n\xff dog\nnowhere/a.png\na song\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), "utf-8"))
+    assert main(["search", uri, "-", "--k", "1", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert [json.loads(line)["query"] for line in printed.out.splitlines()] == ["cold water", "a song"]
+    said = " ".join(printed.err.split())
+    for part in (
+        "line 3: the query '\\udcff dog' is not valid",
+        "line 4: nowhere/a.png looks like",
+        "2 lines were not",
+    ):
+        assert part in said
 
 
 def test_words_may_end_in_png_and_hold_markup(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
