@@ -20,7 +20,7 @@ from pipelines.funnel.ground_truth import GroundTruth, exact_neighbours
 from pipelines.tables.rows import ROW_ID, row_ids, scan_small_batches
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats, RowIds, to_numpy
-from pipelines.vectors.matryoshka import cut, prefix
+from pipelines.vectors.matryoshka import cut, prefix, unit
 from schemas.columns import VECTOR
 
 Mask = npt.NDArray[np.bool_]
@@ -145,7 +145,7 @@ class SliderSearch:
 
 
 def _read(table: VectorTable, most: int) -> tuple[RowIds, Floats]:
-    """Read row ids (N,) and float32 vectors (N, D) of at most `most` rows, chosen at random."""
+    """Read row ids (N,) and float32 unit vectors (N, D) of at most `most` rows, chosen at random."""
     rows, width = table.dataset.count_rows(), table.space.ladder.width
     chosen_N = np.arange(rows)
     if rows > most:
@@ -156,7 +156,8 @@ def _read(table: VectorTable, most: int) -> tuple[RowIds, Floats]:
         end = int(np.searchsorted(chosen_N, at + batch.num_rows))
         places = chosen_N[filled:end] - at
         ids_N[filled:end] = row_ids(batch)[places]
-        x_ND[filled:end] = to_numpy(batch.column(batch.schema.get_field_index(VECTOR)).take(pa.array(places)))
+        stored = batch.column(batch.schema.get_field_index(VECTOR)).take(pa.array(places))
+        x_ND[filled:end] = unit(to_numpy(stored).astype(np.float32))
         at, filled = at + batch.num_rows, end
     return ids_N[:filled], x_ND[:filled]
 
