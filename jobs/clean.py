@@ -6,10 +6,14 @@ import datetime as dt
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from jobs.options import DryRun, Flag, Storage, TableAddress, within
 from pipelines.reports.console import open_console
+from pipelines.storage.addresses import absolute
+from pipelines.tables.generations import generations_of
 from pipelines.tables.maintenance import compact_table, delete_orphans, expire_table, find_orphans
+from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 
@@ -25,14 +29,24 @@ def main(
 ) -> int:
     """Remove files that no version of a table needs.
 
-    Files of a run that is still at work stay, and so do versions that carry a tag.
+    All generations of the table are cleaned, with their shortlist tables. Files of a run that is still at work stay,
+    and so do versions that carry a tag.
 
     Args:
         older_than: Expire untagged versions older than this many days.
         compact: Also rewrite small fragments as large ones.
     """
     console = open_console()
-    table = VectorTable.open(address, storage=storage)
+    base = absolute(address)
+    for generation in generations_of(base, storage):
+        table = VectorTable.open(generation_uri(base, generation), storage=storage)
+        if generation > 1:
+            console.print(f"generation {generation}: {table.uri}", soft_wrap=True)
+        _clean(table, console, older_than=dt.timedelta(days=older_than), compact=compact, dry_run=dry_run)
+    return 0
+
+
+def _clean(table: VectorTable, console: Console, *, older_than: dt.timedelta, compact: bool, dry_run: bool) -> None:
     orphans = find_orphans(table)
     for run in orphans.living:
         console.print(f"run {run} is at work: its files stay")
@@ -40,10 +54,8 @@ def main(
         console.print(f"{orphans.young} files are too young to tell whether a run needs them")
     console.print(f"{len(orphans.paths)} orphans, {orphans.nbytes:,} bytes")
     if dry_run:
-        return 0
+        return
     delete_orphans(table, orphans)
     if compact:
         console.print(f"{compact_table(table)} fragments after compaction")
-    freed = expire_table(table.refresh(), dt.timedelta(days=older_than))
-    console.print(f"{freed:,} bytes of old versions")
-    return 0
+    console.print(f"{expire_table(table.refresh(), older_than):,} bytes of old versions")

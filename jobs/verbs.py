@@ -69,5 +69,9 @@ VERBS = {
     "rollback": ("Show the readers of prod an earlier publication again.", "mlake rollback lake/photos.lance --to 12"),
     "prod": ("Print the address and version of what is published.", "mlake prod lake/photos.lance --json"),
     "history": ("List the publications and the nights of a table.", "mlake history lake/photos.lance --limit 5"),
+    "delete": (
+        "Erase rows from every generation of a table, and say when their last byte is gone.",
+        "mlake delete lake/photos.lance --where \"author = 'jo'\" --dry-run",
+    ),
     "clean": ("Remove files that no version of a table needs.", "mlake clean lake/photos.lance --compact --dry-run"),
 }

@@ -264,8 +264,16 @@ RUNS = pa.schema(
     ]
 )
 
-COMPANIONS = {"shards": SHARDS, "rejects": REJECTS, "runs": RUNS}
-"""Columns of a table's companions `<table>.<name>.lance`, by name."""
+ERASED = pa.schema(
+    [
+        pa.field("shard", pa.int64(), nullable=False),
+        pa.field("sample", pa.int64(), nullable=False),  # a hash of the sample's id, since ids may be private
+        pa.field("run", pa.string(), nullable=False),
+    ]
+)
+
+COMPANIONS = {"shards": SHARDS, "rejects": REJECTS, "runs": RUNS, "erased": ERASED}
+"""Columns of a table's companions `<table>.<name>.lance`, by name. `erased` is made with the first erasure."""
 
 CODEBOOK = pa.schema([pa.field("part", pa.string()), pa.field("numbers", pa.large_list(pa.float32()))])
 """Columns of a funnel's codebook: the trained numbers of each stage but the last, such as `0.centroids.16x16x2`."""
@@ -297,6 +305,7 @@ def check_companion(found: pa.Schema, columns: pa.Schema, where: str) -> None:
 __all__ = [
     "CODEBOOK",
     "COMPANIONS",
+    "ERASED",
     "FIELD_KEY",
     "FIRST_CODEBOOK",
     "REJECTS",

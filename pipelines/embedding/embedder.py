@@ -31,6 +31,7 @@ from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.encoders import BadSample, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
+from pipelines.tables.erasure import erased_samples, is_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
@@ -103,6 +104,7 @@ class Embedder:
         self._table = VectorTable.open(config.table, storage=config.storage)
         encoder = config.encoder.model_copy(update={"dtype": self._table.space.dtype})
         self._config = config.model_copy(update={"encoder": encoder})
+        self._erased = erased_samples(self._table)
         self._feeder = Feeder(self._config, run_columns(self._table, config), threads)
         self._encoder = WindowEncoder(self._config, threads)
         self._counters, self._counting = Counter[str](rows=0, rejects=0, units=0), threading.Lock()
@@ -172,6 +174,8 @@ class Embedder:
             seconds.read += window.read_s
             seconds.prepare += window.prepare_s
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if len(is_good_N) else None
+            if rows is not None and self._erased:
+                is_good_N &= ~is_erased(rows, self._erased)
             tally.add(window, rows, is_good_N, bad)
             check_rejects(tally.rejects, len(tally.rejects), tally.seen, limit, min_seen=MIN_SEEN_OF_LEASE)
             reasons = [*(reject.reason for reject in window.rejects), *(why.reason for why in bad.values())]

@@ -200,19 +200,18 @@ def _plan_all(uri: str, spec: ShortlistSpec, config: ShortlistConfig) -> ListsPl
 
 
 def _plan_repair(uri: str, spec: ShortlistSpec, config: ShortlistConfig, existing: LanceDataset) -> ListsPlan | None:
-    """Search the whole table for queries that are new or lost a neighbour, and only changed rows for all others."""
+    """Search all for queries that are new, have no list or lost a neighbour, and only changed rows for the others."""
     if not set(ROWS.names) <= set(existing.schema.names):
         return _plan_all(uri, spec, config)  # of the first release, which did not say which of two equal ids it means
     old = shortlist_spec(existing.schema, uri)
     vectors = _Changes(spec.vectors, old.vectors_version, spec.vectors_version, config.storage)
     queries = _Changes(spec.queries, old.queries_version, spec.queries_version, config.storage)
     asking = queries.dataset.to_table(columns=[ROW_ID])[ROW_ID].combine_chunks().cast(pa.int64())
-    damaged = _queries_that_lost_rows(existing, vectors.unchanged())
-    in_full = pc.or_(
-        pc.invert(pc.is_in(asking, value_set=queries.unchanged())), pc.is_in(asking, value_set=damaged)
-    ).to_numpy(zero_copy_only=False)
-    gained = vectors.count() > 0
+    damaged = queries_that_lost_rows(existing, vectors.unchanged())
     listed = pc.unique(existing.to_table(columns=["query_row"])["query_row"])
+    is_whole = pc.and_(pc.is_in(asking, value_set=queries.unchanged()), pc.is_in(asking, value_set=listed))
+    in_full = pc.or_(pc.invert(is_whole), pc.is_in(asking, value_set=damaged)).to_numpy(zero_copy_only=False)
+    gained = vectors.count() > 0
     if not gained and not in_full.any() and pc.all(pc.is_in(listed, value_set=asking)).as_py():
         return None
     blocks = _blocks(spec, config)
@@ -279,7 +278,7 @@ def _vector_files(dataset: LanceDataset) -> dict[int, str]:
     }
 
 
-def _queries_that_lost_rows(existing: LanceDataset, unchanged: pa.Array) -> pa.Array:
+def queries_that_lost_rows(existing: LanceDataset, unchanged: pa.Array) -> pa.Array:
     """Return the row ids of queries whose lists hold a row that was deleted, replaced or changed."""
     lost = [
         batch.column("query_row").filter(pc.invert(pc.is_in(batch.column("row"), value_set=unchanged)))

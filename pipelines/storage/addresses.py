@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 _LOCAL_SCHEME = re.compile(r"(?:file|local)://(?:localhost(?=/))?|file:(?=/)", re.IGNORECASE)
 _COMPANION = re.compile(
-    r"(.+?)\.(?:shards|rejects|runs|shortlist|(?:shortlist\.)?parts|rotation-[0-9a-f]+|codebook-[0-9a-f]+|g[1-9]\d*)\.lance"
+    r"(.+?)\.(?:shards|rejects|runs|erased|shortlist|(?:shortlist\.)?parts|rotation-[0-9a-f]+|codebook-[0-9a-f]+|g[1-9]\d*)\.lance"
 )
 
 

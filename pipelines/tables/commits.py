@@ -1,6 +1,7 @@
-"""The Lance commits of vector tables, one function each; those of small tables beside them are in `companion_commits`.
+"""The Lance commits of vector tables, one function each.
 
-No other module commits.
+Those that change no row are in `compaction_commits`, those of small tables beside them in `companion_commits`. No other
+module commits.
 
 A commit makes a new version of a dataset, or fails. A function that takes a `dataset` commits against the version that
 it is open at, and raises `CommitConflictError` if another writer was faster. A function that takes a `uri` opens the
@@ -13,7 +14,6 @@ or shards' contents.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -64,10 +64,20 @@ def commit_fragments(
         CommitConflictError: Rows were added, removed or moved since `dataset` was opened.
         RunExpired: A new file is gone, or given up by a cleaner.
     """
-    operation = _replace_rows(dataset, new, stale) if stale else _add_rows(dataset, new)
+    operation = _replace_rows(dataset, new, _of_shards(stale)) if stale else _add_rows(dataset, new)
     transaction = Transaction(dataset.version, operation, transaction_properties={"lake.run": run})
     check_files(dataset, data_paths(new), storage)
     return _swap(dataset, transaction, storage)
+
+
+def commit_without(dataset: LanceDataset, where: str, run: str, storage: StorageConfig) -> LanceDataset:
+    """Remove the rows that satisfy SQL in one compare-and-swap commit.
+
+    Raises:
+        CommitConflictError: Rows were added, removed or moved since `dataset` was opened.
+    """
+    operation = _replace_rows(dataset, [], where)
+    return _swap(dataset, Transaction(dataset.version, operation, transaction_properties={"lake.run": run}), storage)
 
 
 def commit_rewritten(
@@ -247,38 +257,9 @@ def set_schema_metadata(uri: str, key: str, value: str, storage: StorageConfig) 
         raise
 
 
-def compact(uri: str, storage: StorageConfig) -> None:
-    """Rewrite small fragments as large ones."""
-    retry_transient(uri, lambda: open_dataset(uri, storage).optimize.compact_files())
-
-
-def compact_smaller(dataset: LanceDataset, rows: int) -> LanceDataset | None:
-    """Merge neighbouring fragments of fewer rows than this into ones of about as many, in one thread.
-
-    It is tried once, and given up if another writer changes these fragments meanwhile, or if the store fails.
-
-    Returns:
-        The new version; None if it was given up.
-    """
-    before = dataset.version
-    with contextlib.suppress(OSError):
-        dataset.optimize.compact_files(target_rows_per_fragment=rows, materialize_deletions=False, num_threads=1)
-        return dataset if dataset.version > before else None
-    return None
-
-
 def data_paths(fragments: Iterable[FragmentMetadata]) -> set[str]:
     """Return the data files of fragments, relative to their table's address."""
     return {f"data/{file.path}" for fragment in fragments for file in fragment.files}
-
-
-def expire_versions(uri: str, older_than: dt.timedelta, storage: StorageConfig) -> int:
-    """Delete untagged versions older than this, with the files that only they need; return the bytes freed."""
-    dataset = open_dataset(uri, storage)
-    stats = retry_transient(
-        uri, lambda: dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
-    )
-    return int(stats.bytes_removed)
 
 
 def _swap(dataset: LanceDataset, transaction: Transaction, storage: StorageConfig) -> LanceDataset:
@@ -312,9 +293,12 @@ def _add_rows(dataset: LanceDataset, new: list[FragmentMetadata]) -> LanceOperat
     return LanceOperation.Merge([f.metadata for f in dataset.get_fragments()] + new, dataset.lance_schema)
 
 
-def _replace_rows(dataset: LanceDataset, new: list[FragmentMetadata], stale: set[int]) -> LanceOperation.BaseOperation:
+def _of_shards(shards: set[int]) -> str:
+    return f"shard IN ({', '.join(map(str, shards))})"
+
+
+def _replace_rows(dataset: LanceDataset, new: list[FragmentMetadata], predicate: str) -> LanceOperation.BaseOperation:
     fragments = dataset.get_fragments()
-    predicate = f"shard IN ({', '.join(map(str, stale))})"
     removed: list[int] = []
     updated: list[FragmentMetadata] = []
     for fragment in fragments:

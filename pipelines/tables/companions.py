@@ -1,4 +1,4 @@
-"""The companions of a table: `<table>.shards.lance`, `<table>.rejects.lance` and `<table>.runs.lance`.
+"""The companions of a table: `<table>.shards.lance`, `….rejects.lance`, `….runs.lance` and `….erased.lance`.
 
 Owns which companion belongs to a table, and makes one anew that is lost or belongs to another table. They belong
 together by the table's id, which stands in the schema of each; tables of the first release have none, and neither have

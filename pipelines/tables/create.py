@@ -10,7 +10,7 @@ from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import create_dataset
 from pipelines.tables.companions import ensure_companion
 from pipelines.tables.table import VectorTable
-from schemas.columns import COMPANIONS, TABLE_KEY, Space, TableSource, table_schema
+from schemas.columns import TABLE_KEY, Space, TableSource, table_schema
 from schemas.config import StorageConfig
 
 
@@ -37,6 +37,6 @@ def create_table(
     uri, schema = absolute(uri), table_schema(space, kept, source)
     schema = schema.with_metadata({**schema.metadata, TABLE_KEY: uuid.uuid4().hex.encode()})
     table = VectorTable(uri, create_dataset(uri, schema, storage), storage)
-    for suffix in COMPANIONS:
+    for suffix in ("shards", "rejects", "runs"):
         ensure_companion(table, suffix)
     return table

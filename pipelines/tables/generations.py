@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.storage.addresses import absolute, sibling
@@ -176,7 +177,7 @@ def needed_versions(
         grace: How long a replaced publication lives.
     """
     needed: dict[int, dict[int, int]] = {}
-    for record, follower in zip(log, [*log[1:], None], strict=True):
+    for record, follower in itertools.zip_longest(log, log[1:]):
         if record.state is not None and (follower is None or follower.at + grace > now):
             needed.setdefault(record.state.generation, {})[record.state.version] = record.number
     return needed
@@ -191,13 +192,8 @@ def repair_tags(base: str, storage: StorageConfig, grace: dt.timedelta = READER_
     log = read_log(base, storage)
     if not log:
         return
-    head, needed = log[-1], needed_versions(log, store_now(base, storage), grace)
-    generations = {record.state.generation for record in log if record.state is not None}
-    for generation in sorted(generations):
-        uri, versions = generation_uri(base, generation), needed.get(generation, {})
-        wanted = {f"{_KEEPS}{number}": version for version, number in versions.items()}
-        if head.state is not None and head.state.generation == generation:
-            wanted[PROD] = head.state.version
+    needed = needed_versions(log, store_now(base, storage), grace)
+    for uri, wanted in _wanted_tags(base, log, needed).items():
         try:
             there = read_tags(uri, storage)
         except TableNotFound:
@@ -206,14 +202,66 @@ def repair_tags(base: str, storage: StorageConfig, grace: dt.timedelta = READER_
             if there.get(name) != version:
                 set_tag(uri, name, version, storage)
         for name in there:
-            if name not in wanted and (name == PROD or _OUR_TAG.fullmatch(name)) and not _is_ahead(name, log):
+            if name not in wanted and is_our_tag(name) and not _is_ahead(name, log):
                 remove_tag(uri, name, storage)
+
+
+def _wanted_tags(
+    base: str, log: Sequence[Publication], needed: Mapping[int, Mapping[int, int]]
+) -> dict[str, dict[str, int]]:
+    """Return by address of each table that was ever published the tags that it should have."""
+    wanted: dict[str, dict[str, int]] = {}
+    for record in log:
+        if (state := record.state) is None:
+            continue
+        is_needed = needed.get(state.generation, {}).get(state.version) == record.number
+        for uri, version in published_versions(base, state).items():
+            tags = wanted.setdefault(uri, {})
+            if is_needed:
+                tags[f"{_KEEPS}{record.number}"] = version
+    if (shown := log[-1].state) is not None:
+        wanted[generation_uri(base, shown.generation)][PROD] = shown.version
+    return wanted
+
+
+def published_versions(base: str, state: PublishedState) -> dict[str, int]:
+    """Return the versions that a publication shows, by address: its generation, and its shortlist tables."""
+    lists = {each.uri: each.version for each in state.shortlists}
+    return {generation_uri(base, state.generation): state.version, **lists}
+
+
+def generations_of(base: str, storage: StorageConfig) -> list[int]:
+    """Return the numbers of the generations that are there, ascending; earlier ones may have been removed.
+
+    Raises:
+        TableNotFound: There is no table.
+    """
+    open_dataset(base, storage)
+    last = max((record.state.generation for record in read_log(base, storage) if record.state is not None), default=1)
+    found, number = [1], 2
+    while (is_there := _is_there(generation_uri(base, number), storage)) or number <= last:
+        found += [number] if is_there else []
+        number += 1
+    return found
+
+
+def is_our_tag(name: str) -> bool:
+    """Tell whether a Lance tag follows the log of publications."""
+    return name == PROD or _OUR_TAG.fullmatch(name) is not None
 
 
 def open_prod(base: str, storage: StorageConfig) -> VectorTable:
     """Open what is published; the newest version where nothing was published yet."""
     is_published = resolve_prod(base, storage) is not None
     return VectorTable.open(base, PROD if is_published else None, storage)
+
+
+def _is_there(uri: str, storage: StorageConfig) -> bool:
+    try:
+        open_dataset(uri, storage)
+    except TableNotFound:
+        return False
+    return True
 
 
 def _append(

@@ -19,7 +19,8 @@ from lance import LanceDataset, LanceFragment
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 
-from pipelines.tables.commits import commit_fragments, compact_smaller, data_paths
+from pipelines.tables.commits import commit_fragments, data_paths
+from pipelines.tables.compaction_commits import compact_smaller
 from pipelines.tables.companions import ensure_companion
 from pipelines.tables.fragments import MAX_ROWS_PER_FRAGMENT
 from pipelines.tables.opening import open_dataset

@@ -8,6 +8,7 @@ suspended for longer cannot commit what was deleted (`fencing.py`).
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +20,19 @@ import pyarrow.compute as pc
 
 from pipelines.storage.addresses import split_s3
 from pipelines.storage.s3 import s3_client
-from pipelines.tables.commits import commit_nothing, compact, expire_versions, update_config
-from pipelines.tables.companions import ensure_companion
+from pipelines.tables.commits import commit_nothing, update_config
+from pipelines.tables.compaction_commits import compact, expire_versions
+from pipelines.tables.companions import open_companion
 from pipelines.tables.fencing import GIVEN_UP_KEY, given_up_before, store_now
 from pipelines.tables.generations import READER_GRACE, repair_tags
 from pipelines.tables.ledger import shards_of
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import table_of
 from pipelines.tables.records import fold_records
-from pipelines.tables.runs import ALIVE_FOR, living_runs
+from pipelines.tables.runs import ALIVE_FOR, living_runs, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.columns import COMPANIONS
-from schemas.errors import TableError
+from schemas.errors import TableError, TableNotFound
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
@@ -157,4 +160,13 @@ def compact_table(table: VectorTable) -> int:
 
 
 def _addresses(table: VectorTable) -> list[str]:
-    return [table.uri, *(ensure_companion(table, suffix)[0].uri for suffix in COMPANIONS)]
+    """Return the addresses of a table and of the tables beside it that are there."""
+    found = [table.uri]
+    for suffix in COMPANIONS:
+        with contextlib.suppress(TableNotFound):
+            found.append(open_companion(table, suffix).uri)
+    for uri in shortlists_of(table):
+        with contextlib.suppress(TableNotFound):
+            open_dataset(uri, table.storage)
+            found.append(uri)
+    return found

@@ -94,6 +94,18 @@ def restore_records(table: Owner, rows: Mapping[int, int], listed: Iterable[Shar
     return len(records)
 
 
+def amend_records(table: Owner, rows: Mapping[int, int]) -> None:
+    """Record another number of rows for shards that are recorded already; their rejects stay as they are.
+
+    Args:
+        table: The table.
+        rows: Their numbers of rows from now on, by shard.
+    """
+    records = _last_of_each(read_companion(table, "shards"), ["shard"])
+    known = records.filter(_is_one_of(records, rows)).to_pylist()
+    _append([record | {"rows": rows[record["shard"]]} for record in known], table)
+
+
 def fold_records(table: Owner, held: Collection[int]) -> None:
     """Delete the records and rejects that do not count any more. Call it only while no run writes to the table."""
     records = _current(_with_rows(table, "shards"), held)

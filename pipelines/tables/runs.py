@@ -129,6 +129,12 @@ def read_journal(table: VectorTable) -> list[JournalEntry]:
     return [journal_entry(row, sibling(table.uri, "runs")) for row in rows]
 
 
+def shortlists_of(table: VectorTable) -> list[str]:
+    """Return the addresses at which the runs of a table made shortlist tables, and the one beside it."""
+    named = (entry.summary.get("lists") for entry in read_journal(table))
+    return list(dict.fromkeys([sibling(table.uri, "shortlist"), *(uri for uri in named if isinstance(uri, str))]))
+
+
 def living_runs(table: VectorTable, now: dt.datetime | None = None, alive_for: dt.timedelta = ALIVE_FOR) -> list[str]:
     """Return the ids of the runs that have not ended and were seen in the last 15 minutes.
 

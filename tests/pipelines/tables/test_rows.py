@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipelines.tables.commits import compact
+from pipelines.tables.compaction_commits import compact
 from pipelines.tables.rows import (
     MADE,
     check_columns,

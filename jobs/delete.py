@@ -1,0 +1,41 @@
+"""`mlake delete TABLE --where …`: erase rows everywhere, and say what still keeps their bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from jobs.options import DryRun, Flag, Storage, TableAddress, Text
+from pipelines.nightly.erase import erase, plan_erasure
+from pipelines.reports.console import open_console
+from pipelines.reports.erasure import erasure_facts, print_erasure
+from schemas.config import StorageConfig
+
+
+def main(
+    address: TableAddress,
+    /,
+    *,
+    where: Annotated[str, Parameter(metavar="SQL"), Text],
+    dry_run: DryRun = False,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    storage: Storage = StorageConfig(),
+) -> int:
+    """Erase rows from every generation of a table, and say when their last byte is gone.
+
+    They leave vectors, prefix columns, indexes and shortlist tables, and no later run embeds them again while their
+    shard is unchanged. Remove them from the shards too: a changed shard is embedded as it is. The command may be
+    repeated, and then says what still keeps bytes of rows that were erased before.
+
+    Args:
+        where: SQL over the table's columns; rows that satisfy it are erased.
+        as_json: Print one JSON object.
+    """
+    erasure = plan_erasure(address, where, storage) if dry_run else erase(address, where, storage)
+    if as_json:
+        print(json.dumps(erasure_facts(erasure, is_planned=dry_run)))
+        return 0
+    print_erasure(erasure, open_console(), is_planned=dry_run)
+    return 0

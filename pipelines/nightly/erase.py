@@ -1,0 +1,132 @@
+"""Erase rows of a table everywhere: in every generation, with what is derived from them, and in what is published.
+
+Rows leave the newest version of each generation in one commit. Prefix columns go with them, since they are columns of
+the same rows. Then fragments and indexes are rewritten without them, and the lists that name them are removed. Where
+the version before was published, the new one is published at once. What still keeps their bytes is said.
+
+Owns the order of the steps. Owns no commit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.shortlist.erasure import erase_lists
+from pipelines.storage.addresses import absolute
+from pipelines.tables.compaction_commits import purge
+from pipelines.tables.erasure import JOB, Keeper, erase_rows, keepers, rows_to_erase
+from pipelines.tables.generations import PublishRequest, describe, generations_of, publish
+from pipelines.tables.night_log import NightLock
+from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod
+from pipelines.tables.runs import RunRecord, living_runs, read_journal, shortlists_of
+from pipelines.tables.table import VectorTable
+from schemas.config import StorageConfig
+from schemas.nights import NightCounts
+
+_TEXTS = re.compile(r"'(?:[^']|'')*'")
+
+
+@dataclass
+class Erasure:
+    """What was erased, or would be.
+
+    Attributes:
+        rows: Rows by generation.
+        shards: Rows by shard, over all generations.
+        lists: Queries whose lists were removed from shortlist tables.
+        publication: Number of the publication that shows the table without them; None where none was made.
+        keepers: What still keeps bytes of rows that were erased, now or before.
+    """
+
+    rows: dict[int, int]
+    shards: dict[int, int]
+    lists: int = 0
+    publication: int | None = None
+    keepers: tuple[Keeper, ...] = ()
+
+
+def plan_erasure(base: str, where: str, storage: StorageConfig) -> Erasure:
+    """Count the rows that a filter finds in each generation; change nothing.
+
+    Raises:
+        TableNotFound: There is no table.
+        TableError: The filter cannot be used on a generation, or fails on a row.
+    """
+    base = absolute(base)
+    rows, shards = dict[int, int](), Counter[int]()
+    for generation in generations_of(base, storage):
+        found = rows_to_erase(VectorTable.open(generation_uri(base, generation), storage=storage), where)
+        rows[generation] = found.num_rows
+        shards.update(found["shard"].to_pylist())
+    return Erasure(rows, dict(shards), keepers=_keepers(base, storage, list(rows)))
+
+
+def erase(base: str, where: str, storage: StorageConfig) -> Erasure:
+    """Erase the rows that a filter finds. A call that was killed may be repeated.
+
+    Raises:
+        TableNotFound: There is no table.
+        TableError: The filter cannot be used on a generation, or fails on a row; nothing is erased.
+        PublicationConflict: `prod` was moved meanwhile; the rows are erased, and the new version is not published.
+    """
+    base = absolute(base)
+    plan_erasure(base, where, storage)  # refuses a filter before anything is changed
+    if not has_log(base, storage):
+        return _erase_all(base, where, storage)
+    with NightLock(base, storage) as lock:
+        erasure = _erase_all(base, where, storage)
+        lock.update(state="erased", counts=NightCounts(withdrawn=sum(erasure.rows.values())))
+    return erasure
+
+
+def _erase_all(base: str, where: str, storage: StorageConfig) -> Erasure:
+    erasure, first = Erasure({}, {}), VectorTable.open(base, storage=storage)
+    for generation in generations_of(base, storage):
+        _erase(VectorTable.open(generation_uri(base, generation), storage=storage), first, where, generation, erasure)
+    erasure.keepers = _keepers(base, storage, list(erasure.rows))
+    return erasure
+
+
+def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, erasure: Erasure) -> None:
+    base = first.uri
+    prod = resolve_prod(base, table.storage)
+    is_published = prod is not None and (prod.uri, prod.state.version) == (table.uri, table.dataset.version)
+    is_idle, is_unfinished = not living_runs(table), _is_unfinished(table)
+    # The texts of a filter may be private: the journal keeps what was asked, without them.
+    with RunRecord(table, JOB, {"where": _TEXTS.sub("'…'", where)}) as record:
+        removed = erase_rows(table, first, where, record.run)
+        erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.values())
+        erasure.shards = dict(Counter(erasure.shards) + Counter(removed))
+        if removed or is_unfinished:
+            purge(table.uri, table.storage)
+            without: dict[str, Any] = {table.uri: table.refresh().dataset.version}
+            for uri in shortlists_of(table):
+                if (done := erase_lists(uri, table.refresh(), is_idle=is_idle)) is not None:
+                    queries, without[uri] = done
+                    erasure.lists += queries
+            record.summary |= {"without": without, "queries": erasure.lists}
+        now = table.refresh()
+        if prod is not None and is_published and rows and len(now) == len(table) - rows:
+            head, note = prod.publication.number, f"{rows:,} rows were erased"
+            request = PublishRequest(run=record.run, note=note, expected_head=head)
+            erasure.publication = publish(base, describe(now, generation), table.storage, request).number
+
+
+def _is_unfinished(table: VectorTable) -> bool:
+    """Tell whether the last erasure did not come to its end."""
+    states = [entry.state for entry in read_journal(table) if entry.job == JOB]
+    return bool(states) and states[-1] != "complete"
+
+
+def _keepers(base: str, storage: StorageConfig, generations: Sequence[int]) -> tuple[Keeper, ...]:
+    found = list[Keeper]()
+    for generation in generations:
+        found += keepers(base, storage, generation)
+        for run in living_runs(VectorTable.open(uri := generation_uri(base, generation), storage=storage)):
+            what = f"run {run} is at work: it may commit such rows still"
+            found.append(Keeper(uri, "run", what, None, "the same command, when the run has ended"))
+    return tuple(found)

@@ -1,0 +1,67 @@
+"""Output of `mlake delete`: what was erased, and what still keeps its bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.nightly.erase import Erasure
+
+
+def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> None:
+    """Print what was erased or would be, then what keeps bytes, with the command that removes it."""
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False)
+
+    done = "would be erased" if is_planned else "erased"
+    for generation, rows in erasure.rows.items():
+        say(f"generation {generation}: {rows:,} rows {done}")
+    if erasure.shards:
+        say(f"they are of {len(erasure.shards):,} shards; a shard that changes is embedded as it is: remove them there")
+    if erasure.lists:
+        say(f"the lists of {erasure.lists:,} queries named them, and are removed; mlake shortlist searches them anew")
+    if erasure.publication is not None:
+        say(f"publication {erasure.publication} shows the table without them")
+    if not erasure.keepers:
+        say("nothing was erased before that is still kept" if is_planned else "no version keeps a byte of erased rows")
+        return
+    say("still kept are bytes of erased rows by:")
+    for keeper in erasure.keepers:
+        until = "" if keeper.until is None else f" until {keeper.until:%Y-%m-%d %H:%M} UTC"
+        say(f"  {keeper.uri}: {keeper.what}{until}; what removes it: {keeper.command}")
+    say(_gone(erasure))
+
+
+def erasure_facts(erasure: Erasure, *, is_planned: bool) -> dict[str, Any]:
+    """Return it as JSON holds it."""
+    return {
+        "is_planned": is_planned,
+        "rows": sum(erasure.rows.values()),
+        "rows_by_generation": erasure.rows,
+        "shards": len(erasure.shards),
+        "lists_removed": erasure.lists,
+        "publication": erasure.publication,
+        "is_gone": not erasure.keepers,
+        "keepers": [
+            {
+                "uri": keeper.uri,
+                "kind": keeper.kind,
+                "what": keeper.what,
+                "until": None if keeper.until is None else keeper.until.isoformat(),
+                "command": keeper.command,
+            }
+            for keeper in erasure.keepers
+        ],
+    }
+
+
+def _gone(erasure: Erasure) -> str:
+    """Say when the last byte can be gone."""
+    if any(keeper.kind in ("prod", "run") for keeper in erasure.keepers):
+        return "when the last byte is gone is not known yet: something above has no end"
+    ends = [keeper.until for keeper in erasure.keepers if keeper.until is not None]
+    return (
+        f"the last byte can be gone {f'from {max(ends):%Y-%m-%d %H:%M} UTC on' if ends else 'now'}, by these commands"
+    )

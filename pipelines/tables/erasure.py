@@ -1,0 +1,209 @@
+"""Erase rows of a table, and remember them, so that no later run brings them back.
+
+An erased sample is remembered by its shard and a hash of its id, in the companion `erased` of the table's first
+generation. A shard that is read again, for its rejects or for a new generation, leaves such samples out. A shard that
+was changed is another shard: it is embedded as it is.
+
+Owns the rows, their records, and what still keeps their bytes. Owns neither publications nor shortlist tables.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from lance.commit import CommitConflictError
+
+from pipelines.storage.addresses import sibling
+from pipelines.tables.commits import commit_without
+from pipelines.tables.companion_commits import append_rows
+from pipelines.tables.companions import ensure_companion, read_companion
+from pipelines.tables.fencing import store_now
+from pipelines.tables.generations import READER_GRACE, is_our_tag, needed_versions, published_versions
+from pipelines.tables.ledger import rows_by_shard
+from pipelines.tables.opening import open_dataset
+from pipelines.tables.publication_log import generation_uri, read_log, table_of
+from pipelines.tables.records import amend_records
+from pipelines.tables.rows import check_filter
+from pipelines.tables.runs import read_journal
+from pipelines.tables.table import VectorTable
+from pipelines.tables.tags import read_tags
+from schemas.columns import ERASED
+from schemas.config import StorageConfig
+from schemas.errors import TableError, TableNotFound
+
+JOB = "delete"
+Erased = Mapping[int, npt.NDArray[np.int64]]
+"""The hashes of erased samples, sorted, by shard."""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """What still keeps bytes of erased rows.
+
+    Attributes:
+        uri: Address of the table.
+        kind: `versions`, `publication` (replaced, and readers may have it open), `prod`, `tag`, or `run` (at work).
+        what: What it is, as a sentence.
+        until: When the command works; None where that is now, or not known.
+        command: What removes it.
+    """
+
+    uri: str
+    kind: Literal["versions", "publication", "prod", "tag", "run"]
+    what: str
+    until: dt.datetime | None
+    command: str
+
+
+def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
+    """Find the rows that satisfy a filter: columns `id, shard`.
+
+    Raises:
+        TableError: The filter cannot be used on the table, or fails on a row.
+    """
+    check_filter(table.dataset, where, table.uri)
+    if "_row" in where.lower():
+        raise TableError(
+            f"the filter {where!r} names rows by where they are, which differs between generations; name them by "
+            "`id`, `shard` or a kept column"
+        )
+    try:
+        return table.dataset.scanner(columns=["id", "shard"], filter=where).to_table()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).partition(", /")[0].split())
+        raise TableError(f"the filter {where!r} fails on rows of {table.uri}: {reason}; nothing is erased") from None
+
+
+def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> dict[int, int]:
+    """Remove the rows that satisfy a filter from the newest version; older versions still hold them.
+
+    What is erased is remembered and recorded first. So a call that was killed may be repeated.
+
+    Args:
+        table: A generation.
+        base: The first generation, beside which erased samples are remembered.
+        where: The filter, which `rows_to_erase` has checked.
+        run: Id of the run.
+
+    Returns:
+        Rows removed, by shard.
+    """
+    ensure_companion(base, "erased")
+    while True:
+        table = table.refresh()
+        found = rows_to_erase(table, where)
+        erased = Counter(found["shard"].to_pylist())
+        if not erased:
+            return {}
+        _remember(base, found, run)
+        held = rows_by_shard(table.dataset)
+        amend_records(table, {shard: held[shard] - rows for shard, rows in erased.items()})
+        try:
+            commit_without(table.dataset, where, run, table.storage)
+        except CommitConflictError:
+            continue
+        return dict(erased)
+
+
+def erased_samples(table: VectorTable) -> Erased:
+    """Return the samples that must not be embedded again, for a table of any generation."""
+    base, _ = table_of(table.uri, table.storage)
+    try:
+        owner = table if base == table.uri else VectorTable.open(base, storage=table.storage)
+    except TableNotFound:
+        return {}
+    rows = read_companion(owner, "erased")
+    shards_N, samples_N = (rows[name].to_numpy() for name in ("shard", "sample"))
+    return {int(shard): np.unique(samples_N[shards_N == shard]) for shard in np.unique(shards_N)}
+
+
+def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
+    """Tell which rows were erased; they have the columns `id` and `shard`."""
+    shards_N = rows["shard"].to_numpy()
+    found_N = np.zeros(len(shards_N), bool)
+    for shard in erased.keys() & set(np.unique(shards_N).tolist()):
+        places = np.flatnonzero(shards_N == shard)
+        hashes = [_hash(shard, name) for name in rows["id"].take(pa.array(places)).to_pylist()]
+        found_N[places] = np.isin(hashes, erased[shard])
+    return found_N
+
+
+def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
+    """Say what still keeps bytes of rows that were ever erased of a generation and of its shortlist tables.
+
+    Args:
+        base: Address of the table.
+        storage: Where S3 is.
+        generation: Its number.
+    """
+    table = VectorTable.open(generation_uri(base, generation), storage=storage)
+    first_without: dict[str, int] = {}
+    for entry in read_journal(table):
+        if entry.job == JOB:
+            first_without |= entry.summary.get("without", {})
+    open_until = _open_until(base, storage)
+    found = list[Keeper]()
+    for uri, version in first_without.items():
+        try:
+            dataset = open_dataset(uri, storage)
+        except TableNotFound:
+            continue
+        older = {each["version"] for each in dataset.versions() if each["version"] < version}
+        shown = {number: until for number, until in open_until.get(uri, {}).items() if number in older}
+        found += [_published(uri, base, number, until) for number, until in sorted(shown.items())]
+        foreign = {name: v for name, v in read_tags(uri, storage).items() if v in older and not is_our_tag(name)}
+        found += [_tagged(uri, name, number) for name, number in sorted(foreign.items())]
+        if others := older - shown.keys() - set(foreign.values()):
+            found.append(Keeper(uri, "versions", f"{len(others)} older versions", None, _clean(base)))
+    return found
+
+
+def _open_until(base: str, storage: StorageConfig) -> dict[str, dict[int, dt.datetime | None]]:
+    """Return by address until when readers may have each published version open; None for those of `prod`."""
+    log = read_log(base, storage)
+    needed = needed_versions(log, store_now(base, storage))
+    found: dict[str, dict[int, dt.datetime | None]] = {}
+    for record, follower in itertools.zip_longest(log, log[1:]):
+        state = record.state
+        if state is not None and needed.get(state.generation, {}).get(state.version) == record.number:
+            for uri, version in published_versions(base, state).items():
+                found.setdefault(uri, {})[version] = None if follower is None else follower.at + READER_GRACE
+    return found
+
+
+def _published(uri: str, base: str, version: int, until: dt.datetime | None) -> Keeper:
+    if until is None:
+        return Keeper(uri, "prod", f"version {version} is `prod`", None, f"mlake publish {base}, or the next night")
+    return Keeper(
+        uri, "publication", f"version {version} was `prod`, and readers may have it open", until, _clean(base)
+    )
+
+
+def _tagged(uri: str, name: str, version: int) -> Keeper:
+    remove = f"python -c 'import lance; lance.dataset({json.dumps(uri)}).tags.delete({json.dumps(name)})'"
+    return Keeper(uri, "tag", f"the tag {name!r} keeps version {version}", None, remove)
+
+
+def _clean(base: str) -> str:
+    return f"mlake clean {base} --older-than 0"
+
+
+def _remember(base: VectorTable, found: pa.Table, run: str) -> None:
+    shards, names = found["shard"], found["id"].to_pylist()
+    hashes = [_hash(shard, name) for shard, name in zip(shards.to_pylist(), names, strict=True)]
+    rows = pa.table([shards, pa.array(hashes, pa.int64()), pa.repeat(run, len(hashes))], schema=ERASED)
+    append_rows(sibling(base.uri, "erased"), rows, base.storage)
+
+
+def _hash(shard: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{shard}\0{name}".encode()).digest()[:8], "big", signed=True)

@@ -1,0 +1,202 @@
+"""`mlake delete` leaves no byte of a row anywhere, and says what still keeps one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.__main__ import main
+from pipelines.shortlist.lists import commit_lists, search_task
+from pipelines.shortlist.planning import plan_lists
+from pipelines.storage.addresses import sibling
+from pipelines.tables.commits import create_scalar_index
+from pipelines.tables.create import create_table
+from pipelines.tables.erasure import erased_samples, is_erased
+from pipelines.tables.generations import PublishRequest, describe, publish
+from pipelines.tables.indexes import index_prefix
+from pipelines.tables.ledger import done_shards, records_of
+from pipelines.tables.night_log import NightLock, read_nights
+from pipelines.tables.opening import open_dataset
+from pipelines.tables.prefixes import add_prefixes
+from pipelines.tables.publication_log import generation_uri
+from pipelines.tables.runs import RunRecord, read_journal
+from pipelines.tables.table import VectorTable
+from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
+from tests.support.small_tables import (
+    KEPT,
+    SPACE,
+    a_shard,
+    changed,
+    commit_shards,
+    contents,
+    expected,
+    ids_of,
+    new_table,
+    vectors_of,
+)
+
+LOCAL = StorageConfig()
+A, B = a_shard("a"), a_shard("b")
+GONE = ids_of(A, 5)[3]
+WHERE = f"id = '{GONE}'"
+INDEX = PrefixIndexConfig(type="IVF_FLAT", partitions=1)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> VectorTable:
+    """A table with a prefix column, indexes and lists, of two shards."""
+    table = new_table(tmp_path)
+    commit_shards(table, A, B, rejects=1)
+    table = index_prefix(add_prefixes(table.refresh(), [8]), 8, INDEX)
+    create_scalar_index(table.uri, "id", LOCAL)
+    search(table)
+    return table.refresh()
+
+
+def search(table: VectorTable) -> dict[str, list[str]]:
+    """Bring the lists of the nearest rows up to date, and return them."""
+    config = ShortlistConfig.model_validate({"table": table.uri, "lists": {"k": 3, "dims": [8, 32]}})
+    if (plan := plan_lists(config)) is not None:
+        for task in plan.todo():
+            search_task(plan.spec, plan.uri, plan.config, task)
+        commit_lists(plan)
+    return lists_of(table)
+
+
+def lists_of(table: VectorTable) -> dict[str, list[str]]:
+    rows = open_dataset(sibling(table.uri, "shortlist"), LOCAL).to_table().sort_by([("dim", "ascending")]).to_pylist()
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["query_id"], []).append(row["id"])
+    return found
+
+
+def places(folder: Path) -> set[str]:
+    """Name the files below a folder that hold the row: its vector, its prefix, or its id."""
+    vector = vectors_of(A, 5)[3]
+    marks = (vector.tobytes(), vector[:8].tobytes(), GONE.encode())
+    return {str(path) for path in folder.rglob("*") if path.is_file() and any(m in path.read_bytes() for m in marks)}
+
+
+def delete(table: VectorTable, capsys: pytest.CaptureFixture[str], *words: str, where: str = WHERE) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["delete", table.uri, "--where", where, "--json", *words]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_no_byte_of_an_erased_row_is_left(
+    lake: VectorTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lists_of(lake)
+    assert any(GONE in names for query, names in before.items() if query != GONE)
+    planned = delete(lake, capsys, "--dry-run")
+    assert (planned["rows"], planned["is_gone"]) == (1, True)
+    assert contents(lake) == expected(A, B)
+
+    done = delete(lake, capsys)
+    assert (done["rows"], done["rows_by_generation"], done["is_gone"]) == (1, {"1": 1}, False)
+    assert contents(lake) == {name: row for name, row in expected(A, B).items() if name != GONE}
+    assert {keeper["kind"] for keeper in done["keepers"]} == {"versions"}
+    # Lists that named the row are gone, those of others stay, and the next search makes them anew.
+    left = lists_of(lake)
+    assert left == {query: names for query, names in before.items() if GONE not in [query, *names]}
+    assert done["lists_removed"] == len(before) - len(left)
+    fresh = search(lake)
+    assert set(fresh) == set(before) - {GONE}
+    assert all(len(names) == 6 and GONE not in names for names in fresh.values())
+
+    assert places(tmp_path)
+    capsys.readouterr()
+    assert main(["clean", lake.uri, "--older-than", "0"]) == 0
+    assert places(tmp_path) == set()
+    again = delete(lake, capsys)
+    assert (again["rows"], again["is_gone"]) == (0, True)
+    assert main(["delete", lake.uri, "--where", WHERE]) == 0
+    assert "no version keeps a byte" in capsys.readouterr().out
+
+    # The shard stays done, its record is true, and its rejects stay.
+    table = lake.refresh()
+    assert done_shards(table) == {A.id, B.id}
+    rows = {row["shard"]: (row["rows"], row["rejects"]) for row in records_of(table).to_pylist()}
+    assert rows == {A.id: (4, 1), B.id: (5, 1)}
+    entry = next(entry for entry in read_journal(table) if entry.job == "delete")
+    assert (entry.config["where"], entry.summary["rows"]) == ("id = '…'", 1)
+
+
+def test_erased_samples_are_known_to_later_runs_of_every_generation(
+    lake: VectorTable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = create_table(generation_uri(lake.uri, 2), SPACE, KEPT)
+    commit_shards(second, A)
+    publish(lake.uri, describe(second.refresh(), 2), LOCAL, PublishRequest())
+    done = delete(lake, capsys)
+    assert (done["rows_by_generation"], done["publication"]) == ({"1": 1, "2": 1}, 2)
+    for table in (lake.refresh(), second.refresh()):
+        rows = pa.RecordBatch.from_pydict({"id": ids_of(A, 5) * 2, "shard": [A.id] * 5 + [changed(A).id] * 5})
+        assert np.flatnonzero(is_erased(rows, erased_samples(table))).tolist() == [3]
+    # The last rows of a shard may go; it is not embedded again.
+    delete(lake, capsys, where=f"shard = {A.id}")
+    assert done_shards(lake.refresh()) == {A.id, B.id}
+    assert [night.state for night in read_nights(lake.uri, LOCAL)] == ["erased", "erased"]
+
+
+def test_it_says_what_keeps_bytes_and_until_when(lake: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(lake.uri, describe(lake, 1), LOCAL, PublishRequest())
+    lake.dataset.tags.create("mine", lake.dataset.version)
+    record = RunRecord(lake, "embed", {})
+    done = delete(lake, capsys)
+    assert done["publication"] == 2
+    assert GONE not in contents(VectorTable.open(lake.uri, "prod"))
+    kept = {keeper["kind"]: keeper for keeper in done["keepers"] if keeper["uri"] == lake.uri}
+    assert set(kept) == {"publication", "tag", "versions", "run"}
+    assert kept["publication"]["until"] > dt.datetime.now(dt.UTC).isoformat()
+    assert "tags.delete" in kept["tag"]["command"]
+    assert record.run in kept["run"]["what"]
+    record.end("complete", {})
+    # What was committed after the publication has passed no audit, so it is not published.
+    commit_shards(lake, a_shard("c"))
+    done = delete(lake, capsys, where=f"id = '{ids_of(A, 5)[1]}'")
+    assert done["publication"] is None
+    assert "prod" in {keeper["kind"] for keeper in done["keepers"]}
+    assert main(["delete", lake.uri, "--where", WHERE]) == 0
+    assert "is `prod`" in capsys.readouterr().out
+
+
+def test_an_erasure_that_was_killed_is_completed(
+    lake: VectorTable, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.nightly.erase.purge", lambda *_: (_ for _ in ()).throw(OSError("no answer")))
+        assert main(["delete", lake.uri, "--where", WHERE]) == 1
+    done = delete(lake, capsys)
+    assert (done["rows"], done["is_gone"], done["lists_removed"] > 0) == (0, False, True)
+    assert main(["clean", lake.uri, "--older-than", "0"]) == 0
+    assert places(tmp_path) == set()
+
+
+def test_filters_that_fail_and_nights_at_work_are_refused(
+    lake: VectorTable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = create_table(generation_uri(lake.uri, 2), SPACE, pa.schema([]))
+    before = contents(lake)
+    for where, said in {
+        "nn = 3": "n",
+        "n": "boolean",
+        "cast(id as int) = 3": "fails on rows",
+        "_rowid = 3": "differs between generations",
+        "n = 3": second.uri,
+    }.items():
+        assert main(["delete", lake.uri, "--where", where]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert contents(lake) == before
+    with NightLock(lake.uri, LOCAL):
+        assert main(["delete", lake.uri, "--where", WHERE]) == 1
+    assert "is at work" in capsys.readouterr().err
+    assert main(["delete", f"{lake.uri}x", "--where", WHERE]) == 2
