@@ -231,12 +231,7 @@ def published_versions(base: str, state: PublishedState) -> dict[str, int]:
 
 
 def generations_of(base: str, storage: StorageConfig) -> list[int]:
-    """Return the numbers of the generations that are there, ascending; earlier ones may have been removed.
-
-    Raises:
-        TableNotFound: There is no table.
-    """
-    open_dataset(base, storage)
+    """Return 1, which is the table itself, and the numbers of the later generations that are there, ascending."""
     last = max((record.state.generation for record in read_log(base, storage) if record.state is not None), default=1)
     found, number = [1], 2
     while (is_there := _is_there(generation_uri(base, number), storage)) or number <= last:
