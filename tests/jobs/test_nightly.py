@@ -137,7 +137,7 @@ def test_each_morning_prod_is_a_lake_made_from_scratch_or_that_of_yesterday(lake
         "refused",
     ]
 
-    # Erased rows leave `prod` at once. Neither a night, nor a shard that is read again for its rejects, brings them back.
+    # Erased rows leave `prod` at once. No night, and no shard that is read again for its rejects, brings them back.
     for name in ("b-3", "d-20"):
         assert main(["delete", lake.table, "--where", f"id = '{name}'"]) == 0
     erased = lake.prod()
