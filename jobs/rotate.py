@@ -11,7 +11,7 @@ from typing import Any
 from cluster.actors import ActorPool
 from cluster.placement import plan_pool
 from cluster.session import connect
-from jobs.options import Storage, TableAddress
+from jobs.options import Flag, Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.console import open_console
 from pipelines.reports.terminal import print_rotated
@@ -21,24 +21,34 @@ from pipelines.tables.table import VectorTable
 from schemas.config import ClusterConfig, StorageConfig
 
 
-def main(address: TableAddress, /, *, storage: Storage = StorageConfig()) -> int:
+def main(address: TableAddress, /, *, even_if_trained: Flag = False, storage: Storage = StorageConfig()) -> int:
     """Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.
 
-    For encoders that are not Matryoshka-trained. Prints the recall of each dim before and after.
+    For encoders that are not Matryoshka-trained. Prints the recall of each dim before and after. Prefix columns,
+    funnels, and indexes over vectors are dropped, since they were made from the vectors before.
+
+    Args:
+        even_if_trained: Rotate although the encoder is Matryoshka-trained. A rotation then helps some tasks and harms
+            others: compare first, by `mlake evaluate` with the baseline `pca`.
     """
-    print_rotated(run(address, storage), open_console())
+    print_rotated(run(address, storage, even_if_trained=even_if_trained), open_console())
     return 0
 
 
-def run(uri: str, storage: StorageConfig = StorageConfig()) -> Rotated:
+def run(uri: str, storage: StorageConfig = StorageConfig(), *, even_if_trained: bool = False) -> Rotated:
     """Rotate a table.
+
+    Args:
+        uri: Address of the table.
+        storage: Where S3 is.
+        even_if_trained: Rotate although the encoder is Matryoshka-trained.
 
     Raises:
         TableError: The table must not be rotated, or it changed meanwhile.
         RunError: Some fragments could not be rotated; the table is unchanged.
     """
     table = VectorTable.open(uri, storage=storage)
-    check_rotatable(table)
+    check_rotatable(table, even_if_trained=even_if_trained)
     with connect(), RunRecord(table, "rotate", storage) as record:
         size = plan_pool(ClusterConfig(gpus_per_actor=0.0))
         make_rotator = partial(Rotator, table.uri, table.dataset.version, storage)

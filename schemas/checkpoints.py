@@ -75,6 +75,8 @@ class HeadMeasurements(Stored):
         by_dim: The measure at each dim of the ladder; empty if too few rows are held out.
         beside: What `before` was measured on.
         before: The same measure without training; empty for a head from pairs.
+        pca: The same measure on the vectors rotated by a PCA of the training rows; empty for a head from pairs, and
+            where the vectors are rotated already.
         held_out: Number of rows held out.
         is_stopped: Whether training was stopped before its end.
     """
@@ -88,6 +90,7 @@ class HeadMeasurements(Stored):
     by_dim: dict[int, float] = Field({})
     beside: str = ""
     before: dict[int, float] = Field({})
+    pca: dict[int, float] = Field({})
     held_out: int = 0
     is_stopped: bool = False
 

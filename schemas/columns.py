@@ -7,6 +7,7 @@ Owns names and types of columns, and how a space is written into a schema. Owns 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Annotated, ClassVar, Literal
 
@@ -159,6 +160,12 @@ def _later_settings(record: BaseModel, first: frozenset[str]) -> set[str]:
 def prefix_column(dim: int) -> str:
     """Return the name of the column of the first `dim` dims, renormalised: `prefix_column(64)` is `vector_64`."""
     return f"{VECTOR}_{dim}"
+
+
+def prefix_dims(names: Iterable[str]) -> tuple[int, ...]:
+    """Return the dims that have a prefix column among these columns, ascending."""
+    after = (name.removeprefix(f"{VECTOR}_") for name in names if name.startswith(f"{VECTOR}_"))
+    return tuple(sorted(int(dim) for dim in after if dim.isdecimal()))
 
 
 def vector_field(dim: int, name: str = VECTOR) -> pa.Field:

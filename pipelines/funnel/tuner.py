@@ -31,7 +31,7 @@ from pipelines.funnel.widening import gaps, judges_codes, usual_doubt, usual_rea
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
-from schemas.columns import VECTOR, prefix_column
+from schemas.columns import VECTOR, prefix_column, prefix_dims
 from schemas.errors import TableError
 from schemas.plans import FunnelStage, Home, Plan, RecallCard, TunedFunnel
 
@@ -242,7 +242,7 @@ def tune_in_lake(
     Raises:
         TableError: The table has too few rows or no prefix column, or no plan reaches the target.
     """
-    dims = sorted(int(name) for f in dataset.schema if (name := f.name.removeprefix(f"{VECTOR}_")).isdigit())
+    dims = prefix_dims(dataset.schema.names)
     if not dims and plan is None:
         raise TableError(
             f"{dataset.uri} has no prefix column to search; "

@@ -65,14 +65,20 @@ class TrainingScreen:
 
 
 def print_head(trained: TrainedHead, console: Console) -> None:
-    """Print the quality of a head on the validation split, beside its baseline."""
+    """Print the quality of a head on the validation split beside its baselines, and say where it does not pay."""
     if trained.by_dim:
-        grid = Table("dims", trained.measure, *([trained.beside] if trained.before else []))
-        for dim, share in trained.by_dim.items():
-            before = [f"{trained.before[dim]:.3f}"] if dim in trained.before else [""] * bool(trained.before)
-            grid.add_row(str(dim), f"{share:.3f}", *before)
+        columns = {trained.measure: trained.by_dim, trained.beside: trained.before, "a PCA of them": trained.pca}
+        shown = {name: by_dim for name, by_dim in columns.items() if by_dim}
+        grid = Table("dims", *shown)
+        for dim in trained.by_dim:
+            grid.add_row(str(dim), *(f"{by_dim[dim]:.3f}" if dim in by_dim else "" for by_dim in shown.values()))
         console.print(f"on a validation split of {trained.held_out:,} rows:")
         console.print(grid)
+    if idle := trained.idle_dims:
+        figures = ", ".join(
+            f"{dim} dims ({trained.by_dim[dim]:.3f}, {trained.best_untrained(dim):.3f})" for dim in idle
+        )
+        console.print(f"the head does not pay at {figures} (with it, and without)", soft_wrap=True)
     console.print(f"saved: encoder.name=matryoshka-head encoder.path={trained.path}", soft_wrap=True)
 
 

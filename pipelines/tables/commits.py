@@ -14,7 +14,7 @@ or shards' contents.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -203,6 +203,17 @@ def update_config(uri: str, values: Mapping[str, str], storage: StorageConfig) -
     retry_transient(uri, update)
 
 
+def remove_config(uri: str, prefixes: tuple[str, ...], storage: StorageConfig) -> None:
+    """Remove the keys of a dataset's config that begin with one of these; without any, nothing is committed."""
+
+    def remove() -> None:
+        dataset = open_dataset(uri, storage)
+        if keys := [key for key in dataset.config() if key.startswith(prefixes)]:
+            dataset.delete_config_keys(keys)
+
+    retry_transient(uri, remove)
+
+
 def commit_index(uri: str, name: str, column: str, segments: Sequence[Index], storage: StorageConfig) -> None:
     """Publish segments as one index, in place of an older one of that name."""
 
@@ -226,13 +237,13 @@ def extend_index(uri: str, name: str, storage: StorageConfig) -> None:
     retry_transient(uri, extend)
 
 
-def drop_indexes(uri: str, column: str, storage: StorageConfig) -> None:
-    """Drop every index over a column."""
+def drop_indexes(uri: str, columns: Collection[str], storage: StorageConfig) -> None:
+    """Drop every index over one of these columns."""
 
     def drop() -> None:
         dataset = open_dataset(uri, storage)
         for index in dataset.describe_indices():
-            if column in index.field_names:
+            if not set(columns).isdisjoint(index.field_names):
                 dataset.drop_index(index.name)
 
     retry_transient(uri, drop)

@@ -27,7 +27,7 @@ from pipelines.tables.commits import add_columns, commit_column_files, rename_co
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut
-from schemas.columns import VECTOR, prefix_column, vector_field
+from schemas.columns import VECTOR, prefix_column, prefix_dims, vector_field
 from schemas.errors import DimNotInLadder
 
 _STAGING = "_filling"
@@ -78,6 +78,11 @@ def add_prefixes(table: VectorTable, dims: Sequence[int]) -> VectorTable:
         for task in tasks:
             table = commit_prefixes(table, [cut_fragment(table, task)])
     return publish_prefixes(table, dims)
+
+
+def is_prefix_column(name: str) -> bool:
+    """Tell whether a column holds a prefix, complete or being filled."""
+    return bool(prefix_dims([name.removesuffix(_STAGING)]))
 
 
 def check_dims(table: VectorTable, dims: Sequence[int]) -> tuple[int, ...]:

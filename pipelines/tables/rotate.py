@@ -11,7 +11,7 @@ Shapes: B rows, D full width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -21,7 +21,8 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, LanceFragment
 from lance.schema import LanceSchema
 
-from pipelines.tables.commits import commit_rewritten, drop_indexes
+from pipelines.tables.commits import commit_rewritten, drop_indexes, remove_config
+from pipelines.tables.prefixes import is_prefix_column
 from pipelines.tables.rotations import load_rotation, save_rotation
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Halves, to_arrow, to_numpy
@@ -29,6 +30,7 @@ from pipelines.vectors.rotation import Moments, Rotation
 from schemas.columns import SPACE_KEY, VECTOR, Space, vector_field
 from schemas.config import StorageConfig
 from schemas.errors import NotMatryoshka, RunError, TableError
+from schemas.plans import FUNNEL_KEY
 from schemas.work import RetryPolicy, WorkPool
 
 _ROTATED = f"{VECTOR}_rotated"
@@ -93,8 +95,12 @@ def rotate_parts(table: VectorTable, pool: WorkPool[RotatePart, Any]) -> tuple[R
     return rotation, [fragment for fragments in written for fragment in fragments]
 
 
-def check_rotatable(table: VectorTable) -> None:
+def check_rotatable(table: VectorTable, *, even_if_trained: bool = False) -> None:
     """Refuse a table that must not be rotated.
+
+    Args:
+        table: The table.
+        even_if_trained: Rotate although its encoder is Matryoshka-trained.
 
     Raises:
         TableError: It is rotated already, its encoder is Matryoshka-trained, or it is empty.
@@ -102,12 +108,12 @@ def check_rotatable(table: VectorTable) -> None:
     space = table.space
     if space.rotation is not None:
         raise TableError(f"{table.uri} is rotated already ({space.rotation}); its ladder is {space.ladder}")
-    if len(space.ladder.dims) > 1:
+    if len(space.ladder.dims) > 1 and not even_if_trained:
         raise TableError(
             f"{table.uri} holds vectors of {space.encoder}, which is Matryoshka-trained for {space.ladder}: "
             "a rotation helps some tasks and harms others (wordllama at 64 dims: Cranfield nDCG@10 .225 to .275, STS "
-            ".730 to .698); use its prefixes as they are, and compare on your own queries by `mlake evaluate` with "
-            "the baseline `pca`"
+            ".730 to .698); compare on your own queries by `mlake evaluate` with the baseline `pca`, and if that is "
+            f"better, run: mlake rotate {table.uri} --even-if-trained"
         )
     if not table.dataset.count_rows():
         raise TableError(f"{table.uri} has no rows to fit a rotation on; run `mlake embed` first")
@@ -154,7 +160,8 @@ def rotate_fragments(table: VectorTable, fragment_ids: Sequence[int], fingerprin
 def commit_rotation(table: VectorTable, rotation: Rotation, fragments: Sequence[str]) -> VectorTable:
     """Make the rotated vectors those of the table, together with the new space, in one commit.
 
-    Indexes on `vector` are dropped, because they were built over the vectors before the rotation.
+    What was derived from the vectors before the rotation goes: prefix columns in the same commit; indexes over the
+    vectors, and funnels, before it.
 
     Args:
         table: Open at the version that was rotated.
@@ -168,19 +175,31 @@ def commit_rotation(table: VectorTable, rotation: Rotation, fragments: Sequence[
         TableError: Rows were added, removed or moved since; nothing is changed.
     """
     dataset = table.dataset
-    vector_id = cast(Any, dataset.lance_schema.field(VECTOR)).id()
-    rotated = [_replace_vector_file(text, vector_id) for text in fragments]
-    schema = _with_space(dataset.lance_schema, rotated_space(table.space, rotation))
-    drop_indexes(table.uri, VECTOR, table.storage)
+    ids = {field.name(): field.id() for field in dataset.lance_schema.fields()}
+    prefixes = [name for name in ids if is_prefix_column(name)]
+    leaving = {ids[name] for name in prefixes}
+    rotated = [_replace_vector_file(text, ids[VECTOR], leaving) for text in fragments]
+    schema = _with_space(dataset.lance_schema, rotated_space(table.space, rotation), without=prefixes)
+    _drop_derived(table, prefixes)
     try:
         commit_rewritten(dataset, rotated, schema, table.storage)
     except CommitConflictError:
         raise TableError(
-            f"{table.uri} changed while it was being rotated, so nothing was; run `mlake rotate` again "
-            "when no other job writes to it"
+            f"{table.uri} changed while it was being rotated, so its vectors are as they were, and only its "
+            "funnels and vector indexes are gone; run `mlake rotate` again when no other job writes to it"
         ) from None
-    drop_indexes(table.uri, VECTOR, table.storage)
+    _drop_derived(table, prefixes)
     return table.refresh()
+
+
+def _drop_derived(table: VectorTable, prefixes: Sequence[str]) -> None:
+    """Drop what was made from vectors that are replaced: indexes and funnels.
+
+    It is done before the commit, so that none is ever used on the new vectors, and after it, since a run beside this
+    one may have made another.
+    """
+    drop_indexes(table.uri, (VECTOR, *prefixes), table.storage)
+    remove_config(table.uri, (FUNNEL_KEY, f"lake.{VECTOR}_"), table.storage)
 
 
 def rotated_space(space: Space, rotation: Rotation) -> Space:
@@ -210,21 +229,29 @@ def _fragment(table: VectorTable, fragment_id: int) -> LanceFragment:
     return cast(LanceFragment, table.dataset.get_fragment(fragment_id))
 
 
-def _replace_vector_file(fragment: str, vector_id: int) -> FragmentMetadata:
-    """Make a fragment's newest file the one of the column `vector`, in place of its older one."""
+def _replace_vector_file(fragment: str, vector_id: int, leaving: Set[int]) -> FragmentMetadata:
+    """Make a fragment's newest file the one of the column `vector`, in place of its older one; some columns leave."""
     written = json.loads(fragment)
     *older, newest = written["files"]
     for file in older:
-        file["fields"] = [_REPLACED if field == vector_id else field for field in file["fields"]]
+        file["fields"] = [_REPLACED if field in {vector_id, *leaving} else field for field in file["fields"]]
     newest["fields"] = [vector_id]
+    written["files"] = [file for file in (*older, newest) if set(file["fields"]) != {_REPLACED}]
     return FragmentMetadata.from_json(json.dumps(written))
 
 
-def _with_space(schema: LanceSchema, space: Space) -> LanceSchema:
-    """Return the schema with another space in its metadata, and the same field ids.
+def _with_space(schema: LanceSchema, space: Space, without: Sequence[str]) -> LanceSchema:
+    """Return the schema with another space in its metadata, without some columns, and with the same field ids.
 
-    Lance has no call that changes a schema's metadata in the same commit as its data; its pickling support can.
+    Lance has no call that changes a schema in the same commit as its data; its pickling support can.
     """
     rebuild, (metadata, *fields) = cast(Any, schema.__reduce__())
     changed = json.loads(metadata) | {SPACE_KEY.decode(): list(space.to_json().encode())}
-    return cast(LanceSchema, rebuild(json.dumps(changed), *fields))
+    columns = [column.name() for column in schema.fields() for _ in range(_count_fields(column))]
+    staying = [field for field, column in zip(fields, columns, strict=True) if column not in without]
+    return cast(LanceSchema, rebuild(json.dumps(changed), *staying))
+
+
+def _count_fields(field: Any) -> int:
+    """Count a field and all below it, as Lance lists them one after the other."""
+    return 1 + sum(map(_count_fields, field.children()))

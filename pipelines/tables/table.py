@@ -30,7 +30,7 @@ from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
 from schemas.column_names import column_name_problem
-from schemas.columns import VECTOR, Space, TableSource, source_of, space_of
+from schemas.columns import VECTOR, Space, TableSource, prefix_dims, source_of, space_of
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
 from schemas.html import facts
@@ -192,8 +192,7 @@ class VectorTable:
     @property
     def prefix_dims(self) -> tuple[int, ...]:
         """Dims that have a prefix column of their own, ascending."""
-        names = (f.name.removeprefix(f"{VECTOR}_") for f in self.dataset.schema if f.name.startswith(f"{VECTOR}_"))
-        return tuple(sorted(int(name) for name in names if name.isdigit()))
+        return prefix_dims(self.dataset.schema.names)
 
     @cached_property
     def rotation(self) -> Rotation | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,10 @@ class TrainedHead:
         path: Its folder, for `encoder.path` of `mlake embed`.
         measure: Name of the metric.
         by_dim: The metric at each dim of the ladder; empty where the validation split is too small.
-        beside: Name of the baseline.
-        before: The metric of a baseline without training; empty for a head from pairs.
+        beside: What `before` was measured on.
+        before: The metric of the table's vectors, cut as they are; empty for a head from pairs.
+        pca: The metric of these vectors after a PCA rotation that is fitted on the training rows; empty for a head from
+            pairs, and where the table is rotated already.
         held_out: Rows of the validation split.
         is_stopped: Whether training was stopped before its end; there is no head yet.
     """
@@ -54,8 +57,18 @@ class TrainedHead:
     by_dim: dict[int, float] = field(default_factory=dict)
     beside: str = ""
     before: dict[int, float] = field(default_factory=dict)
+    pca: dict[int, float] = field(default_factory=dict)
     held_out: int = 0
     is_stopped: bool = False
+
+    def best_untrained(self, dim: int) -> float | None:
+        """Return the better of the two measures without training at a dim; None where there is neither."""
+        return max((by_dim[dim] for by_dim in (self.before, self.pca) if dim in by_dim), default=None)
+
+    @property
+    def idle_dims(self) -> tuple[int, ...]:
+        """Dims at which the head is no better than the vectors without it."""
+        return tuple(d for d, share in self.by_dim.items() if (plain := self.best_untrained(d)) and share <= plain)
 
 
 def train_head(config: TrainConfig, watch: Watch = lambda report: False) -> TrainedHead:
@@ -109,14 +122,12 @@ def _make_task(config: TrainConfig, data: HeadData) -> HeadTask:
     if data.labels_N is not None:
         return LabelHead(stack, loss, int(data.labels_N.max()) + 1)
     if not hidden and loss.dims[-1] <= width:
-        _start_as(stack, _baseline_rotation(data))
+        is_rotated = data.table.rotation is not None
+        _start_as(stack, np.eye(width, dtype=np.float32) if is_rotated else _pca_of_training_rows(data))
     return SimilarityHead(stack, loss)
 
 
-def _baseline_rotation(data: HeadData) -> Floats:
-    """Return the rotation that needs no training: none where the table is rotated already, else PCA's."""
-    if data.table.rotation is not None:
-        return np.eye(data.vectors_NT.shape[1], dtype=np.float32)
+def _pca_of_training_rows(data: HeadData) -> Floats:
     return fit_pca([data.vectors_NT[~data.is_held_out_N]]).matrix_DD
 
 
@@ -147,36 +158,47 @@ def _save(config: TrainConfig, data: HeadData, task: HeadTask, path: Path) -> No
 
 @torch.no_grad()
 def _validate(trained: TrainedHead, dims: tuple[int, ...], data: HeadData, task: HeadTask, device: str) -> TrainedHead:
-    """Measure a head on the validation split, and prefixes of the frozen vectors as its baseline."""
-    held_N = data.is_held_out_N
-    whole_QT = data.vectors_NT[held_N]
-    if len(whole_QT) <= _K:
-        return replace(trained, held_out=len(whole_QT))
-    own = tuple(dim for dim in dims if dim <= whole_QT.shape[1])
-    after: Sequence[float]
-    before: Sequence[float] = ()
-    beside = "prefixes of the table's vectors"
+    """Measure a head on the validation split, and the frozen vectors without it as baselines."""
+    held_N, width = data.is_held_out_N, data.vectors_NT.shape[1]
+    trained = replace(trained, held_out=int(held_N.sum()))
+    if trained.held_out <= _K:
+        return trained
     if isinstance(task, PairHead):
         assert data.captions_NT is not None
-        head_QD = task.left(torch.from_numpy(whole_QT)).numpy()
+        head_QD = task.left(torch.from_numpy(data.vectors_NT[held_N])).numpy()
         captions_QD = task.right(torch.from_numpy(data.captions_NT[held_N])).numpy()
-        measure = f"words → row, R@{_K}"
-        after = hits_by_dim(head_QD, captions_QD, np.arange(len(captions_QD)), dims, _K, device)
-    elif isinstance(task, LabelHead):
-        measure = "1-NN accuracy"
-        head_ND = task.stack(torch.from_numpy(data.vectors_NT)).numpy()
-        after, before = _accuracy(head_ND, data, dims, device), _accuracy(data.vectors_NT, data, own, device)
+        found = hits_by_dim(head_QD, captions_QD, np.arange(len(captions_QD)), dims, _K, device)
+        return replace(trained, measure=f"words → row, R@{_K}", by_dim=dict(zip(dims, found, strict=True)))
+    if isinstance(task, LabelHead):
+        measure, score = "1-NN accuracy", partial(_accuracy, data, device)
     else:
-        measure, beside = f"recall@{_K} of the full vectors", "a PCA rotation"
-        head_QD, rotated_QT = task.stack(torch.from_numpy(whole_QT)).numpy(), whole_QT @ _baseline_rotation(data).T
-        exact_QK = neighbours(whole_QT, whole_QT, whole_QT.shape[1], _K, skip_self=True, device=device)
-        after = recall_of(exact_QK, head_QD, head_QD, dims, skip_self=True, device=device)
-        before = recall_of(exact_QK, rotated_QT, rotated_QT, own, skip_self=True, device=device)
-    by_dim, plain = (dict(zip(d, shares, strict=False)) for d, shares in ((dims, after), (own, before)))
-    return replace(trained, measure=measure, by_dim=by_dim, beside=beside, before=plain, held_out=len(whole_QT))
+        measure, score = f"recall@{_K} of the full vectors", partial(_recall, data, device)
+
+    def by_dim(x_ND: Floats, most: int) -> dict[int, float]:
+        asked = [dim for dim in dims if dim <= most]
+        return dict(zip(asked, score(x_ND, asked), strict=True))
+
+    pca: dict[int, float] = {}
+    if data.table.rotation is None:
+        pca = by_dim(data.vectors_NT @ _pca_of_training_rows(data)[: dims[-1]].T, width)
+    return replace(
+        trained,
+        measure=measure,
+        by_dim=by_dim(task.stack(torch.from_numpy(data.vectors_NT)).numpy(), dims[-1]),
+        beside="the table's vectors, cut",
+        before=by_dim(data.vectors_NT, width),
+        pca=pca,
+    )
 
 
-def _accuracy(x_ND: Floats, data: HeadData, dims: Sequence[int], device: str) -> list[float]:
+def _recall(data: HeadData, device: str, x_ND: Floats, dims: Sequence[int]) -> list[float]:
+    """Return, at each dim, the share of the nearest rows by full vectors that other vectors of theirs find."""
+    held_N, whole_QT = data.is_held_out_N, data.vectors_NT[data.is_held_out_N]
+    exact_QK = neighbours(whole_QT, whole_QT, whole_QT.shape[1], _K, skip_self=True, device=device)
+    return recall_of(exact_QK, x_ND[held_N], x_ND[held_N], dims, skip_self=True, device=device)
+
+
+def _accuracy(data: HeadData, device: str, x_ND: Floats, dims: Sequence[int]) -> list[float]:
     """Return the 1-NN accuracy at each dim: the validation split searches the training rows."""
     assert data.labels_N is not None
     held_N = data.is_held_out_N

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from jobs import rotate
 from jobs.__main__ import main
+from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import fit_pca
-from tests.support.small_tables import off_axis_table, stored_vectors
+from tests.support.small_tables import off_axis_table, stored_vectors, vectors
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -41,3 +43,17 @@ def test_the_command_shows_recall_by_dim_and_refuses_a_second_time(
     assert VectorTable.open(table.uri).space.rotation is not None
     assert main(["rotate", table.uri]) == 2
     assert "rotated already" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_matryoshka_trained_table_is_rotated_only_if_that_is_said(
+    make_table: Callable[..., VectorTable], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = add_prefixes(make_table(vectors(60, 0)), [8])
+    assert main(["rotate", table.uri]) == 2
+    assert "--even-if-trained" in " ".join(capsys.readouterr().err.split())
+    assert VectorTable.open(table.uri).prefix_dims == (8,)
+    assert main(["rotate", table.uri, "--even-if-trained"]) == 0
+    rotated = VectorTable.open(table.uri)
+    assert rotated.space.rotation is not None
+    assert rotated.prefix_dims == ()

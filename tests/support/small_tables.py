@@ -215,9 +215,9 @@ def stored_vectors(table: VectorTable) -> npt.NDArray[np.float32]:
     return to_numpy(table.dataset.to_table(columns=[VECTOR])[VECTOR]).astype(np.float32)
 
 
-def rotate_table(table: VectorTable) -> VectorTable:
+def rotate_table(table: VectorTable, *, even_if_trained: bool = False) -> VectorTable:
     """Fit, rotate and commit in this process."""
-    check_rotatable(table)
+    check_rotatable(table, even_if_trained=even_if_trained)
     ids = [fragment.fragment_id for fragment in table.dataset.get_fragments()]
     rotation = moments_of(table, ids).rotation()
     save_rotation(rotation, table.uri, table.storage)

@@ -31,12 +31,16 @@ def test_an_epoch_is_one_line_on_the_screen(capsys: pytest.CaptureFixture[str]) 
     assert "epoch   2  loss 0.500  1.5 s  4: 25.0%  8: 75.0%" in capsys.readouterr().out
 
 
-def test_a_head_is_shown_beside_its_baseline(capsys: pytest.CaptureFixture[str]) -> None:
-    head = TrainedHead(Path("out/encoder"), "1-NN accuracy", {4: 0.5, 512: 0.75}, "prefixes", {4: 0.25}, 30)
-    print_head(head, Console(width=200))
+def test_a_head_is_shown_beside_its_baselines(capsys: pytest.CaptureFixture[str]) -> None:
+    shares, plain, pca = {4: 0.5, 64: 0.418, 512: 0.75}, {4: 0.25, 64: 0.4}, {4: 0.375, 64: 0.421}
+    print_head(TrainedHead(Path("out/encoder"), "1-NN accuracy", shares, "cut", plain, pca, 30), Console(width=200))
     said = capsys.readouterr().out
-    for words in ("validation split of 30 rows", "0.250", "0.750", "encoder.path=out/encoder"):
+    for words in ("validation split of 30 rows", "0.250", "0.375", "0.750", "encoder.path=out/encoder"):
         assert words in said
+    assert "the head does not pay at 64 dims (0.418, 0.421) (with it, and without)" in said
+    print_head(TrainedHead(Path("out/encoder"), "R@10", shares, held_out=30), Console(width=200))
+    assert "does not pay" not in (said := capsys.readouterr().out)
+    assert "PCA" not in said
 
 
 def test_the_plan_of_a_model_names_its_size_and_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,8 +171,8 @@ def test_a_retry_rebuilds_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_indexes_are_dropped_fragments_compacted_versions_expired(uri: str) -> None:
     create_scalar_index(uri, "id", LOCAL)
     create_scalar_index(uri, "shard", LOCAL)
-    drop_indexes(uri, "id", LOCAL)
-    drop_indexes(uri, "id", LOCAL)
+    drop_indexes(uri, ["id"], LOCAL)
+    drop_indexes(uri, ["id"], LOCAL)
     assert [index.field_names for index in open_dataset(uri, LOCAL).describe_indices()] == [["shard"]]
     open_dataset(uri, LOCAL).tags.create("prod", 2)
     compact(uri, LOCAL)
