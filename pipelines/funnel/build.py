@@ -10,8 +10,9 @@ import numpy as np
 from pipelines.funnel.codebooks import load_codebook, save_codebook
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.lake import LakeIndex
-from pipelines.funnel.memory import Fill, MemoryIndex
+from pipelines.funnel.memory import MemoryIndex
 from pipelines.funnel.slices import FaissSlices, empty_stores
+from pipelines.funnel.stage_index import Fill
 from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device

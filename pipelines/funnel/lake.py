@@ -73,7 +73,7 @@ class LakeIndex:
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
         """Search once and report each stage, with its reads from the storage."""
-        plan, dataset, total = self.plan, self.dataset, self.dataset.count_rows()
+        plan, dataset, total = self.plan, self.dataset, self.dataset.count_rows(where)
         reports: list[StageReport] = []
         rows = np.empty(0, np.int64)
         for stage in plan.stages:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from lance import LanceDataset
 
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.rerank import MAX_GATHERED, Found, Mask, rank_all, rerank, search_table
+from pipelines.funnel.stage_index import Fill, StageIndex
 from pipelines.funnel.widening import are_close, are_short, judges_codes
 from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
@@ -43,42 +43,6 @@ MAX_CANDIDATES_HELD = 1 << 23
 # The best rows are spread unevenly over the rows that a filter allows, so ask for this much more.
 _UNEVEN = 1.2
 _UPDATED = "_row_last_updated_at_version"
-
-
-class StageIndex(Protocol):
-    """A plan's stages in RAM or on a device, filled with N vectors at positions 0 to N - 1.
-
-    Any number of threads may search.
-    """
-
-    def __len__(self) -> int:
-        """Return the number of vectors."""
-
-    @property
-    def holds_vectors(self) -> bool:
-        """Whether the last stage, the full vectors, is held too."""
-
-    @property
-    def bytes_per_vector(self) -> int:
-        """Bytes that a vector takes over all stages held."""
-
-    def search(self, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
-        """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
-
-    def candidates(self, plan: Plan, query_BD: Floats, stages: int | None = None) -> tuple[Floats, Positions]:
-        """Return the scores and positions (B, ≤ keep) that the first stages find, best first; -1 where there are fewer.
-
-        Args:
-            plan: The plan of these stages; its numbers to keep may differ.
-            query_BD: float32 unit rows at full width.
-            stages: How many stages to search; default: all but the last.
-        """
-
-    def vectors(self, positions_K: Positions) -> Halves:
-        """Gather full vectors (K, D)."""
-
-
-Fill = Callable[[Iterator[Halves], int], StageIndex]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,34 +168,43 @@ class MemoryIndex:
         """Search once and report each stage.
 
         FAISS searches a chain of stages as a whole. So this searches the first stage, then the first two, and so on;
-        the time of a stage is what it adds.
+        the time of a stage is what it adds. Codes of all rows are compared before a filter; where it leaves few rows,
+        these are ranked at once, and no codes are compared.
         """
         now, plan = self._snapshot, self.plan
-        rows, tail = now.live_rows, len(now.tail_ids_T)
-        compared = rows * plan.probes // plan.lists if plan.lists else rows
+        allowed_N, count, tail = now.alive_N, now.live_rows, len(now.tail_ids_T)
+        if where is not None:
+            allowed_N, allowed_T = self._allowed(now, where)
+            count, tail = int(allowed_N.sum()), int(allowed_T.sum())
+        wider = _among(plan, len(now.row_ids_N), count)
+        is_coarse = where is None or 2 * wider.candidates < count
         reports: list[StageReport] = []
-        passed = 0.0
+        kept, passed = now.live_rows * wider.probes // plan.lists if plan.lists else now.live_rows, 0.0
         for number, stage in enumerate(plan.stages):
             now.dataset.io_stats_incremental()
-            started = time.perf_counter()
-            if number + 1 < len(plan.stages):
-                now.stages.candidates(plan, query_D[None], number + 1)
-            else:
+            started, compared, is_last = time.perf_counter(), kept, number + 1 == len(plan.stages)
+            if is_last:
                 self.find(query_D[None], plan.k, plan, where)
+                compared, kept = kept + tail, min(stage.keep, kept + tail)
+            elif is_coarse:
+                found_K = now.stages.candidates(wider, query_D[None], number + 1)[1][0]
+                kept = int(((found_K >= 0) & (True if allowed_N is None else allowed_N[found_K])).sum())
+            else:
+                compared, kept = 0, count
             seconds, asked = time.perf_counter() - started, now.dataset.io_stats_incremental()
             reports.append(
                 StageReport(
                     dims=stage.dims,
                     precision=stage.precision,
-                    compared=min(compared, rows) + (tail if number + 1 == len(plan.stages) else 0),
-                    kept=min(stage.keep, rows),
-                    bytes_read=asked.read_bytes or min(compared, rows) * stage.bytes_per_vector,
+                    compared=compared,
+                    kept=kept,
+                    bytes_read=asked.read_bytes or compared * stage.bytes_per_vector,
                     requests=asked.read_iops,
                     milliseconds=1e3 * max(0.0, seconds - passed),
                 )
             )
-            compared, passed = stage.keep, seconds
-        exact_bytes = 4 * plan.stages[-1].dims * (rows + tail)
+            passed = seconds
+        exact_bytes = 4 * plan.stages[-1].dims * (count + tail)
         return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
     def _search_unfiltered(self, now: _Snapshot, plan: Plan, query_BD: Floats, k: int) -> tuple[Floats, Positions]:
@@ -267,7 +240,7 @@ class MemoryIndex:
         rows = len(now.row_ids_N)
         count = rows if allowed_N is None else int(allowed_N.sum())
         plan = plan.keeping(max(plan.candidates, k + SPARE))
-        wider = first = plan if count == rows else plan.wider(_UNEVEN * rows / max(1, count), rows)
+        wider = first = _among(plan, rows, count)
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         positions_BK = np.full((len(query_BD), k), -1, np.int64)
         left = np.arange(len(query_BD))
@@ -335,6 +308,11 @@ class MemoryIndex:
         return replace(
             old, dataset=dataset, alive_N=mask, tail_ids_T=row_ids(tail), tail_TD=to_numpy(tail[VECTOR]), allowed={}
         )
+
+
+def _among(plan: Plan, rows: int, allowed: int) -> Plan:
+    """Return the plan that finds enough candidates among the allowed rows."""
+    return plan if allowed == rows else plan.wider(_UNEVEN * rows / max(1, allowed), rows)
 
 
 def _positions_of(ids: Positions, row_ids_N: Positions) -> tuple[Positions, Mask]:

@@ -232,8 +232,9 @@ class Funnel:
             distinct: Return rows whose vectors are equal once.
 
         Returns:
-            Columns `id, <kept>, score`, best first, ties by id; the score is the true full-width cosine, float32. For
-            several queries, a first column `query` holds the query's number.
+            Columns `id, <kept>, score`, best first; the score is the true full-width cosine, float32. Rows that tie are
+            in the order of their ids, and any of those that tie with the k-th may be it. For several queries, a first
+            column `query` holds the query's number.
 
         Raises:
             ConfigError: `recall` is not between 0 and 1, or the card confirms no setting that reaches it.

@@ -25,7 +25,7 @@ _NUMBERS = 1 << 28
 
 
 class TorchStages:
-    """The prefixes of a plan's stages on one device; implements `memory.StageIndex`."""
+    """The prefixes of a plan's stages on one device; implements `StageIndex`."""
 
     def __init__(self, plan: Plan, blocks: Iterable[Halves], rows: int, device: torch.device) -> None:
         """Move vectors to the device.

@@ -6,17 +6,20 @@ Owns no encoding and no funnel. Shapes: B rows of a batch, M dims compared, D fu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
 from pipelines.tables.rows import ROW_ID, has_everywhere, places_of, read_rows, row_ids, scan_vectors
-from pipelines.vectors.arrays import Floats, to_numpy
+from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.columns import VECTOR, prefix_column
 
+# A rounded query moves a cosine by at most 2^-11, that of the k-th and that of the last row.
+_ROUNDING = 2**-10
+# Rows asked for beside twice those wanted: few queries need a second search then.
+_SPARE = 32
 _PROBES = 20  # partitions of an index that a search looks into; Lance's own default finds a twentieth fewer
 
 
@@ -42,44 +45,77 @@ def nearest_rows(
         skip: Id of a row that is not returned.
 
     Returns:
-        The wanted columns and `score`, the cosine in float32, best first; ties by id.
+        The wanted columns and `score`, the cosine in float32, best first; ties by id. Unless a prefix column is
+        searched, no other row has a better score, or the score of the k-th and a smaller id.
     """
     dim, more = len(query_M), k + (skip is not None)
     column = VECTOR if dim == width else prefix_column(dim)
-    search = _by_lance if has_everywhere(dataset, column) else _by_scan
-    best = search(dataset, column, query_M, more, where, list(dict.fromkeys(["id", *wanted, ROW_ID])))
+    names = list(dict.fromkeys(["id", *wanted, ROW_ID]))
+    if column == VECTOR:
+        best = _read(dataset, _by_lance(dataset, query_M, more, where), names)
+    elif has_everywhere(dataset, column):
+        best = _by_prefix(dataset, column, query_M, more, where, names)
+    else:
+        best = _read(dataset, _by_scan(dataset, query_M, more, where), names)
     if skip is not None:
         best = best.filter(pa.array(row_ids(best) != skip)).slice(0, k)
-    return best.sort_by([("score", "descending"), ("id", "ascending")]).select([*wanted, "score"])
+    return best.select([*wanted, "score"])
 
 
-def _by_lance(
+def _by_prefix(
     dataset: LanceDataset, column: str, query_M: Floats, k: int, where: str | None, names: Sequence[str]
 ) -> pa.Table:
-    """Have Lance search a column: a prefix through its index, the full vectors without one, since that is exact."""
-    nearest: dict[str, Any] = {"column": column, "q": query_M, "k": k, "metric": "cosine"}
-    if column == VECTOR:
-        nearest["use_index"] = False
-    else:
-        nearest |= {"refine_factor": 1, "minimum_nprobes": _PROBES}
+    """Have Lance search a prefix, through its index if there is one."""
+    nearest = {"column": column, "q": query_M, "k": k, "metric": "cosine"}
+    nearest |= {"refine_factor": 1, "minimum_nprobes": _PROBES}
     read = list(dict.fromkeys([*names, column, "_distance"]))
     best = dataset.scanner(columns=read, nearest=nearest, filter=where, prefilter=True).to_table()
-    x_KM = cut(to_numpy(best[column]).astype(np.float32), len(query_M))
-    return best.select(names).append_column("score", pa.array(x_KM @ query_M, pa.float32()))
+    return _ranked(best.select(names), _cosines(to_numpy(best[column]), query_M), k)
 
 
-def _by_scan(
-    dataset: LanceDataset, _: str, query_M: Floats, k: int, where: str | None, names: Sequence[str]
-) -> pa.Table:
-    """Compare the prefix of every full vector."""
+def _by_lance(dataset: LanceDataset, query_M: Floats, k: int, where: str | None) -> pa.Table:
+    """Have Lance compare the full vectors, without an index; return `id`, `_rowid` and `score` of the k best rows.
+
+    Lance rounds the query to half precision, so its k best may be others. More are asked for, and ranked by the query
+    as it is, until the last of them is too far away to be among the k best.
+    """
+    asked, names = 2 * k + _SPARE, ["id", ROW_ID]
+    while True:
+        nearest = {"column": VECTOR, "q": query_M, "k": asked, "metric": "cosine", "use_index": False}
+        columns = [*names, VECTOR, "_distance"]
+        best = dataset.scanner(columns=columns, nearest=nearest, filter=where, prefilter=True).to_table()
+        scores = _cosines(to_numpy(best[VECTOR]), query_M)
+        if len(scores) < asked or 1 - best["_distance"][-1].as_py() < np.partition(scores, -k)[-k] - _ROUNDING:
+            return _ranked(best.select(names), scores, k)
+        asked *= 4
+
+
+def _by_scan(dataset: LanceDataset, query_M: Floats, k: int, where: str | None) -> pa.Table:
+    """Compare the prefix of every full vector; return `id`, `_rowid` and `score` of the k best rows."""
     best = pa.table(
         {"id": pa.array([], pa.string()), ROW_ID: pa.array([], pa.uint64()), "score": pa.array([], pa.float32())}
     )
     for batch, x_BD in scan_vectors(dataset, ["id", ROW_ID], where):
-        scores = pa.array(cut(x_BD.astype(np.float32), len(query_M)) @ query_M, pa.float32())
-        scored = pa.Table.from_batches([batch]).append_column("score", scores)
-        both = pa.concat_tables([best, scored.select(best.column_names)], promote_options="permissive")
-        best = both.sort_by([("score", "descending"), ("id", "ascending")]).slice(0, k)
+        scored = _ranked(pa.Table.from_batches([batch]).select(["id", ROW_ID]), _cosines(x_BD, query_M), k)
+        both = pa.concat_tables([best, scored], promote_options="permissive")
+        best = _ranked(both.drop_columns("score"), both["score"].to_numpy(), k)
+    return best
+
+
+def _cosines(x_BD: Halves, query_M: Floats) -> Floats:
+    """Compare the first M dims of rows with a query. Equal rows get equal scores, unlike by a product of BLAS."""
+    scores_B: Floats = np.einsum("bm,m->b", cut(x_BD.astype(np.float32), len(query_M)), query_M)
+    return scores_B
+
+
+def _ranked(rows: pa.Table, scores: Floats, k: int) -> pa.Table:
+    """Return the k best rows with their scores, best first, ties by id."""
+    scored = rows.append_column("score", pa.array(scores, pa.float32()))
+    return scored.sort_by([("score", "descending"), ("id", "ascending")]).slice(0, k)
+
+
+def _read(dataset: LanceDataset, best: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Read columns of ranked rows, in their order."""
     rows_K = row_ids(best)
     found = read_rows(dataset, rows_K, names)
     return found.take(places_of(found, rows_K)).append_column("score", best["score"])

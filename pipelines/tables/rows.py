@@ -85,7 +85,7 @@ def using_filter(dataset: LanceDataset, where: str | None, uri: str) -> Iterator
     """
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if where is None or "applying filter" not in str(error):
             raise
         raise _unusable(dataset, where, uri, error) from None
@@ -99,7 +99,7 @@ def _plan_filter(dataset: LanceDataset, version: int, where: str) -> None:
         raise ValueError("it ends at its first semicolon")
 
 
-def _unusable(dataset: LanceDataset, where: str, uri: str, error: ValueError) -> TableError:
+def _unusable(dataset: LanceDataset, where: str, uri: str, error: Exception) -> TableError:
     known = [column for column in dataset.schema.names if not column.startswith(VECTOR)]
     reason = _WRAPPED.sub("", reason_of(error))
     return TableError(

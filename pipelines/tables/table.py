@@ -278,8 +278,8 @@ class VectorTable:
             distinct: Return rows whose vectors are equal, such as copies of a picture, once.
 
         Returns:
-            Columns `id, <kept>, score`: cosine at `dim` in float32, best first; ties by id. For several queries,
-            a first column `query` holds the query's number.
+            Columns `id, <kept>, score`: cosine at `dim` in float32, best first; ties by id, at the k-th row as well
+            unless a prefix column is searched. For several queries, a first column `query` holds the query's number.
 
         Raises:
             DimError: The space must not be cut there.

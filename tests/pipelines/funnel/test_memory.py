@@ -7,9 +7,10 @@ import pytest
 
 from pipelines.funnel import Home
 from pipelines.funnel.faiss_stages import train_stages
-from pipelines.funnel.memory import Fill, MemoryIndex
+from pipelines.funnel.memory import MemoryIndex
 from pipelines.funnel.plan import adaptive_retrieval
 from pipelines.funnel.slices import FaissSlices, empty_stores
+from pipelines.funnel.stage_index import Fill
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.matryoshka import unit
 from schemas.plans import Plan

@@ -6,6 +6,7 @@ import datetime as dt
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pytest
 
 from pipelines.tables.prefixes import add_prefixes
+from pipelines.tables.queries import unit_query
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
-from pipelines.vectors.matryoshka import cut
+from pipelines.vectors.matryoshka import cut, unit
 from schemas.columns import Ladder, Space
 from schemas.errors import (
     DimNotInLadder,
@@ -205,6 +207,20 @@ def test_a_filter_that_fails_on_the_rows_is_refused_in_words(searched: VectorTab
     for where, said in (("n / 0 = 1", "Arrow error: Divide by zero"), ("cast(half AS int) = 1", "Cannot cast string")):
         with pytest.raises(TableError, match=f"the filter .* cannot be used on .*: .*{said}.*; write SQL"):
             searched.search(np.ones(32), dim=dims, where=where)
+
+
+def test_the_last_row_is_the_first_by_id_of_those_that_tie(make_table: Callable[..., VectorTable]) -> None:
+    rng = np.random.default_rng(0)
+    row = rng.standard_normal(32).astype(np.float32)
+    near = row + 2e-4 * rng.standard_normal((300, 32)).astype(np.float32)
+    table = make_table(unit(np.concatenate([np.repeat(row[None], 700, 0), near])).astype(np.float16))
+    rows = table.dataset.to_table()
+    for k in (1, 5, 37, 400, 1000):
+        for query_D in (row, -row, *near[:3]):
+            found = table.search(query_D, k)
+            scores = np.einsum("nd,d->n", cut(to_numpy(rows["vector"]).astype(np.float32), 32), unit_query(query_D))
+            best = sorted(zip(-scores, rows["id"].to_pylist(), strict=True))[:k]
+            assert found["id"].to_pylist() == [key for _, key in best]
 
 
 def test_more_rows_than_there_are_is_all_of_them(searched: VectorTable) -> None:
