@@ -12,7 +12,14 @@ from jobs.options import DryRun, Flag, Storage, TableAddress, within
 from pipelines.reports.console import open_console
 from pipelines.storage.addresses import absolute
 from pipelines.tables.generations import generations_of
-from pipelines.tables.maintenance import compact_table, delete_orphans, expire_table, find_orphans
+from pipelines.tables.maintenance import (
+    compact_table,
+    delete_orphans,
+    delete_spare,
+    expire_table,
+    find_orphans,
+    find_spare,
+)
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
@@ -29,8 +36,8 @@ def main(
 ) -> int:
     """Remove files that no version of a table needs.
 
-    All generations of the table are cleaned, with their shortlist tables. Files of a run that is still at work stay,
-    and so do versions that carry a tag.
+    All generations of the table are cleaned, with their shortlist tables, and with the rotations and codebooks that no
+    version refers to. Files of a run that is still at work stay, and so do versions that carry a tag.
 
     Args:
         older_than: Expire untagged versions older than this many days.
@@ -54,8 +61,10 @@ def _clean(table: VectorTable, console: Console, *, older_than: dt.timedelta, co
         console.print(f"{orphans.young} files are too young to tell whether a run needs them")
     console.print(f"{len(orphans.paths)} orphans, {orphans.nbytes:,} bytes")
     if dry_run:
+        console.print(f"{sum(file.nbytes for file in find_spare(table)):,} bytes of old rotations and codebooks")
         return
     delete_orphans(table, orphans)
     if compact:
         console.print(f"{compact_table(table)} fragments after compaction")
     console.print(f"{expire_table(table.refresh(), older_than):,} bytes of old versions")
+    console.print(f"{delete_spare(table.refresh()):,} bytes of old rotations and codebooks")

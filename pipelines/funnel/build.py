@@ -1,6 +1,6 @@
 """Make what a funnel consists of: a tuned plan, with its codebook, and the stages at one version of the table.
 
-Owns no search and no table's config. Shapes: N rows of the table, B rows of a block, D full width, Q queries.
+Owns no search. Shapes: N rows of the table, B rows of a block, D full width, Q queries.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from pipelines.funnel.stage_index import Fill
 from pipelines.funnel.torch_stages import TorchStages
 from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device
+from pipelines.tables.commits import remove_config, update_config
+from pipelines.tables.fingerprinted import check_fingerprinted
 from pipelines.tables.rows import ROW_ID, read_vectors, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
-from schemas.plans import Home, Plan, TunedFunnel
+from schemas.errors import RunExpired
+from schemas.plans import FUNNEL_KEY, Home, Plan, TunedFunnel
 
 FunnelIndex = MemoryIndex | LakeIndex
 
@@ -38,6 +41,22 @@ def tune(table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | N
     tuned, empty = tune_in_memory(vectors, goal, query_QD, plan)
     name = save_codebook(empty, table.uri, table.storage)
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})
+
+
+def store_funnel(table: VectorTable, tuned: TunedFunnel) -> None:
+    """Store a plan and its card with the table, in place of those of its home.
+
+    Raises:
+        RunExpired: `mlake clean` has given up the codebook meanwhile; then nothing is stored for that home.
+    """
+    key = FUNNEL_KEY + tuned.plan.home
+    update_config(table.uri, {key: tuned.to_json()}, table.storage)
+    if tuned.plan.codebook:
+        try:
+            check_fingerprinted(tuned.plan.codebook, table.refresh().dataset, table)
+        except RunExpired:
+            remove_config(table.uri, (key,), table.storage)
+            raise
 
 
 def open_index(table: VectorTable, plan: Plan, device: str | None) -> FunnelIndex:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipelines.funnel.faiss_stages import Index, faiss, make_stages, train_stages, training_rows
 from pipelines.storage.addresses import sibling
-from pipelines.tables.companion_commits import write_once
+from pipelines.tables.fingerprinted import save_fingerprinted
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats, to_numpy
@@ -39,7 +39,7 @@ def save_codebook(empty: Sequence[Index], table_uri: str, storage: StorageConfig
     arrays = {part: read for number, stage in enumerate(empty) for part, read in _trained(number, stage)}
     rows = pa.table({"part": list(arrays), "numbers": [*arrays.values()]}, schema=CODEBOOK)
     name = _name(arrays)
-    write_once(sibling(table_uri, name), rows, storage)
+    save_fingerprinted(name, rows, table_uri, storage)
     return name
 
 

@@ -19,14 +19,13 @@ import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.build import FunnelIndex, open_index, tune
+from pipelines.funnel.build import FunnelIndex, open_index, store_funnel, tune
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.memory import MemoryIndex
 from pipelines.funnel.plan import plan_for, plan_of_stages, read_tuned
 from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
-from pipelines.tables.commits import update_config
 from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
 from pipelines.tables.opening import Version
@@ -135,7 +134,7 @@ class Funnel:
             goal = replace(goal, k=plan.k)
         asked = None if queries is None else np.stack([table.encode_query(one) for one in read_queries(queries)[0]])
         tuned = tune(table, goal, asked, plan, home)
-        update_config(table.uri, {FUNNEL_KEY + tuned.plan.home: tuned.to_json()}, table.storage)
+        store_funnel(table, tuned)
         return cls.open(table, home=home)
 
     @classmethod

@@ -17,14 +17,16 @@ from pipelines.tables.opening import open_dataset
 from schemas.config import StorageConfig
 
 
-def write_once(uri: str, rows: pa.Table, storage: StorageConfig) -> None:
-    """Write a small dataset whose address names its content; do nothing if it is there already."""
+def write_once(uri: str, rows: pa.Table, storage: StorageConfig) -> bool:
+    """Write a small dataset whose address names its content, unless it is there already; return whether it was not."""
     try:
         options = lance_access(uri, storage).get("storage_options")
         retry_transient(uri, lambda: lance.write_dataset(rows, uri, mode="create", storage_options=options))
     except OSError as error:
         if "already exists" not in str(error):
             raise
+        return False
+    return True
 
 
 def overwrite(

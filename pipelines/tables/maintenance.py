@@ -1,9 +1,10 @@
-"""Keep a table small: delete orphan files, expire old versions, compact small fragments.
+"""Keep a table small: delete orphan files and spare codebooks, expire old versions, compact small fragments.
 
 An orphan is a file that no version of the table needs: a run wrote it and could not commit it. Files that a living run
 may still commit are never touched. A run counts as living for 15 minutes after its last entry in the journal, and a
 file counts as needed for 15 minutes after it was written, both by the clock of the table's store. A writer that was
-suspended for longer cannot commit what was deleted (`fencing.py`).
+suspended for longer cannot commit what was deleted (`fencing.py`). The same holds for rotations and codebooks that no
+version refers to (`fingerprinted.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipelines.tables.commits import commit_nothing, update_config
 from pipelines.tables.compaction_commits import compact, expire_versions
 from pipelines.tables.companions import open_companion
 from pipelines.tables.fencing import GIVEN_UP_KEY, given_up_before, store_now
+from pipelines.tables.fingerprinted import StoredFile, find_unreferred
 from pipelines.tables.generations import READER_GRACE, repair_tags
 from pipelines.tables.ledger import shards_of
 from pipelines.tables.opening import open_dataset
@@ -101,13 +103,41 @@ def delete_orphans(table: VectorTable, orphans: Orphans) -> int:
     """
     if not orphans.paths:
         return 0
-    given_up = given_up_before(table.refresh().dataset)
-    if given_up is None or given_up < orphans.before:
-        update_config(table.uri, {GIVEN_UP_KEY: orphans.before.isoformat()}, table.storage)
-    commit_nothing(table.uri, table.storage)
+    _give_up(table, orphans.before)
     paths = sorted(set(orphans.paths) - set(_needed(table).to_pylist()))
-    _delete_files(table, paths)
+    _delete_files(table, [f"{table.uri.rstrip('/')}/{path}" for path in paths])
     return len(paths)
+
+
+def find_spare(table: VectorTable, alive_for: dt.timedelta = ALIVE_FOR) -> list[StoredFile]:
+    """List the files of rotations and codebooks that no version refers to; none while a run is at work.
+
+    Args:
+        table: The table.
+        alive_for: As for `find_orphans`.
+    """
+    now = store_now(table.uri, table.storage)
+    return [] if living_runs(table, now, alive_for) else find_unreferred(table, now - alive_for)
+
+
+def delete_spare(table: VectorTable, alive_for: dt.timedelta = ALIVE_FOR) -> int:
+    """Delete the files of rotations and codebooks that no version refers to, as orphans are; return the bytes freed."""
+    found = find_spare(table, alive_for)
+    if not found:
+        return 0
+    newest = max(file.written_at for file in found)
+    _give_up(table, before := newest + dt.timedelta(microseconds=1))
+    spare = find_unreferred(table, before)
+    _delete_files(table, [file.address for file in spare])
+    return sum(file.nbytes for file in spare)
+
+
+def _give_up(table: VectorTable, before: dt.datetime) -> None:
+    """Make every later commit refuse uncommitted files that are older than a time."""
+    given_up = given_up_before(table.refresh().dataset)
+    if given_up is None or given_up < before:
+        update_config(table.uri, {GIVEN_UP_KEY: before.isoformat()}, table.storage)
+    commit_nothing(table.uri, table.storage)
 
 
 def _needed(table: VectorTable) -> pa.Array:
@@ -115,22 +145,31 @@ def _needed(table: VectorTable) -> pa.Array:
     return pc.unique(table.refresh().dataset.tracked_files().read_all()["path"].combine_chunks())
 
 
-def _delete_files(table: VectorTable, paths: Sequence[str]) -> None:
+def _delete_files(table: VectorTable, addresses: Sequence[str]) -> None:
     if "://" not in table.uri:
-        for path in paths:
-            (Path(table.uri) / path).unlink(missing_ok=True)
+        for path in map(Path, addresses):
+            path.unlink(missing_ok=True)
+            _remove_empty(path.parent, table)
         return
     if not table.uri.startswith("s3://"):
         raise TableError(
-            f"{table.uri}: orphans can be deleted from local disks and S3 only; delete {len(paths)} files by hand"
+            f"{table.uri}: orphans can be deleted from local disks and S3 only; delete {len(addresses)} files by hand"
         )
-    bucket, prefix = split_s3(table.uri.rstrip("/"))
-    client = s3_client(table.storage)
-    for start in range(0, len(paths), _DELETED_AT_ONCE):
+    bucket, client = split_s3(table.uri)[0], s3_client(table.storage)
+    for start in range(0, len(addresses), _DELETED_AT_ONCE):
         keys: list[ObjectIdentifierTypeDef] = [
-            {"Key": f"{prefix}/{path}"} for path in paths[start : start + _DELETED_AT_ONCE]
+            {"Key": split_s3(address)[1]} for address in addresses[start : start + _DELETED_AT_ONCE]
         ]
         client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+
+
+def _remove_empty(folder: Path, table: VectorTable) -> None:
+    """Remove a folder beside the table that nothing is left in, and the empty ones above it."""
+    beside = Path(table.uri).parent
+    with contextlib.suppress(OSError):  # something is in it
+        while folder.parent != folder and beside in folder.parents and not folder.is_relative_to(table.uri):
+            folder.rmdir()
+            folder = folder.parent
 
 
 def expire_table(table: VectorTable, older_than: dt.timedelta, reader_grace: dt.timedelta = READER_GRACE) -> int:

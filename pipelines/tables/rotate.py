@@ -22,6 +22,7 @@ from lance.fragment import FragmentMetadata, LanceFragment
 from lance.schema import LanceSchema
 
 from pipelines.tables.commits import commit_rewritten, drop_indexes, remove_config
+from pipelines.tables.fingerprinted import check_fingerprinted, rotation_name
 from pipelines.tables.prefixes import is_prefix_column
 from pipelines.tables.rotations import load_rotation, save_rotation
 from pipelines.tables.table import VectorTable
@@ -172,9 +173,11 @@ def commit_rotation(table: VectorTable, rotation: Rotation, fragments: Sequence[
         The rotated table.
 
     Raises:
-        TableError: Rows were added, removed or moved since; nothing is changed.
+        TableError: Rows were added, removed or moved since; the vectors are as they were.
+        RunExpired: `mlake clean` has given up the rotation, or a file.
     """
     dataset = table.dataset
+    check_fingerprinted(rotation_name(rotation.fingerprint), dataset, table)
     ids = {field.name(): field.id() for field in dataset.lance_schema.fields()}
     prefixes = [name for name in ids if is_prefix_column(name)]
     leaving = {ids[name] for name in prefixes}

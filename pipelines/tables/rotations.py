@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.storage.addresses import sibling
-from pipelines.tables.companion_commits import write_once
+from pipelines.tables.fingerprinted import rotation_name, save_fingerprinted
 from pipelines.tables.opening import open_dataset
 from pipelines.vectors.rotation import Rotation
 from schemas.columns import check_companion, rotation_schema
@@ -29,7 +29,7 @@ def save_rotation(rotation: Rotation, table_uri: str, storage: StorageConfig = S
         },
         schema=rotation_schema(width),
     )
-    write_once(_address(rotation.fingerprint, table_uri), rows, storage)
+    save_fingerprinted(rotation_name(rotation.fingerprint), rows, table_uri, storage)
 
 
 def load_rotation(fingerprint: str, table_uri: str, storage: StorageConfig = StorageConfig()) -> Rotation:
@@ -39,7 +39,7 @@ def load_rotation(fingerprint: str, table_uri: str, storage: StorageConfig = Sto
         TableNotFound: There is none with that fingerprint beside the table.
         TableError: It is of a newer format, malformed, or another one.
     """
-    uri = _address(fingerprint, table_uri)
+    uri = sibling(table_uri, rotation_name(fingerprint))
     dataset = open_dataset(uri, storage)
     width = dataset.count_rows()
     check_companion(dataset.schema, rotation_schema(width), uri)
@@ -63,7 +63,3 @@ def _keeps_lengths(rotation: Rotation) -> bool:
     with np.errstate(all="ignore"):
         ratios_B = np.linalg.norm(rotation.apply(x_BD), axis=1) / np.linalg.norm(x_BD, axis=1)
     return bool((np.abs(ratios_B - 1) < _TOLERANCE).all())
-
-
-def _address(fingerprint: str, table_uri: str) -> str:
-    return sibling(table_uri, f"rotation-{fingerprint}")

@@ -58,10 +58,12 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_files_of_a_killed_run_are_removed(littered: VectorTable, capsys: pytest.CaptureFixture[str]) -> None:
     before = data_files(littered)
     assert main(["clean", littered.uri, "--dry-run"]) == 0
-    assert "1 orphans" in said(capsys)
+    assert "1 orphans" in (shown := said(capsys))
+    assert "0 bytes of old rotations and codebooks" in shown
     assert data_files(littered) == before
     assert main(["clean", littered.uri]) == 0
-    assert "1 orphans" in said(capsys)
+    assert "1 orphans" in (shown := said(capsys))
+    assert "0 bytes of old rotations and codebooks" in shown
     assert data_files(littered) == before - 1
     assert contents(littered) == HELD
     assert main(["clean", littered.uri]) == 0
