@@ -20,7 +20,7 @@ from rich.console import Console
 
 from cluster.session import connect
 from jobs import embed
-from jobs.options import ConfigFile, Flag, Overrides
+from jobs.options import ConfigFile, DryRun, Flag, Overrides
 from pipelines.embedding.plan import make_plan
 from pipelines.evaluation.alignment import align
 from pipelines.evaluation.evaluate import evaluate
@@ -28,6 +28,7 @@ from pipelines.evaluation.prepare import prepare
 from pipelines.evaluation.results import Results
 from pipelines.reports.console import open_console
 from pipelines.reports.evaluation import metrics_file, write_results
+from pipelines.reports.plans import print_evaluate_plan
 from pipelines.reports.plots import check_plots
 from pipelines.reports.terminal import print_results, waiting
 from schemas.config import EmbedConfig, load_config
@@ -40,6 +41,7 @@ def main(
     /,
     *,
     overrides: Overrides = None,
+    dry_run: DryRun = False,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
     """Measure tables or encoders at every dim, beside baselines, with intervals and a report.
@@ -51,6 +53,9 @@ def main(
     """
     config, console = load_config(EvaluateConfig, config_file, overrides or ()), open_console(is_error=as_json)
     check_plots()
+    if dry_run:
+        print_evaluate_plan(config, console)
+        return 0
     results = run(config, console)
     print_results(results, console)
     for path in write_results(results, Path(config.folder)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,9 +12,11 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 from rich import text
 
-from jobs.options import CountOfRows, Flag, Storage, TableAddress, Text, Trust, within
+from jobs.options import CountOfRows, DryRun, Flag, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel, Goal
+from pipelines.funnel.plan import plan_of_stages
 from pipelines.reports.console import open_console
+from pipelines.reports.plans import print_funnel_plan
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
@@ -65,6 +67,7 @@ def main(
     /,
     *,
     options: Options = Options(),
+    dry_run: DryRun = False,
     trust: Trust = TrustConfig(),
     storage: Storage = StorageConfig(),
 ) -> int:
@@ -87,6 +90,11 @@ def main(
             queries=options.held_out,
             bytes_per_vector=options.bytes_per_vector,
         )
+        if dry_run:
+            plan = None if stages is None else plan_of_stages(stages, options.home, table)
+            goal = goal if plan is None else replace(goal, k=plan.k)
+            print_funnel_plan(table, options.home, goal, None if queries is None else len(queries), plan, console)
+            return 0
         with RunRecord(table, "funnel", asdict(options)):
             funnel = Funnel.build(table, home=options.home, queries=queries, goal=goal, stages=stages)
         tuned = Funnel.stored(funnel.table, options.home)

@@ -11,9 +11,10 @@ from typing import Any
 from cluster.actors import ActorPool
 from cluster.placement import plan_pool
 from cluster.session import connect
-from jobs.options import Flag, Storage, TableAddress
+from jobs.options import DryRun, Flag, Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.console import open_console
+from pipelines.reports.plans import print_rotate_plan
 from pipelines.reports.terminal import print_rotated
 from pipelines.tables.rotate import RotatePart, Rotator, check_rotatable, commit_rotation, rotate_parts
 from pipelines.tables.runs import RunRecord
@@ -21,7 +22,14 @@ from pipelines.tables.table import VectorTable
 from schemas.config import ClusterConfig, StorageConfig
 
 
-def main(address: TableAddress, /, *, even_if_trained: Flag = False, storage: Storage = StorageConfig()) -> int:
+def main(
+    address: TableAddress,
+    /,
+    *,
+    even_if_trained: Flag = False,
+    dry_run: DryRun = False,
+    storage: Storage = StorageConfig(),
+) -> int:
     """Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.
 
     For encoders that are not Matryoshka-trained. Prints the recall of each dim before and after. Prefix columns,
@@ -31,6 +39,11 @@ def main(address: TableAddress, /, *, even_if_trained: Flag = False, storage: St
         even_if_trained: Rotate although the encoder is Matryoshka-trained. A rotation then helps some tasks and harms
             others: compare first, by `mlake evaluate` with the baseline `pca`.
     """
+    if dry_run:
+        table = VectorTable.open(address, storage=storage)
+        check_rotatable(table, even_if_trained=even_if_trained)
+        print_rotate_plan(table, open_console())
+        return 0
     print_rotated(run(address, storage, even_if_trained=even_if_trained), open_console())
     return 0
 

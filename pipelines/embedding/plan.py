@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from pipelines.embedding.column_plan import ColumnPlan, plan_columns
 from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
-from pipelines.storage.addresses import real
+from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
 from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
+from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig, LimitsConfig
@@ -54,6 +55,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         ShardNotFound: A pattern matches nothing.
         SpaceMismatch: The table holds vectors of another space.
         ColumnMismatch: The table is made from other fields, or its columns do not fit.
+        TableError: No table can be made at its address.
         InputError: No shard has the fields of the config, or their types are not alike.
         EncoderNotTrusted: The encoder needs to run code, and the config does not allow it.
     """
@@ -63,6 +65,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     try:
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
+        check_place(absolute(config.table))
         columns = plan_columns(config, shards, None)
         return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu), columns)
     encoder = config.encoder

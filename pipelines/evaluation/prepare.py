@@ -75,7 +75,7 @@ def prepare(config: EvaluateConfig, embed: Embed) -> Tables:
     shards = _write_shards(config, beir) if any(system.encoder for system in config.systems) else {}
     for system in config.systems:
         if system.encoder is None:
-            pairs[system.name] = _open(config, system)
+            pairs[system.name] = open_pairs(config, system)
             continue
         made = {}
         for part, job in _embed_configs(config, system, shards).items():
@@ -156,7 +156,13 @@ def _embed_configs(config: EvaluateConfig, system: SystemConfig, shards: Mapping
     return jobs
 
 
-def _open(config: EvaluateConfig, system: SystemConfig) -> dict[int, TablePair]:
+def open_pairs(config: EvaluateConfig, system: SystemConfig) -> dict[int, TablePair]:
+    """Open the tables of a system that has some, by dim; under `ALL_DIMS` where one pair serves every dim.
+
+    Raises:
+        TableNotFound: A table is missing.
+        ConfigError: A table is narrower than the dim that it is for.
+    """
     found = {}
     for dim in system.dims if system.is_fixed else (ALL_DIMS,):
         database, queries = system.addresses(dim)

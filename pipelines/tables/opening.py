@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lance import LanceDataset
 from pipelines.storage.addresses import absolute, companion_stem
 from pipelines.storage.s3 import lance_access
 from schemas.config import StorageConfig
-from schemas.errors import InputError, TableNotFound, nearest, reason_of
+from schemas.errors import InputError, TableError, TableNotFound, nearest, reason_of
 
 Version = int | str | dt.datetime
 _TICK = dt.timedelta(microseconds=1)
@@ -91,7 +92,31 @@ def _tables_beside(uri: str) -> list[str]:
     return [path.name for path in Path(uri).parent.glob("*.lance") if companion_stem(str(path)) is None]
 
 
+def check_place(uri: str) -> None:
+    """Refuse a local address where no table can be made; what a store allows is not asked.
+
+    Raises:
+        TableError: A part of the path is a file or has too long a name, or the folder may not be written to.
+    """
+    if "://" in uri:
+        return
+    if file := _file_on_the_way(path := Path(uri)):
+        raise TableError(f"{file} is a file, so no table can be at {uri}; name a folder that is not there yet")
+    there = next(part for part in path.parents if part.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise TableError(f"no table can be made at {uri}: {there} may not be written to; name another folder")
+
+
 def _file_on_the_way(path: Path) -> Path | None:
-    """Return the part of a path that is there and is no folder, where a table cannot be."""
-    there = next((part for part in (path, *path.parents) if part.exists()), path)
+    """Return the part of a path that is there and is no folder, where a table cannot be.
+
+    Raises:
+        TableError: A part of it has too long a name.
+    """
+    try:
+        there = next((part for part in (path, *path.parents) if part.exists()), path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise TableError(f"no table can be at {path}: {reason_of(error)}; name a folder with a shorter name") from None
     return there if there.exists() and not there.is_dir() else None

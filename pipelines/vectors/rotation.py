@@ -41,9 +41,13 @@ class Rotation:
 
     @property
     def ladder(self) -> Ladder:
-        """Powers of two from 8 up to the width, and the width."""
-        width = len(self.matrix_DD)
-        return Ladder(dims=(*(1 << p for p in range(3, width.bit_length()) if 1 << p < width), width))
+        """The ladder of vectors after the rotation."""
+        return rotated_ladder(len(self.matrix_DD))
+
+
+def rotated_ladder(width: int) -> Ladder:
+    """Return the ladder of rotated vectors of a width: powers of two from 8 up to it, and the width."""
+    return Ladder(dims=(*(1 << p for p in range(3, width.bit_length()) if 1 << p < width), width))
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,15 +113,26 @@ OPTIONS = {
         "--encoder-path",
         "--trust-remote-code",
     ],
-    "funnel": ["--recall", "--k", "--home", "--bytes", "--stages", "--objective", "--held-out", "--queries", "--card"],
+    "funnel": [
+        "--recall",
+        "--k",
+        "--home",
+        "--bytes",
+        "--stages",
+        "--objective",
+        "--held-out",
+        "--queries",
+        "--card",
+        "--dry-run",
+    ],
     "rejects": ["--reason", "--limit", "--endpoint"],
     "clean": ["--older-than", "--compact", "--dry-run", "--profile"],
-    "rotate": ["--endpoint"],
+    "rotate": ["--endpoint", "--even-if-trained"],
     "encoders": ["--matryoshka"],
     "embed": ["--set", "--dry-run", "--log", "--retry-rejects"],
     "shortlist": ["--set", "--dry-run", "--plot"],
     "train": ["--set", "--dry-run", "--log"],
-    "evaluate": ["--set"],
+    "evaluate": ["--set", "--json"],
 }
 
 
@@ -130,12 +141,13 @@ def command_line(rng: random.Random, table: str, folder: Path) -> list[str]:
     verb = rng.choice(sorted(OPTIONS))
     if verb in ("embed", "shortlist", "train", "evaluate"):
         words = [verb, _write(rng, verb, table, folder)]
-        if verb in ("embed", "shortlist", "train"):
+        if verb != "evaluate" or rng.random() < 0.5:
             words.append("--dry-run")
     elif verb == "encoders":
         words = [verb, rng.choice(["wordllama", "clip", str(rng.choice(HOSTILE))])]
     elif verb == "rotate":
-        words = [verb, str(rng.choice(HOSTILE))]  # a real table would start Ray
+        # Without --dry-run, a real table would start Ray.
+        words = [verb, str(rng.choice(HOSTILE))] if rng.random() < 0.3 else [verb, table, "--dry-run"]
     else:
         words = [verb, table]
         if verb == "search":

@@ -33,6 +33,8 @@ def refusal(printed: Printed, config: Path, *options: str) -> str:
         ("shards=SRC/s00{0..9}.jsonl", ["s003.jsonl", "not there"]),
         ("shards=SRC/*.tar", ["matches nothing"]),
         ("encoder.dtype=float16", ["float16"]),
+        ("table=SRC/s000.jsonl/t.lance", ["s000.jsonl is a file, so no table can be at"]),
+        (f"table=SRC/{'x' * 300}.lance", ["File name too long", "a shorter name"]),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_before_anything_is_done(
