@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from pipelines.funnel import Funnel
 from pipelines.tables import maintenance
 from pipelines.tables.table import VectorTable
 from schemas.errors import TableNotFound
@@ -23,6 +24,7 @@ from tests.chaos.shared_cluster import SharedCluster
 from tests.support.drivers import ROOT
 
 _RUN_S = 6.0  # about how long a run takes: what is random in time is spread over this
+_ROTATE_S, _TUNE_S = 3.0, 0.4  # and about how long these take
 _WORK_S = 2.5  # about how long from the first sign of an actor to its last lease
 
 
@@ -170,6 +172,48 @@ def rewrite_shards(run: Run) -> list[int]:
         return [code.result()]
 
 
+def kill_rotate(run: Run) -> list[int]:
+    """Embed, then kill rotations of the table until one is through, and clean impatiently after each."""
+    rotate = ["rotate", run.table, "--even-if-trained"]
+    codes = undisturbed(run) + _kill_until_through(
+        run, rotate, _ROTATE_S, lambda table: table.space.rotation is not None
+    )
+    run.argv += ["--set", "rotation.kind=pca"]
+    return codes
+
+
+def kill_funnel(run: Run) -> list[int]:
+    """Embed, then kill tunings of a funnel until one is through, and clean impatiently after each; search by it."""
+    tune = ["funnel", run.table, "--stages", "64:int8:20,256:5"]
+    codes = undisturbed(run) + _kill_until_through(run, tune, _TUNE_S, lambda table: "memory" in Funnel.homes(table))
+    table = VectorTable.open(run.table)
+    found = Funnel.open(table).search(like=table.head(1)["id"][0].as_py(), k=4)
+    assert found.num_rows == 4, f"a search by the funnel finds {found.num_rows} rows"
+    assert not maintenance.find_spare(table, dt.timedelta(0)), "codebooks are left that nothing refers to"
+    return codes
+
+
+def _kill_until_through(
+    run: Run, argv: list[str], lasts_s: float, is_through: Callable[[VectorTable], bool]
+) -> list[int]:
+    """Kill a job of about this length up to three times, then let it end; clean after each, and read every row."""
+    codes = []
+    for attempt in range(4):
+        with run.shared.driver() as driver, ThreadPoolExecutor(1) as pool:
+            code = pool.submit(driver.run, argv, run.log)
+            with contextlib.suppress(TimeoutError):
+                code.result(run.rng.uniform(0, lasts_s) if attempt < 3 else None)
+            if not code.done():
+                kill(driver.pid)
+            codes.append(code.result())
+        _clean(run)
+        table = VectorTable.open(run.table)
+        len(table.dataset.to_table())  # nothing that is needed was deleted
+        if is_through(table):
+            break
+    return codes
+
+
 def _clean(run: Run) -> None:
     """Clean with a patience of a moment; there may be no table yet."""
     hours = dt.timedelta(hours=run.rng.choice((-30, 0, 30)))
@@ -181,7 +225,9 @@ def _clean(run: Run) -> None:
 
     with contextlib.suppress(TableNotFound), mock.patch.object(maintenance.dt, "datetime", Apart):
         table = VectorTable.open(run.table)
-        maintenance.delete_orphans(table, maintenance.find_orphans(table, dt.timedelta(milliseconds=50)))
+        silent_for = dt.timedelta(milliseconds=50)
+        maintenance.delete_orphans(table, maintenance.find_orphans(table, silent_for))
+        maintenance.delete_spare(table, silent_for)
 
 
 def kill_local_cluster(run: Run) -> list[int]:
@@ -247,6 +293,8 @@ FAULTS: dict[str, Callable[[Run], list[int]]] = {
     "kill_cleaner": kill_cleaner,
     "lose_companion": lose_companion,
     "rewrite_shards": rewrite_shards,
+    "kill_rotate": kill_rotate,
+    "kill_funnel": kill_funnel,
 }
 ALLOWED: dict[str, tuple[int, ...]] = {
     "undisturbed": (_COMPLETE,),
@@ -262,6 +310,8 @@ ALLOWED: dict[str, tuple[int, ...]] = {
     "kill_cleaner": (_COMPLETE,),
     "lose_companion": (_COMPLETE, _KILLED),
     "rewrite_shards": (_COMPLETE, _NOT_COMPLETE),
+    "kill_rotate": (_COMPLETE, _KILLED),
+    "kill_funnel": (_COMPLETE, _KILLED),
 }
 # Of a hundred trials, how many meet each fault.
 SHARES = {
@@ -278,4 +328,6 @@ SHARES = {
     "kill_cleaner": 5,
     "lose_companion": 5,
     "rewrite_shards": 4,
+    "kill_rotate": 4,
+    "kill_funnel": 4,
 }
