@@ -17,9 +17,9 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.placement import PoolSize, describe_cluster
+from cluster.placement import PoolSize, explain_no_room
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
-from schemas.errors import RunError
+from schemas.errors import NoRoomForActors, RunError
 from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class ActorPool(Generic[I, R]):
         make_worker: Callable[[], Worker[I, R]],
         size: PoolSize,
         make_feeder: Callable[[], FeedingWorker[I]] | None = None,
-        say_after_s: float = 15.0,
+        say_after_s: float = 5.0,
         metric_tags: Mapping[str, str] | None = None,
     ) -> None:
         """Start the actors.
@@ -48,11 +48,12 @@ class ActorPool(Generic[I, R]):
             make_worker: Called in each actor; must pickle.
             size: How many actors, and how large.
             make_feeder: Called in each of `size.feeders` actors; must pickle.
-            say_after_s: Seconds without a working actor until it is said which are waited for.
+            say_after_s: Seconds in which an actor is not up until it is said what it waits for.
             metric_tags: `job` and `run`; with them each actor exports its worker's counters to Prometheus.
         """
         self._in_flight, self._size = size.in_flight, size
-        self._say_at = time.monotonic() + say_after_s
+        self._began, self._say_after_s = time.monotonic(), say_after_s
+        self._say_at = self._began + say_after_s
         self._slots = start_slots(make_worker, size, metric_tags)
         self._feeders = start_feeders(make_feeder, size) if make_feeder else []
         self._assigned = 0
@@ -90,6 +91,7 @@ class ActorPool(Generic[I, R]):
 
         Raises:
             LakeError: No actor can make its worker: what the worker raised, or a RunError with the reason.
+            NoRoomForActors: No node of the cluster is large enough for an actor.
         """
         policy = retry or RetryPolicy()
         self._waiting.extend(Task(item) for item in items)
@@ -140,21 +142,32 @@ class ActorPool(Generic[I, R]):
         return self._up_at
 
     def _say_who_is_waited_for(self) -> None:
-        """Say now and then why no actor works yet."""
-        if time.monotonic() < self._say_at or any(slot.is_up for slot in self._slots):
+        """Say now and then what actors wait for.
+
+        Raises:
+            NoRoomForActors: No node was large enough for any of them for `size.wait_s`.
+        """
+        now = time.monotonic()
+        unplaced = sum(not (slot.has_process or slot.is_lost) for slot in self._slots)
+        if not self.queue().pending_actors:
+            self._say_at = now + self._say_after_s
             return
-        self._say_at = time.monotonic() + _SAY_EVERY_S
-        placed = sum(slot.has_process for slot in self._slots)
-        if placed:
-            _LOG.warning("waiting for %d actors that load what they need to work", placed)
+        if now < self._say_at:
             return
-        _LOG.warning(
-            "waiting for %d actors with %g CPUs and %g GPUs each; the cluster has %s",
-            len(self._slots),
-            self._size.cpus,
-            self._size.gpus,
-            describe_cluster(),
-        )
+        self._say_at = now + _SAY_EVERY_S
+        if not unplaced:
+            if not any(slot.is_up for slot in self._slots):
+                _LOG.warning("waiting for %d actors that load what they need to work", len(self._slots))
+            return
+        no_room = explain_no_room(self._size, unplaced)
+        if no_room.is_for_ever and unplaced == len(self._slots):
+            left_s = self._began + self._size.wait_s - now
+            if left_s <= 0:
+                raise NoRoomForActors(f"{no_room.text}; then run the same command again")
+            self._say_at = min(self._say_at, now + left_s)
+            _LOG.warning("%s; the run ends in %.0f s (cluster.wait_for_node_s)", no_room.text, left_s)
+            return
+        _LOG.warning("%s", no_room.text)
 
     def _assign(self) -> None:
         """Give waiting tasks to the actors that have room, the least busy first."""

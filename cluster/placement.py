@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -16,6 +16,7 @@ from schemas.config import ClusterConfig
 from schemas.errors import ConfigError
 
 _MAX_ACTORS_PER_CPU = 16
+_NODES_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class PoolSize:
         threads: Threads that each should use for arithmetic and decoding.
         in_flight: Items that each works on at once.
         feeders: Actors of one CPU each that prepare for the others.
+        wait_s: Seconds to wait for a node that can hold an actor, where the cluster has none.
     """
 
     actors: int
@@ -37,6 +39,7 @@ class PoolSize:
     threads: int
     in_flight: int
     feeders: int = 0
+    wait_s: float = 600.0
 
 
 def plan_pool(config: ClusterConfig) -> PoolSize:
@@ -61,7 +64,7 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     share = largest_share(free if gpus_each else _without_feeders(free, feeders), actors)
     cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
-    size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders)
+    size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders, config.wait_for_node_s)
     if not os.environ.get("RAY_ADDRESS"):
         _check_fits(size, _resources())
     return size
@@ -135,10 +138,65 @@ def check_workers(workers: int) -> None:
         )
 
 
-def describe_cluster() -> str:
-    """Return what the cluster has and what is free, for a message about what cannot be placed."""
-    has, free = _resources(), dict(ray.available_resources())  # type: ignore[no-untyped-call]
-    return ", ".join(f"{has.get(kind, 0.0):g} {kind}s ({free.get(kind, 0.0):g} free)" for kind in ("CPU", "GPU"))
+@dataclass(frozen=True)
+class NoRoom:
+    """Why actors of a pool are not placed.
+
+    Attributes:
+        text: What each needs, what the nodes have, and what to do.
+        is_for_ever: No node of the cluster is large enough, even when it is idle.
+    """
+
+    text: str
+    is_for_ever: bool
+
+
+def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
+    """Say what actors that are not placed wait for.
+
+    Args:
+        size: Of their pool.
+        unplaced: How many of its actors are not placed.
+    """
+    free = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    nodes = [
+        _Node(node["NodeManagerAddress"], node["Resources"], free.get(node["NodeID"], {}))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+    nodes.sort(key=lambda node: (node.has.get("GPU", 0.0), node.has.get("CPU", 0.0)), reverse=True)
+    needs = {kind: count for kind, count in (("GPU", size.gpus), ("CPU", size.cpus)) if count}
+    large = [node for node in nodes if all(node.has.get(kind, 0.0) >= count for kind, count in needs.items())]
+    asked = " and ".join(f"{count:g} {kind}s" for kind, count in needs.items())
+    listed = "; ".join(node.describe(needs) for node in nodes[:_NODES_LISTED])
+    rest = f"; and {len(nodes) - _NODES_LISTED} more" if len(nodes) > _NODES_LISTED else ""
+    if large:
+        remedy = "nodes that are large enough are in use: actors start when there is room, or"
+        most = max((node.free for node in large), key=lambda has: [has.get(kind, 0.0) for kind in needs])
+    else:
+        remedy = f"no node is that large: add one with {asked}, or"
+        most = nodes[0].has if nodes else {}
+    settings = [
+        f"set cluster.{kind.lower()}s_per_actor to {most[kind]:g} or less"
+        for kind, count in needs.items()
+        if 0 < most.get(kind, 0.0) < count
+    ]
+    text = (
+        f"{unplaced} of {size.actors} actors wait for room: each needs {asked} on one node; the cluster has "
+        f"{listed or 'no node'}{rest}; {remedy} {' and '.join(settings) or 'stop another job'}"
+    )
+    return NoRoom(text, not large)
+
+
+@dataclass(frozen=True)
+class _Node:
+    address: str
+    has: dict[str, float]
+    free: dict[str, float]
+
+    def describe(self, kinds: Iterable[str]) -> str:
+        parts = [f"{self.has.get(kind, 0.0):g} {kind}s ({self.free.get(kind, 0.0):g} free)" for kind in kinds]
+        return f"node {self.address} with {' and '.join(parts)}"
 
 
 def has_gpu() -> bool:

@@ -13,10 +13,10 @@ import tempfile
 import traceback
 from dataclasses import dataclass
 
-from schemas.errors import ClusterUnreachable, LakeError, RunError, reason_of
+from schemas.errors import ClusterUnreachable, LakeError, NoRoomForActors, RunError, reason_of
 from schemas.redaction import redact
 
-INCOMPLETE, REFUSED, UNREACHABLE = 1, 2, 3
+INCOMPLETE, REFUSED, UNREACHABLE, NO_ROOM = 1, 2, 3, 4
 _RESUMES = "fix the cause and run the same command again: it resumes"
 _LOG = logging.getLogger(__name__)
 
@@ -77,6 +77,8 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, LakeError):
         if isinstance(error, ClusterUnreachable):
             return Failure(str(error), UNREACHABLE)
+        if isinstance(error, NoRoomForActors):
+            return Failure(str(error), NO_ROOM)
         return Failure(str(error), INCOMPLETE if isinstance(error, RunError) else REFUSED)
     parents = {f"{parent.__module__.split('.')[0]}.{parent.__qualname__}" for parent in type(error).__mro__}
     for known in _KNOWN:

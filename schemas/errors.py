@@ -23,6 +23,7 @@ LakeError
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
     ├── ShardsDamaged      some shards are damaged, their readable part is committed; exit code 1
     ├── ClusterUnreachable  no Ray cluster answers, or it is gone; exit code 3
+    ├── NoRoomForActors    no node of the cluster is large enough for an actor; exit code 4
     ├── NightRunning       another night is at work on the table; exit code 1
     ├── PublicationConflict  another command moved `prod` meanwhile; exit code 1
     ├── AuditFailed        an audit refuses a publication, `prod` stays; exit code 1
@@ -154,6 +155,10 @@ class RunExpired(RunError):
 
 class ClusterUnreachable(RunError):
     """No Ray cluster answers at an address, or it stopped to answer."""
+
+
+class NoRoomForActors(RunError):
+    """No node of the cluster is large enough for an actor of the run."""
 
 
 class NightRunning(RunError):

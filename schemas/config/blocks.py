@@ -162,6 +162,8 @@ class ClusterConfig(ConfigBlock):
             threads. `auto` is one per CPU of the machines without a GPU if there are GPUs, else 0.
         leases_per_actor: Leases in flight per actor: one is encoded while the next is read.
         decode_threads: Threads per actor that decode and tokenise; `auto` is the number of the actor's CPUs.
+        wait_for_node_s: Where no node of the cluster is large enough for an actor, the run ends after this time; an
+            autoscaler needs minutes to add one.
     """
 
     actors: Literal["auto"] | Annotated[Count, Field(le=MAX_ACTORS)] = "auto"
@@ -170,6 +172,7 @@ class ClusterConfig(ConfigBlock):
     feeders: Literal["auto"] | Annotated[int, Number, Field(ge=0, le=MAX_ACTORS)] = "auto"
     leases_per_actor: Annotated[Count, Field(le=64)] = 2
     decode_threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
+    wait_for_node_s: Annotated[float, Number, Field(ge=0, le=30 * 86400)] = 600.0
 
 
 class LimitsConfig(ConfigBlock):

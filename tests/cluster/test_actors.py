@@ -15,7 +15,7 @@ import ray
 
 from cluster.actors import ActorPool
 from cluster.placement import PoolSize
-from schemas.errors import ConfigError, RunError
+from schemas.errors import ConfigError, NoRoomForActors, RunError
 from schemas.work import Outcome, RetryPolicy
 from tests.support.actor_workers import (
     Counting,
@@ -219,9 +219,20 @@ def no_actor_is_left() -> Iterator[None]:
     wait_until(lambda: ray.available_resources().get("CPU") == 2.0)
 
 
-def test_actors_that_find_no_room_are_said(local_ray: None, caplog: pytest.LogCaptureFixture) -> None:
-    size = PoolSize(2, cpus=64, gpus=0, threads=1, in_flight=1)
-    with ActorPool[Any, Any](Named, size, say_after_s=0.0) as pool:
-        outcomes = pool.run([1], tick_s=0.01)
-        assert next(outcomes) is None
-    assert "waiting for 2 actors with 64 CPUs and 0 GPUs each; the cluster has 2 CPUs (" in caplog.text
+def test_actors_that_find_no_room_say_what_they_wait_for_and_end_where_it_is_for_ever(
+    local_ray: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    too_large = PoolSize(2, cpus=64, gpus=0, threads=1, in_flight=1, wait_s=0.5)
+    with pytest.raises(NoRoomForActors), ActorPool[Any, Any](Named, too_large, say_after_s=0.0) as pool:
+        list(pool.run([1], tick_s=0.1))
+    assert "2 of 2 actors wait for room: each needs 64 CPUs on one node; the cluster has node " in caplog.text
+    assert "with 2 CPUs (2 free); no node is that large: add one with 64 CPUs, or set" in caplog.text
+    assert "cluster.cpus_per_actor to 2 or less; the run ends in 0 s (cluster.wait_for_node_s)" in caplog.text
+    caplog.clear()
+    # One of two finds room: the run goes on with it, and says why the other does not.
+    size = PoolSize(2, cpus=1.5, gpus=0, threads=1, in_flight=1)
+    with ActorPool[int, int](Named, size, say_after_s=0.0) as pool:
+        for outcome in pool.run(range(200), tick_s=0.01):
+            if outcome is not None and "1 of 2 actors wait" in caplog.text:
+                pool.drop_waiting()
+    assert "nodes that are large enough are in use: actors start when there is room, or set" in caplog.text
