@@ -226,6 +226,8 @@ class PlanSelector:
     def shortfall(self) -> str:
         """Say how far the trials were from the target, and what the test queries can confirm at all."""
         queries = len(self._query_QD)
+        if not self._evaluated and self._goal.bytes_per_vector is not None:
+            return "none is as small as that"
         return (
             f"the best reached {self.best_recall:.4f}; {queries - self._validation.stop} test queries "
             f"without a miss confirm {confirmable_recall(queries):.4f}"

@@ -25,6 +25,7 @@ from tests.support.corpus import (
     write_corpus,
 )
 from tests.support.drivers import ROOT, shadowing_packages, wait_until
+from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.printed import Printed
 from tests.support.s3 import S3Server, free_ports
 
@@ -87,6 +88,17 @@ def test_ray_job_submit_runs_the_same_command(tmp_path: Path, bare_cluster: dict
 
 
 # --- on S3 ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_fails_to_the_end_is_no_refusal(
+    tmp_path: Path, s3_server: S3Server, bucket: str, printed: Printed
+) -> None:
+    with FaultProxy(s3_server.endpoint, Faults(rate=1, kinds=("error_503",))) as proxy:
+        at = {"endpoint": proxy.endpoint, "region": s3_server.storage.region}
+        config = settings(f"s3://{bucket}/src", str(tmp_path / "t.lance"), storage=at)
+        assert main(["embed", str(write_config(tmp_path / "c.toml", config)), "--dry-run"]) == 1
+        assert "S3 keeps failing" in printed()
+        assert proxy.counts["error_503"] > 1
 
 
 def test_shards_and_table_on_s3(
