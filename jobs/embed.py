@@ -22,6 +22,7 @@ from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import make_plan, restored_companions
+from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
 from pipelines.embedding.run import EmbedRun, Tell, create_table_for
 from pipelines.encoders import licence_notice, resolve
@@ -101,7 +102,7 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         else:
             table = apply_columns(plan.table, plan.columns)
         make_embedder = partial(Embedder, config, size.threads)
-        make_feeder = partial(Feeder, config, run_columns(table, config), 1)
+        make_feeder = partial(Feeder, config, run_columns(table, config), 1, stored_vectors(table, config))
         with (
             Stop() as stop,
             RunRecord(table, "embed", config) as record,

@@ -168,6 +168,15 @@ def prefix_dims(names: Iterable[str]) -> tuple[int, ...]:
     return tuple(sorted(int(dim) for dim in after if dim.isdecimal()))
 
 
+INPUT_HASH = f"{VECTOR}_input_hash"
+"""Column with the hash of what each vector was made from; null in rows that were written without."""
+
+
+def input_hash_field() -> pa.Field:
+    """Return the field of the hashes: 16 bytes each."""
+    return pa.field(INPUT_HASH, pa.binary(16))
+
+
 def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
     """Return the field of `dim` half-precision floats, in the layout that scans fast."""
     return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
@@ -315,6 +324,7 @@ __all__ = [
     "ERASED",
     "FIELD_KEY",
     "FIRST_CODEBOOK",
+    "INPUT_HASH",
     "REJECTS",
     "RUNS",
     "SHARDS",
@@ -327,6 +337,7 @@ __all__ = [
     "Step",
     "TableSource",
     "check_companion",
+    "input_hash_field",
     "prefix_column",
     "rotation_schema",
     "source_of",

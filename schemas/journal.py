@@ -82,6 +82,7 @@ class EmbedSummary:
         rows: Rows that it committed.
         rejects: Samples that could not be embedded.
         units: Tokens or images that it encoded.
+        reused: Rows whose vector was taken from a sample of equal content.
         seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before, and `plan_s`, which is in
             neither, was spent on listing and planning.
         flush_s: Wall-clock of the commits after the last lease.
@@ -107,6 +108,7 @@ class EmbedSummary:
     rows: int = 0
     rejects: int = 0
     units: int = 0
+    reused: int = 0
     seconds: float = 0.0
     start_s: float = 0.0
     plan_s: float = 0.0

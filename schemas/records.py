@@ -177,6 +177,7 @@ class LeaseResult:
         fragments: JSON of the uncommitted Lance fragments (`FragmentMetadata`).
         rejects: Rejected samples of all shards of the lease.
         units: Tokens or images encoded.
+        reused: Rows whose vector was taken from a sample of equal content.
         seconds: Time by stage.
         worker: What the actor has counted, this lease included; None where no actor embedded it.
     """
@@ -185,6 +186,7 @@ class LeaseResult:
     fragments: tuple[str, ...]
     rejects: tuple[Reject, ...]
     units: int
+    reused: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
     worker: WorkerCounters | None = None
 

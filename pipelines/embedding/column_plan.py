@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipelines.embedding.reuse import plan_hashes
 from pipelines.shards import sample_schemas
 from pipelines.shards.kept_types import has_null, widen, widen_shards
 from pipelines.shards.kept_values import check_convertible
@@ -32,7 +33,7 @@ class ColumnPlan:
 
     Attributes:
         kept: The columns that the run fills and that were planned: all of a new table's, else those that are added or
-            replaced.
+            replaced; the hashes of inputs are among them.
         replaced: Those of them that the table has with a type of nulls only.
         without_nulls: Columns of the table that another tool made to take no nulls, and that may be null in new rows.
         notes: What the run changes or leaves out, a sentence each.
@@ -78,9 +79,12 @@ def plan_columns(config: EmbedConfig, shards: Sequence[Shard], table: VectorTabl
         for field in schema:
             known = held.get(field.name, fields[field.name])
             check_convertible(field.type, known.type, field.name, shard.uri)
+    hashes, note = plan_hashes(config, table)
     if table is None:
-        return ColumnPlan(pa.schema(fields.values()), notes=tuple(_only_nulls([*fields.values()])))
-    return _compare(table, fields, config)
+        return ColumnPlan(pa.schema([*fields.values(), *hashes]), notes=tuple(_only_nulls([*fields.values()])))
+    plan = _compare(table, fields, config)
+    notes = (*plan.notes, note) if note and shards else plan.notes
+    return replace(plan, kept=pa.schema([*plan.kept, *hashes]), notes=notes)
 
 
 def apply_columns(table: VectorTable, columns: ColumnPlan) -> VectorTable:

@@ -29,13 +29,15 @@ from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.embedding.column_plan import run_columns
 from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
+from pipelines.embedding.reuse import stored_vectors
+from pipelines.embedding.run_vectors import RunVectors, encode_new
 from pipelines.encoders import BadSample, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.tables.erasure import erased_samples, is_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
-from schemas.columns import VECTOR
+from schemas.columns import INPUT_HASH, VECTOR
 from schemas.config import EmbedConfig
 from schemas.errors import EncoderError
 from schemas.records import Lease, LeaseResult, Reject, ShardCount, StageSeconds, WorkerCounters
@@ -63,18 +65,25 @@ class WindowEncoder:
         self.busy_s = 0.0
         self.batches = self.padding_units = 0
 
-    def encode(self, window: Window) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], dict[int, BadSample]]:
-        """Encode a window in batches of near-equal length.
+    def encode(
+        self, window: Window, chosen: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], dict[int, BadSample]]:
+        """Encode the inputs of a window in batches of near-equal length.
+
+        Args:
+            window: Its inputs.
+            chosen: Positions of the inputs to encode; None is all.
 
         Returns:
-            (N, D) float32 unit rows in the window's order; whether each of the N is good; and the reasons of the others
-            by their row.
+            (N, D) float32 unit rows in the order of the inputs; whether each of the N is good; and the reasons of those
+            that are bad by their position. Those that were not chosen are zeros, and not good.
         """
         prepared, units = concatenate(window.parts), np.concatenate([np.empty(0, np.int64), *window.costs])
+        chosen = np.arange(len(units)) if chosen is None else chosen
         is_good_N = np.zeros(len(units), bool)
         bad: dict[int, BadSample] = {}
         vectors_ND = np.empty((len(units), 0), np.float32)
-        for batch in self._budget.plan(units):
+        for batch in (chosen[places] for places in self._budget.plan(units[chosen])):
             inputs = select(prepared, batch)
             with self._lock:
                 began = time.perf_counter()
@@ -105,7 +114,9 @@ class Embedder:
         encoder = config.encoder.model_copy(update={"dtype": self._table.space.dtype})
         self._config = config.model_copy(update={"encoder": encoder})
         self._erased = erased_samples(self._table)
-        self._feeder = Feeder(self._config, run_columns(self._table, config), threads)
+        stored = stored_vectors(self._table, self._config)
+        self._reuse = None if stored is None else RunVectors(config, self._table.space.ladder.width)
+        self._feeder = Feeder(self._config, run_columns(self._table, config), threads, stored)
         self._encoder = WindowEncoder(self._config, threads)
         self._counters, self._counting = Counter[str](rows=0, rejects=0, units=0), threading.Lock()
         self._clock, self._name = _WorkClock(), uuid.uuid4().hex[:8]
@@ -169,7 +180,7 @@ class Embedder:
         limit = self._config.limits.max_reject_fraction
         for window in windows:
             began = time.perf_counter()
-            vectors_ND, is_good_N, bad = self._encoder.encode(window)
+            vectors_ND, is_good_N, bad = self._vectors_of(window, tally)
             seconds.encode += time.perf_counter() - began
             seconds.read += window.read_s
             seconds.prepare += window.prepare_s
@@ -187,12 +198,25 @@ class Embedder:
                 rows, vectors_ND = rows.filter(pa.array(is_good_N)), vectors_ND[is_good_N]
             yield self._table_rows(rows, vectors_ND)
 
-    def _table_rows(self, rows: pa.RecordBatch, vectors_ND: npt.NDArray[np.float32]) -> pa.RecordBatch:
-        """Return rows as the table holds them, with their vectors rotated if the space is."""
-        if self._table.rotation is not None:
-            vectors_ND = self._table.rotation.apply(vectors_ND)
+    def _vectors_of(
+        self, window: Window, tally: _LeaseTally
+    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_], dict[int, BadSample]]:
+        """Return the vectors of a window as they are stored, encoded or taken over; which are good; and why not."""
+        if self._reuse is None:
+            vectors_ND, is_good_N, bad = self._encoder.encode(window)
+            return self._rotated(vectors_ND), is_good_N, bad
+        vectors = encode_new(window, self._reuse, self._encoder.encode, self._rotated)
+        tally.reused += vectors.reused
+        return vectors.vectors_ND, vectors.is_good_N, vectors.bad
+
+    def _rotated(self, vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return vectors_ND if self._table.rotation is None else self._table.rotation.apply(vectors_ND)
+
+    def _table_rows(self, rows: pa.RecordBatch, vectors_ND: npt.NDArray[np.floating]) -> pa.RecordBatch:
+        """Return rows as the table holds them."""
         columns = {name: rows.column(name) for name in rows.schema.names} | {VECTOR: to_arrow(vectors_ND)}
-        fields = [self._table.dataset.schema.field(name) for name in ("id", "shard", *self._table.kept.names, VECTOR)]
+        names = [n for n in self._table.columns if n in ("id", "shard", *self._table.kept.names, INPUT_HASH, VECTOR)]
+        fields = [self._table.dataset.schema.field(name) for name in names]
         # Columns that this run does not fill, whoever added them, are null in its rows.
         arrays = [columns[f.name] if f.name in columns else pa.nulls(rows.num_rows, f.type) for f in fields]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
@@ -232,7 +256,7 @@ class _LeaseTally:
         self.lease = lease
         self.rows: Counter[int] = Counter()
         self.rejects: list[Reject] = []
-        self.units = 0
+        self.units = self.reused = 0
 
     @property
     def seen(self) -> int:
@@ -257,4 +281,4 @@ class _LeaseTally:
     def result(self, fragments: tuple[str, ...], seconds: StageSeconds, worker: WorkerCounters) -> LeaseResult:
         rejected = Counter(reject.shard for reject in self.rejects)
         counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
-        return LeaseResult(counts, fragments, tuple(self.rejects), self.units, seconds, worker)
+        return LeaseResult(counts, fragments, tuple(self.rejects), self.units, self.reused, seconds, worker)

@@ -18,10 +18,12 @@ import pyarrow as pa
 
 from pipelines.embedding.batching import BatchBudget
 from pipelines.embedding.prepare_pool import PreparePool, Submitted
+from pipelines.embedding.reuse import Known, StoredVectors
 from pipelines.encoders import BadSample, Prepared, Raw, TokenLists, load_preparer
 from pipelines.shards import read_blocks
 from pipelines.storage.prefetch import Prefetcher
-from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.arrays import Halves, to_numpy
+from schemas.columns import input_hash_field
 from schemas.config import EmbedConfig
 from schemas.records import Lease, Reject, Shard
 
@@ -37,10 +39,12 @@ class Window:
     """Neighbouring samples of a lease, prepared, that are sorted into batches together. It may span shards.
 
     Attributes:
-        rows: `id, position, <kept>, shard` of the N samples.
-        parts: Their inputs, ready for the encoder.
+        rows: `id, position, <kept>, shard` of the N samples, and the hashes of their inputs if the table has them.
+        parts: Their inputs, ready for the encoder; without those whose vectors are known.
         costs: The cost of each input: tokens, or 1 for an image; one int64 array for each of `parts`.
-        units: Cost of all of them.
+        is_known: Whether the vector of each sample is known; an array for each of `rows`, or none at all.
+        known: The known vectors in the order of the rows, (K, D) half precision; an array for each of `rows`.
+        units: Cost of all inputs.
         rejects: Samples among them that could not be read or prepared.
         nbytes: Size of rows and inputs.
         read_s: Seconds that the feeder waited for the reader.
@@ -50,6 +54,8 @@ class Window:
     rows: list[pa.RecordBatch] = field(default_factory=list)
     parts: list[Sequence[Prepared]] = field(default_factory=list)
     costs: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    is_known: list[npt.NDArray[np.bool_]] = field(default_factory=list)
+    known: list[Halves] = field(default_factory=list)
     units: int = 0
     rejects: list[Reject] = field(default_factory=list)
     nbytes: int = 0
@@ -66,19 +72,22 @@ class _InPreparation:
     rejects: Sequence[Reject]
     submitted: Submitted
     read_s: float
+    found: Known | None
 
 
 class Feeder:
     """Reads and prepares the samples of leases."""
 
-    def __init__(self, config: EmbedConfig, kept: pa.Schema, threads: int) -> None:
+    def __init__(self, config: EmbedConfig, kept: pa.Schema, threads: int, stored: StoredVectors | None = None) -> None:
         """Load the preparer.
 
         Args:
             config: The job.
             kept: Kept columns that the run fills; the fields of every shard are converted to their types.
             threads: Images that are decoded at once; tokenisers have threads of their own.
+            stored: Vectors of the table, by the hash of the input; None where the table has no hashes.
         """
+        self._stored = stored
         self._config, self._kept = config, kept
         modality = config.input.modality
         self._threads = threads if modality == "image" else 1
@@ -122,8 +131,12 @@ class Feeder:
                 rejects = block.rejects
                 for start in range(0, max(1, block.rows.num_rows), self._submit_rows):
                     rows = block.rows.slice(start, self._submit_rows)
-                    submitted = pool.submit(_inputs(rows.column("input")))
-                    yield _InPreparation(shard, rows, rejects, submitted, blocks.waited_s - waited_s)
+                    found = None if self._stored is None else self._stored.find(rows.column("input"))
+                    if found is not None:
+                        rows = rows.append_column(input_hash_field(), found.hashes)
+                    inputs = rows.column("input")
+                    submitted = pool.submit(_inputs(inputs if found is None else inputs.filter(found.is_unknown)))
+                    yield _InPreparation(shard, rows, rejects, submitted, blocks.waited_s - waited_s, found)
                     rejects, waited_s = (), blocks.waited_s
 
     def _add(self, window: Window, samples: _InPreparation, pool: PreparePool) -> None:
@@ -131,6 +144,12 @@ class Feeder:
         shard, rows = samples.shard, samples.rows
         window.rejects.extend(samples.rejects)
         prepared, bad = _split_bad(pool.result(samples.submitted))
+        if samples.found is not None:
+            unknown = np.flatnonzero(~samples.found.is_known_N)
+            bad = {int(unknown[row]): why for row, why in bad.items()}
+            window.is_known.append(np.delete(samples.found.is_known_N, list(bad)))
+            window.known.append(samples.found.vectors_KD)
+            window.nbytes += samples.found.vectors_KD.nbytes
         for row, why in bad.items():
             window.rejects.append(reject_of(shard.id, rows, row, why))
         rows = rows.drop_columns("input")

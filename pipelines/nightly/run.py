@@ -87,7 +87,8 @@ class NightRun:
         config = self._config.embed_config(plan.uri, some)
         with self._step("embed"):
             summary = self._embed_shards(config)
-        counts = counts.model_copy(update={"encoded": summary.rows, "rejects": summary.rejects})
+        encoded = max(0, summary.rows - summary.reused)
+        counts = counts.model_copy(update={"encoded": encoded, "reused": summary.reused, "rejects": summary.rejects})
         state = "stopped" if summary.is_stopped else "unfinished" if plan.is_cut else "running"
         self._lock.update(counts=counts, bound_by=summary.bound_by, state=state)
         self._lock.check()

@@ -44,8 +44,8 @@ def print_night(address: str, night: Night, console: Console) -> None:
     console.print(f"night {night.number} of {address}: {_STATES.get(night.state, night.state)}", soft_wrap=True)
     console.print(
         f"shards: {counts.new:,} new, {counts.changed:,} changed, {counts.vanished:,} vanished; rows: "
-        f"{counts.encoded:,} encoded, {counts.rejects:,} rejected, {counts.withdrawn:,} removed, "
-        f"{counts.rows:,} in all; {minutes:.1f} min",
+        f"{counts.encoded:,} encoded, {counts.reused:,} reused, {counts.rejects:,} rejected, "
+        f"{counts.withdrawn:,} removed, {counts.rows:,} in all; {minutes:.1f} min",
         soft_wrap=True,
     )
     if night.audit:

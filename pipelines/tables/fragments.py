@@ -16,7 +16,7 @@ from pipelines.storage.s3 import lance_access
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow, to_numpy
 from pipelines.vectors.matryoshka import cut
-from schemas.columns import VECTOR, prefix_column
+from schemas.columns import INPUT_HASH, VECTOR, prefix_column
 
 MAX_ROWS_PER_FRAGMENT = 1 << 20
 
@@ -26,7 +26,8 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
 
     Args:
         table: The table; nothing of it changes.
-        batches: Columns `id, shard, <kept>, vector` in the table's order, streamed; memory is bounded by one batch.
+        batches: Columns `id, shard, <kept>, vector`, and the hashes if the table has them, in the table's order,
+            streamed; memory is bounded by one batch.
 
     Returns:
         JSON of the new fragments, for `LeaseResult.fragments`.
@@ -36,7 +37,7 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
     """
     prefixes = [prefix_column(dim) for dim in table.prefix_dims]
     # Columns under other names are prefixes still being filled; `mlake shortlist` cuts them for these rows as well.
-    known = {"id", "shard", *table.kept.names, VECTOR, *prefixes}
+    known = {"id", "shard", *table.kept.names, INPUT_HASH, VECTOR, *prefixes}
     schema = pa.schema([f for f in table.dataset.schema if f.name in known], table.dataset.schema.metadata)
     source = _Source(_with_prefixes(batches, table.prefix_dims, schema))
     try:

@@ -26,11 +26,12 @@ def to_numpy(vectors: pa.Array | pa.ChunkedArray) -> Halves:
 
 def to_arrow(x_BD: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
     """Convert (B, D) floats to a column of half-precision vectors."""
-    half_BD = _to_half(np.ascontiguousarray(x_BD))
+    half_BD = to_half(np.ascontiguousarray(x_BD))
     return pa.FixedSizeListArray.from_arrays(pa.array(half_BD.ravel()), half_BD.shape[1])
 
 
-def _to_half(x_BD: npt.NDArray[np.floating]) -> Halves:
+def to_half(x_BD: npt.NDArray[np.floating]) -> Halves:
+    """Round (B, D) floats to half precision."""
     # Both round alike. Measured at 4,096 x 768 on one core: torch 2.2 ms, numpy 5.3 ms; importing torch takes seconds.
     torch = sys.modules.get("torch")
     half_BD: Halves = x_BD.astype(np.float16) if torch is None else torch.from_numpy(x_BD).half().numpy()

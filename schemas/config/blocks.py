@@ -204,6 +204,20 @@ class LimitsConfig(ConfigBlock):
     commit_age_s: Annotated[float, Number, Field(ge=0, le=MAX_SECONDS)] = 30.0
 
 
+class ReuseConfig(ConfigBlock):
+    """Samples of equal content are encoded once: the others take over the vector that is stored.
+
+    Attributes:
+        hashes: Whether a table has a column with the hash of each input. `auto`: new tables of texts or images have
+            it, and others go on without; `add`: a table that lacks it gets it, for the rows from then on; `off`: new
+            tables go without, and a column that is there stays unused and empty.
+        memory_bytes: Memory of each actor for hashes of the table, 32 bytes each, and for what it has encoded.
+    """
+
+    hashes: Literal["auto", "add", "off"] = "auto"
+    memory_bytes: Bytes = 1 << 30
+
+
 class StorageConfig(ConfigBlock):
     """Address of S3. Credentials come from the boto3 chain only (environment, profile, instance role).
 

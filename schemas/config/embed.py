@@ -12,6 +12,7 @@ from schemas.config.blocks import (
     EncoderConfig,
     InputConfig,
     LimitsConfig,
+    ReuseConfig,
     RotationConfig,
     StorageConfig,
 )
@@ -27,6 +28,7 @@ class EmbedConfig(ConfigBlock):
     rotation: RotationConfig = RotationConfig()
     cluster: ClusterConfig = ClusterConfig()
     limits: LimitsConfig = LimitsConfig()
+    reuse: ReuseConfig = ReuseConfig()
     storage: StorageConfig = StorageConfig()
 
     @model_validator(mode="before")
