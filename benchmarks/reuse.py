@@ -2,8 +2,8 @@
 
     python -m benchmarks.reuse
 
-100,000 texts in ten shards are embedded in this process by wordllama, with and without hashes, in turn. Then one shard is
-renamed, one has 5 % new texts, and one is a copy of another.
+100,000 texts in ten shards are embedded in this process by wordllama, with and without hashes, in turn. Then one shard
+is renamed, one has 5 % new texts, and one is a copy of another.
 """
 
 from __future__ import annotations

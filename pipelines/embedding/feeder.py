@@ -131,11 +131,12 @@ class Feeder:
                 rejects = block.rejects
                 for start in range(0, max(1, block.rows.num_rows), self._submit_rows):
                     rows = block.rows.slice(start, self._submit_rows)
-                    found = None if self._stored is None else self._stored.find(rows.column("input"))
+                    inputs = _inputs(rows.column("input"))
+                    found = None if self._stored is None else self._stored.find(inputs)
                     if found is not None:
                         rows = rows.append_column(input_hash_field(), found.hashes)
-                    inputs = rows.column("input")
-                    submitted = pool.submit(_inputs(inputs if found is None else inputs.filter(found.is_unknown)))
+                        inputs = [one for one, is_known in zip(inputs, found.is_known_N, strict=True) if not is_known]
+                    submitted = pool.submit(inputs)
                     yield _InPreparation(shard, rows, rejects, submitted, blocks.waited_s - waited_s, found)
                     rejects, waited_s = (), blocks.waited_s
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.encoders import Raw
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Halves, RowIds, to_numpy
@@ -46,11 +48,6 @@ class Known:
     hashes: pa.FixedSizeBinaryArray
     is_known_N: npt.NDArray[np.bool_]
     vectors_KD: Halves
-
-    @property
-    def is_unknown(self) -> pa.BooleanArray:
-        """Whether each sample has to be encoded."""
-        return pa.array(~self.is_known_N)
 
 
 def plan_hashes(config: EmbedConfig, table: VectorTable | None) -> tuple[list[pa.Field], str]:
@@ -111,7 +108,7 @@ class StoredVectors:
         vars(self).update(state)
         self._lock = threading.Lock()
 
-    def find(self, inputs: pa.Array) -> Known:
+    def find(self, inputs: Sequence[Raw]) -> Known:
         """Hash inputs, texts or bytes, and find the vectors that are stored of equal ones."""
         hashes = self._hash(inputs)
         table, keys, rows = self._load()
@@ -136,10 +133,10 @@ class StoredVectors:
             vectors_KD = to_numpy(found[VECTOR])[places_C[is_equal_C]]
         return Known(hashes, is_known_N, vectors_KD)
 
-    def _hash(self, inputs: pa.Array) -> pa.FixedSizeBinaryArray:
-        is_text, person = pa.types.is_string(inputs.type), self._person
-        values = [value.encode() for value in inputs.to_pylist()] if is_text else inputs.to_pylist()
-        digests = b"".join([hashlib.blake2b(v, digest_size=_HASH_BYTES, person=person).digest() for v in values])
+    def _hash(self, inputs: Sequence[Raw]) -> pa.FixedSizeBinaryArray:
+        digest, person = hashlib.blake2b, self._person
+        values = [one.encode() if isinstance(one, str) else bytes(one) for one in inputs]
+        digests = b"".join([digest(value, digest_size=_HASH_BYTES, person=person).digest() for value in values])
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(_HASH_BYTES), len(values), [None, pa.py_buffer(digests)])
 
     def _load(self) -> tuple[VectorTable, npt.NDArray[np.uint64], RowIds]:

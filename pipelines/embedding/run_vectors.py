@@ -94,22 +94,27 @@ def encode_new(window: Window, run: RunVectors, encode: Encode, rotate: Callable
     same_as = [first.setdefault(name, place) for place, name in enumerate(names)]
     chosen = np.array([p for p, of in enumerate(same_as) if p == of and p not in before], np.int64)
     encoded_MD, is_good_M, bad_M = encode(window, chosen)
-    vectors_ND = np.zeros((len(hashes), run.width), np.float16)
-    if len(chosen):
-        vectors_ND[asked[chosen]] = halves_CD = to_half(rotate(encoded_MD[chosen]))
-        is_new = is_good_M[chosen]
-        run.add([names[place] for place in chosen[is_new]], halves_CD[is_new])
+    halves_MD: Halves = np.zeros((len(names), run.width), np.float16)
+    if encoded_MD.shape[1]:
+        halves_MD = to_half(rotate(encoded_MD))
+        good = chosen[is_good_M[chosen]]
+        is_all = len(good) == len(names)
+        run.add(names if is_all else [names[place] for place in good], halves_MD if is_all else halves_MD[good])
+    encoded = int(is_good_M.sum())
     for place, vector_D in before.items():
-        vectors_ND[asked[place]], is_good_M[place] = vector_D, True
+        halves_MD[place], is_good_M[place] = vector_D, True
     copies = [place for place, of in enumerate(same_as) if place != of and place not in before]
     for place in copies:
         of = same_as[place]
-        vectors_ND[asked[place]], is_good_M[place] = vectors_ND[asked[of]], is_good_M[of]
+        halves_MD[place], is_good_M[place] = halves_MD[of], is_good_M[of]
         if of in bad_M:
             bad_M[place] = bad_M[of]
     window.units -= int(np.concatenate([np.empty(0, np.int64), *window.costs])[[*before, *copies]].sum())
-    vectors_ND[is_known_N] = np.concatenate([vectors_ND[:0], *window.known])
+    vectors_ND = halves_MD
+    if is_known_N.any():
+        vectors_ND = np.zeros((len(hashes), run.width), np.float16)
+        vectors_ND[asked], vectors_ND[is_known_N] = halves_MD, np.concatenate([halves_MD[:0], *window.known])
     is_good_N = is_known_N.copy()
     is_good_N[asked] = is_good_M
-    reused = int(is_good_N.sum() - is_good_M[chosen].sum())
+    reused = int(is_good_N.sum()) - encoded
     return WindowVectors(vectors_ND, is_good_N, {int(asked[place]): why for place, why in bad_M.items()}, reused)

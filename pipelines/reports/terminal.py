@@ -156,7 +156,8 @@ def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> 
         f"{table}: {counted(summary.rows, 'row')} from {counted(summary.shards, 'shard')} "
         f"in {summary.total_s:.1f} s (start-up {summary.start_s:.1f} s, "
         f"then {summary.rows / max(summary.seconds, 1e-9):,.0f} rows/s), "
-        f"{counted(summary.rejects, 'reject')}, {counted(summary.shards_done, 'shard')} there before",
+        f"{counted(summary.rejects, 'reject')}, {counted(summary.shards_done, 'shard')} there before"
+        f"{f', {summary.reused:,} vectors reused' if summary.reused else ''}",
         highlight=False,
     )
     for advice in summary.advice:

@@ -129,7 +129,7 @@ def test_memory_is_bounded_and_a_version_may_go(tmp_path: Path) -> None:
     small = EmbedConfig.model_validate(settings(src, table.uri, reuse={"memory_bytes": 8 * 43}))
     write_shard(src / "b.jsonl", texts("b", 1, 0))
     assert "only 8 of 20 rows are looked at" in make_plan(small).columns.notes[0]
-    inputs = pa.array([*texts("a", 20, 0).values()])
+    inputs = [*texts("a", 20, 0).values()]
     stored = stored_vectors(table, small)
     assert stored is not None
     found = pickle.loads(pickle.dumps(stored)).find(inputs)
@@ -142,4 +142,4 @@ def test_memory_is_bounded_and_a_version_may_go(tmp_path: Path) -> None:
     expire_table(table, dt.timedelta(0))
     gone = stored_vectors(table, config)
     assert gone is not None
-    assert not gone.find(pa.array([b"an image"])).is_known_N.any()
+    assert not gone.find([b"an image"]).is_known_N.any()
