@@ -29,7 +29,7 @@ _STORE_BYTES = 256 << 20
 _ANSWER_S = 5.0
 _SAY_AFTER_S, _SAY_EVERY_S = 10.0, 30.0
 _ASK_TO_STOP = (signal.SIGINT, signal.SIGTERM)
-_HANDLERS_EVERY_S = 0.01
+_HANDLERS_EVERY_S = 0.002
 _PACKAGES = str(Path(__file__).resolve().parent.parent)
 # A local cluster starts workers when they are needed, and leaves devices to torch where an actor asks for none.
 _LEAN = {
@@ -86,7 +86,8 @@ def _shut_down() -> None:
 
     An exception in the middle of `ray.shutdown` leaves object references behind, and the first of them that Python
     frees then ends the process, with exit code 1 and without a word. Ray also puts SIGTERM back to what ends a process
-    at once, before it has ended its own processes; so the handlers here are installed again until it is through.
+    at once, before it has ended its own processes; so the handlers here are installed again and again until it is
+    through. A SIGTERM in the milliseconds between ends this process with code -15.
     """
     if threading.current_thread() is not threading.main_thread():
         ray.shutdown()

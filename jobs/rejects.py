@@ -44,7 +44,7 @@ def main(
             print(json_line(row))
         return 0
     console = open_console()
-    console.print(f"{rejects.num_rows} rejects in {address}")
+    console.print(f"{rejects.num_rows} rejects in {address}", soft_wrap=True)
     for name, count in counts.items():
         console.print(f"  {count:>8,}  {name}")
     for row in listed:

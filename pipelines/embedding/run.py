@@ -230,7 +230,7 @@ class EmbedRun:
         return asdict(summary)
 
     def _progress(self, pool: WorkPool[Lease, LeaseResult]) -> EmbedProgress:
-        counters = pool.progress()
+        counters = pool.progress()  # a moment old: what has arrived since may be more
         busy_s = counters.get("busy_ms", 0) / 1000 / pool.actors
         bound_by = "encode" if counters.get("rows") else "start"
         queue, committer = pool.queue(), self._committer
@@ -241,10 +241,10 @@ class EmbedRun:
             landed_rows=committer.rows,
             commits=committer.commits,
             commit_s=committer.commit_s,
-            rows=counters.get("rows", 0),
-            units=counters.get("units", 0),
+            rows=max(counters.get("rows", 0), committer.rows),
+            units=max(counters.get("units", 0), self.summary.units),
             unit=_UNITS[self._config.input.modality],
-            rejects=counters.get("rejects", 0),
+            rejects=max(counters.get("rejects", 0), committer.rejects),
             failed=len(self._failed),
             failed_leases=self.summary.failed_leases,
             open_leases=queue.open_items,

@@ -84,7 +84,7 @@ from cluster.session import connect
 
 def ask(is_over):
     while not is_over.wait(0.02):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
 def shut_down(end=ray.shutdown):
     is_over = threading.Event()
@@ -96,7 +96,6 @@ def shut_down(end=ray.shutdown):
         is_over.set()
 
 ray.shutdown = shut_down
-signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
     with connect():
         reference = ray.put("freed after Ray has ended")
