@@ -66,6 +66,18 @@ def open_index(table: VectorTable, plan: Plan, device: str | None) -> FunnelInde
     return MemoryIndex(table.dataset, plan, filler(table, plan, device))
 
 
+def follow_table(index: FunnelIndex, table: VectorTable) -> None:
+    """Bring an index to the newest version of its table.
+
+    Raises:
+        SpaceMismatch: The vectors are of another space by now; a funnel is to be opened, or built, for them.
+    """
+    if table.dataset.latest_version != index.dataset.version:
+        newest = table.refresh()
+        newest.check_space(table.space)
+        index.refresh(newest.dataset)
+
+
 def filler(table: VectorTable, plan: Plan, device: str | None = None) -> Fill:
     """Return the function that fills a plan's stages: with torch on a device, or with FAISS on the CPU."""
     if device is not None:

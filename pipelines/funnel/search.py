@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from pipelines.funnel.build import FunnelIndex, open_index, store_funnel, tune
+from pipelines.funnel.build import FunnelIndex, follow_table, open_index, store_funnel, tune
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.memory import MemoryIndex
@@ -199,9 +199,9 @@ class Funnel:
         return self._index.bytes_per_vector
 
     def refresh(self) -> None:
-        """Load the latest version of the table; the funnel of a table that was opened at a version stays at it."""
-        if not self.table.is_pinned and self.table.dataset.latest_version != self._index.dataset.version:
-            self._index.refresh(self.table.refresh().dataset)
+        """Load the latest version of the table, unless it was opened at one; SpaceMismatch if it was rotated since."""
+        if not self.table.is_pinned:
+            follow_table(self._index, self.table)
 
     def search(
         self,

@@ -27,7 +27,6 @@ from pipelines.tables.publication_log import (
     read_head,
     read_log,
     read_numbers,
-    resolve_prod,
 )
 from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags, remove_tag, set_tag
@@ -243,12 +242,6 @@ def generations_of(base: str, storage: StorageConfig) -> list[int]:
 def is_our_tag(name: str) -> bool:
     """Tell whether a Lance tag follows the log of publications."""
     return name == PROD or _OUR_TAG.fullmatch(name) is not None
-
-
-def open_prod(base: str, storage: StorageConfig) -> VectorTable:
-    """Open what is published; the newest version where nothing was published yet."""
-    is_published = resolve_prod(base, storage) is not None
-    return VectorTable.open(base, PROD if is_published else None, storage)
 
 
 def _is_there(uri: str, storage: StorageConfig) -> bool:

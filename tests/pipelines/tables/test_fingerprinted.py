@@ -23,7 +23,7 @@ from pipelines.tables.rotations import load_rotation, save_rotation
 from pipelines.tables.runs import ALIVE_FOR, RunRecord
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import fit_pca
-from schemas.errors import RunExpired, TableError
+from schemas.errors import RunExpired, SpaceMismatch, TableError
 from schemas.plans import FUNNEL_KEY, FunnelStage
 from tests.support.s3 import S3Server
 from tests.support.small_tables import SPACE, off_axis, off_axis_table, rotate_table, stored_vectors, vectors
@@ -70,8 +70,11 @@ def test_what_no_version_refers_to_is_deleted_and_the_rest_stays(make_table: Cal
     assert delete_spare(table) > 0
     assert beside(table) == {second}
     assert Funnel.open(table).search(vectors(1, 9)[0], k=3).num_rows == 3
+    held = Funnel.open(table)
     rotated = rotate_table(table.refresh(), even_if_trained=True)
     assert rotated.space.rotation is not None
+    with pytest.raises(SpaceMismatch, match="rotation: table '"):
+        held.search(vectors(1, 9)[0], k=3)
     rotated.dataset.tags.create("keep", rotated.dataset.version)
     expire_table(rotated, dt.timedelta(0))
     assert delete_spare(rotated, NOW) > 0
