@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -24,39 +23,12 @@ from jobs.__main__ import main
 from pipelines.demo.corpora import list_corpora
 from pipelines.funnel import Funnel
 from pipelines.tables.ledger import rejects_of
-from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from schemas.config import DemoConfig
+from tests.support.demo_lakes import LIMIT, DemoLake, run_demo
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT = 150
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-@dataclass
-class Lake:
-    """The tables and the report of a demo, and what it printed."""
-
-    folder: Path
-    said: str
-
-    def table(self, name: str) -> VectorTable:
-        return VectorTable.open(str(self.folder / f"{name}.lance"))
-
-
-def _run(folder: Path) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    demo.run(DemoConfig(folder=str(folder), limit=LIMIT), console)
-    said = console.file
-    assert isinstance(said, io.StringIO)
-    return said.getvalue()
-
-
-@pytest.fixture(scope="module")
-def lake(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    folder = tmp_path_factory.mktemp("home") / "lake" / "demo"
-    yield Lake(folder, _run(folder))
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +39,24 @@ def whole_demo(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.rmtree(home)
 
 
-def test_every_sample_of_every_corpus_is_in_its_table(lake: Lake) -> None:
+def test_every_sample_of_every_corpus_is_in_its_table(demo_lake: DemoLake) -> None:
     for corpus in list_corpora(LIMIT):
         if corpus.name != "questions":
-            ids = lake.table(corpus.name).dataset.to_table(columns=["id"])["id"].to_pylist()
+            ids = demo_lake.table(corpus.name).dataset.to_table(columns=["id"])["id"].to_pylist()
             assert sorted(ids) == sorted(sample["id"] for sample in corpus.samples)
-            assert rejects_of(lake.table(corpus.name)).num_rows == 0
+            assert rejects_of(demo_lake.table(corpus.name)).num_rows == 0
 
 
-def test_pictures_find_themselves_at_every_dim_of_their_rotation(lake: Lake) -> None:
-    emoji = lake.table("emoji")
+def test_pictures_find_themselves_at_every_dim_of_their_rotation(demo_lake: DemoLake) -> None:
+    emoji = demo_lake.table("emoji")
     assert emoji.rotation is not None
     asked = emoji.dataset.to_table(columns=["id", "png"], limit=1).to_pylist()[0]
     for dims in emoji.space.ladder.dims:
         assert emoji.search(asked["png"], k=1, dim=dims)["id"].to_pylist() == [asked["id"]]
 
 
-def test_the_definitions_have_a_shortlist_and_a_funnel_that_agrees_with_exact_search(lake: Lake) -> None:
-    glosses = lake.table("glosses")
+def test_the_definitions_have_a_shortlist_and_a_funnel_that_agrees_with_exact_search(demo_lake: DemoLake) -> None:
+    glosses = demo_lake.table("glosses")
     assert glosses.prefix_dims == (64,)
     funnel = Funnel.open(glosses)
     assert funnel.card.best.recall > 0.9
@@ -94,10 +66,12 @@ def test_the_definitions_have_a_shortlist_and_a_funnel_that_agrees_with_exact_se
     np.testing.assert_allclose(found["score"].to_numpy(), exact["score"].to_numpy(), atol=2e-3)
 
 
-def test_it_prints_what_it_did_and_three_commands_that_exist(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "recall@10" in lake.said
-    assert (lake.folder / "report.html").absolute().as_uri() in lake.said
-    commands = lake.said.partition("try next:")[2].split("\n")
+def test_it_prints_what_it_did_and_three_commands_that_exist(
+    demo_lake: DemoLake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "recall@10" in demo_lake.said
+    assert (demo_lake.folder / "report.html").absolute().as_uri() in demo_lake.said
+    commands = demo_lake.said.partition("try next:")[2].split("\n")
     verbs = [command.split()[1] for command in commands if command.strip().startswith("mlake ")]
     assert len(verbs) == 3
     for verb in verbs:
@@ -105,15 +79,15 @@ def test_it_prints_what_it_did_and_three_commands_that_exist(lake: Lake, capsys:
         assert f"Usage: mlake {verb}" in capsys.readouterr().out
 
 
-def test_the_report_holds_answers_plots_and_pictures(lake: Lake) -> None:
-    page = (lake.folder / "report.html").read_text()
+def test_the_report_holds_answers_plots_and_pictures(demo_lake: DemoLake) -> None:
+    page = (demo_lake.folder / "report.html").read_text()
     assert page.count("<svg") == 4
     assert page.count("data:image/png;base64,") > 20
     for said in ("recall@10", "fear of spiders", "efficientnet-lite0", "vector_64"):
         assert said in page
 
 
-def test_a_browser_shows_the_report(lake: Lake, tmp_path: Path) -> None:
+def test_a_browser_shows_the_report(demo_lake: DemoLake, tmp_path: Path) -> None:
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("no chromium here")
@@ -121,7 +95,7 @@ def test_a_browser_shows_the_report(lake: Lake, tmp_path: Path) -> None:
     flags += " --disable-component-update --disable-sync --window-size=1240,5000 --timeout=60000"
     shot = tmp_path / "report.png"
     command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
-    subprocess.run([*command, (lake.folder / "report.html").as_uri()], check=True, capture_output=True)
+    subprocess.run([*command, (demo_lake.folder / "report.html").as_uri()], check=True, capture_output=True)
     from PIL import Image
 
     pixels = np.asarray(Image.open(shot).convert("RGB"))
@@ -129,14 +103,14 @@ def test_a_browser_shows_the_report(lake: Lake, tmp_path: Path) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500, "the page is nearly empty"
 
 
-def test_a_second_run_has_nothing_to_do(lake: Lake) -> None:
-    report = lake.folder / "report.html"
+def test_a_second_run_has_nothing_to_do(demo_lake: DemoLake) -> None:
+    report = demo_lake.folder / "report.html"
     written_at = report.stat().st_mtime_ns
-    versions = {name: lake.table(name).dataset.version for name in demo.TABLES}
-    said = _run(lake.folder)
+    versions = {name: demo_lake.table(name).dataset.version for name in demo.TABLES}
+    said = run_demo(demo_lake.folder)
     assert "nothing to do" in said
     assert report.stat().st_mtime_ns == written_at
-    assert {name: lake.table(name).dataset.version for name in demo.TABLES} == versions
+    assert {name: demo_lake.table(name).dataset.version for name in demo.TABLES} == versions
 
 
 def run_notebook(file: Path, home: Path) -> list[NotebookNode]:
@@ -148,8 +122,8 @@ def run_notebook(file: Path, home: Path) -> list[NotebookNode]:
     return [output for cell in done.cells for output in cell.get("outputs", [])]
 
 
-def test_the_first_notebook_asks_in_words_and_by_a_picture(lake: Lake) -> None:
-    outputs = run_notebook(NOTEBOOKS[0], lake.folder.parent.parent)
+def test_the_first_notebook_asks_in_words_and_by_a_picture(demo_lake: DemoLake) -> None:
+    outputs = run_notebook(NOTEBOOKS[0], demo_lake.folder.parent.parent)
     shown = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
     assert len(shown) == 7
     assert shown[-1].count("<img") == 4
@@ -163,14 +137,14 @@ def test_every_notebook_runs_on_the_whole_demo(file: Path, whole_demo: Path) -> 
     assert len(outputs) >= sum(len(cell.get("outputs", [])) for cell in kept.cells)
 
 
-def test_a_new_shard_is_the_only_one_embedded(lake: Lake) -> None:
-    before = lake.table("news").dataset.to_table(columns=["id", "vector"])
-    arrived = pq.read_table(lake.folder / "shards" / "news" / "news-00000.parquet").slice(0, 7)
+def test_a_new_shard_is_the_only_one_embedded(demo_lake: DemoLake) -> None:
+    before = demo_lake.table("news").dataset.to_table(columns=["id", "vector"])
+    arrived = pq.read_table(demo_lake.folder / "shards" / "news" / "news-00000.parquet").slice(0, 7)
     late = arrived.set_column(0, "id", [[f"late-{number}" for number in range(7)]])
-    pq.write_table(late, lake.folder / "shards" / "news" / "news-99999.parquet")
-    said = _run(lake.folder)
+    pq.write_table(late, demo_lake.folder / "shards" / "news" / "news-99999.parquet")
+    said = run_demo(demo_lake.folder)
     assert "news: 7 rows" in said
     assert "glosses: all there" in said
-    after = lake.table("news").dataset.to_table(columns=["id", "vector"])
+    after = demo_lake.table("news").dataset.to_table(columns=["id", "vector"])
     assert after.num_rows == before.num_rows + 7
     np.testing.assert_array_equal(to_numpy(after["vector"])[: before.num_rows], to_numpy(before["vector"]))

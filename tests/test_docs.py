@@ -1,0 +1,124 @@
+"""Every fenced block of the README and the docs runs, is a config that a job takes, or says why it does not run."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.__main__ import command_line, main
+from schemas.config import NightlyConfig
+from tests.support.demo_lakes import DemoLake
+from tests.support.doc_blocks import Block, blocks_of, commands_of
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = [block for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] for block in blocks_of(page)]
+NOT_RUN = 13
+PHOTOS = """
+shards = "photos/*.parquet"
+table = "lake/photos.lance"
+[input]
+id = "id"
+text = "text"
+keep = ["author", "caption"]
+[encoder]
+name = "wordllama"
+[limits]
+commit_age_s = 0.2
+"""
+
+
+def _id(block: Block) -> str:
+    return f"{block.page.stem}:{block.line}"
+
+
+@pytest.fixture(scope="module")
+def home(demo_lake: DemoLake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder as the pages suppose it: the demo's lake, the examples of configs, and a published table of photos."""
+    home = tmp_path_factory.mktemp("docs")
+    shutil.copytree(demo_lake.folder, home / "lake" / "demo")
+    shutil.copytree(ROOT / "jobs" / "configs", home / "jobs" / "configs")
+    shutil.rmtree(home / "lake" / "demo" / "head")  # a block trains it
+    for part in (home / "lake" / "demo").glob("pictures.*"):
+        shutil.rmtree(part)
+    news = pq.read_table(home / "lake" / "demo" / "shards" / "news")
+    titles, authors = news["title"].to_pylist(), [("jo", "kim")[row % 2] for row in range(len(news))]
+    columns = {"id": news["id"].to_pylist(), "text": titles, "caption": titles, "author": authors}
+    (home / "photos").mkdir()
+    (home / "photos.toml").write_text(PHOTOS)
+    (home / "questions.txt").write_text("fear of spiders\na small boat\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for command in ("funnel lake/photos.lance --recall 0.8", "publish lake/photos.lance"):
+            pq.write_table(pa.table(columns), home / "photos" / f"{command[:2]}.parquet")
+            assert main(["embed", "photos.toml"]) == 0
+            assert main(command.split()) == 0
+        pq.write_table(pa.table(columns), home / "photos" / "new.parquet")
+        assert main(["embed", "photos.toml"]) == 0
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[Path, dict[str, Any]]:
+    """What the Python blocks of each page have defined so far."""
+    return {}
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.reason is None], ids=_id)
+def test_a_block_runs(
+    block: Block,
+    home: Path,
+    names: dict[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    if block.title is not None:
+        file = home / block.title
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.text)
+    if block.language == "bash":
+        for words, stdin in commands_of(block):
+            if words[0] == "cp":
+                shutil.copy(*words[1:])
+            elif words != [".", ".venv/bin/activate"]:
+                assert words[0] == "mlake", f"{words}: a test cannot run this; mark the block and say why"
+                if stdin is not None:
+                    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(stdin).read_bytes())))
+                assert main(words[1:]) == 0, capsys.readouterr().err
+    elif block.language == "python":
+        code = compile(block.text, _id(block), "exec")
+        exec(code, names.setdefault(block.page, {"__name__": block.page.stem}))
+    elif block.language == "toml":
+        NightlyConfig.model_validate(_whole(tomllib.loads(block.text)))
+    elif block.language == "json":
+        assert orjson.loads(block.text)
+    else:
+        pytest.fail(f"a block in {block.language or 'no language'} is not run; mark it and say why")
+
+
+def _whole(part: dict[str, Any]) -> dict[str, Any]:
+    """Add to a part of a config what the settings of a night need."""
+    reads = {"text", "image", "vector"} & part.get("input", {}).keys()
+    whole = {"shards": "photos/", "table": "photos.lance", "encoder": {"name": "wordllama"}} | part
+    return whole | {"input": ({} if reads else {"text": "text"}) | part.get("input", {})}
+
+
+def test_the_blocks_that_are_not_run_are_few_and_their_commands_exist() -> None:
+    skipped = [block for block in BLOCKS if block.reason is not None]
+    assert len(skipped) == NOT_RUN, [_id(block) for block in skipped]
+    for block in skipped:
+        if block.language == "bash":
+            for words, _ in commands_of(block):
+                if words[0] == "mlake":
+                    command_line(chosen=words[1]).parse_args(words[1:], print_error=False, exit_on_error=False)
