@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -15,6 +15,8 @@ from pipelines.reports.json_lines import json_line
 from schemas.config import EncoderConfig
 from schemas.errors import ConfigError
 
+Pooling = Literal["mean", "cls", "last"]
+
 
 def main(
     name: str | None = None,
@@ -24,6 +26,7 @@ def main(
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     check: Flag = False,
     path: Annotated[str | None, Parameter(metavar="PATH"), Text] = None,
+    pooling: Pooling | None = None,
 ) -> int:
     """List the encoders with their Matryoshka rules, or describe one.
 
@@ -33,11 +36,12 @@ def main(
         as_json: Print one JSON object for each encoder.
         check: Load the named encoder and check its promises: shape, unit rows, order, batches, prefixes, queries.
         path: With --check, the encoder.path of the config.
+        pooling: With --check, the encoder.pooling of the config.
     """
     console = open_console()
     specs = [spec for spec in REGISTRY.values() if spec.is_matryoshka or not matryoshka]
     if check:
-        return _check(name, path, console)
+        return _check(name, path, pooling, console)
     if as_json:
         for spec in specs if name is None else [encoder_spec(name)]:
             print(json_line(encoder_facts(spec)))
@@ -52,13 +56,13 @@ def main(
     return 0
 
 
-def _check(name: str | None, path: str | None, console: Console) -> int:
+def _check(name: str | None, path: str | None, pooling: Pooling | None, console: Console) -> int:
     if name is None:
         raise ConfigError("--check needs the name of an encoder: mlake encoders NAME --check")
     from pipelines.encoders.self_check import check_encoder_works  # here, since it loads torch
 
     failed = 0
-    for each in check_encoder_works(EncoderConfig(name=name, path=path)):
+    for each in check_encoder_works(EncoderConfig(name=name, path=path, pooling=pooling)):
         failed += not each.passed
         console.print(f"{'ok' if each.passed else 'NO':<3} {each.name:<20} {each.said}", soft_wrap=True)
     return int(failed > 0)

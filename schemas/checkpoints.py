@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.config.blocks import ModelSettings
 from schemas.config.bounds import MAX_DIM
 from schemas.config.training import LossConfig, ModelConfig
 from schemas.errors import ConfigError
@@ -30,6 +31,7 @@ class FrozenTower(BaseModel):
         name: Its name in the registry.
         path: Its `encoder.path`, where it has one.
         space: Fingerprint of the space that the head was trained in.
+        settings: The settings of `ModelSettings` that its config gave.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +39,7 @@ class FrozenTower(BaseModel):
     name: str
     path: str | None = None
     space: str
+    settings: ModelSettings = ModelSettings()
 
 
 class HeadFile(Stored):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from pipelines.encoders.image_preprocessing import ImageRule
@@ -30,10 +32,12 @@ from pipelines.encoders.text_beginnings import encode_beginnings, joins_words
 from pipelines.encoders.token_lists import Ids, TokenLists, flatten, token_counts
 from pipelines.storage.device import to_device
 from schemas.config import EncoderConfig
-from schemas.errors import EncoderError
+from schemas.errors import ConfigError, EncoderError
 
 # Silences a warning about forks, which does not apply: nothing here forks, and all threads share one pool.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+_NO_LIMIT = 1_000_000  # a tokeniser without a limit states a far larger number
 
 
 class TextPreparer:
@@ -117,6 +121,41 @@ def load_pretrained(spec: EncoderSpec, config: EncoderConfig, device: torch.devi
     has_code, dtype = may_run_code(spec, config), torch_dtype(spec, config, device)
     model = AutoModel.from_pretrained(where, revision=revision, trust_remote_code=has_code, dtype=dtype)
     return model.to(device).eval()
+
+
+def read_model(spec: EncoderSpec, folder: Path) -> EncoderSpec:
+    """Complete a spec from a folder of transformers: family, modalities, width, and the longest text.
+
+    Raises:
+        ConfigError: It holds no model that the library knows without code of its own, or does not say its width.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"encoder.path={folder} holds no model that transformers knows: {said}") from None
+    if hasattr(config, "text_config") and hasattr(config, "vision_config"):
+        text = config.text_config
+        width = next((w for w in (getattr(config, "projection_dim", None), text.hidden_size) if w), None)
+        facts: dict[str, Any] = {"family": "clip", "modalities": ("text", "image")}
+        facts |= {"max_length": _longest(folder, text), "pads_to_max": "siglip" in config.model_type}
+    elif hasattr(config, "image_size"):
+        width, facts = getattr(config, "hidden_size", None), {"family": "vision", "modalities": ("image",)}
+        facts["pooling"] = "cls"
+    else:
+        width, facts = getattr(config, "hidden_size", None), {"modalities": ("text",)}
+        facts["max_length"] = _longest(folder, config)
+    if not isinstance(width, int):
+        raise ConfigError(f"encoder.path={folder}: its config.json does not say how wide the vectors of the model are")
+    return replace(spec, dims=(width,), **facts)
+
+
+def _longest(folder: Path, config: Any) -> int | None:
+    """Return the most tokens that both the tokeniser and the places of a model allow; None where neither says."""
+    said = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).model_max_length
+    places = getattr(config, "max_position_embeddings", None)
+    known = [length for length in (said, places) if isinstance(length, int) and length < _NO_LIMIT]
+    return min(known, default=None)
 
 
 def silence_progress_bars() -> None:

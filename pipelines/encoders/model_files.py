@@ -6,6 +6,7 @@ Downloads nothing: the libraries do, at the pinned revision.
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,8 @@ SPLIT_FILE = "split.json"
 """Says which rows a head did not learn from. It changes no vector, so it is not part of the hash."""
 OWN_FILE = "encoder.json"
 """Describes a class of the user's own. All files beside it may be its weights or its code."""
+HUB = "hf://"
+"""Begins the address of a repository of the Hugging Face hub."""
 _MODEL_FILES = {".bin", ".jinja", ".json", ".model", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".txt"}
 
 
@@ -42,15 +45,36 @@ def model_source(spec: EncoderSpec, config: EncoderConfig) -> ModelSource:
 
 
 def local_path(path: str) -> Path:
-    """Return an existing local path.
+    """Return an existing local path; a repository of the hub is downloaded into the hub's cache first.
 
     Raises:
         ConfigError: Nothing is there.
     """
+    if path.startswith(HUB):
+        return _from_hub(path)
     found = Path(path).expanduser()
     if not found.exists():
         raise ConfigError(f"encoder.path={path}: nothing is there; give a folder or file with the model's weights")
     return found
+
+
+def _from_hub(address: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, commit = address.removeprefix(HUB).partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise ConfigError(
+            f"encoder.path={address}: a model of the hub is named {HUB}OWNER/NAME@COMMIT, with the 40 hex digits of a "
+            "commit, because a branch can move"
+        )
+    try:
+        return Path(snapshot_download(repo, revision=commit))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"encoder.path={address} is not in the hub's cache and cannot be downloaded: {said}"
+        ) from None
 
 
 def check_package(spec: EncoderSpec) -> None:

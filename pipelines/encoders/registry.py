@@ -5,16 +5,18 @@ Owns the look-up. The facts about models are in `catalogue.py`, their code is in
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from pipelines.encoders.catalogue import MODELS
 from pipelines.encoders.joint_encoder import JointEncoder, JointPreparer
-from pipelines.encoders.model_files import check_package, hash_files, local_path
+from pipelines.encoders.model_files import HUB, check_package, hash_files, local_path
+from pipelines.encoders.model_settings import apply_settings, check_settings, settings_of
 from pipelines.encoders.protocol import Encoder, Family, Preparer
 from pipelines.encoders.spec import EncoderSpec, FamilyName, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import Space
-from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
+from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, TrustConfig
 from schemas.errors import (
     ConfigError,
     DependencyMissing,
@@ -62,11 +64,12 @@ def resolve(config: EncoderConfig) -> EncoderSpec:
         ConfigError: That file is not configured, not there, or wrong.
     """
     spec = encoder_spec(config.name)
+    check_settings(spec, config)
     if spec.dims:
         return spec
     if config.path is None:
         raise ConfigError(f"{spec.name} is described by a file; set encoder.path to it")
-    return _family(spec).describe(spec, local_path(config.path))
+    return apply_settings(_family(spec).describe(spec, local_path(config.path)), config)
 
 
 def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
@@ -105,6 +108,8 @@ def _weights(spec: EncoderSpec, path: str) -> str:
         from pipelines.encoders.families.served import identity
 
         return identity(local_path(path))
+    if path.startswith(HUB):
+        return hashlib.sha256(path.encode()).hexdigest()  # a commit never changes, and what of it is cached may
     return hash_files(local_path(path))
 
 
@@ -158,7 +163,7 @@ def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig
             "again"
         )
     own = {"path": trust.encoder_path, "trust_remote_code": trust.trust_remote_code}
-    return EncoderConfig(name=space.encoder, side="query", **own)
+    return EncoderConfig(name=space.encoder, side="query", **own, **settings_of(space))
 
 
 def check_encoder(space: Space, config: EncoderConfig) -> None:
@@ -206,7 +211,8 @@ def load_encoder(config: EncoderConfig) -> Encoder:
 def describe_tower(config: EncoderConfig) -> FrozenTower:
     """Describe a frozen encoder for `head.json`; heads are trained on float32 vectors."""
     space = make_space(config.model_copy(update={"dtype": "float32"}))
-    return FrozenTower(name=config.name, path=config.path, space=space.fingerprint)
+    settings = ModelSettings(**{name: getattr(config, name) for name in ModelSettings.model_fields})
+    return FrozenTower(name=config.name, path=config.path, space=space.fingerprint, settings=settings)
 
 
 def _tower(config: EncoderConfig, name: str) -> EncoderConfig:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.column_names import column_name_problem
-from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Number, Seconds
+from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Dim, Number, Seconds
 from schemas.records import IdPrefix, Modality, ShardFormat, Side
 
 _AS = " as "
@@ -99,12 +99,43 @@ def _rename(entry: str) -> str:
     return f'store it under another name: keep = ["{_kept(entry)[0]}{_AS}NAME"]'
 
 
-class EncoderConfig(ConfigBlock):
-    """The model that embeds, and how it runs.
+class PromptsConfig(ConfigBlock):
+    """Text put in front of an input.
+
+    Attributes:
+        query: Before a query.
+        document: Before a document.
+    """
+
+    query: str | None = None
+    document: str | None = None
+
+
+class ModelSettings(ConfigBlock):
+    """What the files of a model of your own do not say, or say otherwise than you want.
+
+    Attributes:
+        dims: The ladder that the model was trained for; its full width is always part of it.
+        any_from: Smallest dim, where the model was trained for every dim from there.
+        prompts: Text put in front of queries and documents, in place of the model's own.
+        pooling: How token vectors become one.
+        max_length: Tokens after which a text is cut.
+    """
+
+    dims: Annotated[tuple[Dim, ...], Field(min_length=1)] | None = None
+    any_from: Dim | None = None
+    prompts: PromptsConfig | None = None
+    pooling: Literal["mean", "cls", "last"] | None = None
+    max_length: Count | None = None
+
+
+class EncoderConfig(ModelSettings):
+    """The model that embeds, and how it runs. The settings of `ModelSettings` are for a model of your own.
 
     Attributes:
         name: Name in the registry; `mlake encoders` lists them.
         path: Local folder or file with the model's weights, in place of the registered ones.
+            `hf://OWNER/NAME@COMMIT` names a repository of the Hugging Face hub.
         side: Selects the model's prompt for documents or for queries; it is put before the input.
         device: `auto` takes CUDA if there is a GPU.
         dtype: `auto` takes bf16 if the GPU has it and the model allows it, else float32.

@@ -24,7 +24,7 @@ from pipelines.encoders.protocol import Encoder, Family, Prepared, Preparer
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.storage.device import pick_device
 from schemas.checkpoints import FrozenTower
-from schemas.config import EncoderConfig, LimitsConfig
+from schemas.config import EncoderConfig, LimitsConfig, ModelSettings
 from schemas.errors import EncoderError
 from schemas.records import Modality
 
@@ -118,4 +118,5 @@ class HeadFamily(Family):
 
 
 def _frozen_config(tower: FrozenTower, config: EncoderConfig) -> EncoderConfig:
-    return config.model_copy(update={"name": tower.name, "path": tower.path, "dtype": "float32"})
+    settings = {name: getattr(tower.settings, name) for name in ModelSettings.model_fields}
+    return config.model_copy(update={"name": tower.name, "path": tower.path, "dtype": "float32", **settings})

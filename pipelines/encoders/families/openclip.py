@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from pipelines.encoders.spec import EncoderSpec
 from pipelines.encoders.token_lists import token_counts
 from pipelines.storage.device import pick_device, to_device
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import ConfigError
 
 
 class OpenClipTextPreparer:
@@ -83,6 +85,20 @@ def _read_image_rule(folder: Path) -> ImageRule:
 
 class OpenClipFamily(Family):
     """Joint models of the open_clip library."""
+
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from `open_clip_config.json`: the width of both towers, and the longest text.
+
+        Raises:
+            ConfigError: The folder is no model of open_clip.
+        """
+        try:
+            model = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]
+            return replace(spec, dims=(model["embed_dim"],), max_length=model["text_cfg"].get("context_length", 77))
+        except (OSError, ValueError, TypeError, LookupError):
+            raise ConfigError(
+                f"encoder.path={path} has no open_clip_config.json that says the width of a model"
+            ) from None
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> JointPreparer:
         """Load the tokeniser and the image decoder."""

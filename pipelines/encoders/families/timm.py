@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipelines.encoders.protocol import Family, Prepared
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.errors import ConfigError, EncoderError
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -30,7 +32,7 @@ class TimmEncoder:
 
     def __init__(self, spec: EncoderSpec, config: EncoderConfig) -> None:
         """Load the model onto the device, in the config's dtype."""
-        name = f"local-dir:{local_path(config.path)}" if config.path else f"hf-hub:{spec.repo}"
+        name = f"local-dir:{local_path(config.path)}" if config.path else f"hf-hub:{spec.repo}@{spec.revision}"
         self._steps, self._device = spec.steps, pick_device(config.device, "encoder.device")
         self._dtype, self._rule = torch_dtype(spec, config, self._device), _read_image_rule(spec, config)
         model = timm.create_model(name, pretrained=True, num_classes=0)
@@ -45,8 +47,14 @@ class TimmEncoder:
 
 
 def _read_image_rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
-    file = local_path(config.path) / "config.json" if config.path else Path(hf_hub_download(spec.repo, "config.json"))
+    folder = local_path(config.path) if config.path else None
+    file = folder / "config.json" if folder else Path(hf_hub_download(spec.repo, "config.json", revision=spec.revision))
     said = json.loads(file.read_text())["pretrained_cfg"]
+    if said.get("crop_mode", "center") != "center" or said["interpolation"] not in _FILTERS:
+        raise EncoderError(
+            f"{file}: crop_mode {said.get('crop_mode', 'center')!r} with interpolation {said['interpolation']!r} is "
+            f"not supported; supported: center, with {' or '.join(_FILTERS)}"
+        )
     _, high, wide = said["input_size"]
     # As in timm's own evaluation transform: the short side to the input size over crop_pct, then the centre.
     short = int(min(high, wide) / said["crop_pct"])
@@ -56,6 +64,22 @@ def _read_image_rule(spec: EncoderSpec, config: EncoderConfig) -> ImageRule:
 
 class TimmFamily(Family):
     """Image models of the timm library."""
+
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec by a forward pass without weights: some models widen after `num_features`.
+
+        Raises:
+            ConfigError: The folder is no model of timm.
+        """
+        try:
+            with torch.device("meta"):
+                model = timm.create_model(f"local-dir:{path}", pretrained=False, num_classes=0).eval()
+                said = json.loads((path / "config.json").read_text())["pretrained_cfg"]
+                width = model(torch.zeros(1, *said["input_size"])).shape[-1]
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
+            said = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"encoder.path={path} is no folder of a timm model: {said}") from None
+        return replace(spec, dims=(int(width),))
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> ImagePreparer:
         """Load the image decoder."""

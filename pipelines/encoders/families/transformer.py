@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines.encoders.hugging_face import TextPreparer, load_pretrained, pad
+from pipelines.encoders.hugging_face import TextPreparer, load_pretrained, pad, read_model
 from pipelines.encoders.inference import apply_steps, pool
 from pipelines.encoders.model_files import model_source
 from pipelines.encoders.protocol import Family, Prepared
@@ -37,6 +38,14 @@ class TransformerEncoder:
 
 class TransformerFamily(Family):
     """Text models of the transformers library."""
+
+    def describe(self, spec: EncoderSpec, path: Path) -> EncoderSpec:
+        """Complete a spec from the files of a model: its width, its longest text, and the family that runs it.
+
+        Raises:
+            ConfigError: The folder holds no model that the library knows without code of its own.
+        """
+        return read_model(spec, path)
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
         """Load the tokeniser."""
