@@ -23,7 +23,7 @@ from schemas.errors import NoRoomForActors, RunError
 from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker
 
 _LOG = logging.getLogger(__name__)
-_SAY_EVERY_S = 60.0
+_SAY_EVERY_S, _LOOK_AGAIN_S = 60.0, 1.0
 
 
 class ActorPool(Generic[I, R]):
@@ -160,6 +160,8 @@ class ActorPool(Generic[I, R]):
                 _LOG.warning("waiting for %d actors that load what they need to work", len(self._slots))
             return
         no_room = explain_no_room(self._size, unplaced)
+        if no_room.is_over:
+            self._say_at = now + max(self._say_after_s, _LOOK_AGAIN_S)
         if no_room.is_for_ever and unplaced == len(self._slots):
             left_s = self._began + self._size.wait_s - now
             if left_s <= 0:

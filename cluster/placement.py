@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -145,10 +145,12 @@ class NoRoom:
     Attributes:
         text: What each needs, what the nodes have, and what to do.
         is_for_ever: No node of the cluster is large enough, even when it is idle.
+        is_over: A node has room by now, so that they are about to be placed.
     """
 
     text: str
     is_for_ever: bool
+    is_over: bool = False
 
 
 def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
@@ -166,8 +168,13 @@ def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
     ]
     nodes.sort(key=lambda node: (node.has.get("GPU", 0.0), node.has.get("CPU", 0.0)), reverse=True)
     needs = {kind: count for kind, count in (("GPU", size.gpus), ("CPU", size.cpus)) if count}
-    large = [node for node in nodes if all(node.has.get(kind, 0.0) >= count for kind, count in needs.items())]
+    large = [node for node in nodes if _holds(node.has, needs)]
     asked = " and ".join(f"{count:g} {kind}s" for kind, count in needs.items())
+    if any(_holds(node.free, needs) for node in large):
+        text = (
+            f"{unplaced} of {size.actors} actors are being started: each needs {asked} on one node, and there is room"
+        )
+        return NoRoom(text, is_for_ever=False, is_over=True)
     listed = "; ".join(node.describe(needs) for node in nodes[:_NODES_LISTED])
     rest = f"; and {len(nodes) - _NODES_LISTED} more" if len(nodes) > _NODES_LISTED else ""
     if large:
@@ -186,6 +193,10 @@ def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
         f"{listed or 'no node'}{rest}; {remedy} {' and '.join(settings) or 'stop another job'}"
     )
     return NoRoom(text, not large)
+
+
+def _holds(has: Mapping[str, float], needs: Mapping[str, float]) -> bool:
+    return all(has.get(kind, 0.0) >= count for kind, count in needs.items())
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def test_actors_that_find_no_room_say_what_they_wait_for_and_end_where_it_is_for
     # One of two finds room: the run goes on with it, and says why the other does not.
     size = PoolSize(2, cpus=1.5, gpus=0, threads=1, in_flight=1)
     with ActorPool[int, int](Named, size, say_after_s=0.0) as pool:
-        for outcome in pool.run(range(200), tick_s=0.01):
-            if outcome is not None and "1 of 2 actors wait" in caplog.text:
+        for outcome in pool.run(range(20_000), tick_s=0.01):
+            if outcome is not None and "large enough are in use" in caplog.text:
                 pool.drop_waiting()
     assert "nodes that are large enough are in use: actors start when there is room, or set" in caplog.text

@@ -136,6 +136,7 @@ def test_a_table_that_a_rotation_would_not_improve_is_refused(tmp_path: Path) ->
     with pytest.raises(TableError, match="no rows"):
         check_rotatable(empty)
     other = fit_pca([off_axis(10, width=8)])
+    save_rotation(other, empty.uri)
     with pytest.raises(NotMatryoshka, match="8 dims"):
         commit_rotation(empty, other, ())
 
