@@ -31,7 +31,7 @@ class FrozenTower(BaseModel):
         name: Its name in the registry.
         path: Its `encoder.path`, where it has one.
         space: Fingerprint of the space that the head was trained in.
-        settings: The settings of `ModelSettings` that its config gave.
+        settings: The settings of `ModelSettings` that its config gave; not written where it gave none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +39,7 @@ class FrozenTower(BaseModel):
     name: str
     path: str | None = None
     space: str
-    settings: ModelSettings = ModelSettings()
+    settings: ModelSettings = Field(default=ModelSettings(), exclude_if=lambda settings: settings == ModelSettings())
 
 
 class HeadFile(Stored):
