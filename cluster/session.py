@@ -94,11 +94,16 @@ def _shut_down() -> None:
         return
     held: list[int] = []
     before = {number: signal.getsignal(number) for number in _ASK_TO_STOP}
+
+    def hold() -> None:
+        for number in before:
+            signal.signal(number, lambda number, _: held.append(number))
+
+    hold()
     ending = threading.Thread(target=ray.shutdown, name="ray-shutdown")
     ending.start()
     while ending.is_alive():
-        for number in before:
-            signal.signal(number, lambda number, _: held.append(number))
+        hold()
         ending.join(_HANDLERS_EVERY_S)
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -94,6 +94,7 @@ def shut_down(end=ray.shutdown):
         end()
     finally:
         is_over.set()
+        asking.join()
 
 ray.shutdown = shut_down
 try:
