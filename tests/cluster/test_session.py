@@ -97,6 +97,7 @@ def shut_down(end=ray.shutdown):
         asking.join()
 
 ray.shutdown = shut_down
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 try:
     with connect():
         reference = ray.put("freed after Ray has ended")
