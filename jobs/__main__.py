@@ -1,7 +1,7 @@
 """`mlake VERB …`, also `python -m jobs VERB …`: the command line.
 
-Owns the exit codes: 0 complete, 1 incomplete or internal (see `failures`), 2 refused, 3 no cluster answers or it is
-lost, 4 no node is large enough, 130 stopped.
+Owns the exit codes: 0 complete, 1 incomplete or internal (see `failures`), 2 refused, 3 no cluster answers, 4 no
+node is large enough, 130 stopped.
 Does not own the options of a verb: those are the parameters of `main` in its module.
 """
 
