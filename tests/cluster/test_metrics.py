@@ -14,6 +14,8 @@ import ray
 from cluster.actors import ActorPool
 from cluster.metrics import RunMetrics, WorkerMetrics, export_publication
 from jobs.embed import run
+from pipelines.tables.runs import read_journal
+from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, load_config
 from schemas.records import EmbedProgress
 from schemas.run_metrics import BY_COUNTER, METRICS, MetricSpec
@@ -26,9 +28,10 @@ _PUBLISHED = dt.datetime(2026, 11, 26, 2, 30, tzinfo=dt.UTC)
 
 @dataclass(frozen=True)
 class Scraped:
-    """The answer of a metrics endpoint."""
+    """The answer of a metrics endpoint, and the id of the run that is looked for."""
 
     text: str
+    run: str = ""
 
     def value(self, metric: str, **tags: str) -> float | None:
         """Return the sum of a metric's samples with these tags; None where there is none."""
@@ -41,10 +44,10 @@ class Scraped:
         return sum(values) if values else None
 
 
-def scrape() -> Scraped:
+def scrape(run: str) -> Scraped:
     node = ray.nodes()[0]
     with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics") as answer:
-        return Scraped(answer.read().decode())
+        return Scraped(answer.read().decode(), run)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +61,11 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
 
     def leave(pool: ActorPool[object, object], *exc: object) -> None:
         nonlocal seen
+        [entry] = read_journal(VectorTable.open(load_config(EmbedConfig, config).table))
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            seen = scrape()
-            if seen.value("lake_rows", job="embed") == 50 and seen.value("lake_committed_rows", job="embed") == 50:
+            seen = scrape(entry.run)
+            if [seen.value(name, run=entry.run) for name in ("lake_rows", "lake_committed_rows")] == [50, 50]:
                 break
             time.sleep(0.2)
         end(pool, *exc)
@@ -98,11 +102,11 @@ def test_every_metric_is_exported_with_its_help_and_kind(scraped: Scraped) -> No
 
 def test_a_run_exports_what_it_did(scraped: Scraped) -> None:
     def of_run(metric: str) -> float | None:
-        return scraped.value(f"lake_{metric}", job="embed")
+        return scraped.value(f"lake_{metric}", job="embed", run=scraped.run)
 
     assert [of_run(name) for name in ("planned_shards", "committed_shards", "committed_rows")] == [4, 4, 50]
     assert (of_run("actors"), of_run("pending_actors"), of_run("open_leases")) == (1, 0, 0)
-    assert scraped.value("lake_rejects", job="embed", reason="empty_text") == 3
+    assert scraped.value("lake_rejects", run=scraped.run, reason="empty_text") == 3
     assert (of_run("commits") or 0) >= 1
     parts = [of_run(name) or 0.0 for name in ("encoder_busy_seconds", "encoder_wait_seconds", "actor_idle_seconds")]
     assert sum(parts) == pytest.approx(of_run("actor_up_seconds"), rel=0.05)
