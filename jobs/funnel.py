@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import ValidationError
 from rich import text
 
+from jobs.given_queries import lines_of
 from jobs.options import CountOfRows, DryRun, Flag, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel, Goal
-from pipelines.funnel.plan import plan_of_stages
+from pipelines.funnel.plan import parse_stages, plan_of_stages
 from pipelines.reports.console import open_console
 from pipelines.reports.plans import print_funnel_plan
 from pipelines.tables.runs import RunRecord
@@ -25,7 +23,6 @@ from schemas.errors import ConfigError
 from schemas.plans import FunnelStage, Home
 
 _K = 10
-_STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")
 
 
 @Parameter(name="*")
@@ -80,7 +77,7 @@ def main(
     if options.card:
         tuned = Funnel.stored(table, options.home)
     else:
-        queries = _lines(options.queries)
+        queries = None if options.queries is None else lines_of(options.queries)
         stages = None if options.stages is None else parse_stages(options.stages)
         _check_together(options, stages)
         goal = Goal(
@@ -115,44 +112,3 @@ def _check_together(options: Options, stages: Sequence[FunnelStage] | None) -> N
         )
     if options.queries is not None and options.held_out is not None:
         raise ConfigError("--queries and --held-out both say where queries come from; give one of them")
-
-
-def parse_stages(text: str) -> list[FunnelStage]:
-    """Read stages as the command line writes them.
-
-    Raises:
-        ConfigError: The text is not a list of stages.
-
-    Example:
-        >>> [(s.dims, s.precision, s.codes, s.keep) for s in parse_stages("128:pq4x32:500,256:10")]
-        [(128, 'pq4', 32, 500), (256, 'float16', 0, 10)]
-    """
-    stages = []
-    for written in text.split(","):
-        parts = _STAGE.fullmatch(written.strip())
-        if parts is None:
-            raise ConfigError(
-                f"--stages: {written!r} is not a stage; write dims:keep or dims:precision:keep, where precision is "
-                "bit1, pq4x<codes>, int8, float16 or float32: 256:pq4x64:200,256:10"
-            )
-        dims, precision, codes, keep = parts.groups()
-        try:
-            stage = {"dims": dims, "precision": precision or "float16", "codes": codes or 0, "keep": keep}
-            stages.append(FunnelStage.model_validate(stage))
-        except ValidationError as error:
-            raise ConfigError(f"--stages: {written!r}: {error.errors()[0]['msg']}") from None
-    return stages
-
-
-def _lines(path: str | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        lines = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise ConfigError(f"--queries {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"--queries {path}: is not UTF-8 text; write one query a line, in UTF-8") from None
-    if len(lines) < 2:
-        raise ConfigError(f"--queries {path}: a funnel is tuned on one half and measured on the other; give more lines")
-    return lines

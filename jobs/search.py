@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
 from cyclopts import Group, Parameter, Token
 from cyclopts.validators import LimitedChoice
-from rich.table import Table
 
+from jobs.given_queries import queries_of, read_query
 from jobs.options import CountOfRows, Flag, OneDim, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel
-from pipelines.reports.console import open_console, print_error, warnings_as_notes
+from pipelines.reports.console import answers_grid, open_console, print_error, warnings_as_notes
 from pipelines.reports.json_lines import json_line
 from pipelines.tables.queries import check_search
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import FunnelWarning, InputError, RunError
-from schemas.records import IMAGE_SUFFIXES
 
 _Search = Callable[[str | bytes], pa.Table]
 _ONE_OF = Group("Ways to search", help="At most one of these.", validator=LimitedChoice())
@@ -78,9 +74,9 @@ def main(
     check_search(table.dataset, table.uri, options.k, options.where, options.columns)
     search, refused = _searcher(table, options, is_one=query != "-"), list[int]()
     with warnings_as_notes(FunnelWarning):
-        for line, asked in _queries(query):
+        for line, asked in queries_of(query):
             try:
-                rows = search(_read(asked)).to_pylist()
+                rows = search(read_query(asked)).to_pylist()
             except InputError as error:
                 if not line:
                     raise
@@ -91,7 +87,7 @@ def main(
                 for row in rows:
                     print(json_line({"query": asked, **row}), flush=True)
             else:
-                console.print(_grid(asked, rows) if rows else f"{asked}: nothing found")
+                console.print(answers_grid(asked, rows) if rows else f"{asked}: nothing found")
     if refused:
         raise RunError(f"{len(refused):,} lines were not searched, first line {refused[0]}; all others were")
     return 0
@@ -108,47 +104,3 @@ def _searcher(table: VectorTable, options: Options, *, is_one: bool) -> _Search:
         return lambda query: table.search(query, k, dim=options.dims, where=where, columns=columns)
     funnel = Funnel.open(table, home=home)
     return lambda query: funnel.search(query, k, where, recall=options.recall, columns=columns)
-
-
-def _queries(given: str) -> Iterator[tuple[int, str]]:
-    """Yield each query with its line of stdin, from 1; 0 for the one of the command line."""
-    if given != "-":
-        yield 0, given
-        return
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that cannot be decoded is refused by itself
-    for number, line in enumerate(sys.stdin, 1):
-        if stripped := line.strip():
-            yield number, stripped
-
-
-def _read(query: str) -> str | bytes:
-    """Return the query, or the bytes of the image file that it names."""
-    path = Path(query)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return query
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        # One word with a slash is a path, mistyped or not; other words may well end in .png.
-        is_path = "/" in query and len(query.split()) == 1
-        if is_path or isinstance(error, PermissionError):
-            raise InputError(f"{query} looks like an image file but cannot be read: {_reason(error)}") from None
-    open_console(is_error=True).print(f"no file {query} is here: searching for these words", soft_wrap=True)
-    return query
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def _grid(query: str, rows: list[dict[str, object]]) -> Table:
-    names = ["score", *(name for name in rows[0] if name != "score")]
-    grid = Table(*names, title=query, title_justify="left", box=None)
-    for row in rows:
-        grid.add_row(*(f"{row[name]:.4f}" if name == "score" else _cell(row[name]) for name in names))
-    return grid
-
-
-def _cell(value: object) -> str:
-    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)

@@ -6,6 +6,7 @@ Owns the constructors, and the one rule of how many candidates a search for k ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from pipelines.tables.table import VectorTable
 from schemas.errors import ConfigError, DimError
 from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
+
+_STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")
 
 
 def adaptive_retrieval(coarse: int, width: int, keep: int = 200, k: int = 10) -> Plan:
@@ -40,6 +43,33 @@ def funnel_retrieval(dims: Sequence[int], keeps: Sequence[int]) -> Plan:
     """
     stages = tuple(FunnelStage(dims=d, precision="float16", keep=n) for d, n in zip(dims, keeps, strict=True))
     return Plan(stages=stages, k=keeps[-1])
+
+
+def parse_stages(text: str) -> list[FunnelStage]:
+    """Read stages as the command line writes them.
+
+    Raises:
+        ConfigError: The text is not a list of stages.
+
+    Example:
+        >>> [(s.dims, s.precision, s.codes, s.keep) for s in parse_stages("128:pq4x32:500,256:10")]
+        [(128, 'pq4', 32, 500), (256, 'float16', 0, 10)]
+    """
+    stages = []
+    for written in text.split(","):
+        parts = _STAGE.fullmatch(written.strip())
+        if parts is None:
+            raise ConfigError(
+                f"--stages: {written!r} is not a stage; write dims:keep or dims:precision:keep, where precision is "
+                "bit1, pq4x<codes>, int8, float16 or float32: 256:pq4x64:200,256:10"
+            )
+        dims, precision, codes, keep = parts.groups()
+        try:
+            stage = {"dims": dims, "precision": precision or "float16", "codes": codes or 0, "keep": keep}
+            stages.append(FunnelStage.model_validate(stage))
+        except ValidationError as error:
+            raise ConfigError(f"--stages: {written!r}: {error.errors()[0]['msg']}") from None
+    return stages
 
 
 def plan_of_stages(stages: Sequence[FunnelStage], home: Home, table: VectorTable) -> Plan:

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult, RichCast
 from rich.control import Control
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from schemas.printable import printable
@@ -82,3 +83,16 @@ class _Printable:
 def _printable_segments(segments: Iterable[Any]) -> Iterable[Segment]:
     for text, style, control in segments:
         yield Segment(text, style, control) if control else Segment(printable(text), style)
+
+
+def answers_grid(query: str, rows: list[dict[str, object]]) -> Table:
+    """Return the rows found for a query as a table, its `score` column first."""
+    names = ["score", *(name for name in rows[0] if name != "score")]
+    grid = Table(*names, title=query, title_justify="left", box=None)
+    for row in rows:
+        grid.add_row(*(f"{row[name]:.4f}" if name == "score" else _answer_cell(row[name]) for name in names))
+    return grid
+
+
+def _answer_cell(value: object) -> str:
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
