@@ -14,8 +14,13 @@ from tests.support.small_tables import off_axis_table, vectors
 
 
 def test_dry_runs_change_nothing(
-    make_table: Callable[..., VectorTable], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_table: Callable[..., VectorTable],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # so that no path is broken over lines
+
     def shown(code: int, *words: str) -> str:
         assert main([*words, "--dry-run"]) == code, capsys.readouterr()
         both = capsys.readouterr()
