@@ -12,7 +12,7 @@ PACKAGES := schemas pipelines cluster jobs matryoshka_lake
 SOURCES := $(shell find $(PACKAGES) tests -name '*.py' 2>/dev/null) pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help venv demo test test-slow test-all chaos bench lint check format lock clean
+.PHONY: help venv demo test test-slow test-all chaos bench docs lint check format lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ venv: .venv/demo ## Make .venv with the pinned packages that running needs
 
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
+	@touch $@
+
+.venv/docs: .venv/demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[docs]'
 	@touch $@
 
 demo: .venv/demo ## Embed, index, measure and search real data on this machine; write lake/demo/report.html
@@ -62,6 +66,10 @@ bench: ## List the benchmarks against peers; `make bench-embed` runs one, ARGS= 
 $(BENCHMARKS): bench-%: .venv/bench
 	$(BIN)/python -m benchmarks.$* $(ARGS)
 
+docs: .venv/docs ## Build the site of the documentation into build/site; a link or a name that leads nowhere stops it
+	$(BIN)/python docs/.site/reference.py build/reference
+	$(BIN)/zensical build --strict --clean
+
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -78,7 +86,7 @@ format: .venv/dev ## Format the code and fix what ruff can fix by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: .venv/bench ## Pin what .venv holds now (torch without its build tag, so that any build of it will do)
+lock: .venv/bench .venv/docs ## Pin what .venv holds now (torch without its build tag, so that any build of it will do)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' >requirements.lock
 
 clean: ## Remove caches, build outputs and the demo's tables; .venv stays

@@ -22,7 +22,7 @@ from tests.support.doc_blocks import Block, blocks_of, commands_of
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [block for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] for block in blocks_of(page)]
-NOT_RUN = 13
+NOT_RUN = 15
 PHOTOS = """
 shards = "photos/*.parquet"
 table = "lake/photos.lance"

@@ -41,6 +41,15 @@ def test_every_file_it_links_exists(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_the_site_has_every_page_and_every_public_name() -> None:
+    docs = ROOT / "docs"
+    pages = [page.relative_to(docs).as_posix() for page in docs.rglob("*.md")]
+    assert sorted(re.findall(r'"([^"]+\.md)"', (ROOT / "zensical.toml").read_text())) == sorted(pages)
+    shown = re.findall(r"^::: matryoshka_lake\.(\w+)$", (docs / "reference" / "python.md").read_text(), re.MULTILINE)
+    configs = [name for name in matryoshka_lake.__all__ if name.endswith("Config")]
+    assert sorted([*shown, *configs, "__version__"]) == sorted(matryoshka_lake.__all__)
+
+
 def test_its_config_and_the_examples_load(tmp_path: Path) -> None:
     written = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
     assert written is not None

@@ -19,7 +19,12 @@ from schemas.config.blocks import (
 
 
 class EmbedConfig(ConfigBlock):
-    """Settings of `mlake embed`."""
+    """Settings of `mlake embed`.
+
+    Attributes:
+        shards: Patterns that name the input files: globs, brace ranges, folders, or `@list` for a file of patterns.
+        table: Address of the table, a local path or an s3:// URL. It is made where there is none.
+    """
 
     shards: tuple[str, ...] = Field(min_length=1)
     table: str
