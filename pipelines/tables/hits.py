@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.tables.pictures import Pictures
 from schemas.columns import VECTOR
+from schemas.errors import DependencyMissing
 from schemas.html import grid, picture
 from schemas.printable import printable
 
@@ -56,13 +57,26 @@ class Hits:
         return self._rows
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the rows as a pandas frame."""
-        return self._rows.to_pandas()
+        """Return the rows as a pandas frame.
+
+        Raises:
+            DependencyMissing: pandas is not installed.
+        """
+        try:
+            return self._rows.to_pandas()
+        except ModuleNotFoundError:
+            raise DependencyMissing("pandas is not installed; run: pip install pandas, or call to_arrow()") from None
 
     def to_polars(self) -> Any:
-        """Return the rows as a polars frame; polars must be installed."""
-        import polars as pl
+        """Return the rows as a polars frame.
 
+        Raises:
+            DependencyMissing: polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ModuleNotFoundError:
+            raise DependencyMissing("polars is not installed; run: pip install polars, or call to_arrow()") from None
         return pl.from_arrow(self._rows)
 
     def to_pylist(self) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.tables.hits import Hits
-from schemas.errors import InputError
+from schemas.errors import DependencyMissing, InputError
 
 
 def png(colour: str) -> bytes:
@@ -53,6 +54,12 @@ def test_hits_are_columns_rows_and_arrow() -> None:
     assert hits != Hits(ROWS.drop_columns("id"))
     assert hits != Hits(ROWS[:2])
     pd.testing.assert_frame_equal(hits.to_pandas(), ROWS.to_pandas())
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(DependencyMissing, match="pip install polars"):
+        Hits(pa.table({"id": ["a"]})).to_polars()
 
 
 def test_a_terminal_and_a_notebook_show_what_the_data_says_and_no_more() -> None:
