@@ -13,6 +13,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from schemas.redaction import unsigned
+
 Modality = Literal["text", "image", "vector"]
 Side = Literal["document", "query"]
 IdPrefix = Literal["none", "shard"]
@@ -21,24 +23,31 @@ ShardFormat = Literal["webdataset", "parquet", "jsonl", "lance"]
 
 @dataclass(frozen=True)
 class Shard:
-    """One input file. Its identity is (uri, size, etag), never its position in a listing.
+    """One input file. Its identity is (name, size, etag), never its position in a listing.
 
     Attributes:
-        uri: Absolute local path, `s3://bucket/key`, or another fsspec address.
+        uri: Address to read it from: absolute local path, `s3://bucket/key`, or another fsspec address.
         size: Bytes.
         etag: Changes when the content does: S3's ETag, or local mtime in nanoseconds.
         format: Layout of its samples.
+        known_as: Address under which a table knows it already; empty where that is `unsigned(uri)`.
     """
 
     uri: str
     size: int
     etag: str
     format: ShardFormat
+    known_as: str = ""
+
+    @property
+    def name(self) -> str:
+        """Address as tables store it: without passwords and signatures, which change while the file does not."""
+        return self.known_as or unsigned(self.uri)
 
     @cached_property
     def id(self) -> int:
         """Identity as a positive int64, as in the `shard` column of a table."""
-        digest = hashlib.sha256(f"{self.uri}\0{self.size}\0{self.etag}".encode()).digest()
+        digest = hashlib.sha256(f"{self.name}\0{self.size}\0{self.etag}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
 

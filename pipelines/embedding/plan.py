@@ -20,6 +20,7 @@ from schemas.columns import Space
 from schemas.config import EmbedConfig, LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
 from schemas.records import Lease, Shard
+from schemas.redaction import unsigned
 
 _LEASES_PER_ACTOR = 4
 
@@ -106,29 +107,29 @@ def restored_companions(plan: EmbedPlan) -> list[str]:
 def under_known_names(shards: Sequence[Shard], records: pa.Table) -> tuple[Shard, ...]:
     """Give each shard the address under which the table knows its file, so that it is the same shard as before.
 
-    The first release stored addresses as they were written: with `x/../`, as `file://…`, or through a link.
+    The first release stored addresses as they were written: with `x/../`, as `file://…`, through a link, or signed.
 
     Args:
         shards: As listed.
         records: Columns `uri` and `etag` of the shards that the table knows.
     """
-    listed, known = pa.array([shard.uri for shard in shards], pa.string()), records["uri"].combine_chunks()
+    listed, known = pa.array([shard.name for shard in shards], pa.string()), records["uri"].combine_chunks()
     unknown = [s for s, is_known in zip(shards, pc.is_in(listed, known).to_pylist(), strict=True) if not is_known]
     if not unknown:
         return tuple(shards)
     # Only records that may be about one of these files are looked up on the disk: those of its name, or of its content.
-    names = pa.array([shard.uri.rpartition("/")[2] for shard in unknown], pa.string())
-    has_name = pc.is_in(pc.replace_substring_regex(known, ".*/", ""), names)
+    names = pa.array([shard.name.partition("?")[0].rpartition("/")[2] for shard in unknown], pa.string())
+    has_name = pc.is_in(pc.replace_substring_regex(pc.replace_substring_regex(known, r"[?].*", ""), ".*/", ""), names)
     has_etag = pc.is_in(records["etag"].combine_chunks(), pa.array([shard.etag for shard in unknown], pa.string()))
     may_be = pc.and_not(pc.or_(has_name, has_etag), pc.is_in(known, listed))
     known_as = {_one_form(uri): uri for uri in pc.unique(known.filter(may_be)).to_pylist()}
     known_as = {address: uri for address, uri in known_as.items() if address != uri}
-    return tuple(replace(shard, uri=known_as.get(_one_form(shard.uri), shard.uri)) for shard in shards)
+    return tuple(replace(shard, known_as=known_as.get(_one_form(shard.name), "")) for shard in shards)
 
 
 def _one_form(uri: str) -> str:
     """Return an address to compare; of remote ones, the first release stored `memory://x` for `memory:///x`."""
-    scheme, mark, path = uri.partition("://")
+    scheme, mark, path = unsigned(uri).partition("://")
     return f"{scheme}:///{path.lstrip('/')}" if mark and scheme not in ("s3", "file", "local") else real(uri)
 
 

@@ -168,15 +168,15 @@ class EmbedRun:
             self._committer.add(result)
             return
         (shard,) = outcome.item.shards
-        if isinstance(outcome.error, ShardChanged) and self._changes[shard.uri] < self._config.limits.max_tries:
-            self._changes[shard.uri] += 1
+        if isinstance(outcome.error, ShardChanged) and self._changes[shard.name] < self._config.limits.max_tries:
+            self._changes[shard.name] += 1
             self._changed.append(shard)
             return
         self._give_up(shard, outcome.error)
 
     def _give_up(self, shard: Shard, error: BaseException | None) -> None:
         reason = f"{type(error).__name__}: {error}"
-        self._failed[shard.uri] = reason
+        self._failed[shard.name] = reason
         self._display.say(f"given up {shard.uri}: {reason}")
 
     def _list_changed_again(self) -> list[Shard]:

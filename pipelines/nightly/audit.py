@@ -140,7 +140,7 @@ class _Audit:
 
     def _withdrawn_rows(self) -> int:
         """Count the published rows of shards that are not listed any more."""
-        records, listed = self._records_before, {shard.uri for shard in self._subject.shards}
+        records, listed = self._records_before, {shard.name for shard in self._subject.shards}
         rows = zip(records["uri"].to_pylist(), records["rows"].to_pylist(), strict=True)
         return sum(count for uri, count in rows if uri not in listed)
 

@@ -74,9 +74,9 @@ def plan_night(config: NightlyConfig) -> NightPlan:
         return NightPlan(uri, generation, embed, embed.todo, (), (), 0, tonight, rows, seconds)
     records = records_of(embed.table)
     known = dict(zip(records["uri"].to_pylist(), records["shard"].to_pylist(), strict=True))
-    listed = {shard.uri for shard in embed.shards}
-    new = tuple(shard for shard in embed.todo if shard.uri not in known)
-    changed = tuple(shard for shard in embed.todo if shard.uri in known)
+    listed = {shard.name for shard in embed.shards}
+    new = tuple(shard for shard in embed.todo if shard.name not in known)
+    changed = tuple(shard for shard in embed.todo if shard.name in known)
     vanished = tuple(shard for address, shard in known.items() if address not in listed)
     tonight, rows, seconds = _within_budget(config, job, embed.todo, embed.table)
     prod = resolve_prod(base, config.storage)

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import zstandard
 
+from pipelines.storage.addresses import named_path
+
 _CHUNK_BYTES = 256 << 10
 # Damage destroys the output of its whole piece, so pieces are small.
 _PIECE_BYTES = 1024
@@ -108,5 +110,6 @@ def decompress(stream: ByteStream, uri: str) -> ByteStream:
 
     `read` of the returned stream raises Damage where the compressed data is cut off or fails its checksum.
     """
-    new_decoder = next((new for suffix, new in _DECODERS.items() if uri.lower().endswith(suffix)), None)
+    name = named_path(uri).lower()
+    new_decoder = next((new for suffix, new in _DECODERS.items() if name.endswith(suffix)), None)
     return stream if new_decoder is None else _Decompressed(stream, new_decoder)

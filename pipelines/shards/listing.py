@@ -19,7 +19,7 @@ from pipelines.shards.lance_fragments import list_fragments
 from pipelines.shards.names import EXTENSIONS, NamePattern, format_of, is_wild, split_wild
 from pipelines.shards.store_protocol import File, Store, gone
 from pipelines.shards.stores import store_of
-from pipelines.storage.addresses import companion_stem, real
+from pipelines.storage.addresses import companion_stem, named_path, real
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
 from schemas.records import Shard, ShardFormat
@@ -89,7 +89,7 @@ def list_again(shard: Shard, storage: StorageConfig = StorageConfig()) -> Shard:
 def _with_lists(patterns: Sequence[str], storage: StorageConfig) -> Iterator[str]:
     """Replace each list of patterns by its lines."""
     for pattern in patterns:
-        if not (pattern.startswith("@") or pattern.endswith(".txt")):
+        if not (pattern.startswith("@") or named_path(pattern).endswith(".txt")):
             yield pattern
             continue
         uri = pattern.removeprefix("@")
@@ -123,7 +123,7 @@ class _Listing:
         lost = []
         for name, given in names.items():
             if name in files:
-                yield _shard(files[name], self._format), files[name].real or files[name].uri
+                yield _with_address(files[name], self._format)
                 continue
             shards = list(self._several(name, given, store))
             yield from shards
@@ -161,7 +161,7 @@ class _Listing:
             if layout is None and not file.is_spelled:
                 continue
             if self._format == "auto" or layout in (self._format, None):
-                yield _shard(file, self._format), file.real or file.uri
+                yield _with_address(file, self._format)
         if self._format in ("auto", "lance"):
             for uri in tables:
                 if not self._is_own(uri, tables):
@@ -212,6 +212,11 @@ def _existing_folder(pattern: str, store: Store) -> str:
                 break
             found = at
     return pattern[:found] if _SPECIAL.search(pattern[:found]) else ""
+
+
+def _with_address(file: File, format: FormatSetting) -> tuple[Shard, str]:
+    shard = _shard(file, format)
+    return shard, file.real or shard.name
 
 
 def _shard(file: File, format: FormatSetting) -> Shard:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 
+from pipelines.storage.addresses import named_path
 from schemas.records import ShardFormat
 
 EXTENSIONS: dict[ShardFormat, tuple[str, ...]] = {
@@ -25,7 +26,7 @@ _BELOW = f"(?P<below>(?:/{_VISIBLE})*)"
 
 def format_of(name: str) -> ShardFormat | None:
     """Return the format of a file by the extension of its name, if it is a known one."""
-    lower = name.lower()
+    lower = named_path(name).lower()
     return next((layout for layout, endings in EXTENSIONS.items() if lower.endswith(endings)), None)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 _LOCAL_SCHEME = re.compile(r"(?:file|local)://(?:localhost(?=/))?|file:(?=/)", re.IGNORECASE)
+_WEB_SCHEME = re.compile("https?://", re.IGNORECASE)
 _COMPANION = re.compile(
     r"(.+?)\.(?:shards|rejects|runs|erased|shortlist|(?:shortlist\.)?parts|rotation-[0-9a-f]+|codebook-[0-9a-f]+|g[1-9]\d*)\.lance"
 )
@@ -60,6 +61,11 @@ def stored_form(path: str) -> str:
     except UnicodeEncodeError:
         return Path(path).as_uri()
     return path
+
+
+def named_path(uri: str) -> str:
+    """Return the part of an address that ends in the file's name: of a web address, what is before its query."""
+    return re.split("[?#]", uri)[0] if _WEB_SCHEME.match(uri) else uri
 
 
 def sibling(uri: str, suffix: str) -> str:

@@ -108,7 +108,7 @@ class Ledger:
 
     def stale(self, results: Sequence[LeaseResult]) -> set[int]:
         """Return the shards that the table holds of the same files as these."""
-        files = {count.shard.uri for result in results for count in result.counts}
+        files = {count.shard.name for result in results for count in result.counts}
         return self.held & {shard for file in files for shard in self._of_file.get(file, ())}
 
     def add(self, claims: _Claims, dataset: LanceDataset) -> None:
@@ -116,7 +116,7 @@ class Ledger:
         self.held -= claims.stale
         for result in claims.fresh:
             for count in result.counts:
-                self._add_record(count.shard.id, count.shard.uri)
+                self._add_record(count.shard.id, count.shard.name)
                 if count.rows:
                     self.held.add(count.shard.id)
         self._fragments = _fragments(dataset)

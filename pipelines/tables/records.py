@@ -44,7 +44,7 @@ def current_rejects(table: Owner, held: Collection[int]) -> pa.Table:
 def append_records(table: Owner, counts: Sequence[ShardCount], rejects: Iterable[Reject], run: str) -> None:
     """Append what shards gave and what was rejected of them; doing it twice changes nothing."""
     now = dt.datetime.now(dt.UTC)
-    uris = {count.shard.id: count.shard.uri for count in counts}
+    uris = {count.shard.id: count.shard.name for count in counts}
     rejected = [{**vars(reject), "uri": uris[reject.shard], "run": run} for reject in rejects]
     if rejected:
         append_rows(sibling(table.uri, "rejects"), pa.Table.from_pylist(rejected, schema=REJECTS), table.storage)
@@ -118,7 +118,7 @@ def fold_records(table: Owner, held: Collection[int]) -> None:
 
 
 def _identity(shard: Shard) -> dict[str, object]:
-    return {"shard": shard.id, "uri": shard.uri, "size": shard.size, "etag": shard.etag}
+    return {"shard": shard.id, "uri": shard.name, "size": shard.size, "etag": shard.etag}
 
 
 def _append(records: Sequence[dict[str, object]], table: Owner) -> None:

@@ -85,9 +85,9 @@ def _shards(source: VectorTable, done: set[int]) -> list[ShardCount]:
     records = records_of(source).to_pylist()
     # The format of a shard is not stored in the ledger, and is not needed: the file is not opened.
     return [
-        ShardCount(Shard(record["uri"], record["size"], record["etag"], "webdataset"), record["rows"], 0)
+        ShardCount(Shard(uri, record["size"], record["etag"], "webdataset", known_as=uri), record["rows"], 0)
         for record in records
-        if record["shard"] not in done
+        if (uri := record["uri"]) and record["shard"] not in done
     ]
 
 

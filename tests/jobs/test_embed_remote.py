@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import secrets
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from jobs.__main__ import main
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.companions import read_companion
+from pipelines.tables.table import VectorTable
 from tests.support.corpus import (
     Corpus,
     contents,
@@ -128,3 +131,25 @@ def test_shards_and_table_on_s3(
     assert "nothing to do" in printed()
     assert main(["rejects", table, "--endpoint", at["endpoint"] or "", "--region", at["region"] or ""]) == 0
     assert "0 rejects" in printed()
+
+
+def test_a_new_signature_is_no_new_shard_and_no_ledger_keeps_one(
+    tmp_path: Path, local_ray: None, s3_server: S3Server, bucket: str, printed: Printed
+) -> None:
+    client, key, table = s3_server.client(), "src/a.jsonl.gz", tmp_path / "t.lance"
+    address = f"{s3_server.endpoint}/{bucket}/{key}"
+
+    def embed(seconds: int, rows: int, seed: int) -> None:
+        corpus = {address: texts("a", rows, seed)}
+        client.put_object(Bucket=bucket, Key=key, Body=gzip.compress(lines(corpus[address]).encode(), mtime=0))
+        signed = client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, seconds)
+        config = settings(tmp_path, table) | {"shards": [signed, f"{signed}&X-Amz-Signature=0"]}
+        assert main(["embed", str(write_config(tmp_path / "c.toml", config))]) == 0, printed()
+        assert differing(contents(table), truth(corpus)) == []
+
+    embed(1_000, 20, 0)
+    printed()
+    embed(2_000, 20, 0)
+    assert "nothing to do" in printed()
+    embed(3_000, 7, 1)
+    assert set(read_companion(VectorTable.open(str(table)), "shards")["uri"].to_pylist()) == {address}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.config import EmbedConfig
 from schemas.errors import ConfigError, ShardsFailed
-from schemas.redaction import redact
+from schemas.redaction import redact, unsigned
 
 _SECRET = "S3cr3t"
 _URLS = [
@@ -61,3 +61,21 @@ def test_errors_and_journals_hold_none() -> None:
         "storage": {"endpoint": _URLS[2]},
     }
     assert _SECRET not in redact(EmbedConfig.model_validate(config).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        (_URLS[0], "https://b.s3.amazonaws.com/a.tar"),
+        (_URLS[1], "https://acc.blob.core.windows.net/c/a.tar"),
+        (_URLS[2], "https://host:9000/a.tar"),
+        ("https://h/a.tar?versionId=3&X-Goog-Signature=1&x-goog-date=2#1", "https://h/a.tar?versionId=3#1"),
+        ("https://h/a.tar?Expires=1&Signature=2&Key-Pair-Id=3", "https://h/a.tar"),
+        ("https://h/get?sv=2&st=3&file=a%2Fb.tar", "https://h/get?sv=2&st=3&file=a%2Fb.tar"),
+        ("s3://b/a?sig=1", "s3://b/a?sig=1"),
+        ("abfs://box@account/a.tar", "abfs://box@account/a.tar"),
+        ("/data/a:b@c?sig=1", "/data/a:b@c?sig=1"),
+    ],
+)
+def test_a_ledger_names_a_file_without_password_and_signature(uri: str, name: str) -> None:
+    assert unsigned(uri) == unsigned(name) == name

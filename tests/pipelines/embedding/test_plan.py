@@ -9,7 +9,7 @@ import lance
 import pyarrow as pa
 import pytest
 
-from pipelines.embedding.plan import expected_samples, make_plan, plan_leases
+from pipelines.embedding.plan import expected_samples, make_plan, plan_leases, under_known_names
 from pipelines.shards import list_shards
 from pipelines.storage.addresses import sibling
 from pipelines.tables.create import create_table
@@ -88,7 +88,18 @@ def test_a_file_that_the_table_knows_by_another_address_is_the_same_shard(tmp_pa
     plan = make_plan(config)
     assert [Path(shard.uri).name for shard in plan.todo] == ["s002.jsonl"]
     (tmp_path / "src" / "s001.jsonl").write_text('{"text": "new"}')
-    assert old[1] in {shard.uri for shard in make_plan(config).todo}, "its rows are replaced, since the address stays"
+    assert old[1] in {shard.name for shard in make_plan(config).todo}, "its rows are replaced, since the address stays"
+
+
+def test_a_shard_that_was_stored_with_its_signature_is_the_same_shard() -> None:
+    old = "https://h/a.tar?X-Amz-Date=1&X-Amz-Signature=S3cr3t"
+    for etag in ("e", "changed"):
+        [found] = under_known_names(
+            [Shard("https://h/a.tar?X-Amz-Date=2&X-Amz-Signature=0", 1, etag, "webdataset")],
+            pa.table({"uri": [old, "https://h/b.tar"], "etag": ["e", "e"]}),
+        )
+        assert found.uri.endswith("Signature=0")
+        assert found.id == Shard(old, 1, etag, "webdataset", known_as=old).id
 
 
 def test_a_table_may_lie_among_its_shards(tmp_path: Path) -> None:
