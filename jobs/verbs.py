@@ -27,7 +27,7 @@ VERBS = {
     ),
     "search": (
         "Search a table by words, by an image, or by each line of stdin.",
-        'mlake search lake/demo/glosses.lance "fear of spiders" --k 5 --columns words gloss',
+        'mlake search lake/demo/glosses.lance "fear of closed spaces" --k 5 --columns words gloss',
     ),
     "inspect": (
         "Say what a table is, whether its indexes and funnels hold, and what to do next.",

@@ -6,7 +6,7 @@ Does not own any of them. What is not listed here is internal and may change wit
 
 Example:
     >>> from matryoshka_lake import VectorTable
-    >>> VectorTable.open("lake/demo/glosses.lance").search("fear of spiders", k=5, dim=64)  # doctest: +SKIP
+    >>> VectorTable.open("lake/demo/glosses.lance").search("fear of closed spaces", k=5, dim=64)  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ PICTURES = "pictures"
 
 # Emoji are named by their id in the table: red apple, automobile, horse, cloud with rain.
 NEWS_QUESTIONS = ("the band's new album tops the charts", "viruses spreading through e-mail")
-GLOSS_QUESTIONS = ("fear of spiders", "a person who repairs shoes")
+GLOSS_QUESTIONS = ("fear of closed spaces", "a person who repairs shoes")
 EMOJI_QUESTIONS = ("1f34e", "1f697", "1f40e", "1f327-fe0f")
 PICTURE_QUESTIONS = ("a red heart", "wild animals", "fruit and vegetables", "musical instruments")
 _GALLERY_DIMS = (8, 64, 1280)

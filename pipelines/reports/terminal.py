@@ -219,7 +219,7 @@ def print_next_steps(folder: Path, report: Path, console: Console) -> None:
     """Print where the report is, and commands that search the demo's tables."""
     console.print(f"the report: {report.absolute().as_uri()}\ntry next:", soft_wrap=True)
     for command in (
-        f'mlake search {folder / "glosses.lance"} "fear of spiders" --k 5 --dims 64',
+        f'mlake search {folder / "glosses.lance"} "fear of closed spaces" --k 5 --dims 64',
         f'mlake search {folder / "news.lance"} "viruses spreading through e-mail" --k 3',
         f'mlake search {folder / "pictures.lance"} "a red heart" --columns name category '
         f"--encoder-path {folder / 'head' / 'encoder'}",

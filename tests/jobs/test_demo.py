@@ -83,7 +83,7 @@ def test_the_report_holds_answers_plots_and_pictures(demo_lake: DemoLake) -> Non
     page = (demo_lake.folder / "report.html").read_text()
     assert page.count("<svg") == 4
     assert page.count("data:image/png;base64,") > 20
-    for said in ("recall@10", "fear of spiders", "efficientnet-lite0", "vector_64"):
+    for said in ("recall@10", "fear of closed spaces", "efficientnet-lite0", "vector_64"):
         assert said in page
 
 
