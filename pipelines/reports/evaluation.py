@@ -55,7 +55,7 @@ def build_report(results: Results) -> Report:
         subtitle=f"{names}: measured on {results.queries:,} queries over {results.rows_searched:,} rows, with "
         f"{results.config.measure.confidence:.0%} intervals by {results.config.measure.draws:,} bootstrap resamples.",
         sections=sections,
-        footer=" ".join(f"{note}." for note in results.notes) + " Made by `mlake evaluate`.",
+        footer=" ".join(f"{note}." for note in results.notes) + " Made by mlake evaluate.",
     )
 
 
