@@ -164,7 +164,11 @@ function grid(heads, rows) {
   head.append(...heads.map((text) => element("th", text)));
   table.append(head, ...rows.map((row) => {
     const line = element("tr");
-    line.append(...row.map((cell) => element("td", `${cell}`)));
+    line.append(...row.map((cell) => {
+      const place = element("td");
+      place.append(cell);
+      return place;
+    }));
     return line;
   }));
   scroll.append(table);
@@ -192,10 +196,16 @@ async function showRejects() {
 
 async function showHistory() {
   const runs = await get("/api/history");
-  const row = (run) => [run.started_at.replace("T", " ").slice(0, 19), run.job, run.state,
-    Object.entries(run.summary).map(([name, value]) => `${name} ${typeof value === "number" ? count(value) : value}`).join(", "), run.run];
+  const shown = (value) => (value === undefined ? "–" : typeof value === "number" ? count(value) : value);
+  const figures = (summary) => {
+    const all = element("details");
+    all.append(element("summary", "all figures"), Object.entries(summary).map(([name, value]) => `${name} ${shown(value)}`).join(", "));
+    return all;
+  };
+  const row = (run) => [run.started_at.replace("T", " ").slice(0, 16), run.job, run.state,
+    ...["rows", "rejects", "seconds"].map((name) => shown(run.summary[name])), figures(run.summary), run.run];
   $("history").replaceChildren(element("p", runs.length ? "The runs that wrote this table, the newest first. Times are UTC." : "The journal holds no run."),
-    ...(runs.length ? [grid(["started", "job", "state", "what it did", "run"], runs.map(row))] : []));
+    ...(runs.length ? [grid(["started", "job", "state", "rows", "rejects", "seconds", "figures", "run"], runs.map(row))] : []));
 }
 
 function openTab(name) {
@@ -208,6 +218,7 @@ function openTab(name) {
 }
 
 function listen() {
+  $("more").open = !matchMedia("(max-width: 820px)").matches; // there, the hits come before the chart
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
     const words = $("words").value.trim();
