@@ -81,6 +81,9 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         ShardsDamaged: Only a part of some shards could be read; that part is committed.
         TooManyRejects: The rejects pass the limit; what was committed before stays.
         LakeError: The config, the shards or the table do not allow the run at all.
+
+    Example:
+        >>> embed(load_config(EmbedConfig, "jobs/configs/news.toml"))  # doctest: +SKIP
     """
     planned_at = time.monotonic()
     plan = make_plan(config, retry_rejects=retry_rejects)

@@ -70,6 +70,9 @@ def run(config: EvaluateConfig, console: Console | None = None) -> Results:
 
     Raises:
         LakeError: The config, the data or the tables do not allow it; see `prepare` and `align`.
+
+    Example:
+        >>> evaluate(load_config(EvaluateConfig, "jobs/configs/evaluate/tables.toml"))  # doctest: +SKIP
     """
     console = console or open_console()
     with ExitStack() as stack:

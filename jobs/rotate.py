@@ -59,6 +59,9 @@ def run(uri: str, storage: StorageConfig = StorageConfig(), *, even_if_trained: 
     Raises:
         TableError: The table must not be rotated, or it changed meanwhile.
         RunError: Some fragments could not be rotated; the table is unchanged.
+
+    Example:
+        >>> rotate("lake/photos.lance")  # doctest: +SKIP
     """
     table = VectorTable.open(uri, storage=storage)
     check_rotatable(table, even_if_trained=even_if_trained)

@@ -78,6 +78,9 @@ def run(config: ShortlistConfig) -> ShortlistSummary:
     Raises:
         DimError: The space must not be cut to one of the dims.
         RunError: Some work failed three times; everything else is kept, and the same command resumes.
+
+    Example:
+        >>> shortlist(load_config(ShortlistConfig, "jobs/configs/shortlist.toml"))  # doctest: +SKIP
     """
     table = VectorTable.open(config.table, storage=config.storage)
     dims = prefix_dims(table, config)

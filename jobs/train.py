@@ -61,6 +61,9 @@ def run(config: TrainConfig, console: Console | None = None, *, log: str = "scre
         ConfigError: The settings do not fit together, or `out` holds a checkpoint of another run.
         InputError: The data cannot be read.
         RunError: Training failed.
+
+    Example:
+        >>> train(load_config(TrainConfig, "jobs/configs/train/head-from-pairs.toml"))  # doctest: +SKIP
     """
     return (_train_head if config.is_head else _train_model)(config, console or open_console(), log)
 

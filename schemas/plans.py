@@ -44,6 +44,9 @@ class FunnelStage(_Record):
             `float16` and `float32` are floats.
         keep: Candidates for the next stage; of the last stage, the results.
         codes: 4-bit codes per vector, for `pq4`.
+
+    Example:
+        >>> [FunnelStage(dims=64, precision="int8", keep=500), FunnelStage(dims=256, precision="float32", keep=10)]
     """
 
     dims: int = Field(ge=1, le=MAX_DIM)
@@ -91,6 +94,9 @@ class Plan(_Record):
         k: Results that the recall was measured for.
         recall: Target recall of the tuning.
         codebook: Name of the table's companion that holds the trained codebook; empty without one.
+
+    Example:
+        >>> funnel.plan.stages[0].dims
     """
 
     stages: tuple[FunnelStage, ...] = Field(min_length=2)
@@ -241,6 +247,9 @@ class RecallCard(_Record):
         rows: All settings measured, cheapest first.
         validation_queries: Number of validation queries; 0: the first release did not write it.
         depths: What the plan needs for larger k, ascending; k beyond the last is answered exactly.
+
+    Example:
+        >>> funnel.card.best.recall, funnel.card.best.low
     """
 
     k: int

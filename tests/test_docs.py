@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import io
 import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import matryoshka_lake
+import schemas.errors
 from jobs.__main__ import command_line, main
 from schemas.config import NightlyConfig
 from tests.support.demo_lakes import DemoLake
@@ -23,6 +29,8 @@ from tests.support.doc_blocks import Block, blocks_of, commands_of
 ROOT = Path(__file__).parent.parent
 BLOCKS = [block for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] for block in blocks_of(page)]
 NOT_RUN = 15
+METHODS = (FunctionType, classmethod, staticmethod)
+ERRORS = [error for error in vars(schemas.errors).values() if inspect.isclass(error) and issubclass(error, Exception)]
 PHOTOS = """
 shards = "photos/*.parquet"
 table = "lake/photos.lance"
@@ -105,6 +113,28 @@ def test_a_block_runs(
         assert orjson.loads(block.text)
     else:
         pytest.fail(f"a block in {block.language or 'no language'} is not run; mark it and say why")
+
+
+def test_every_public_name_has_an_example_and_it_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    public = {name: getattr(matryoshka_lake, name) for name in matryoshka_lake.__all__}
+    table = matryoshka_lake.VectorTable.open("lake/demo/glosses.lance")
+    given = {"np": np, "table": table, "funnel": matryoshka_lake.Funnel.open(table), "hits": table.head(3)}
+    for name, value in public.items():
+        if name.endswith("Config") or name == "__version__" or value in ERRORS:
+            continue
+        methods = [m for m, made in vars(value).items() if m[0] != "_" and isinstance(made, METHODS)]
+        documented = [value, *(getattr(value, method) for method in methods)]
+        parse = doctest.DocTestParser().get_examples
+        examples = [example for each in documented for example in parse(inspect.getdoc(each) or "")]
+        assert examples, name
+        if name in ("Funnel", "Hits", "VectorTable"):
+            shown = "".join(example.source for example in examples)
+            assert not [method for method in methods if f".{method}(" not in shown], name
+        known = public | given
+        for example in examples:
+            if doctest.SKIP not in example.options:
+                exec(example.source, known)
 
 
 def _whole(part: dict[str, Any]) -> dict[str, Any]:

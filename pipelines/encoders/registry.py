@@ -46,6 +46,9 @@ def encoder_spec(name: str) -> EncoderSpec:
 
     Raises:
         EncoderNotFound: No encoder has this name; the message lists all names.
+
+    Example:
+        >>> encoder_spec("wordllama").dims
     """
     name = _ALIASES.get(name, name)
     if name not in REGISTRY:

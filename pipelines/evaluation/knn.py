@@ -57,7 +57,14 @@ def recall_by_dim(
     skip_self: bool = False,
     device: str = "auto",
 ) -> list[float]:
-    """Return recall@k at each dim: the share of the full vectors' k nearest that the prefix finds."""
+    """Return recall@k at each dim: the share of the full vectors' k nearest that the prefix finds.
+
+    The arguments are those of `neighbours`.
+
+    Example:
+        >>> x_ND = to_numpy(table.head(100, columns=["vector"])["vector"]).astype("float32")
+        >>> recall_by_dim(x_ND, x_ND[:20], [64, 128], skip_self=True)
+    """
     width = database_ND.shape[1]
     exact_QK = neighbours(database_ND, queries_QD, width, k, skip_self=skip_self, device=device)
     below = [dim for dim in dims if dim != width]

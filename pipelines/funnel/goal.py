@@ -34,6 +34,9 @@ class Goal:
 
     Raises:
         ConfigError: A value is outside its bounds.
+
+    Example:
+        >>> Goal(recall=0.99, objective="throughput", bytes_per_vector=64)
     """
 
     recall: float | None = None

@@ -56,19 +56,17 @@ class Funnel:
     """A table's tuned funnel; any number of threads may search it.
 
     Example:
-        >>> funnel = Funnel.build(VectorTable.open("lake/news.lance"), Goal(recall=0.99))  # doctest: +SKIP
-        >>> funnel.search("football", k=3, where="shard > 7")  # doctest: +SKIP
+        >>> table = VectorTable.open("lake/demo/glosses.lance")  # `make demo` has tuned a funnel for it
+        >>> Funnel.homes(table), Funnel.stored(table, "memory").card
+        >>> funnel = Funnel.open(table)
+        >>> funnel.search("fear of closed spaces", k=3, where="category = 'noun.state'")
+        >>> funnel.explain("fear of closed spaces"), funnel.prove("fear of closed spaces", k=3), funnel.refresh()
+        >>> scores, rows = funnel.nearest(table.encode_query("a small boat")[None], k=3)
+        >>> Funnel.build("lake/demo/news.lance", Goal(recall=0.8), home="codes")
     """
 
     def __init__(self, table: VectorTable, tuned: TunedFunnel, index: FunnelIndex, *, follow: bool = True) -> None:
-        """Use `build` or `open`.
-
-        Args:
-            table: The table.
-            tuned: Its plan and card.
-            index: The plan's stages, at one version of the table.
-            follow: Check for a newer version of the table before each search.
-        """
+        """Use `build` or `open`; `index` holds the plan's stages, at one version of the table."""
         self.table, self.plan, self.card = table, tuned.plan, tuned.card
         self._tuned, self._index, self._follow = tuned, index, follow
         self._checked_version, self._said = -1, set[str]()

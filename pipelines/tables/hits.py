@@ -35,8 +35,10 @@ class Hits:
         title: What they are, in a sentence.
 
     Example:
-        >>> hits = VectorTable.open("lake/news.lance").search("football", k=3)  # doctest: +SKIP
-        >>> hits["score"], hits.to_pandas(), [row["id"] for row in hits]  # doctest: +SKIP
+        >>> hits = VectorTable.open("lake/demo/glosses.lance").search("fear of closed spaces", k=3)
+        >>> hits["score"], hits[0]["words"], [row["id"] for row in hits]
+        >>> hits.to_pandas(), hits.to_polars(), hits.to_pylist()
+        >>> hits.to_arrow().group_by("category").aggregate([("score", "max")])
     """
 
     def __init__(self, rows: pa.Table, title: str = "rows", *, images: str | Path | None = None) -> None:
@@ -90,7 +92,7 @@ class Hits:
             InputError: There is no such folder.
 
         Example:
-            >>> table.search("a red fox").with_images("photos/")  # doctest: +SKIP
+            >>> hits.with_images("photos/")
         """
         return Hits(self._rows, self.title, images=root)
 

@@ -50,7 +50,9 @@ class VectorTable:
         is_pinned: A version was named, so that `refresh` and a funnel stay at it.
 
     Example:
-        >>> VectorTable.open("lake/news.lance").search("football", k=3)  # doctest: +SKIP
+        >>> table = VectorTable.open("lake/demo/glosses.lance").refresh()  # `make demo` makes it
+        >>> table.check_space(VectorTable.open("lake/demo/news.lance").space)
+        >>> table.encode_query("fear of closed spaces"), table.companion("shards").count_rows()
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class VectorTable:
             InputError: `uri` is no address, or `version` neither a number, a tag nor a time.
 
         Example:
-            >>> VectorTable.open("lake/news.lance", dt.datetime(2026, 11, 1))  # doctest: +SKIP
+            >>> VectorTable.open("lake/demo/glosses.lance", 1)  # or a tag, a datetime, "prod"
         """
         uri = read_address(uri)
         if isinstance(version, str) and version == PROD and (published := resolve_prod(uri, storage)) is not None:
@@ -290,10 +292,9 @@ class VectorTable:
                 is no row of that id, or several.
 
         Example:
-            >>> table = VectorTable.open("lake/news.lance")  # doctest: +SKIP
-            >>> table.search("football", k=3, dim=64, where="label = 'sport'").to_pandas()  # doctest: +SKIP
-            >>> table.search(["football", "elections"], k=3)  # doctest: +SKIP
-            >>> table.search(like="news-17", group_by="label", distinct=True)  # doctest: +SKIP
+            >>> hits = table.search("fear of closed spaces", k=3, dim=64, where="category = 'noun.state'")
+            >>> table.search(["fear of closed spaces", "a small boat"], k=3)
+            >>> table.search(like=hits[0]["id"], group_by="category", distinct=True)
         """
         k, names = check_search(self.dataset, self.uri, k, where, columns, group_by, distinct=distinct)
         question = read_question(self.dataset, self.uri, query, like)
@@ -324,7 +325,7 @@ class VectorTable:
             TableError: `k` is below 0, or a column is not there.
 
         Example:
-            >>> VectorTable.open("lake/news.lance").head(3)  # doctest: +SKIP
+            >>> table.head(3, columns=["id", "words", "vector"])
         """
         names = check_columns(self.dataset, columns, self.uri)
         names = ["id", *self.kept.names] if names is None else names

@@ -18,7 +18,11 @@ RowIds: TypeAlias = npt.NDArray[np.int64]
 
 
 def to_numpy(vectors: pa.Array | pa.ChunkedArray) -> Halves:
-    """View a column of B half-precision vectors as (B, D); a column in one chunk is not copied."""
+    """View a column of B half-precision vectors as (B, D); a column in one chunk is not copied.
+
+    Example:
+        >>> x_BD = to_numpy(table.dataset.to_table(columns=["vector"])["vector"])
+    """
     array = vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors
     flat: Halves = array.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(array), array.type.list_size)

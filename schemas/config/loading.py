@@ -29,7 +29,7 @@ def load_config(model: type[C], path: str | Path | None, overrides: Sequence[str
         ConfigError: The file is missing or not TOML, an override is malformed, or the result does not fit the model.
 
     Example:
-        >>> load_config(EmbedConfig, "news.toml", ["encoder.batch=64"])  # doctest: +SKIP
+        >>> load_config(EmbedConfig, "jobs/configs/news.toml", ["encoder.batch=64"])
     """
     raw = {} if path is None else _read_toml(path)
     for override in overrides:
