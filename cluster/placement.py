@@ -9,8 +9,10 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isclose
 
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 
 from schemas.config import ClusterConfig
 from schemas.errors import ConfigError
@@ -145,7 +147,7 @@ class NoRoom:
     Attributes:
         text: What each needs, what the nodes have, and what to do.
         is_for_ever: No node of the cluster is large enough, even when it is idle.
-        is_over: A node has room by now, so that they are about to be placed.
+        is_over: They have their room, or a node has room by now: they are being started.
     """
 
     text: str
@@ -170,7 +172,8 @@ def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
     needs = {kind: count for kind, count in (("GPU", size.gpus), ("CPU", size.cpus)) if count}
     large = [node for node in nodes if _holds(node.has, needs)]
     asked = " and ".join(f"{count:g} {kind}s" for kind, count in needs.items())
-    if any(_holds(node.free, needs) for node in large):
+    waiting = min(unplaced, _queued(needs)) if large else unplaced
+    if not waiting or any(_holds(node.free, needs) for node in large):
         text = (
             f"{unplaced} of {size.actors} actors are being started: each needs {asked} on one node, and there is room"
         )
@@ -189,10 +192,24 @@ def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
         if 0 < most.get(kind, 0.0) < count
     ]
     text = (
-        f"{unplaced} of {size.actors} actors wait for room: each needs {asked} on one node; the cluster has "
+        f"{waiting} of {size.actors} actors wait for room: each needs {asked} on one node; the cluster has "
         f"{listed or 'no node'}{rest}; {remedy} {' and '.join(settings) or 'stop another job'}"
     )
     return NoRoom(text, not large)
+
+
+def _queued(needs: Mapping[str, float]) -> int:
+    """Return how many actors and tasks with these needs wait for room in the cluster.
+
+    One that was given its room, and whose process is still starting, does not count; only Ray's autoscaler knows that.
+    """
+    demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands.ray_task_actor_demand
+    return sum(
+        each.count
+        for demand in demands
+        for each in demand.bundles_by_count
+        if each.bundle.keys() == needs.keys() and all(isclose(each.bundle[k], needs[k], abs_tol=1e-4) for k in needs)
+    )
 
 
 def _holds(has: Mapping[str, float], needs: Mapping[str, float]) -> bool:

@@ -22,9 +22,9 @@ _MOST_BOUNDS = 2
 _BOUNDS = {
     "list": ("listed shards and planned", "shards", "name them by narrower patterns, or in a file of addresses"),
     "start": (
-        "waited for actors and loaded encoders",
+        "started actors and loaded encoders",
         "cluster.actors",
-        "embed more shards in one run, or ask for fewer actors, so that none waits for room",
+        "a run over more shards pays this once; ask for no more actors than find room",
     ),
     "encode": ("had its encoders at work", "cluster.actors", "add actors on more machines, or use a GPU"),
     "read": ("had encoders wait for shards to be read", "cluster.leases_per_actor", "raise it to read more at once"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import ray
 
-from cluster.placement import PoolSize, check_workers, has_gpu, largest_share, plan_pool
+from cluster.placement import PoolSize, check_workers, explain_no_room, has_gpu, largest_share, plan_pool
 from schemas.config import ClusterConfig
 from schemas.errors import ConfigError
+from tests.support.drivers import wait_until
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,26 @@ def test_a_pool_takes_the_cpus_that_are_free(local_ray: None) -> None:
     assert 1.9 < size.cpus < 2
     asked = ClusterConfig(actors=3, cpus_per_actor=0.25, decode_threads=4, leases_per_actor=1, feeders=1)
     assert plan_pool(asked) == PoolSize(3, cpus=0.25, gpus=0, threads=4, in_flight=1, feeders=1)
+
+
+def test_an_actor_that_has_its_room_is_not_said_to_wait(local_ray: None) -> None:
+    @ray.remote(num_cpus=1.5)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    size = PoolSize(2, cpus=1.5, gpus=0, threads=1, in_flight=1)
+    holder = Holder.remote()
+    assert ray.get(holder.ready.remote())
+    assert explain_no_room(size, unplaced=1).is_over
+    second = Holder.remote()
+    wait_until(lambda: not explain_no_room(size, unplaced=2).is_over)
+    found = explain_no_room(size, unplaced=2)
+    assert "1 of 2 actors wait for room: each needs 1.5 CPUs on one node" in found.text
+    assert (found.is_for_ever, found.is_over) == (False, False)
+    ray.kill(holder)
+    assert ray.get(second.ready.remote())
+    ray.kill(second)
 
 
 @pytest.mark.parametrize(
