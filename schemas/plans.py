@@ -147,6 +147,8 @@ class Plan(_Record):
     def wider(self, scale: float, most: int) -> Plan:
         """Return the plan with `scale` times the candidates of every stage, at most `most`, and as many more probes."""
         keeps = [min(max(most, 1), math.ceil(stage.keep * scale)) for stage in self.stages[:-1]]
+        if scale == 1 and keeps == [stage.keep for stage in self.stages[:-1]]:
+            return self
         probes = min(self.lists, math.ceil(self.probes * scale)) if self.lists else self.probes
         return self.with_keeps(keeps).model_copy(update={"probes": probes})
 

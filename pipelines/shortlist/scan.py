@@ -29,9 +29,10 @@ from pipelines.vectors.arrays import Halves, to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import ConfigError
 
-# RAM of a Ray worker that has imported torch, Lance and Arrow, and what Lance's first scan adds to it.
+# RAM of a Ray worker that has imported torch, Lance and Arrow and has opened a table, and what its first scan adds to
+# that: mostly pages of the libraries' code, which are read when they first run.
 _LIBRARY_BYTES = 440 << 20
-_SCAN_BYTES = 56 << 20
+_SCAN_BYTES = 66 << 20
 _SMALL_BUDGET_BYTES = 1 << 30
 _MIN_CHUNK_ROWS = 256
 _MAX_CHUNK_ROWS = 1 << 16
