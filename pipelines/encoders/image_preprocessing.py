@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipelines.encoders.decode_memory import bounded_decode
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.storage.device import to_device
 from schemas.config import LimitsConfig
@@ -161,10 +162,11 @@ def _open(data: bytes, short: int, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise BadSample("too_many_pixels", f"{width}x{height} pixels; limits.max_pixels is {max_pixels}")
     file.draft("RGB", (_DRAFT_MARGIN * short, _DRAFT_MARGIN * short))
-    file.load()
-    if file.width * file.height > _LARGE_PIXELS:
-        return _upright_like(file, _shrunk_rgb(file, _SHRINK_MARGIN * short))
-    return _to_rgb(_upright(file))
+    with bounded_decode(file, width * height, max_pixels):
+        file.load()
+        if file.width * file.height > _LARGE_PIXELS:
+            return _upright_like(file, _shrunk_rgb(file, _SHRINK_MARGIN * short))
+        return _to_rgb(_upright(file))
 
 
 def normalise(prepared: Sequence[Prepared], rule: ImageRule, device: torch.device) -> torch.Tensor:

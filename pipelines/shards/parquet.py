@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.shards.column_choice import ColumnChoice, choose_columns, to_raw_block
 from pipelines.shards.decompression import Damage
-from pipelines.shards.parquet_pages import dictionary_of, largest_value
+from pipelines.shards.parquet_pages import dictionary_of, largest_page, largest_value
 from pipelines.shards.raw_blocks import BLOCK_BYTES, BLOCK_ROWS, RawBlock
 from pipelines.shards.stores import open_shard
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
@@ -102,7 +102,7 @@ def _batch_rows(parquet: pq.ParquetFile, file: BinaryIO, group: int, choice: Col
     """Return how many rows of a row group are decoded at once, so that they fit `limits.buffer_bytes`.
 
     Raises:
-        Damage: Its dictionary alone does not fit.
+        Damage: Its dictionary alone does not fit, or one page.
     """
     meta = parquet.metadata.row_group(group)
     wanted = tuple(choice.columns)
@@ -112,17 +112,23 @@ def _batch_rows(parquet: pq.ParquetFile, file: BinaryIO, group: int, choice: Col
     most_row_bytes = 1
     for chunk in chunks:
         page = dictionary_of(file, chunk)
+        if page is not None and page.nbytes > limits.buffer_bytes:
+            raise _too_large("the dictionary", page.nbytes, chunk.path_in_schema, group, limits)
+        if (largest := largest_page(file, chunk, limits.buffer_bytes)) > limits.buffer_bytes:
+            raise _too_large("a page", largest, chunk.path_in_schema, group, limits)
         if page is None:
             continue
-        if page.nbytes > limits.buffer_bytes:
-            raise Damage(
-                "too_large",
-                f"the dictionary of column {chunk.path_in_schema} in row group {group} is {page.nbytes} bytes; "
-                f"limits.buffer_bytes is {limits.buffer_bytes}",
-            )
         is_small = page.nbytes * BLOCK_ROWS * len(chunks) <= limits.buffer_bytes
         most_row_bytes += page.nbytes if is_small else largest_value(file, page, chunk)
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes, limits.buffer_bytes // most_row_bytes))
+
+
+def _too_large(what: str, nbytes: int, column: str, group: int, limits: LimitsConfig) -> Damage:
+    return Damage(
+        "too_large",
+        f"{what} of column {column} in row group {group} is {nbytes} bytes; "
+        f"limits.buffer_bytes is {limits.buffer_bytes}",
+    )
 
 
 def _belongs(path: str, columns: tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
-"""Dictionary pages of Parquet: how large one is, and its largest value, before Arrow decodes it.
+"""Pages of Parquet: how large they are, and the largest value of a dictionary, before Arrow decodes them.
 
-A dictionary stores a value once for all rows that have it, so a file of 2 kB may hold rows of gigabytes. Owns that
-bound; Arrow reads the pages themselves.
+A dictionary stores a value once for all rows that have it, and a page may be compressed a thousandfold, so a file of
+2 kB may hold rows of gigabytes. Owns that bound; Arrow reads the pages themselves, each of them whole.
 
 Source: Apache Parquet format, "Data Pages" and "Dictionary page"; Thrift compact protocol.
 """
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 _HEADER_BYTES = 256
+_MOST_HEADER_BYTES = 16 << 20
 _DICTIONARY_PAGE = 2
 _INT32 = 5
 
@@ -43,9 +44,34 @@ def dictionary_of(file: BinaryIO, chunk: Any) -> DictionaryPage | None:
         kind, nbytes, packed_bytes = (_int32_field(header, place) for place in (0, 1, 2))
         if kind[0] != _DICTIONARY_PAGE:
             return None
-        return DictionaryPage(nbytes[0], packed_bytes[0], start + _struct_end(header))
+        return DictionaryPage(nbytes[0], packed_bytes[0], start + _struct_end(header, 0))
     except IndexError:  # damaged: Arrow says how
         return None
+
+
+def largest_page(file: BinaryIO, chunk: Any, least: int) -> int:
+    """Return the bytes of the largest page of a column chunk once decompressed; 0 if the chunk has at most `least`.
+
+    Reads the header of each page.
+    """
+    if chunk.total_uncompressed_size <= least:
+        return 0
+    at = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
+    end = at + chunk.total_compressed_size
+    largest, header_bytes = 0, _HEADER_BYTES
+    while at < end:
+        file.seek(at)
+        header = file.read(header_bytes)
+        try:
+            (nbytes, _), (packed_bytes, _) = (_int32_field(header, place) for place in (1, 2))
+            size = _struct_end(header, 0)
+        except IndexError:
+            if len(header) < header_bytes or header_bytes > _MOST_HEADER_BYTES:
+                break  # damaged: Arrow says how
+            header_bytes *= 8  # statistics with long values
+            continue
+        largest, at = max(largest, nbytes), at + size + max(0, packed_bytes)
+    return largest
 
 
 def largest_value(file: BinaryIO, page: DictionaryPage, chunk: Any) -> int:
@@ -91,19 +117,31 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _struct_end(header: bytes) -> int:
-    """Return where the header of a dictionary page ends: behind its fields, which are int32, bool and one struct."""
-    at, depth = 0, 1
-    while depth:
-        kind = header[at]
+def _struct_end(data: bytes, at: int) -> int:
+    """Return where a struct ends."""
+    while kind := data[at] & 0x0F:
+        has_long_id = not data[at] >> 4
         at += 1
-        match kind & 0x0F:
-            case 0:
-                depth -= 1
-            case 1 | 2:  # true, false
-                pass
-            case 12:
-                depth += 1
-            case _:
-                _, at = _varint(header, at)
-    return at
+        if has_long_id:
+            _, at = _varint(data, at)
+        at = _value_end(data, at, kind)
+    return at + 1
+
+
+def _value_end(data: bytes, at: int, kind: int) -> int:
+    """Return where a value of a struct ends; page headers hold no lists and no maps."""
+    match kind:
+        case 1 | 2:  # true, false
+            return at
+        case 3:
+            return at + 1
+        case 4 | 5 | 6:  # integers
+            return _varint(data, at)[1]
+        case 7:
+            return at + 8
+        case 8:
+            size, at = _varint(data, at)
+            return at + size
+        case 12:
+            return _struct_end(data, at)
+    raise IndexError("not a page header")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -228,6 +229,20 @@ def test_a_dictionary_larger_than_the_buffer_is_rejected(tmp_path: Path) -> None
     assert [row["input"] for row in got.rows] == ["y"] * 3
     assert {reject.reason for reject in got.rejects} == {"too_large"}
     assert "dictionary of column text in row group 0 is 300004 bytes" in got.rejects[0].message
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_page_larger_than_the_buffer_is_rejected(tmp_path: Path, version: Literal["1.0", "2.0"]) -> None:
+    plain, limits = InputConfig(text="text"), LimitsConfig(buffer_bytes=200_000)
+    texts = [f"{n:03d}{'z' * 3_000}" for n in range(100)]  # of which the header of a page holds the least and the most
+    options = {"use_dictionary": False, "data_page_version": version, "compression": "zstd", "write_batch_size": 1}
+    path = write(tmp_path, pa.table({"text": texts}), data_page_size=30_000, **options)
+    assert [row["input"] for row in read(path, plain, limits).rows] == texts
+    write(tmp_path, pa.table({"text": texts}), **options)
+    got = read(path, plain, limits)
+    assert got.rows == []
+    assert [reject.reason for reject in got.rejects] == ["too_large"] * 100
+    assert re.search(r"a page of column text in row group 0 is 30\d{4} bytes", got.rejects[0].message)
 
 
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "gzip", "brotli", "lz4", "none"])
