@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from math import prod
 from typing import Literal
 
-from braceexpand import braceexpand
-
+from pipelines.shards.braces import expand_braces
 from pipelines.shards.lance_fragments import list_fragments
 from pipelines.shards.names import EXTENSIONS, NamePattern, format_of, is_wild, split_wild
 from pipelines.shards.store_protocol import File, Store, gone
@@ -27,8 +25,6 @@ from schemas.records import Shard, ShardFormat
 # A table is a folder `x.lance`, or any folder with `data/*.lance` in it.
 _IN_TABLE = re.compile(r"(.*?\.lance)/.*|(.+)/data/[^/]+\.lance", re.DOTALL)
 _SPECIAL = re.compile(r"[*?\[{}]")
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
-_MOST_NAMES = 1_000_000
 _SHOWN = 5
 
 FormatSetting = Literal["auto"] | ShardFormat
@@ -188,18 +184,7 @@ def _expand(pattern: str, store: Store) -> dict[str, str]:
     rest = pattern[len(given) :]
     if ("{" not in rest and "}" not in rest) or store.stat([pattern]) or store.is_folder(pattern):
         return {pattern: given}
-    # The library builds each range before it combines them, so their sizes are multiplied here first.
-    sizes = (abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(rest))
-    try:
-        is_bounded = prod(sizes) <= _MOST_NAMES
-        names = list(islice(braceexpand(rest, escape=False), _MOST_NAMES + 1)) if is_bounded else []
-    except ValueError:
-        raise ConfigError(
-            f"shards: the braces of {pattern!r} are not balanced; write for example x-{{000..099}}.tar"
-        ) from None
-    if not is_bounded or len(names) > _MOST_NAMES:
-        raise ConfigError(f"shards: {pattern!r} stands for more than {_MOST_NAMES:,} names; name a folder, or a glob")
-    return {given + name: given for name in names}
+    return {given + name: given for name in expand_braces(rest)}
 
 
 def _existing_folder(pattern: str, store: Store) -> str:
