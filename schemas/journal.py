@@ -61,8 +61,8 @@ class Advice:
 
     Attributes:
         about: `list`, `start`, `encode`, `read`, `prepare`, `write`, `idle` or `commit`: where the time went; or
-            `padding`, `rejects` or `failures`.
-        share: The measured share, of the wall-clock, of the tokens, of the samples, or of the leases.
+            `padding`, `cut`, `rejects` or `failures`.
+        share: The measured share, of the wall-clock, of the tokens, of the texts, of the samples, or of the leases.
         setting: The setting to change, such as `cluster.actors`; empty where none helps.
         text: All of it as a sentence.
     """
@@ -82,6 +82,7 @@ class EmbedSummary:
         rows: Rows that it committed.
         rejects: Samples that could not be embedded.
         units: Tokens or images that it encoded.
+        cut_texts: Texts of which it encoded only the beginning, since the encoder takes no more.
         reused: Rows whose vector was taken from a sample of equal content.
         seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before, and `plan_s`, which is in
             neither, was spent on listing and planning.
@@ -108,6 +109,7 @@ class EmbedSummary:
     rows: int = 0
     rejects: int = 0
     units: int = 0
+    cut_texts: int = 0
     reused: int = 0
     seconds: float = 0.0
     start_s: float = 0.0

@@ -186,6 +186,7 @@ class LeaseResult:
         fragments: JSON of the uncommitted Lance fragments (`FragmentMetadata`).
         rejects: Rejected samples of all shards of the lease.
         units: Tokens or images encoded.
+        cut_texts: Texts of which only the beginning was encoded.
         reused: Rows whose vector was taken from a sample of equal content.
         seconds: Time by stage.
         worker: What the actor has counted, this lease included; None where no actor embedded it.
@@ -195,6 +196,7 @@ class LeaseResult:
     fragments: tuple[str, ...]
     rejects: tuple[Reject, ...]
     units: int
+    cut_texts: int = 0
     reused: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
     worker: WorkerCounters | None = None

@@ -66,7 +66,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
             (
                 "Rejects by reason, per second",
                 "short",
-                ((f"sum by (reason) (rate({_m('rejects')}[5m]))", "{{reason}}"),),
+                ((f"sum by (reason) (rate({_m('rejects')}[5m]))", "{{reason}}"), (_rate("cut_texts"), "texts cut")),
             ),
             (
                 "Failures",

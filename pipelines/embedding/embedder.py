@@ -190,7 +190,7 @@ class Embedder:
             tally.add(window, rows, is_good_N, bad)
             check_rejects(tally.rejects, len(tally.rejects), tally.seen, limit, min_seen=MIN_SEEN_OF_LEASE)
             reasons = [*(reject.reason for reject in window.rejects), *(why.reason for why in bad.values())]
-            self._count(rows=int(is_good_N.sum()), rejects=len(reasons), units=window.units)
+            self._count(rows=int(is_good_N.sum()), rejects=len(reasons), units=window.units, cut_texts=window.cut_texts)
             self._count(**Counter(f"rejects/{reason}" for reason in reasons))
             if rows is None or not is_good_N.any():
                 continue
@@ -256,7 +256,7 @@ class _LeaseTally:
         self.lease = lease
         self.rows: Counter[int] = Counter()
         self.rejects: list[Reject] = []
-        self.units = self.reused = 0
+        self.units = self.cut_texts = self.reused = 0
 
     @property
     def seen(self) -> int:
@@ -271,6 +271,7 @@ class _LeaseTally:
     ) -> None:
         self.rejects += window.rejects
         self.units += window.units
+        self.cut_texts += window.cut_texts
         if rows is None:
             return
         shards_N = rows.column("shard").to_numpy()
@@ -281,4 +282,6 @@ class _LeaseTally:
     def result(self, fragments: tuple[str, ...], seconds: StageSeconds, worker: WorkerCounters) -> LeaseResult:
         rejected = Counter(reject.shard for reject in self.rejects)
         counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
-        return LeaseResult(counts, fragments, tuple(self.rejects), self.units, self.reused, seconds, worker)
+        return LeaseResult(
+            counts, fragments, tuple(self.rejects), self.units, self.cut_texts, self.reused, seconds, worker
+        )

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipelines.embedding.batching import BatchBudget
 from pipelines.embedding.prepare_pool import PreparePool, Submitted
 from pipelines.embedding.reuse import Known, StoredVectors
-from pipelines.encoders import BadSample, Prepared, Raw, TokenLists, load_preparer
+from pipelines.encoders import BadSample, Prepared, Raw, TokenLists, count_cut, load_preparer
 from pipelines.shards import read_blocks
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.vectors.arrays import Halves, to_numpy
@@ -45,6 +45,7 @@ class Window:
         is_known: Whether the vector of each sample is known; an array for each of `rows`, or none at all.
         known: The known vectors in the order of the rows, (K, D) half precision; an array for each of `rows`.
         units: Cost of all inputs.
+        cut_texts: Texts among them of which the encoder gets only the beginning.
         rejects: Samples among them that could not be read or prepared.
         nbytes: Size of rows and inputs.
         read_s: Seconds that the feeder waited for the reader.
@@ -57,6 +58,7 @@ class Window:
     is_known: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     known: list[Halves] = field(default_factory=list)
     units: int = 0
+    cut_texts: int = 0
     rejects: list[Reject] = field(default_factory=list)
     nbytes: int = 0
     read_s: float = 0.0
@@ -145,6 +147,10 @@ class Feeder:
         shard, rows = samples.shard, samples.rows
         window.rejects.extend(samples.rejects)
         prepared, bad = _split_bad(pool.result(samples.submitted))
+        given = samples.submitted.values
+        if bad:
+            given = [one for row, one in enumerate(given) if row not in bad]
+        window.cut_texts += count_cut(self._preparer, given, prepared)
         if samples.found is not None:
             unknown = np.flatnonzero(~samples.found.is_known_N)
             bad = {int(unknown[row]): why for row, why in bad.items()}

@@ -161,6 +161,7 @@ class EmbedRun:
             self._refusals_in_a_row = 0
             self._embedded += len(result.counts)
             self.summary.units += result.units
+            self.summary.cut_texts += result.cut_texts
             self.summary.reused += result.reused
             self._stages += result.seconds
             self.summary.leases += 1

@@ -7,7 +7,7 @@ GPU. The `Encoder` is the accelerator half. Numpy arrays pass between them: int3
 
 from __future__ import annotations
 
-from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, count_cut
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
     REGISTRY,
@@ -33,6 +33,7 @@ __all__ = [
     "TokenLists",
     "check_trust",
     "concatenate",
+    "count_cut",
     "encode_query",
     "encoder_spec",
     "licence_notice",

@@ -61,6 +61,11 @@ class TextPreparer:
             if self._pads_to_max:
                 pad = tokenizer.pad_token
                 self._fast.enable_padding(length=self._limit, pad_id=tokenizer.pad_token_id, pad_token=pad)
+        # It keeps one token more, which only a text that is cut has.
+        self._longer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else None
+        if self._longer is not None:
+            self._longer.enable_truncation(self._limit + 1)
+            self._longer.no_padding()
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
@@ -75,6 +80,20 @@ class TextPreparer:
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Count the tokens of each text, (B,)."""
         return token_counts(prepared)
+
+    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
+        """Count the texts that have more tokens than the encoder takes."""
+        full = np.flatnonzero(token_counts(prepared) >= self._limit)
+        texts = [self._prompt + cast(str, values[at]) for at in full.tolist() if self._is_full(cast(Ids, prepared[at]))]
+        longer = encode_beginnings(texts, self._limit + 1, self._one_more, can_cut=lambda: self._can_cut)
+        return int((longer.lengths > self._limit).sum())
+
+    def _one_more(self, texts: Sequence[str]) -> TokenLists:
+        if self._longer is not None:
+            return TokenLists.of([encoding.ids for encoding in self._longer.encode_batch_fast(list(texts))])
+        with self._lock:
+            encoded = self._slow(list(texts), truncation=True, max_length=self._limit + 1, padding=False)
+        return TokenLists.of(cast(list[list[int]], encoded["input_ids"]))
 
     @cached_property
     def _can_cut(self) -> bool:

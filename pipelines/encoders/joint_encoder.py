@@ -8,7 +8,16 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, modality_of, modality_of_prepared
+from pipelines.encoders.protocol import (
+    BadSample,
+    Encoder,
+    Prepared,
+    Preparer,
+    Raw,
+    count_cut,
+    modality_of,
+    modality_of_prepared,
+)
 from schemas.errors import InputError
 from schemas.records import Modality
 
@@ -34,6 +43,10 @@ class JointPreparer:
         if not len(prepared):
             return np.empty(0, np.int64)
         return self._tower(modality_of_prepared(prepared[0])).units(prepared)
+
+    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
+        """Count the texts that were cut, of values of one modality."""
+        return count_cut(self._tower(modality_of(values[0])), values, prepared) if len(values) else 0
 
     def _tower(self, modality: Modality) -> Preparer:
         return tower_of(self._towers, modality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -56,6 +57,13 @@ class WordLlamaPreparer:
         if ids.lengths.all():
             return ids
         return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
+
+    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
+        """Count the texts that have more than `max_length` tokens."""
+        full = np.flatnonzero(token_counts(prepared) >= self._max_length)
+        texts = [self._prompt + cast(str, values[at]) for at in full.tolist()]
+        longer = encode_beginnings(texts, self._max_length + 1, partial(self._words.encode, one_more=True))
+        return int((longer.lengths > self._max_length).sum())
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Count the tokens of each text, (B,)."""

@@ -59,13 +59,14 @@ def test_a_setting_is_named_that_the_config_can_still_change() -> None:
     assert advise(BUSY, CONFIG)[0].setting == "cluster.actors"
 
 
-def test_padding_rejects_and_failures_are_said_from_where_they_matter_on() -> None:
+def test_padding_cuts_rejects_and_failures_are_said_from_where_they_matter_on() -> None:
     assert [one.about for one in advise(BUSY, CONFIG)] == ["encode"]
-    wasted = dataclasses.replace(BUSY, padding_units=100_000, rejects=1_000, failed_leases=2)
+    wasted = dataclasses.replace(BUSY, padding_units=100_000, cut_texts=2_750, rejects=1_000, failed_leases=2)
     notes = {one.about: one for one in advise(wasted, CONFIG)}
-    assert list(notes) == ["encode", "padding", "rejects", "failures"]
+    assert list(notes) == ["encode", "padding", "cut", "rejects", "failures"]
     assert notes["padding"].share == 0.5
     assert notes["failures"].share == 0.2
+    assert notes["cut"].text.startswith("2,750 texts (25.0%) are longer than the encoder takes and are cut")
     assert "mlake rejects t.lance" in notes["rejects"].text
 
 

@@ -38,7 +38,8 @@ from tests.support.embedding import embed_here, lease_of
 
 def test_a_lease_of_many_shards_gives_every_row_of_each(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "src", shards=5, rows=40)
-    corpus[write_shard(tmp_path / "src" / "x.jsonl", {})] = {}
+    for name, samples in (("x", {}), ("y", {"cut": "owl " * 2_000})):
+        corpus[write_shard(tmp_path / "src" / f"{name}.jsonl", samples)] = samples
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
     table, result = embed_here(config)
     assert differing(contents(table.uri), truth(corpus)) == []
@@ -46,6 +47,7 @@ def test_a_lease_of_many_shards_gives_every_row_of_each(tmp_path: Path) -> None:
         uri: (len(samples), 0) for uri, samples in corpus.items()
     }
     assert result.units > 200
+    assert result.cut_texts == 1
     assert result.seconds.total >= result.seconds.encode > 0
     assert done_shards(table) == {count.shard.id for count in result.counts}
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.embedding.batching import BatchBudget, encode_safely
-from pipelines.encoders import BadSample, Encoder, Prepared, load_encoder, load_preparer, resolve
+from pipelines.encoders import BadSample, Encoder, Prepared, count_cut, load_encoder, load_preparer, resolve
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 
@@ -40,6 +40,17 @@ def test_a_preparer_may_be_used_from_many_threads(name: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         together = threads.map(lambda i: [list(one) for one in preparer.prepare(texts[i : i + 10])], range(0, 200, 10))
     assert list(together) == alone
+
+
+@pytest.mark.parametrize(("name", "special"), [("wordllama", 0), ("all-MiniLM-L6-v2", 2)])
+def test_texts_that_are_cut_are_counted(name: str, special: int) -> None:
+    preparer = load_preparer(EncoderConfig(name=name), LimitsConfig())
+    longest = resolve(EncoderConfig(name=name)).max_length
+    assert longest is not None
+    words = [longest - special + more for more in (-1, 0, 1, 2, 9 * longest)]  # each word is one token
+    texts = ["a", *(" ".join(["the"] * count) for count in words)]
+    assert count_cut(preparer, texts, _prepare(name, texts)) == 3
+    assert count_cut(preparer, [], _prepare(name, [])) == 0
 
 
 def test_the_cut_of_256_to_64_is_the_cut_to_64_for_real_vectors() -> None:
