@@ -25,6 +25,7 @@ from schemas.columns import FIELD_KEY, TableSource
 from schemas.config import EmbedConfig
 from schemas.errors import ColumnMismatch, TableNotFound
 from schemas.records import Shard
+from schemas.templates import is_template
 
 
 @dataclass(frozen=True)
@@ -163,17 +164,27 @@ def _check_source(config: EmbedConfig, table: VectorTable) -> None:
         differing.append(f"input.id is {_named(asked.id)}, and was {_named(was.id)}")
     if was.id_prefix != asked.id_prefix:
         differing.append(f"input.id_prefix is {asked.id_prefix!r}, and was {was.id_prefix!r}")
-    alternatives = was.field.split(";")
-    goes_on = asked.field.split(";")[: len(alternatives)] == alternatives
+    alternatives = _alternatives(was.field)
+    goes_on = _alternatives(asked.field)[: len(alternatives)] == alternatives
     if was.modality != asked.modality or not goes_on:
         differing.append(f"input.{asked.modality} is {asked.field!r}, and input.{was.modality} was {was.field!r}")
     if was.side != asked.side:
         differing.append(f"encoder.side is {asked.side!r}, and was {was.side!r}")
     if differing:
         raise ColumnMismatch(
-            f"{table.uri} was made from other fields: {'; '.join(differing)}; use those, write to another table, or "
-            f'name the further field behind the first one, as in input.{was.modality} = "{was.field};OTHER"'
+            f"{table.uri} was made from other fields: {'; '.join(differing)}; use those{_or_further(was)}"
         )
+
+
+def _alternatives(field: str) -> list[str]:
+    return [field] if is_template(field) else field.split(";")
+
+
+def _or_further(was: TableSource) -> str:
+    if is_template(was.field):
+        return ", or write to another table"
+    further = f'input.{was.modality} = "{was.field};OTHER"'
+    return f", write to another table, or name the further field behind the first one, as in {further}"
 
 
 def _journalled_source(table: VectorTable) -> TableSource | None:

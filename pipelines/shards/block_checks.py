@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipelines.shards.kept_types import is_bytes, is_text
 from pipelines.shards.kept_values import check_convertible, convert, shown
 from pipelines.shards.raw_blocks import BLOCK_BYTES, INPUT_TYPES, RawBlock, input_field
+from pipelines.shards.templates import TextTemplate
 from schemas.config import InputConfig, LimitsConfig
 from schemas.records import Reject, SampleBlock, Shard
 
@@ -40,6 +41,7 @@ class BlockChecker:
         self._shard, self._limits, self._kept = shard, limits, kept
         self._modality = config.modality
         self._field = input_field(config)
+        self._template = TextTemplate(self._field, shard.uri) if config.has_template else None
         self._id_field = config.id
         self._has_prefix = config.id_prefix == "shard"
         self._seen = SeenIds()
@@ -69,14 +71,18 @@ class BlockChecker:
             good[bad] = False
 
         reject(~has_id, "missing_id", lambda row: f"{self._id_field or 'the id'} is null or not a text")
-        is_null = _mask(pc.is_null(raw.inputs))
+        made = None if self._template is None else self._template.fill(raw.kept)
+        texts = raw.inputs if made is None else made.texts
+        is_null = _mask(pc.is_null(texts))
         if raw.ids is not None:
             again = ~self._seen.are_new(ids) & has_id
             late_piece = again & is_null & (self._shard.format == "webdataset")
             reject(late_piece, "interleaved", lambda row: "more members of a sample after members of another one")
             reject(again, "duplicate_id", lambda row: "an earlier sample of this shard has the same id")
-        reject(is_null, "missing_field", lambda row: f"has no {self._field}")
-        inputs = self._inputs(raw.inputs, reject)
+        reject(is_null, "missing_field", lambda row: f"has no {self._field if made is None else made.lacking(row)}")
+        for name, is_utf8 in () if made is None else made.are_utf8.items():
+            self._reject_broken(name, is_utf8, reject)
+        inputs = self._inputs(texts, reject)
         kept = [self._kept_column(raw.kept[f.name], f, raw.are_scalars.get(f.name), reject) for f in self._kept]
         if self._has_prefix and raw.ids is not None:
             ids = _with_shard(self._shard, ids)
@@ -107,6 +113,10 @@ class BlockChecker:
         reject(~fits, "bad_kept_value", lambda row: f"{to.name} = {shown(array, row)} {why}")
         return column
 
+    @staticmethod
+    def _reject_broken(name: str, is_utf8: Mask, reject: RejectRows) -> None:
+        reject(~is_utf8, "bad_utf8", lambda row: f"{name} is not valid UTF-8")
+
     def _inputs(self, inputs: pa.Array, reject: RejectRows) -> pa.Array:
         cap = self._limits.max_sample_bytes
         size = _sizes(inputs)
@@ -119,7 +129,7 @@ class BlockChecker:
             reject(size == 0, "empty_image", lambda row: f"{self._field} is empty")
             return inputs.cast(pa.binary())
         texts, is_utf8 = convert(inputs, pa.string())
-        reject(~is_utf8, "bad_utf8", lambda row: f"{self._field} is not valid UTF-8")
+        self._reject_broken(self._field, is_utf8, reject)
         blank = _mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
         reject(blank, "empty_text", lambda row: f"{self._field} is empty or only white space")
         return texts

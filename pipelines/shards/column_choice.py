@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.shards.kept_types import is_list, is_text, storable
-from pipelines.shards.raw_blocks import INPUT_TYPES, RawBlock, input_field, missing_field
+from pipelines.shards.raw_blocks import INPUT_TYPES, RawBlock, input_field, input_fields, missing_field
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound
 from schemas.records import Modality
@@ -21,7 +21,8 @@ class ColumnChoice:
     """The columns that a config names.
 
     Attributes:
-        inputs: Columns of the input; the first that is not null is used. `image.bytes` is the child of a struct.
+        inputs: Columns of the input; the first that is not null is used. `image.bytes` is the child of a struct. None
+            where a template makes the input of kept columns.
         id: Column of the id, if the config names one.
         kept: Kept columns under the names of the config, with the shard's types as a table can hold them.
         fields: The field of the shard by kept column.
@@ -46,10 +47,10 @@ def choose_columns(schema: pa.Schema, config: InputConfig, uri: str) -> ColumnCh
     Raises:
         FieldNotFound: A column is missing or there twice, or has a type that cannot be embedded or kept.
     """
-    asked = input_field(config)
-    names = [name for name in asked.split(";") if name in schema.names]
-    if not names:
-        raise missing_field(asked, schema.names, uri)
+    asked = input_fields(config)
+    names = [name for name in asked if name in schema.names]
+    if asked and not names:
+        raise missing_field(input_field(config), schema.names, uri)
     for name in (*names, *config.columns.values(), *([config.id] if config.id else [])):
         if name not in schema.names:
             raise missing_field(name, schema.names, uri)
@@ -70,6 +71,7 @@ def to_raw_block(batch: pa.RecordBatch, choice: ColumnChoice, start: int) -> Raw
     """Make a raw block of a batch of the chosen columns, whose first row is at position `start` in the shard."""
     inputs = [_plain_array(_column(batch, name)) for name in choice.inputs]
     inputs = [array.cast(choice.null_type) if pa.types.is_null(array.type) else array for array in inputs]
+    inputs = inputs or [pa.nulls(len(batch), choice.null_type)]
     return RawBlock(
         positions=pa.array(np.arange(start, start + len(batch))),
         ids=_plain_array(batch[choice.id]) if choice.id else None,

@@ -20,6 +20,7 @@ from pipelines.shards.raw_blocks import (
     RawBlockBuilder,
     from_json,
     input_field,
+    input_fields,
     missing_fields,
     require_fields,
 )
@@ -71,7 +72,7 @@ def _add(builder: RawBlockBuilder, position: int, record: Any, config: InputConf
     if not isinstance(record, dict):
         raise Damage("bad_json", f"the line is a JSON {type(record).__name__}, not an object")
     sample_id = as_text(record.get(config.id)) if config.id else None
-    value = next((record[name] for name in input_field(config).split(";") if record.get(name) is not None), None)
+    value = next((record[name] for name in input_fields(config) if record.get(name) is not None), None)
     try:
         value = from_json(value, config.modality)
     except Damage as damage:

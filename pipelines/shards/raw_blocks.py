@@ -39,6 +39,11 @@ def input_field(config: InputConfig) -> str:
     return config.text or config.image or config.vector or ""
 
 
+def input_fields(config: InputConfig) -> list[str]:
+    """Return the fields of which the first that a sample has is embedded; none where a template makes the text."""
+    return [] if config.has_template else input_field(config).split(";")
+
+
 @dataclass
 class RawBlock:
     """Neighbouring samples of one shard as read, before they are checked.
@@ -164,13 +169,10 @@ def require_fields(config: InputConfig, known: Sequence[str], uri: str) -> None:
 
 def missing_fields(config: InputConfig, known: Collection[str]) -> list[str]:
     """Return the fields of a config that are not among those that were found."""
-    asked = [input_field(config), *config.columns.values(), *([config.id] if config.id else [])]
-    # Only an input may be one of several fields.
-    return [
-        name
-        for place, name in enumerate(asked)
-        if not any(alternative in known for alternative in (name.split(";") if place == 0 else (name,)))
-    ]
+    inputs = input_fields(config)
+    missing = [input_field(config)] if inputs and not any(name in known for name in inputs) else []
+    asked = [*config.columns.values(), *([config.id] if config.id else [])]
+    return missing + [name for name in asked if name not in known]
 
 
 def missing_field(name: str, known: Sequence[str], uri: str) -> FieldNotFound:

@@ -18,6 +18,7 @@ from pipelines.shards.kept_types import TYPED_FORMATS
 from pipelines.shards.lance_fragments import LanceFormat
 from pipelines.shards.parquet import ParquetFormat
 from pipelines.shards.raw_blocks import RawBlock
+from pipelines.shards.templates import as_read, without_template_fields
 from pipelines.shards.webdataset import WebDatasetFormat
 from schemas.config import InputConfig, LimitsConfig, StorageConfig
 from schemas.errors import InputError
@@ -78,7 +79,8 @@ def shard_schema(
         ShardNotFound: The shard is gone.
         ShardUnreadable: The shard cannot be opened, or has changed since it was listed.
     """
-    return FORMATS[shard.format].kept_schema(shard, config, limits, storage)
+    kept = FORMATS[shard.format].kept_schema(shard, as_read(config), limits, storage)
+    return without_template_fields(kept, shard.uri)
 
 
 def sample_schemas(
@@ -161,5 +163,5 @@ def read_blocks(
     """
     kept = shard_schema(shard, config, storage, limits) if kept_schema is None else kept_schema
     checker = BlockChecker(shard, config, limits, kept)
-    for raw in FORMATS[shard.format].read(shard, config, limits, storage):
+    for raw in FORMATS[shard.format].read(shard, as_read(config), limits, storage):
         yield from checker.check(raw)

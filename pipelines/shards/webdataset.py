@@ -24,6 +24,7 @@ from pipelines.shards.raw_blocks import (
     Value,
     from_json,
     input_field,
+    input_fields,
     missing_fields,
     require_fields,
 )
@@ -136,7 +137,7 @@ class _Grouping:
 
     def __init__(self, config: InputConfig, limits: LimitsConfig) -> None:
         self._config, self._max_bytes = config, limits.max_sample_bytes
-        self._inputs = [] if config.modality == "vector" else input_field(config).split(";")
+        self._inputs = [] if config.modality == "vector" else input_fields(config)
         self._others = {*config.columns.values(), *([config.id] if config.id else [])}
         self._wanted = {*self._inputs, *self._others, "json"}
 
@@ -205,7 +206,8 @@ class _Grouping:
     def _is_whole(self, sample: _Sample) -> bool:
         there = {extension for extension, data in sample.members.items() if data is not None}
         there.update(_keys(sample))
-        return there >= self._others and not there.isdisjoint(input_field(self._config).split(";"))
+        inputs = input_fields(self._config)
+        return there >= self._others and (not inputs or not there.isdisjoint(inputs))
 
     def add(self, sample: _Sample, builder: RawBlockBuilder) -> None:
         """Find the fields of a sample and add it to the builder, or to its rejects."""
@@ -221,13 +223,14 @@ class _Grouping:
             builder.add(sample.position, sample.key, value, ())
             return
         config = self._config
-        is_in_members = value is not None and all(sample.members.get(name) is not None for name in self._others)
+        has_input = value is not None or config.has_template
+        is_in_members = has_input and all(sample.members.get(name) is not None for name in self._others)
         if not is_in_members and "json" in sample.unread:
             builder.reject(sample.position, sample.key, *sample.unread["json"])
             return
         try:
             record = None if is_in_members else _json(sample, self._others)
-            if value is None and record is not None:
+            if not has_input and record is not None:
                 value = _from_record(record, config)
             sample_id: str | None = sample.key
             if config.id is not None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from schemas.column_names import column_name_problem
 from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Dim, Number, Seconds
 from schemas.records import IdPrefix, Modality, ShardFormat, Side
+from schemas.templates import is_template, parse_template
 
 _AS = " as "
 
@@ -41,7 +42,8 @@ class InputConfig(ConfigBlock):
         id: Field that names a sample. Default: the tar key, or `<shard>-<position>` elsewhere.
         id_prefix: `shard` puts the shard's number before each id, so that ids are unique in the whole table although
             several shards use the same; `none` keeps them as they are.
-        text: Field to embed as text (exactly one of `text`, `image` and `vector`).
+        text: Field to embed as text (exactly one of `text`, `image` and `vector`), or a template of several, as in
+            `"{title}: {body}"`: `{title?}` is a field that may be missing, and `{{` and `}}` are braces.
         image: Field to embed as an image; `;` separates alternatives, as in `jpg;png`.
         vector: Field with precomputed vectors, for an encoder that takes them.
         keep: Fields stored beside the vector, each under its own name or under another one: `"score as stars"` stores
@@ -70,6 +72,13 @@ class InputConfig(ConfigBlock):
                 raise ValueError(f"two columns {column!r}; name each once, or {_rename(entry)}")
         return keep
 
+    @field_validator("text")
+    @classmethod
+    def _template_can_be_read(cls, text: str | None) -> str | None:
+        if text is not None and is_template(text):
+            parse_template(text)
+        return text
+
     @model_validator(mode="after")
     def _one_input(self) -> InputConfig:
         if sum(field is not None for field in (self.text, self.image, self.vector)) != 1:
@@ -80,6 +89,11 @@ class InputConfig(ConfigBlock):
     def columns(self) -> dict[str, str]:
         """Kept columns, in order: the name in the table to the field that it is taken from."""
         return {column: field for field, column in map(_kept, self.keep)}
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the text is made of several fields by a template."""
+        return self.text is not None and is_template(self.text)
 
     @property
     def modality(self) -> Modality:

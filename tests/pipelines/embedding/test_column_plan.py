@@ -109,6 +109,22 @@ def test_what_changes_is_said_in_the_plan(lake: Lake) -> None:
     }
 
 
+def test_a_table_of_a_template_has_the_vectors_of_the_texts_as_made_and_keeps_its_template(lake: Lake) -> None:
+    lake.lines({"title": "red; blue", "stars": 0.10}, {"title": None}, {"title": "red", "text": "; blue; 0.10"})
+    template = "{title}; {text} {stars?}"
+    assert [(r.key, r.message) for r in lake.embed(["stars"], text=template)] == [("1-1", "has no title")]
+    made = lake.rows("vector", "stars")
+    assert made["1-0"][1] == "0.1"
+    assert lake.embed(["stars"], text=template) == []
+    with pytest.raises(ColumnMismatch, match=r"input.text was '\{title\}; .*'; use those, or write to another table$"):
+        lake.embed(["stars"], text=f"{template}; {{text}}")
+    whole = Lake(lake.folder / "whole")
+    whole.folder.mkdir()
+    whole.lines({"text": "red; blue; words 0 0.1"}, {"text": "red; ; blue; 0.10 "})
+    whole.embed()
+    assert list(whole.rows("vector").values()) == [made["1-0"][:1], made["1-2"][:1]]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
