@@ -32,7 +32,7 @@ from pipelines.reports.terminal import print_embed_plan, print_embed_summary
 from pipelines.tables.rows import shared_ids_warning
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
-from schemas.config import EmbedConfig, load_config
+from schemas.config import EmbedConfig, check_given, load_config
 from schemas.journal import EmbedSummary
 from schemas.printable import counted
 from schemas.records import Lease, LeaseResult, Shard
@@ -85,6 +85,7 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     Example:
         >>> embed(load_config(EmbedConfig, "jobs/configs/news.toml"))  # doctest: +SKIP
     """
+    check_given(EmbedConfig, config=config)
     planned_at = time.monotonic()
     plan = make_plan(config, retry_rejects=retry_rejects)
     plan_s = time.monotonic() - planned_at

@@ -31,7 +31,7 @@ from pipelines.reports.evaluation import metrics_file, write_results
 from pipelines.reports.plans import print_evaluate_plan
 from pipelines.reports.plots import check_plots
 from pipelines.reports.terminal import print_results, waiting
-from schemas.config import EmbedConfig, load_config
+from schemas.config import EmbedConfig, check_given, load_config
 from schemas.config.evaluation import EvaluateConfig
 from schemas.errors import RunError
 
@@ -74,6 +74,7 @@ def run(config: EvaluateConfig, console: Console | None = None) -> Results:
     Example:
         >>> evaluate(load_config(EvaluateConfig, "jobs/configs/evaluate/tables.toml"))  # doctest: +SKIP
     """
+    check_given(EvaluateConfig, config=config)
     console = console or open_console()
     with ExitStack() as stack:
         tables = prepare(config, partial(_embed, console=console, stack=stack))

@@ -28,7 +28,7 @@ from pipelines.shortlist.run import Call, CallWorker, ShortlistRun, prefix_dims
 from pipelines.tables.rows import check_filter
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
-from schemas.config import ShortlistConfig, load_config
+from schemas.config import ShortlistConfig, check_given, load_config
 from schemas.errors import TableNotFound
 from schemas.journal import ShortlistSummary
 
@@ -82,6 +82,7 @@ def run(config: ShortlistConfig) -> ShortlistSummary:
     Example:
         >>> shortlist(load_config(ShortlistConfig, "jobs/configs/shortlist.toml"))  # doctest: +SKIP
     """
+    check_given(ShortlistConfig, config=config)
     table = VectorTable.open(config.table, storage=config.storage)
     dims = prefix_dims(table, config)
     check_filter(table.dataset, config.lists.where if config.lists else None, table.uri)

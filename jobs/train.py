@@ -29,7 +29,7 @@ from pipelines.training.history import EpochResult, StepReport
 from pipelines.training.samples import Survey, survey
 from pipelines.training.train_head import train_head
 from pipelines.training.train_model import save_checkpointed, train_model
-from schemas.config import load_config
+from schemas.config import check_given, load_config
 from schemas.config.training import TrainConfig
 
 
@@ -65,6 +65,7 @@ def run(config: TrainConfig, console: Console | None = None, *, log: str = "scre
     Example:
         >>> train(load_config(TrainConfig, "jobs/configs/train/head-from-pairs.toml"))  # doctest: +SKIP
     """
+    check_given(TrainConfig, config=config)
     return (_train_head if config.is_head else _train_model)(config, console or open_console(), log)
 
 

@@ -9,7 +9,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +78,23 @@ def test_what_writes_to_a_table_is_not_public() -> None:
 def test_a_name_that_is_not_public_is_refused() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Committer'"):
         _ = matryoshka_lake.Committer
+
+
+@pytest.mark.parametrize("odd", [None, "news.toml", 3, {"table": "t"}, [], object()])
+def test_settings_of_another_type_are_refused_in_one_sentence(tmp_path: Path, odd: Any) -> None:
+    lake, table = matryoshka_lake, str(tmp_path)
+    calls: list[Callable[[], object]] = [
+        *(partial(verb, odd) for verb in (lake.embed, lake.evaluate, lake.shortlist, lake.train)),
+        lambda: lake.rotate(table, odd),
+        lambda: lake.VectorTable.open(table, storage=odd),
+        lambda: lake.VectorTable.open(table, trust=odd),
+        lambda: lake.Funnel.open(table, storage=odd),
+        lambda: lake.Funnel.open(table, follow=odd),
+        lambda: lake.Funnel.build(table, odd),
+    ]
+    for call in calls:
+        with pytest.raises(lake.ConfigError, match=r"^\w+: pass (a \w+|True or False); this is of type"):
+            call()
 
 
 def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:

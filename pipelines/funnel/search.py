@@ -41,7 +41,7 @@ from pipelines.tables.queries import (
 from pipelines.tables.rows import using_filter
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, check_given
 from schemas.errors import ConfigError, FunnelWarning, SpaceMismatch, TableError
 from schemas.explanations import Explanation
 from schemas.html import facts, grid
@@ -121,6 +121,7 @@ class Funnel:
                 or the test queries do not confirm the goal's recall. Then nothing is stored.
         """
         _check_home(home)
+        check_given(Goal, goal=goal)
         table = table.refresh() if isinstance(table, VectorTable) else VectorTable.open(table, storage=storage)
         if table.is_pinned:
             raise TableError(
@@ -167,6 +168,7 @@ class Funnel:
                 f"device {device!r}: a funnel in the lake holds no vectors on a device; leave `device` out, or open "
                 'home="memory" or home="codes"'
             )
+        check_given(bool, follow=follow)
         table = table if isinstance(table, VectorTable) else VectorTable.open(table, version, storage)
         follow = follow and not table.is_pinned
         table = table.refresh() if follow else table

@@ -13,7 +13,7 @@ from lance import LanceDataset
 
 from pipelines.storage.addresses import absolute, companion_stem
 from pipelines.storage.s3 import lance_access
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, TrustConfig, check_given
 from schemas.errors import InputError, TableError, TableNotFound, nearest, reason_of
 
 Version = int | str | dt.datetime
@@ -23,12 +23,15 @@ _ADDRESSES = "pass a local path, or s3://BUCKET/NAME.lance"
 _MISSING = ("not found", "earlier than the first version", "ref is invalid")
 
 
-def read_address(address: object) -> str:
-    """Return the absolute address of a table, from a text or a `Path`.
+def read_address(address: object, storage: object = StorageConfig(), trust: object = TrustConfig()) -> str:
+    """Return the absolute address of a table, from a text or a `Path`; check what it is to be opened with.
 
     Raises:
         InputError: It is neither, or empty, or holds NUL.
+        ConfigError: `storage` is no `StorageConfig`, or `trust` no `TrustConfig`.
     """
+    check_given(StorageConfig, storage=storage)
+    check_given(TrustConfig, trust=trust)
     written = os.fspath(address) if isinstance(address, os.PathLike) else address
     if not isinstance(written, str) or not written.strip() or "\0" in written:
         raise InputError(f"{address!r} is no address of a table; {_ADDRESSES}")
@@ -69,7 +72,6 @@ def _read_version(version: object) -> Version | None:
     """Return a version as Lance takes it.
 
     Of a time, Lance opens the version before it, so it becomes the next microsecond, of this system's zone.
-    .
     """
     if isinstance(version, np.integer):
         return int(version)

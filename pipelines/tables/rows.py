@@ -26,6 +26,7 @@ _SAMPLED_FRAGMENTS, _SAMPLED_ROWS = 32, 512
 # How Lance begins the reason of a filter that fails.
 _WRAPPED = re.compile(r"^(External error: |Query Execution error: |Invalid user input: |Error applying filter[^:]*: )+")
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
+_DOUBLE_QUOTED = re.compile(r"""'[^']*'|`[^`]*`|"([^"]*)\"""")
 MADE = ("score", "query", "_distance", ROW_ID, "_rowaddr")
 """Names of what a search adds to its rows; another tool may have added columns of these names to a table."""
 
@@ -66,10 +67,18 @@ def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
     """Refuse a filter that is not SQL over the table's columns.
 
     Raises:
-        TableError: It cannot be read, names a column that is not there, or is not true or false for a row.
+        TableError: It cannot be read, names a column that is not there, or is not true or false for a row; or it has
+            a column's name in double quotes, which Lance takes for a text.
     """
     if where is None:
         return
+    columns = {name.lower(): name for name in dataset.schema.names}
+    for word in _DOUBLE_QUOTED.findall(where) if isinstance(where, str) else ():
+        if name := columns.get(word.lower()):
+            raise TableError(
+                f'the filter {where!r} has "{word}" in double quotes, which is a text here and not the column; write '
+                f"`{name}` for the column, or '{word}' for the text"
+            )
     try:
         _plan_filter(dataset, int(dataset.version), where)
     except ValueError as error:

@@ -94,7 +94,7 @@ class VectorTable:
         Example:
             >>> VectorTable.open("lake/demo/glosses.lance", 1)  # or a tag, a datetime, "prod"
         """
-        uri = read_address(uri)
+        uri = read_address(uri, storage, trust)
         if isinstance(version, str) and version == PROD and (published := resolve_prod(uri, storage)) is not None:
             table = cls(
                 published.uri, open_dataset(published.uri, storage, published.state.version), storage, trust=trust

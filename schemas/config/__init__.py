@@ -32,6 +32,7 @@ from schemas.config.evaluation import (
     SystemConfig,
     TruthConfig,
 )
+from schemas.config.given import check_given
 from schemas.config.loading import load_config
 from schemas.config.nightly import AuditConfig, BudgetConfig, HooksConfig, NightlyConfig
 from schemas.config.shortlist import ExactConfig, ListsConfig, PrefixIndexConfig, ShortlistConfig
@@ -77,5 +78,6 @@ __all__ = [
     "TrustConfig",
     "TruthConfig",
     "WorkersConfig",
+    "check_given",
     "load_config",
 ]
