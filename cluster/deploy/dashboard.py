@@ -64,7 +64,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
         "Is it right?",
         (
             (
-                "Rejects by reason, per second",
+                "Rejects by reason, and texts cut, per second",
                 "short",
                 ((f"sum by (reason) (rate({_m('rejects')}[5m]))", "{{reason}}"), (_rate("cut_texts"), "texts cut")),
             ),

@@ -6,6 +6,7 @@ import contextlib
 import random
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,5 +240,6 @@ def run_trial(shared: SharedCluster, seed: int, fault: str) -> TrialResult:
         codes, wrong = trial.run()
         rows = sum(map(len, trial.corpus.values()))
     except Exception as error:  # a trial that breaks is a finding, and the others go on
-        wrong = f"{type(error).__name__}: {error}"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        wrong = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
     return TrialResult(seed, fault, tuple(codes), rows, wrong, time.monotonic() - began)
