@@ -66,13 +66,17 @@ class RejectCount(_Part):
 
 
 class RunState(_Part):
-    """A run of the journal. `state` is `running`, `dead`, `complete`, `failed`, … as the journal says."""
+    """A run of the journal. `state` is `running`, `dead`, `complete`, `failed`, … as the journal says.
+
+    `cut_texts` are those that were longer than the encoder takes; None where the job or its release counts none.
+    """
 
     run: str
     job: str
     state: str
     started_at: dt.datetime
     rows: int | None = None
+    cut_texts: int | None = None
 
 
 class PublishedNow(_Part):

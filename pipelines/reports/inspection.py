@@ -30,6 +30,7 @@ from schemas.inspection import (
     RejectCount,
     RunState,
 )
+from schemas.printable import counted
 
 _RUNS = 5
 _MANY_FRAGMENTS, _SMALL_FRAGMENT = 64, 10_000
@@ -140,14 +141,18 @@ def _runs(table: VectorTable) -> Iterator[RunState]:
         return
     for entry in reversed(journal[-_RUNS:]):
         is_dead = entry.state == "running" and entry.run not in living
-        rows = entry.summary.get("rows")
         yield RunState(
             run=entry.run,
             job=entry.job,
             state="dead" if is_dead else entry.state,
             started_at=entry.started_at,
-            rows=rows if isinstance(rows, int) else None,
+            rows=_count(entry.summary.get("rows")),
+            cut_texts=_count(entry.summary.get("cut_texts")),
         )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _prod(table: VectorTable) -> PublishedNow | None:
@@ -167,6 +172,9 @@ def _advice(found: Inspection) -> Iterator[str]:
     for run in found.runs:
         if run.state == "dead":
             yield f"Run {run.run} ({run.job}) died. Start the same command again: it resumes, and nothing is lost."
+        if run.cut_texts:
+            cut = f"{counted(run.cut_texts, 'text')} of run {run.run}"
+            yield f"{cut} had more tokens than the encoder takes, and were cut. See others: mlake encoders"
     for index in found.indexes:
         if index.unindexed_rows:
             share = index.unindexed_rows / (index.rows + index.unindexed_rows)

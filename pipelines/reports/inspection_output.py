@@ -107,8 +107,11 @@ def _tables(found: Inspection) -> Iterable[tuple[str, Sequence[str], list[list[s
     yield "rejects", ("reason", "samples"), [[r.reason, f"{r.samples:,}"] for r in found.rejects]
     yield (
         "last runs",
-        ("run", "job", "state", "started, UTC", "rows"),
-        [[r.run, r.job, r.state, f"{r.started_at:%Y-%m-%d %H:%M}", _number(r.rows)] for r in found.runs],
+        ("run", "job", "state", "started, UTC", "rows", "cut texts"),
+        [
+            [r.run, r.job, r.state, f"{r.started_at:%Y-%m-%d %H:%M}", _number(r.rows), _number(r.cut_texts)]
+            for r in found.runs
+        ],
     )
 
 

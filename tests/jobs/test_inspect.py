@@ -32,6 +32,8 @@ def test_an_inspection_says_what_is_there(tmp_path: Path, capsys: pytest.Capture
     set_tag(table.uri, "june", 2, table.storage)
     assert main(["publish", table.uri]) == 0
     commit_shards(table, a_shard("c"), rows=30)
+    with RunRecord(table, "embed", {}) as record:
+        record.summary |= {"rows": 30, "cut_texts": 4}
     with RunRecord(table, "rotate", {}):
         found = inspected(table.uri, capsys)
     table = table.refresh()
@@ -42,14 +44,23 @@ def test_an_inspection_says_what_is_there(tmp_path: Path, capsys: pytest.Capture
     assert found.prod is not None
     assert (found.prod.number, found.prod.version, found.prod.rows) == (1, table.dataset.version - 1, 180)
     assert [(each.reason, each.samples) for each in found.rejects] == [("empty_text", 6)]
-    assert [(run.job, run.state) for run in found.runs] == [("rotate", "running"), ("publish", "complete")]
+    assert [(run.job, run.state, run.rows, run.cut_texts) for run in found.runs] == [
+        ("rotate", "running", None, None),
+        ("embed", "complete", 30, 4),
+        ("publish", "complete", None, None),
+    ]
     assert [(index.column, index.rows, index.unindexed_rows) for index in found.indexes] == [("n", 180, 30)]
     sizes = {column.name: column.bytes for column in found.columns}
     assert list(sizes) == table.columns
     assert sizes["vector"] >= 230 * 32 * 2
     assert found.bytes == sum(sizes.values())
     said = "\n".join(found.next)
-    for advice in ("of the rows are not in index", f"mlake rejects {table.uri}", f"mlake publish {table.uri}"):
+    for advice in (
+        "of the rows are not in index",
+        f"mlake rejects {table.uri}",
+        f"mlake publish {table.uri}",
+        "4 texts of run",
+    ):
         assert advice in said
     earlier = inspected(table.uri, capsys, "--version", "june")
     assert (earlier.version, earlier.rows) == (2, 200)
@@ -72,6 +83,8 @@ def test_it_fits_a_narrow_terminal_and_a_page_and_escapes_what_it_shows(
     monkeypatch.setenv("COLUMNS", "80")
     table = new_table(tmp_path, "<b>t")
     commit_shards(table, a_shard("a"), rejects=1)
+    with RunRecord(table, "embed", {}) as record:
+        record.summary |= {"rows": 12_345_678, "cut_texts": 12_345_678}
     table.refresh().dataset.add_columns({"\x1b[31m": "1"})
     page = tmp_path / "page.html"
     assert main(["inspect", table.uri]) == 0
