@@ -21,7 +21,8 @@ import pyarrow as pa
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.shortlist.exact import ExactSearch
 from pipelines.vectors.arrays import Floats
-from pipelines.vectors.matryoshka import unit
+from pipelines.vectors.matryoshka import have_direction, unit
+from schemas.errors import TableError
 
 Blocks = Iterable[tuple[Positions, npt.NDArray[np.floating]]]
 
@@ -90,12 +91,22 @@ def exact_neighbours(
 
     Returns:
         The neighbours by k.
+
+    Raises:
+        TableError: Rows have no direction, as another tool may have written them.
     """
     width = query_QD.shape[1]
     own = None if own_ids_Q is None else pa.array(own_ids_Q)
     search = ExactSearch(query_QD, (width,), max(ks) + _LISTED_TIES, query_ids=own)
+    unusable = 0
     for ids_B, x_BD in blocks():
+        unusable += int((~have_direction(x_BD)).sum())
         search.add(pa.array(ids_B), x_BD)
+    if unusable:
+        raise TableError(
+            f"{unusable:,} rows have vectors without a direction (all zeros, NaN or infinity), which another tool has "
+            "written: no recall can be measured among them; give them vectors, or erase them with `mlake delete`"
+        )
     scores_QT = search.best[width].scores_QK
     ids_QT = search.best[width].ids.fill_null(-1).to_numpy().reshape(scores_QT.shape)
     # The sum of D products in float32 is off by about sqrt(D) roundings.

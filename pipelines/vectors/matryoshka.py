@@ -93,6 +93,14 @@ def are_unit(x_BD: np.ndarray) -> npt.NDArray[np.bool_]:
     return is_unit_B
 
 
+def have_direction(x_BD: np.ndarray) -> npt.NDArray[np.bool_]:
+    """Tell for each row whether it can be compared with others: finite, and not all zeros: (B,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares_B = np.einsum("bd,bd->b", x_BD, x_BD, dtype=np.float32, casting="same_kind")
+    has_direction_B: npt.NDArray[np.bool_] = np.isfinite(squares_B) & (squares_B > 0)
+    return has_direction_B
+
+
 def _unit_numpy(x_BD: np.ndarray) -> np.ndarray:
     x = x_BD if x_BD.dtype == np.float64 else x_BD.astype(np.float32)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):

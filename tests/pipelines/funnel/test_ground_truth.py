@@ -5,6 +5,7 @@ import pytest
 
 from pipelines.funnel.ground_truth import GroundTruth, exact_neighbours, recall_interval
 from pipelines.vectors.matryoshka import unit
+from schemas.errors import TableError
 from tests.support.funnel_tables import vectors
 
 
@@ -19,6 +20,16 @@ def test_neighbours_are_those_of_numpy_without_the_querys_own_row() -> None:
         assert truth.recall(truth.ranks(expected_QK), k).tolist() == [1] * 20
         found = [len(better) + len(ties) for better, ties in zip(truth.better_Q, truth.ties_Q, strict=True)]
         assert np.mean(found) == pytest.approx(k, abs=0.2)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf, -np.inf])
+def test_rows_without_a_direction_are_counted_and_refused(bad: float) -> None:
+    x_ND = vectors(100)
+    x_ND[[3, 70]] = bad
+    x_ND[5] = 0
+    x_ND[5, 1] = 6e-5  # short, and a direction all the same
+    with pytest.raises(TableError, match=r"^2 rows have vectors without a direction"):
+        exact_neighbours(lambda: [(np.arange(100), x_ND)], unit(x_ND[:2].astype(np.float32)), [5])
 
 
 @pytest.mark.parametrize("copies", [3, 4_000])
