@@ -25,7 +25,7 @@ from schemas.config import ShortlistConfig
 from schemas.records import LeaseResult, Shard, ShardCount
 
 WIDTH, BLOCK, BLOCKS = 768, 50_000, 28  # 2 GiB of half-precision vectors
-BUDGET, QUERIES = 576 << 20, 1000
+BUDGET, QUERIES = 576 << 20, 200
 
 
 def peak_bytes() -> int:
