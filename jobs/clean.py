@@ -21,6 +21,7 @@ from pipelines.tables.maintenance import (
     find_spare,
 )
 from pipelines.tables.publication_log import generation_uri
+from pipelines.tables.retention import remove_leftovers
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 
@@ -45,6 +46,8 @@ def main(
     """
     console = open_console()
     base = absolute(address)
+    if not dry_run and (nbytes := remove_leftovers(base, storage)):
+        console.print(f"{nbytes:,} bytes of generations whose removal was interrupted")
     for generation in generations_of(base, storage):
         table = VectorTable.open(generation_uri(base, generation), storage=storage)
         if generation > 1:

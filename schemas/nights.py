@@ -61,10 +61,12 @@ class Night(Stored):
         generation: The generation that it worked on.
         version: Its version that was audited; 0 before that.
         counts: What it found and did.
-        seconds: Seconds by step: `plan`, `embed`, `derive`, `audit`, `publish`.
+        seconds: Seconds by step: `plan`, `embed`, `tidy`, `derive`, `audit`, `publish`, `retain`.
         bound_by: The stage of embedding that the others waited for.
         audit: The checks that were made.
         publication: Number of the publication; None without one.
+        freed: Bytes of old generations, versions and orphans that were removed.
+        retired: Numbers of the generations that were removed.
         error: Why it ended otherwise.
     """
 
@@ -88,4 +90,6 @@ class Night(Stored):
     bound_by: str = ""
     audit: tuple[GateResult, ...] = ()
     publication: int | None = None
+    freed: int = 0
+    retired: tuple[int, ...] = ()
     error: str = ""

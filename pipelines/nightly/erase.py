@@ -22,6 +22,7 @@ from pipelines.tables.erasure import JOB, Keeper, erase_rows, keepers, rows_to_e
 from pipelines.tables.generations import PublishRequest, describe, generations_of, publish
 from pipelines.tables.night_log import NightLock
 from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod
+from pipelines.tables.retention import remove_leftovers
 from pipelines.tables.runs import RunRecord, living_runs, read_journal, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
@@ -84,6 +85,7 @@ def erase(base: str, where: str, storage: StorageConfig) -> Erasure:
 
 
 def _erase_all(base: str, where: str, storage: StorageConfig) -> Erasure:
+    remove_leftovers(base, storage)
     erasure, first = Erasure({}, {}), VectorTable.open(base, storage=storage)
     for generation in generations_of(base, storage):
         _erase(VectorTable.open(generation_uri(base, generation), storage=storage), first, where, generation, erasure)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pipelines.embedding.plan import EmbedPlan, expected_samples, make_plan
 from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import commit_fragments
+from pipelines.tables.generations import generations_of, is_retired
 from pipelines.tables.ledger import records_of
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, resolve_prod
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
@@ -98,22 +100,19 @@ def withdraw(table: VectorTable, shards: Sequence[int], run: str) -> VectorTable
 def _generation_of(config: NightlyConfig, base: str) -> tuple[int, EmbedPlan]:
     """Return the newest generation whose space is that of the config, or the next number for a new one."""
     last = 0
-    while _is_there(generation_uri(base, last + 1), config):
-        last += 1
-    for generation in range(last, 0, -1):
+    for generation in reversed(generations_of(base, config.storage)):
+        try:
+            dataset = open_dataset(generation_uri(base, generation), config.storage)
+        except TableNotFound:
+            continue
+        last = max(last, generation)
+        if is_retired(dataset):
+            continue
         try:
             return generation, make_plan(config.embed_config(generation_uri(base, generation)))
         except SpaceMismatch:
             continue
     return last + 1, make_plan(config.embed_config(generation_uri(base, last + 1)))
-
-
-def _is_there(uri: str, config: NightlyConfig) -> bool:
-    try:
-        VectorTable.open(uri, storage=config.storage)
-    except TableNotFound:
-        return False
-    return True
 
 
 def _within_budget(

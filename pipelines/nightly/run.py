@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pipelines.nightly.plan import NightPlan, plan_night, withdraw
 from pipelines.storage.addresses import absolute
 from pipelines.tables.generations import PublishRequest, describe, publish
+from pipelines.tables.maintenance import compact_table, delete_orphans, find_orphans, removed_share
 from pipelines.tables.night_log import NightLock
 from pipelines.tables.publication_log import read_head
+from pipelines.tables.retention import retain
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
@@ -23,6 +25,8 @@ from schemas.errors import TableNotFound
 from schemas.journal import EmbedSummary
 from schemas.nights import NightCounts
 from schemas.publications import PROD
+
+_MOST_REMOVED = 0.1  # of the rows in a table's files, before these are rewritten without them
 
 
 class NightRun:
@@ -76,6 +80,8 @@ class NightRun:
             return
         table = VectorTable.open(plan.uri, storage=self._config.storage)
         counts = self._withdraw(table, withdrawn, counts)
+        with self._step("tidy"):
+            self._tidy(table.refresh())
         table = self._derive(table.refresh())
         self._lock.update(counts=counts.model_copy(update={"rows": len(table)}), version=table.dataset.version)
         self._audit_and_publish(plan, table)
@@ -101,6 +107,14 @@ class NightRun:
         with RunRecord(table, "nightly", {"withdrawn_shards": len(shards)}) as record:
             after = withdraw(table, shards, record.run)
         return counts.model_copy(update={"withdrawn": before - len(after)})
+
+    def _tidy(self, table: VectorTable) -> None:
+        """Remove what crashed nights left, and many removed rows; before the audit, since both make versions."""
+        orphans = find_orphans(table)
+        delete_orphans(table, orphans)
+        self._lock.update(freed=orphans.nbytes)
+        if removed_share(table) > _MOST_REMOVED:
+            compact_table(table)
 
     def _derive(self, table: VectorTable) -> VectorTable:
         from pipelines.nightly.derived import derived_of  # here, since it loads torch
@@ -131,6 +145,16 @@ class NightRun:
             request = PublishRequest(run=self._lock.night.run, audit=gates, expected_head=self._head)
             made = publish(self._config.table, describe(table, plan.generation), self._config.storage, request)
         self._lock.update(state="published", publication=made.number)
+        with self._step("retain"):
+            keep = self._config.retain
+            freed = retain(
+                self._config.table,
+                plan.generation,
+                self._config.storage,
+                generations=keep.generations,
+                versions=keep.versions,
+            )
+        self._lock.update(freed=self._lock.night.freed + freed.nbytes, retired=freed.generations)
 
     def _prod(self) -> VectorTable | None:
         try:

@@ -56,6 +56,9 @@ def print_night(address: str, night: Night, console: Console) -> None:
         console.print(grid)
     if night.publication is not None:
         console.print(f"publication {night.publication}: mlake prod {address}", soft_wrap=True)
+    if night.freed:
+        of = f", of generations {', '.join(map(str, night.retired))} and" if night.retired else " of"
+        console.print(f"{night.freed:,} bytes freed{of} old versions and orphans", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from typing import Any
 
 from lance import LanceDataset
 
@@ -49,10 +50,23 @@ def compact_smaller(dataset: LanceDataset, rows: int) -> LanceDataset | None:
     return None
 
 
-def expire_versions(uri: str, older_than: dt.timedelta, storage: StorageConfig) -> int:
-    """Delete untagged versions older than this, with the files that only they need; return the bytes freed."""
+def expire_versions(uri: str, older_than: dt.timedelta, storage: StorageConfig, keep: int = 0) -> int:
+    """Delete untagged versions older than this, with the files that only they need; return the bytes freed.
+
+    Args:
+        uri: Address of the dataset.
+        older_than: Younger versions stay, by this machine's clock.
+        storage: Where S3 is.
+        keep: So many of the newest versions stay, whatever their age.
+    """
     dataset = open_dataset(uri, storage)
-    stats = retry_transient(
-        uri, lambda: dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
-    )
+    which: dict[str, Any] = {"older_than": older_than}
+    if keep:
+        before = dt.datetime.now(dt.UTC) - older_than
+        made: list[Any] = [*dataset.versions()[:-keep]]
+        old = [each["version"] for each in made if each["timestamp"].astimezone(dt.UTC) < before]
+        if not old:
+            return 0
+        which = {"versions": old}
+    stats = retry_transient(uri, lambda: dataset.cleanup_old_versions(**which, error_if_tagged_old_versions=False))
     return int(stats.bytes_removed)

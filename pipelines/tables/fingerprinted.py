@@ -104,7 +104,7 @@ def find_unreferred(table: Owner, before: dt.datetime) -> list[StoredFile]:
     """
     files = [file for file in _list(table.uri, table.storage) if file.written_at < before]
     unreferred = {file.name for file in files} - _referred_at(table, None)
-    if not unreferred or _has_twin(table):
+    if not unreferred or has_twin(table.uri, table.storage):
         return []
     versions = [version["version"] for version in open_dataset(table.uri, table.storage).versions()]
     with ThreadPoolExecutor(_OPENED_AT_ONCE, "references") as pool:
@@ -137,12 +137,12 @@ def _referred(dataset: LanceDataset, uri: str) -> set[str]:
     return names - {""} | ({rotation_name(rotation)} if rotation is not None else set())
 
 
-def _has_twin(table: Owner) -> bool:
+def has_twin(uri: str, storage: StorageConfig) -> bool:
     """Tell whether `x` and `x.lance` are both tables: what is beside them has the same names."""
-    bare = table.uri.rstrip("/")
+    bare = uri.rstrip("/")
     other = bare.removesuffix(".lance") if bare.endswith(".lance") else f"{bare}.lance"
     try:
-        open_dataset(other, table.storage)
+        open_dataset(other, storage)
     except TableNotFound:
         return False
     return True

@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lance import LanceDataset
+
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.fencing import store_now
 from pipelines.tables.ledger import rejects_of, shards_of
@@ -46,6 +48,8 @@ from schemas.shortlists import shortlist_spec
 
 READER_GRACE = dt.timedelta(days=7)
 """What was published lives at least this long after it was replaced, for the readers that have it open."""
+RETIRED_KEY = "lake.retired"
+"""Config key of a generation that is being removed; the value is empty if it stays after all."""
 _KEEPS = "published-"
 _OUR_TAG = re.compile(rf"{_KEEPS}\d+")
 
@@ -199,7 +203,8 @@ def repair_tags(base: str, storage: StorageConfig, grace: dt.timedelta = READER_
             continue  # it was retired
         for name, version in wanted.items():
             if there.get(name) != version:
-                set_tag(uri, name, version, storage)
+                with contextlib.suppress(TableNotFound):  # another tool has removed it
+                    set_tag(uri, name, version, storage)
         for name in there:
             if name not in wanted and is_our_tag(name) and not _is_ahead(name, log):
                 remove_tag(uri, name, storage)
@@ -239,6 +244,11 @@ def generations_of(base: str, storage: StorageConfig) -> list[int]:
     return found
 
 
+def is_retired(dataset: LanceDataset) -> bool:
+    """Tell whether a generation is being removed (`retention.py`)."""
+    return bool(dataset.config().get(RETIRED_KEY))
+
+
 def is_our_tag(name: str) -> bool:
     """Tell whether a Lance tag follows the log of publications."""
     return name == PROD or _OUR_TAG.fullmatch(name) is not None
@@ -272,6 +282,8 @@ def _append(
     # The tag keeps the version from now on; if a cleaner was faster, this says so.
     if VectorTable(uri, open_dataset(uri, storage, state.version), storage).table_id != state.table_id:
         raise TableError(f"{uri} is another table than the one that was published; see: mlake history {base}")
+    if is_retired(open_dataset(uri, storage)):
+        raise TableNotFound(f"{uri} is being removed, as `[retain] generations` says, so it is not published")
     record = record.model_copy(update={"at": store_now(base, storage)})
     append_record(base, record, storage)
     repair_tags(base, storage)

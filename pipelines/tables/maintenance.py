@@ -172,18 +172,32 @@ def _remove_empty(folder: Path, table: VectorTable) -> None:
             folder = folder.parent
 
 
-def expire_table(table: VectorTable, older_than: dt.timedelta, reader_grace: dt.timedelta = READER_GRACE) -> int:
+def expire_table(
+    table: VectorTable, older_than: dt.timedelta, reader_grace: dt.timedelta = READER_GRACE, keep: int = 0
+) -> int:
     """Delete untagged versions of a table and its companions older than this; return the bytes freed.
 
     What is published, and what was replaced less than `reader_grace` ago, has tags, and stays.
+
+    Args:
+        table: The table.
+        older_than: Younger versions stay.
+        reader_grace: How long a replaced publication lives.
+        keep: So many of the newest versions of each stay, whatever their age.
     """
     base, _ = table_of(table.uri, table.storage)
     repair_tags(base, table.storage, reader_grace)
     # Lance compares with this machine's clock.
     ahead = dt.datetime.now(dt.UTC) - store_now(table.uri, table.storage)
-    return sum(
-        expire_versions(uri, max(dt.timedelta(0), older_than + ahead), table.storage) for uri in _addresses(table)
-    )
+    older_than = max(dt.timedelta(0), older_than + ahead)
+    return sum(expire_versions(uri, older_than, table.storage, keep) for uri in _addresses(table))
+
+
+def removed_share(table: VectorTable) -> float:
+    """Return the share of the rows in a table's files that were removed."""
+    fragments = table.dataset.get_fragments()
+    physical = sum(fragment.physical_rows for fragment in fragments)
+    return sum(fragment.num_deletions for fragment in fragments) / max(1, physical)
 
 
 def compact_table(table: VectorTable) -> int:

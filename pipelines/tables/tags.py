@@ -10,9 +10,11 @@ from lance import LanceDataset
 from pipelines.storage.retry import retry_transient
 from pipelines.tables.opening import open_dataset
 from schemas.config import StorageConfig
+from schemas.errors import TableNotFound, reason_of
 
 _TRIES = 20
 _MOVED = ("Ref conflict error", "Ref not found error", "_refs/tags")
+_EXPIRED = "Version not found"
 _Seen = TypeVar("_Seen")
 
 
@@ -27,7 +29,11 @@ def read_tags(uri: str, storage: StorageConfig) -> dict[str, int]:
 
 
 def set_tag(uri: str, name: str, version: int, storage: StorageConfig) -> None:
-    """Point a tag at a version, whether it is there already or not."""
+    """Point a tag at a version, whether it is there already or not.
+
+    Raises:
+        TableNotFound: There is no table, or the version was removed.
+    """
 
     def point(dataset: LanceDataset) -> None:
         there = dataset.tags.list().get(name)
@@ -56,6 +62,8 @@ def _look(uri: str, storage: StorageConfig, act: Callable[[LanceDataset], _Seen]
         try:
             return act(open_dataset(uri, storage))
         except ValueError as error:
+            if _EXPIRED in str(error):
+                raise TableNotFound(f"{uri}: the version was removed: {reason_of(error)}") from None
             if tries and any(sign in str(error) for sign in _MOVED):
                 return look(tries - 1)
             raise

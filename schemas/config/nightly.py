@@ -58,6 +58,18 @@ class BudgetConfig(ConfigBlock):
     minutes: Annotated[float, Number, Field(gt=0, le=100_000)] | None = None
 
 
+class RetainConfig(ConfigBlock):
+    """What a night that publishes leaves of older generations and versions. What somebody needs stays in any case.
+
+    Attributes:
+        generations: The newest generations that stay; None keeps all.
+        versions: The newest versions of each generation that stay; those of the last 7 days stay as well.
+    """
+
+    generations: Count | None = None
+    versions: Count = 10
+
+
 class HooksConfig(ConfigBlock):
     """What runs at the end of a night. The record of the night is given as JSON, on standard input or as the body.
 
@@ -81,6 +93,7 @@ class NightlyConfig(EmbedConfig):
         withdraw: Remove the rows of shards whose files are gone; otherwise they stay.
         budget: How much one night may encode.
         audit: Bounds for the publication.
+        retain: What stays of older generations and versions.
         hooks: What runs at the end.
         price_per_hour: Of the machines, in any currency; the plan then says what the night costs.
     """
@@ -90,6 +103,7 @@ class NightlyConfig(EmbedConfig):
     withdraw: bool = False
     budget: BudgetConfig = BudgetConfig()
     audit: AuditConfig = AuditConfig()
+    retain: RetainConfig = RetainConfig()
     hooks: HooksConfig = HooksConfig()
     price_per_hour: Annotated[float, Number, Field(ge=0, le=MAX_COUNT)] | None = None
 
