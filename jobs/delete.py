@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,6 +10,7 @@ from jobs.options import DryRun, Flag, Storage, TableAddress, Text
 from pipelines.nightly.erase import erase, plan_erasure
 from pipelines.reports.console import open_console
 from pipelines.reports.erasure import erasure_facts, print_erasure
+from pipelines.reports.json_lines import json_line
 from schemas.config import StorageConfig
 
 
@@ -35,7 +35,7 @@ def main(
     """
     erasure = plan_erasure(address, where, storage) if dry_run else erase(address, where, storage)
     if as_json:
-        print(json.dumps(erasure_facts(erasure, is_planned=dry_run)))
+        print(json_line(erasure_facts(erasure, is_planned=dry_run)))
         return 0
     print_erasure(erasure, open_console(), is_planned=dry_run)
     return 0

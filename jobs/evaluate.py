@@ -28,6 +28,7 @@ from pipelines.evaluation.prepare import prepare
 from pipelines.evaluation.results import Results
 from pipelines.reports.console import open_console
 from pipelines.reports.evaluation import metrics_file, write_results
+from pipelines.reports.json_lines import stored_line
 from pipelines.reports.plans import print_evaluate_plan
 from pipelines.reports.plots import check_plots
 from pipelines.reports.terminal import print_results, waiting
@@ -61,7 +62,7 @@ def main(
     for path in write_results(results, Path(config.folder)):
         console.print(f"written: {path}", soft_wrap=True)
     if as_json:
-        print(metrics_file(results).to_json())
+        print(stored_line(metrics_file(results)))
     return 0
 
 

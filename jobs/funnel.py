@@ -14,6 +14,7 @@ from jobs.options import CountOfRows, DryRun, Flag, Storage, TableAddress, Text,
 from pipelines.funnel import Funnel, Goal
 from pipelines.funnel.plan import parse_stages, plan_of_stages
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import stored_line
 from pipelines.reports.plans import print_funnel_plan
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
@@ -96,7 +97,7 @@ def main(
             funnel = Funnel.build(table, home=options.home, queries=queries, goal=goal, stages=stages)
         tuned = Funnel.stored(funnel.table, options.home)
     if options.as_json:
-        print(tuned.to_json())
+        print(stored_line(tuned))
         return 0
     shown = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
     console.print(text.Text.assemble((shown, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)

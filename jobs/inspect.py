@@ -11,6 +11,7 @@ from jobs.options import Flag, Storage, TableAddress, Text, new_file
 from pipelines.reports.console import open_console
 from pipelines.reports.inspection import inspect_table
 from pipelines.reports.inspection_output import inspection_page, print_inspection
+from pipelines.reports.json_lines import json_line
 from pipelines.reports.page import write_report
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
@@ -38,7 +39,7 @@ def main(
         write_report(inspection_page(found), html)
         open_console(is_error=True).print(f"written: {html}", soft_wrap=True)
     if as_json:
-        print(found.model_dump_json())
+        print(json_line(found.model_dump(mode="json")))
     elif html is None:
         print_inspection(found, open_console())
     return 0

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from schemas.stored import Stored
+
 
 def json_line(record: Mapping[str, object]) -> str:
     """Return a record as JSON that every reader takes.
@@ -23,6 +25,11 @@ def json_line(record: Mapping[str, object]) -> str:
         '{"id": "a", "score": null, "picture": "cG5n"}'
     """
     return json.dumps(_plain(record), allow_nan=False)
+
+
+def stored_line(record: Stored) -> str:
+    """Return a record that is also stored in a file, with the number of its format, as one line for programs."""
+    return json_line(json.loads(record.to_json()))
 
 
 def _plain(value: object) -> object:

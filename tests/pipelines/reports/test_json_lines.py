@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 
@@ -28,3 +30,10 @@ def test_every_value_becomes_json() -> None:
         "kept": [1, True, None, "\ud800", 0.5, 7, 2**70],
         "3": "key",
     }
+
+
+def test_every_verb_prints_json_through_here_so_that_nothing_reaches_the_terminal_raw() -> None:
+    assert json_line({"text": "\x9b2J\u202e"}) == '{"text": "\\u009b2J\\u202e"}'
+    verbs = Path(__file__).parents[3] / "jobs"
+    other = re.compile(r"print\((json\.dumps|[\w.()]*\.(to_json|model_dump_json)\()")
+    assert [path.name for path in verbs.glob("*.py") if other.search(path.read_text(encoding="utf-8"))] == []
