@@ -17,7 +17,8 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.placement import PoolSize, explain_no_room
+from cluster.head_watch import answers, is_lost, raise_if_lost
+from cluster.placement import PoolSize, explain_no_room, is_node_alive
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
 from schemas.errors import NoRoomForActors, RunError
 from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker
@@ -68,6 +69,8 @@ class ActorPool(Generic[I, R]):
 
     def __exit__(self, *exc: object) -> None:
         """End the actors."""
+        if is_lost():
+            return
         for actor in (*(slot.actor for slot in self._slots), *self._feeders):
             ray.kill(actor)
 
@@ -92,10 +95,12 @@ class ActorPool(Generic[I, R]):
         Raises:
             LakeError: No actor can make its worker: what the worker raised, or a RunError with the reason.
             NoRoomForActors: No node of the cluster is large enough for an actor.
+            ClusterLost: The head of the cluster does not answer any more.
         """
         policy = retry or RetryPolicy()
         self._waiting.extend(Task(item) for item in items)
         while True:
+            raise_if_lost()
             for slot in self._slots:
                 slot.poll_starting()
             self._say_who_is_waited_for()
@@ -159,6 +164,8 @@ class ActorPool(Generic[I, R]):
             if not any(slot.is_up for slot in self._slots):
                 _LOG.warning("waiting for %d actors that load what they need to work", len(self._slots))
             return
+        if not answers():
+            return
         no_room = explain_no_room(self._size, unplaced)
         if no_room.is_over:
             self._say_at = now + max(self._say_after_s, _LOOK_AGAIN_S)
@@ -198,7 +205,7 @@ class ActorPool(Generic[I, R]):
             self._up_at = min(made_at, self._up_at or made_at)
 
     def _take_result(self, slot: ActorSlot, call: Any, policy: RetryPolicy[I]) -> Outcome[I, R] | None:
-        task = slot.tasks.pop(call)
+        task, node = slot.tasks.pop(call), slot.node
         try:
             return Outcome(task.item, result=ray.get(call))
         except RayTaskError as error:
@@ -207,17 +214,20 @@ class ActorPool(Generic[I, R]):
             return self._retry(task, cause, policy, died=is_feeder_gone)
         except RayError as error:
             self._counted_by_dead.update(slot.on_died())
-            return self._retry(task, error, policy, died=True)
+            # Of several items in flight in an actor that died, none is known to have killed it; nor if its node died.
+            is_blamed = task.is_alone and answers() and is_node_alive(node)
+            return self._retry(task, error, policy, died=True, is_blamed=is_blamed)
 
-    def _retry(self, task: Task, error: BaseException, policy: RetryPolicy[I], *, died: bool) -> Outcome[I, R] | None:
+    def _retry(
+        self, task: Task, error: BaseException, policy: RetryPolicy[I], *, died: bool, is_blamed: bool = True
+    ) -> Outcome[I, R] | None:
         """Queue a failed task again, or give it up."""
         policy.on_failure(error)
         queue = self._waiting_alone if died else self._waiting
         if parts := policy.split(task.item):
             queue.extend(Task(part, is_alone=died) for part in parts)
             return None
-        # Of several items in flight in an actor that died, none is known to have killed it.
-        failures = task.failures + (task.is_alone or not died)
+        failures = task.failures + is_blamed
         if failures >= policy.max_tries or (not died and policy.is_final(error)):
             return Outcome(task.item, error=error, died=died)
         queue.append(Task(task.item, failures, is_alone=died))

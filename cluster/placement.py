@@ -227,6 +227,11 @@ class _Node:
         return f"node {self.address} with {' and '.join(parts)}"
 
 
+def is_node_alive(node: str) -> bool:
+    """Tell whether Ray has not declared a node of the cluster dead; `node` is its id."""
+    return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())  # type: ignore[no-untyped-call]
+
+
 def has_gpu() -> bool:
     """Tell whether the cluster has any GPU."""
     return bool(_resources().get("GPU", 0) > 0)

@@ -22,6 +22,7 @@ import ray
 from ray._private import ray_constants
 from ray.job_config import JobConfig
 
+from cluster.head_watch import is_lost, watching_head
 from schemas.errors import ClusterUnreachable, ConfigError, RunError
 
 _LOG = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def connect() -> Iterator[None]:
 
     Raises:
         ConfigError: `RAY_ADDRESS` is not an address.
+        ClusterLost: The head stopped to answer meanwhile; Ray is not left then, and the process should end.
         RunError: Nothing answers there, or Ray does not start on this machine.
         KeyboardInterrupt: SIGTERM came while Ray started.
     """
@@ -70,7 +72,8 @@ def connect() -> Iterator[None]:
                 signal.signal(signal.SIGTERM, on_sigterm)
     files = _local_files()
     try:
-        yield
+        with watching_head():
+            yield
         is_complete = True
     except BaseException:
         is_complete = False
@@ -89,6 +92,8 @@ def _shut_down() -> None:
     at once, before it has ended its own processes; so the handlers here are installed again and again until it is
     through. A SIGTERM in the milliseconds between ends this process with code -15.
     """
+    if is_lost():
+        return  # Ray would wait for the head
     if threading.current_thread() is not threading.main_thread():
         ray.shutdown()
         return

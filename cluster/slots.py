@@ -60,6 +60,7 @@ class ActorSlot:
         failed_starts: How often in a row the worker could not be made.
         tasks: Tasks in flight, by their calls.
         counters: The worker's counters as last seen.
+        node: Id of the node on which the worker was made last.
     """
 
     actor: Any
@@ -70,6 +71,7 @@ class ActorSlot:
     failed_starts: int = 0
     tasks: dict[Any, Task] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    node: str = ""
     _next_poll_at: float = 0.0
     _counters_call: Any = None
 
@@ -106,7 +108,8 @@ class ActorSlot:
             self.has_process = True
             return None
         self.is_up, self.failed_starts = True, 0
-        return float(answer)
+        made_at, self.node = answer
+        return float(made_at)
 
     def on_start_failed(self, error: RayError) -> None:
         """Ask again after a pause; not when Ray has given the actor up, or its worker failed too often."""
@@ -181,14 +184,14 @@ class _WorkerActor:
     def is_alive(self) -> bool:
         return True
 
-    def start(self) -> float:
+    def start(self) -> tuple[float, str]:
         with self._lock:
             if self._worker is None:
                 self._worker = self._make_worker()
                 self._made_at = time.time()
                 if self._metrics is not None:
                     threading.Thread(target=self._export, name="metrics", daemon=True).start()
-        return self._made_at
+        return self._made_at, ray.get_runtime_context().get_node_id()
 
     def run(self, item: Any, feeder: Any) -> Any:
         try:

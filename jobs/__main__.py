@@ -1,7 +1,7 @@
 """`mlake VERB …`, also `python -m jobs VERB …`: the command line.
 
 Owns the exit codes: 0 complete, 1 incomplete or internal (see `failures`), 2 refused, 3 no cluster answers, 4 no
-node is large enough, 130 stopped.
+node is large enough, 5 the cluster was lost, 130 stopped.
 Does not own the options of a verb: those are the parameters of `main` in its module.
 """
 
@@ -18,7 +18,7 @@ from jobs.failures import explain
 from jobs.verbs import VERBS
 from pipelines.reports.console import never_fail_to_print, open_console, print_error
 from schemas import __version__
-from schemas.errors import is_interrupt
+from schemas.errors import CLUSTER_LOST_CODE, is_interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,12 @@ def run() -> None:
     """Run as a program: treat SIGTERM as Ctrl-C, and exit with the code of `main`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by `ray job stop` and by Kubernetes
     never_fail_to_print()
-    sys.exit(main())
+    code = main()
+    if code == CLUSTER_LOST_CODE:  # what Ray does at exit would wait for the head, and end with another code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def command_line(chosen: str) -> App:

@@ -13,7 +13,15 @@ import tempfile
 import traceback
 from dataclasses import dataclass
 
-from schemas.errors import ClusterUnreachable, LakeError, NoRoomForActors, RunError, reason_of
+from schemas.errors import (
+    CLUSTER_LOST_CODE,
+    ClusterLost,
+    ClusterUnreachable,
+    LakeError,
+    NoRoomForActors,
+    RunError,
+    reason_of,
+)
 from schemas.redaction import redact
 
 INCOMPLETE, REFUSED, UNREACHABLE, NO_ROOM = 1, 2, 3, 4
@@ -77,6 +85,8 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, LakeError):
         if isinstance(error, ClusterUnreachable):
             return Failure(str(error), UNREACHABLE)
+        if isinstance(error, ClusterLost):
+            return Failure(str(error), CLUSTER_LOST_CODE)
         if isinstance(error, NoRoomForActors):
             return Failure(str(error), NO_ROOM)
         return Failure(str(error), INCOMPLETE if isinstance(error, RunError) else REFUSED)

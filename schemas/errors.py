@@ -22,7 +22,8 @@ LakeError
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
     ├── ShardsDamaged      some shards are damaged, their readable part is committed; exit code 1
-    ├── ClusterUnreachable  no Ray cluster answers, or it is gone; exit code 3
+    ├── ClusterUnreachable  no Ray cluster answers; exit code 3
+    ├── ClusterLost        the head of the cluster stopped to answer in the middle of a run; exit code 5
     ├── NoRoomForActors    no node of the cluster is large enough for an actor; exit code 4
     ├── NightRunning       another night is at work on the table; exit code 1
     ├── PublicationConflict  another command moved `prod` meanwhile; exit code 1
@@ -40,6 +41,9 @@ import re
 from collections.abc import Iterable
 
 from schemas.redaction import redact
+
+CLUSTER_LOST_CODE = 5
+"""Exit code of `ClusterLost`; `jobs.failures` has the others."""
 
 
 class LakeError(Exception):
@@ -154,7 +158,11 @@ class RunExpired(RunError):
 
 
 class ClusterUnreachable(RunError):
-    """No Ray cluster answers at an address, or it stopped to answer."""
+    """No Ray cluster answers at an address."""
+
+
+class ClusterLost(RunError):
+    """The head of the cluster stopped to answer in the middle of a run."""
 
 
 class NoRoomForActors(RunError):

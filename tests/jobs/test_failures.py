@@ -10,7 +10,15 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from jobs.failures import explain
-from schemas.errors import ClusterUnreachable, ConfigError, LakeError, NoRoomForActors, RunError, ShardsFailed
+from schemas.errors import (
+    ClusterLost,
+    ClusterUnreachable,
+    ConfigError,
+    LakeError,
+    NoRoomForActors,
+    RunError,
+    ShardsFailed,
+)
 
 
 def test_what_ray_carries_over_counts_as_what_was_raised_there() -> None:
@@ -26,6 +34,7 @@ def test_what_ray_carries_over_counts_as_what_was_raised_there() -> None:
         (RunError("x"), 1, "x"),
         (ClusterUnreachable("x"), 3, "x"),
         (NoRoomForActors("x"), 4, "x"),
+        (ClusterLost("x"), 5, "x"),
         (ShardsFailed({"a.tar": "broken"}, 3), 1, "1 of 3 shards failed"),
         (OSError("no space, /home/x/local.rs:1:2"), 1, "no space; fix the cause"),
         (ValueError("Invalid user input: no field x, /a/b.rs:1:2"), 2, "Invalid user input: no field x"),
