@@ -211,7 +211,8 @@ class ActorPool(Generic[I, R]):
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
-            return self._retry(task, cause, policy, died=is_feeder_gone)
+            is_blamed = task.is_alone or not is_feeder_gone
+            return self._retry(task, cause, policy, died=is_feeder_gone, is_blamed=is_blamed)
         except RayError as error:
             self._counted_by_dead.update(slot.on_died())
             # Of several items in flight in an actor that died, none is known to have killed it; nor if its node died.
@@ -219,7 +220,7 @@ class ActorPool(Generic[I, R]):
             return self._retry(task, error, policy, died=True, is_blamed=is_blamed)
 
     def _retry(
-        self, task: Task, error: BaseException, policy: RetryPolicy[I], *, died: bool, is_blamed: bool = True
+        self, task: Task, error: BaseException, policy: RetryPolicy[I], *, died: bool, is_blamed: bool
     ) -> Outcome[I, R] | None:
         """Queue a failed task again, or give it up."""
         policy.on_failure(error)
