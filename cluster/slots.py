@@ -30,6 +30,7 @@ _MAX_PARTS_AHEAD = 2
 _MAX_FAILED_STARTS = 5
 _PAUSE_S = 1.0
 _EXPORT_S = 5.0
+_COUNTERS_EVERY_S = 0.5
 
 
 @dataclass
@@ -74,6 +75,7 @@ class ActorSlot:
     node: str = ""
     _next_poll_at: float = 0.0
     _counters_call: Any = None
+    _ask_counters_at: float = 0.0
 
     def has_room(self, in_flight: int) -> bool:
         """Tell whether the actor can take another task beside those it has."""
@@ -133,12 +135,14 @@ class ActorSlot:
         return counted
 
     def update_counters(self) -> None:
-        """Take the worker's counters if they have arrived, and ask for the next; never waits."""
+        """Take the worker's counters if they have arrived, and ask for the next twice a second at most; never waits."""
         if self._counters_call is not None and ray.wait([self._counters_call], timeout=0)[0]:
             with suppress(RayError):
                 self.counters = ray.get(self._counters_call)
             self._counters_call = None
-        if self._counters_call is None and self.is_up:
+        now = time.monotonic()
+        if self._counters_call is None and self.is_up and now >= self._ask_counters_at:
+            self._ask_counters_at = now + _COUNTERS_EVERY_S
             self._counters_call = self.actor.progress.remote()
 
 
