@@ -4,13 +4,15 @@
     python -m benchmarks.nightly --known 1000         # a minute
 
 Nothing to do: so many small files lie in one folder, and the table holds a row of each. The night runs as a process of
-its own; its memory is given above that of a process that only imports it. Changed share: 400 files of 500 vectors each,
-of which a share is written anew; start-up of Ray included.
+its own; its memory is given above that of a process that only imports it. Growth: after each night that rewrites some
+shards, the bytes of the lake, with what a night makes room for and without; readers need nothing older. Changed share:
+400 files of 500 vectors each, of which a share is written anew; start-up of Ray included.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import subprocess
@@ -28,10 +30,14 @@ from pipelines.encoders import make_space
 from pipelines.shards import list_shards
 from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
+from pipelines.tables.generations import PublishRequest, describe, publish
 from pipelines.tables.ledger import Ledger, commit_leases
+from pipelines.tables.maintenance import compact_table, removed_share
+from pipelines.tables.retention import retain
 from pipelines.vectors.arrays import to_arrow
 from schemas.config import EncoderConfig, StorageConfig
 from schemas.records import LeaseResult, Shard, ShardCount
+from tests.support.small_tables import KEPT, SPACE, a_shard, changed, commit_shards
 
 WIDTH, LEASE, FILES, ROWS = 8, 4096, 400, 500
 SHARES = (0.0, 0.0025, 0.01, 0.1, 1.0)
@@ -105,6 +111,32 @@ def by_share() -> list[list[str]]:
     return rows
 
 
+def growth(nights: int) -> list[list[str]]:
+    """Return the megabytes of a lake of 20 shards of which one changes each night, by what is removed."""
+    rows = list[list[str]]()
+    for makes_room in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            table, megabytes = create_table(f"{folder}/t.lance", SPACE, KEPT), list[float]()
+            shards = [a_shard(f"{number}") for number in range(20)]
+            commit_shards(table, *shards, rows=2000)
+            for night in range(nights):
+                shards[night % 20] = changed(shards[night % 20])
+                commit_shards(table, shards[night % 20], rows=2000)
+                table = table.refresh()
+                if makes_room and removed_share(table) > 0.1:
+                    compact_table(table)
+                    table = table.refresh()
+                publish(table.uri, describe(table, 1), table.storage, PublishRequest())
+                if makes_room:
+                    retain(table.uri, 1, table.storage, generations=1, versions=10, reader_grace=dt.timedelta(0))
+                megabytes.append(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6)
+        at = sorted({0, nights // 4, nights // 2, nights - 1})
+        said = ", ".join(f"{megabytes[night]:.1f} after {night + 1}" for night in at)
+        rows.append(["yes" if makes_room else "no", f"{max(megabytes[nights // 2 :]):.1f}", said])
+    return rows
+
+
 def write_files(folder: Path, numbers: range, rng: np.random.Generator) -> None:
     """Write files of random vectors."""
     for number in numbers:
@@ -119,8 +151,16 @@ def main() -> None:
     parser.add_argument(
         "--known", type=int, nargs="*", default=[1_000, 10_000, 100_000], help="numbers of known shards"
     )
+    parser.add_argument("--nights", type=int, default=100, help="nights of the growth of a lake")
+    parser.add_argument("--only-growth", action="store_true", help="measure nothing else")
     arguments = parser.parse_args()
     console = Console()
+    table = Table("makes room", "most MB, second half", "MB", title=f"a lake after {arguments.nights} nights")
+    for row in growth(arguments.nights):
+        table.add_row(*row)
+    console.print(table)
+    if arguments.only_growth:
+        return
     _, base_mb = run(["-c", "import jobs.nightly"])
     table = Table("known shards", "seconds", "peak MB", "MB above the imports", title="a night with nothing to do")
     for known in arguments.known:
