@@ -14,7 +14,8 @@ _MARK = "***"
 _USER = re.compile(r"""([a-z][a-z0-9+.-]*://)[^\s/?#"'<>]*@""", re.IGNORECASE)
 _QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^\s?"'<>]*\?)(?=[^\s"'<>]*=)[^\s"'<>#]*""", re.IGNORECASE)
 
-_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#@:]*:[^/?#]*@", re.IGNORECASE)
+# In other stores than the web a name before `@` may be a container.
+_PASSWORD = re.compile(r"(https?://)[^/?#]*@|([a-z][a-z0-9+.-]*://)[^/?#@:]*:[^/?#]*@", re.IGNORECASE)
 _WEB = re.compile(r"(https?://[^?#]*)\?([^#]*)(.*)", re.IGNORECASE | re.DOTALL)
 # What presigned URLs add: AWS's two versions and CloudFront, Google's two versions, Azure's, and tokens of others.
 _SIGNATURE = re.compile(r"x-(amz|goog)-.*|(access_?)?token|signature|sig", re.IGNORECASE)
@@ -50,7 +51,7 @@ def unsigned(uri: str) -> str:
     """
     if "://" not in uri or uri.startswith("s3://"):  # a key of S3 may hold any of these characters
         return uri
-    uri = _PASSWORD.sub(r"\1", uri)
+    uri = _PASSWORD.sub(r"\1\2", uri)
     if (parts := _WEB.fullmatch(uri)) is None:
         return uri
     pairs = parts[2].split("&")

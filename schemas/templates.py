@@ -1,7 +1,8 @@
 """Templates of texts: `"{title}: {body}"` names the fields that a text is made of.
 
 Owns the syntax. A text with braces is a template. `{field}` stands for the value of a field that each sample must
-have, and `{field?}` for one that may be missing, in whose place nothing is put. `{{` and `}}` are braces.
+have, and `{field?}` for one that may be missing, in whose place nothing is put. Space around a name does not count.
+`{{` and `}}` are braces.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ def parse_template(text: str) -> tuple[TemplatePart, ...]:
         if name is None:
             parts.append(TemplatePart(found["brace"][0] if found["brace"] else found["text"]))
             continue
-        field = name.removesuffix(_OPTIONAL)
-        if not field.strip():
+        field = name.strip().removesuffix(_OPTIONAL).strip()
+        if not field:
             raise ValueError(f"the template {text!r} names no field at character {found.start() + 1}; write {{FIELD}}")
-        parts.append(TemplatePart(field, is_field=True, is_optional=name != field))
+        parts.append(TemplatePart(field, is_field=True, is_optional=name.strip().endswith(_OPTIONAL)))
     if not any(part.is_field for part in parts):
         raise ValueError(f"the template {text!r} names no field; write {{FIELD}} where a field's value goes")
     return tuple(parts)

@@ -21,6 +21,7 @@ from pipelines.storage.addresses import companion_stem, named_path, real
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
 from schemas.records import Shard, ShardFormat
+from schemas.redaction import redact
 
 # A table is a folder `x.lance`, or any folder with `data/*.lance` in it.
 _IN_TABLE = re.compile(r"(.*?\.lance)/.*|(.+)/data/[^/]+\.lance", re.DOTALL)
@@ -54,14 +55,20 @@ def list_shards(
 
     Raises:
         ShardNotFound: A pattern matches nothing, or a file of a brace range is missing.
-        ConfigError: A name has no known extension, braces are not balanced, or a shard is the table itself.
+        ConfigError: A name has no known extension, braces are not balanced, or a shard is the table itself; or
+            the addresses of two files differ in nothing but a password or a signature.
     """
     listing = _Listing(format, storage, table)
     found = [each for pattern in _with_lists(patterns, storage) for each in listing.find(pattern)]
     found.sort(key=lambda each: _natural(each[0].uri))
     once: dict[str, Shard] = {}
     for shard, address in found:
-        once.setdefault(address, shard)
+        first = once.setdefault(address, shard)
+        if first.uri != shard.uri and (first.size, first.etag) != (shard.size, shard.etag) and first.name == shard.name:
+            raise ConfigError(
+                f"shards: two addresses of {redact(shard.name)} differ only in what is taken for a password or a "
+                "signature, but are files of another size or tag; name copies of them whose addresses differ otherwise"
+            )
     return list(once.values())
 
 

@@ -27,7 +27,7 @@ def as_read(config: InputConfig) -> InputConfig:
     if not config.has_template:
         return config
     fields = dict.fromkeys(part.text for part in parse_template(config.text or "") if part.is_field)
-    return config.model_copy(update={"keep": (*config.keep, *(f"{name} as {_HIDDEN}{name}" for name in fields))})
+    return config.model_copy(update={"keep": (*config.keep, *(f"{name} as {_hidden(name)}" for name in fields))})
 
 
 def without_template_fields(schema: pa.Schema, uri: str) -> pa.Schema:
@@ -38,7 +38,7 @@ def without_template_fields(schema: pa.Schema, uri: str) -> pa.Schema:
     """
     for field in schema:
         if field.name.startswith(_HIDDEN):
-            _check_text(field.type, field.name.removeprefix(_HIDDEN), uri)
+            _check_text(field.type, field.name.removeprefix(_HIDDEN).replace(_HIDDEN, " "), uri)
     return pa.schema([field for field in schema if not field.name.startswith(_HIDDEN)])
 
 
@@ -47,8 +47,8 @@ class TemplateTexts:
     """The texts of N samples.
 
     Attributes:
-        texts: (N,) string; null where a sample lacks a field that it must have.
-        are_null: Where each field is missing, (N,), by its name; without those that may be missing.
+        texts: (N,) string; null where a sample lacks a field that it must have, or all fields where it must have none.
+        are_null: Where each field is missing, (N,), by its name; of those that may be missing only if all may be.
         are_utf8: Where each field is valid UTF-8, (N,), by its name.
     """
 
@@ -68,19 +68,27 @@ class TextTemplate:
         """Parse a template; `uri` is the shard of the messages."""
         self._parts, self._uri = parse_template(text), uri
         self._needed = {part.text for part in self._parts if part.is_field and not part.is_optional}
+        self._fields = list(dict.fromkeys(part.text for part in self._parts if part.is_field))
 
     def fill(self, kept: Mapping[str, pa.Array]) -> TemplateTexts:
         """Make the texts of N samples from the columns that `as_read` added."""
         columns, are_null, are_utf8 = {}, {}, {}
-        for name in dict.fromkeys(part.text for part in self._parts if part.is_field):
-            array = kept[_HIDDEN + name]
+        for name in self._fields:
+            array = kept[_hidden(name)]
             _check_text(array.type, name, self._uri)
             texts, are_utf8[name] = convert(array, pa.string())
-            if name in self._needed:
+            if name in self._needed or not self._needed:
                 are_null[name] = texts.is_null().to_numpy(zero_copy_only=False)
             columns[name] = texts if name in self._needed else pc.fill_null(texts, "")
         pieces = [columns[part.text] if part.is_field else pa.scalar(part.text) for part in self._parts]
-        return TemplateTexts(pc.binary_join_element_wise(*pieces, ""), are_null, are_utf8)
+        made = pc.binary_join_element_wise(*pieces, "")
+        if not self._needed:
+            made = pc.if_else(np.logical_and.reduce([*are_null.values()]), None, made)
+        return TemplateTexts(made, are_null, are_utf8)
+
+
+def _hidden(name: str) -> str:
+    return _HIDDEN + name.replace(" ", _HIDDEN)  # so that `keep` reads no ` as ` and cuts no space
 
 
 def _check_text(kind: pa.DataType, name: str, uri: str) -> None:

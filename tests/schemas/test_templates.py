@@ -11,7 +11,7 @@ from schemas.config import InputConfig
 from schemas.templates import is_template, parse_template
 
 LITERALS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
-NAMES = st.text("ab :!.[]0", min_size=1, max_size=5).filter(str.strip)
+NAMES = st.text("ab :!.[]0", min_size=1, max_size=5).map(str.strip).filter(bool)
 
 
 @given(st.lists(st.tuples(LITERALS, NAMES, st.booleans()), min_size=1, max_size=4), LITERALS)

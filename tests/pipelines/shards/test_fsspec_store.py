@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler
 
 import fsspec
 import pytest
 
 from pipelines.shards import list_shards
 from schemas.config import InputConfig
-from schemas.errors import DependencyMissing, ShardNotFound, ShardUnreadable
+from schemas.errors import ConfigError, DependencyMissing, ShardNotFound, ShardUnreadable
 from tests.support.shard_files import read, shard_at, tar_bytes, text_members
 
 TEXT = InputConfig(text="txt", keep=("n",))
@@ -28,7 +30,13 @@ class _Quiet(SimpleHTTPRequestHandler):
 def site(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.tar").write_bytes(tar_bytes(text_members(["1", "2"])))
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=tmp_path)) as server:
+    with _served(functools.partial(_Quiet, directory=tmp_path)) as served:
+        yield served
+
+
+@contextmanager
+def _served(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -43,6 +51,22 @@ def test_http(site: str) -> None:
     assert list_shards([f"{site}/d/{{a,a}}.tar"]) == [shard]
     with pytest.raises(ShardNotFound, match=r"b\.tar is not there"):
         list_shards([f"{site}/d/b.tar"])
+
+
+def test_two_files_whose_addresses_differ_in_a_token_alone_are_refused_and_none_is_lost(tmp_path: Path) -> None:
+    class ByToken(_Quiet):
+        def translate_path(self, path: str) -> str:
+            return str(tmp_path / path.rpartition("=")[2].removesuffix("again"))
+
+    (tmp_path / "one").write_bytes(tar_bytes(text_members(["1"])))
+    (tmp_path / "two").write_bytes(tar_bytes(text_members([str(n) for n in range(30)])))
+    with _served(ByToken) as site:
+        assert len(list_shards([f"{site}/get.tar?token=one", f"{site}/get.tar?token=oneagain"])) == 1
+        with pytest.raises(
+            ConfigError, match=r"two addresses of http.*/get\.tar differ only in what is taken for"
+        ) as no:
+            list_shards([f"{site}/get.tar?token=one", f"{site}/get.tar?token=two"])
+        assert "token=" not in str(no.value)
 
 
 def test_any_filesystem_of_fsspec() -> None:

@@ -58,6 +58,16 @@ def test_every_format_fills_a_template_alike_and_a_missing_field_is_a_reject_by_
         assert [row["head"] for row in found.rows] == ["Élan 😀", "no year", ""]
 
 
+def test_a_sample_without_any_field_is_a_reject_and_a_name_is_what_stands_in_the_braces(tmp_path: Path) -> None:
+    samples = [{"key": "a", "title": "x"}, {"key": "b", "body": "y"}, {"key": "c", "title": None}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    found = read(tmp_path / "x.jsonl", InputConfig(id="key", text="Title: { title ?} {body?}"))
+    assert found.inputs == {"a": "Title: x ", "b": "Title:  y"}
+    assert [(r.key, r.reason, r.message) for r in found.rejects] == [("c", "missing_field", "has no title and no body")]
+    pq.write_table(pa.table({"known as": ["a"], "n": [1]}), tmp_path / "x.parquet")
+    assert [*read(tmp_path / "x.parquet", InputConfig(text="{known as} { n }")).inputs.values()] == ["a 1"]
+
+
 def test_a_field_that_no_shard_has_or_that_is_no_text_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     for path in _write(SAMPLES, tmp_path).values():
         with pytest.raises(FieldNotFound, match=r"has no field 'titel'; did you mean 'title'\?"):
