@@ -27,6 +27,7 @@ _SAMPLED_FRAGMENTS, _SAMPLED_ROWS = 32, 512
 _WRAPPED = re.compile(r"^(External error: |Query Execution error: |Invalid user input: |Error applying filter[^:]*: )+")
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
 _DOUBLE_QUOTED = re.compile(r"""'[^']*'|`[^`]*`|"([^"]*)\"""")
+_COMPARED = re.compile(r"\s*(=|!=|<|>|~|(not|like|ilike|in|is|between)\b)", re.IGNORECASE)
 MADE = ("score", "query", "_distance", ROW_ID, "_rowaddr")
 """Names of what a search adds to its rows; another tool may have added columns of these names to a table."""
 
@@ -68,16 +69,20 @@ def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
 
     Raises:
         TableError: It cannot be read, names a column that is not there, or is not true or false for a row; or it has
-            a column's name in double quotes, which Lance takes for a text.
+            in double quotes, where Lance takes it for a text, a column's name or what is compared as a column is.
     """
     if where is None:
         return
     columns = {name.lower(): name for name in dataset.schema.names}
-    for word in _DOUBLE_QUOTED.findall(where) if isinstance(where, str) else ():
-        if name := columns.get(word.lower()):
+    for found in _DOUBLE_QUOTED.finditer(where) if isinstance(where, str) else ():
+        if (word := found[1]) is None:
+            continue
+        name = columns.get(word.lower())
+        if name or _COMPARED.match(where, found.end()):
+            column = f"`{name}` for the column" if name else "a column as it is, or in backticks"
             raise TableError(
-                f'the filter {where!r} has "{word}" in double quotes, which is a text here and not the column; write '
-                f"`{name}` for the column, or '{word}' for the text"
+                f'the filter {where!r} has "{word}" in double quotes, which is a text here and not a column; write '
+                f"{column}, or '{word}' for the text"
             )
     try:
         _plan_filter(dataset, int(dataset.version), where)

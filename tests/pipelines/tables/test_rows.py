@@ -88,11 +88,21 @@ def test_what_is_no_filter_is_refused_with_the_columns(table: VectorTable, where
     assert ".rs:" not in str(refused.value)
 
 
-@pytest.mark.parametrize("where", ["\"id\" = 'x'", 'n = 1 AND "Shard" != 3', "id = 'it''s' OR \"vector\" = 1"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "\"titel\" != 'x'",
+        "n = 1 OR \"meta.x\" NOT IN ('x')",
+        '"nr" IS NOT NULL',
+        "\"id\" = 'x'",
+        'n = 1 AND "Shard" != 3',
+        "id = 'it''s' OR \"vector\" = 1",
+    ],
+)
 def test_a_column_in_double_quotes_is_refused_for_lance_takes_it_for_a_text(table: VectorTable, where: str) -> None:
-    with pytest.raises(TableError, match="in double quotes, which is a text here and not the column; write `"):
+    with pytest.raises(TableError, match="in double quotes, which is a text here and not a column; write "):
         check_filter(table.dataset, where, table.uri)
-    for same in ('id = "x"', "id = 'say \"id\"'", "`id` = 'x'"):
+    for same in ('id = "x"', "id = 'say \"id\"'", "`id` = 'x'", 'id BETWEEN "a" AND "z" OR id IN ("b", "c")'):
         check_filter(table.dataset, same, table.uri)
 
 
