@@ -17,6 +17,9 @@ _HEADER_BYTES = 256
 _MOST_HEADER_BYTES = 16 << 20
 _DICTIONARY_PAGE = 2
 _INT32 = 5
+# Those of Parquet are three deep, and its integers have at most 64 bits; damaged ones may go on for megabytes.
+_MOST_DEPTH = 20
+_MOST_VARINT_BYTES = 10
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def _int32_field(header: bytes, place: int) -> tuple[int, int]:
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if shift >= 7 * _MOST_VARINT_BYTES:
+            raise IndexError("not a page header")
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
@@ -117,18 +122,20 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _struct_end(data: bytes, at: int) -> int:
+def _struct_end(data: bytes, at: int, depth: int = 0) -> int:
     """Return where a struct ends."""
+    if depth > _MOST_DEPTH:
+        raise IndexError("not a page header")
     while kind := data[at] & 0x0F:
         has_long_id = not data[at] >> 4
         at += 1
         if has_long_id:
             _, at = _varint(data, at)
-        at = _value_end(data, at, kind)
+        at = _value_end(data, at, kind, depth)
     return at + 1
 
 
-def _value_end(data: bytes, at: int, kind: int) -> int:
+def _value_end(data: bytes, at: int, kind: int, depth: int) -> int:
     """Return where a value of a struct ends; page headers hold no lists and no maps."""
     match kind:
         case 1 | 2:  # true, false
@@ -143,5 +150,5 @@ def _value_end(data: bytes, at: int, kind: int) -> int:
             size, at = _varint(data, at)
             return at + size
         case 12:
-            return _struct_end(data, at)
+            return _struct_end(data, at, depth + 1)
     raise IndexError("not a page header")

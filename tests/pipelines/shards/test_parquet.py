@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.shards import read_blocks, shard_schema
-from pipelines.shards.parquet_pages import dictionary_of, largest_value
+from pipelines.shards.parquet_pages import dictionary_of, largest_page, largest_value
 from schemas.config import InputConfig, LimitsConfig
 from schemas.errors import FieldNotFound, ShardNotFound, ShardUnreadable
 from tests.support.shard_files import read, shard_at
@@ -260,3 +262,14 @@ def test_the_largest_value_of_a_dictionary_is_known(tmp_path: Path, compression:
     write(tmp_path, pa.table({"text": values}), use_dictionary=False)
     with path.open("rb") as file:
         assert dictionary_of(file, pq.ParquetFile(path).metadata.row_group(0).column(0)) is None
+
+
+@pytest.mark.parametrize("header", [b"\x15" + b"\xff" * (4 << 20), b"\x15\x00" * 3 + b"\x1c" * (1 << 20)])
+def test_a_page_header_of_endless_structs_or_integers_is_left_to_arrow(header: bytes) -> None:
+    chunk = SimpleNamespace(
+        total_uncompressed_size=1 << 40,
+        total_compressed_size=1 << 30,
+        data_page_offset=0,
+        dictionary_page_offset=None,
+    )
+    assert largest_page(BytesIO(header), chunk, 1) == 0
