@@ -64,10 +64,11 @@ def list_shards(
     once: dict[str, Shard] = {}
     for shard, address in found:
         first = once.setdefault(address, shard)
-        if first.uri != shard.uri and (first.size, first.etag) != (shard.size, shard.etag) and first.name == shard.name:
+        is_same = first.uri == shard.uri or (bool(shard.etag) and (first.size, first.etag) == (shard.size, shard.etag))
+        if not is_same and first.name == shard.name:
             raise ConfigError(
                 f"shards: two addresses of {redact(shard.name)} differ only in what is taken for a password or a "
-                "signature, but are files of another size or tag; name copies of them whose addresses differ otherwise"
+                "signature, and no equal ETag says that they are one file; name one of them, or give them other names"
             )
     return list(once.values())
 
