@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ class Driver:
 
     def __init__(self, environment: dict[str, str]) -> None:
         """Start the process; it begins to import."""
+        self.is_spent = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.driver"],
             cwd=ROOT,
@@ -47,6 +49,11 @@ class Driver:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal that it may get late; it is lent to no other trial."""
+        self.is_spent = True
+        kill(self.pid, number)
 
     def wait_until_ready(self) -> None:
         """Wait until everything is imported."""
@@ -112,14 +119,14 @@ class SharedCluster:
 
     @contextlib.contextmanager
     def driver(self) -> Iterator[Driver]:
-        """Lend a driver that uses the shared cluster; one that is alive afterwards is lent again."""
+        """Lend a driver that uses the shared cluster; one that is alive and had no signal is lent again."""
         driver = self._idle.get()
         if self._idle.empty():
             self._starting.submit(self._start_driver)
         try:
             yield driver
         finally:
-            if driver.is_alive():
+            if driver.is_alive() and not driver.is_spent:
                 self._idle.put(driver)
             else:
                 driver.end()
