@@ -17,8 +17,9 @@ _QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^\s?"'<>]*\?)(?=[^\s"'<>]*=)[^\s"'
 # In other stores than the web a name before `@` may be a container.
 _PASSWORD = re.compile(r"(https?://)[^/?#]*@|([a-z][a-z0-9+.-]*://)[^/?#@:]*:[^/?#]*@", re.IGNORECASE)
 _WEB = re.compile(r"(https?://[^?#]*)\?([^#]*)(.*)", re.IGNORECASE | re.DOTALL)
-# What presigned URLs add: AWS's two versions and CloudFront, Google's two versions, Azure's, and tokens of others.
-_SIGNATURE = re.compile(r"x-(amz|goog)-.*|(access_?)?token|signature|sig", re.IGNORECASE)
+# What presigned URLs add: AWS's two versions and CloudFront, Google's two versions, and Azure's. A bare `token` may
+# choose the file.
+_SIGNATURE = re.compile(r"x-(amz|goog)-.*|signature|sig", re.IGNORECASE)
 _BESIDE_ONE = frozenset(
     (
         *("awsaccesskeyid", "expires", "googleaccessid", "key-pair-id", "policy", "hash-algorithm"),

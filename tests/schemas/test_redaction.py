@@ -71,6 +71,7 @@ def test_errors_and_journals_hold_none() -> None:
         (_URLS[2], "https://host:9000/a.tar"),
         ("https://h/a.tar?versionId=3&X-Goog-Signature=1&x-goog-date=2#1", "https://h/a.tar?versionId=3#1"),
         ("https://h/a.tar?Expires=1&Signature=2&Key-Pair-Id=3", "https://h/a.tar"),
+        ("https://h/a.tar?token=1", "https://h/a.tar?token=1"),
         ("https://h/get?sv=2&st=3&file=a%2Fb.tar", "https://h/get?sv=2&st=3&file=a%2Fb.tar"),
         ("https://TOKEN@h/a.tar", "https://h/a.tar"),
         ("s3://b/a?sig=1", "s3://b/a?sig=1"),

@@ -53,7 +53,7 @@ def test_http(site: str) -> None:
         list_shards([f"{site}/d/b.tar"])
 
 
-def test_two_files_whose_addresses_differ_in_a_token_alone_are_refused_and_none_is_lost(tmp_path: Path) -> None:
+def test_two_files_whose_addresses_differ_in_a_signature_alone_are_refused_and_none_is_lost(tmp_path: Path) -> None:
     class ByToken(_Quiet):
         def translate_path(self, path: str) -> str:
             return str(tmp_path / path.rpartition("=")[2][:3])
@@ -66,11 +66,11 @@ def test_two_files_whose_addresses_differ_in_a_token_alone_are_refused_and_none_
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(tar_bytes(text_members([name])))
     with _served(ByToken) as site:
-        assert len(list_shards([f"{site}/tagged.tar?token={name}" for name in ("one", "one2")])) == 1
+        assert len(list_shards([f"{site}/tagged.tar?Signature={name}" for name in ("one", "one2")])) == 1
         for file in ("tagged.tar", "plain.tar"):
             with pytest.raises(ConfigError, match=f"two addresses of http.*/{file} differ only in what is") as refused:
-                list_shards([f"{site}/{file}?token={name}" for name in ("one", "two")])
-            assert "token=" not in str(refused.value)
+                list_shards([f"{site}/{file}?Signature={name}" for name in ("one", "two")])
+            assert "Signature=" not in str(refused.value)
 
 
 def test_any_filesystem_of_fsspec() -> None:
