@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     )
     from schemas.errors import (
         AuditFailed,
+        ClusterLost,
         ClusterUnreachable,
         ColumnMismatch,
         ConfigError,
@@ -109,6 +110,7 @@ __all__ = [
     "BudgetConfig",
     "CascadeConfig",
     "ClusterConfig",
+    "ClusterLost",
     "ClusterUnreachable",
     "ColumnMismatch",
     "ConfigError",
