@@ -6,12 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.options import Storage, TableAddress, within
+from jobs.options import Flag, Storage, TableAddress, within
 from pipelines.reports.console import open_console
 from pipelines.storage.addresses import absolute
-from pipelines.tables.generations import PublishRequest, rollback
-from pipelines.tables.publication_log import resolve_prod
+from pipelines.tables.erasure import count_erased
+from pipelines.tables.generations import PublishRequest, earlier_publication, rollback
+from pipelines.tables.publication_log import generation_uri, resolve_prod
+from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
+from schemas.errors import TableError
+from schemas.printable import counted
 
 
 def main(
@@ -20,6 +24,7 @@ def main(
     *,
     to: Annotated[int | None, Parameter(metavar="N", validator=within(1))] = None,
     note: str = "",
+    even_if_erased: Flag = False,
     storage: Storage = StorageConfig(),
 ) -> int:
     """Show the readers of prod an earlier publication again.
@@ -29,8 +34,17 @@ def main(
     Args:
         to: Number of the publication, from `mlake history`. Default: the one before the present content.
         note: A sentence for `mlake history`.
+        even_if_erased: Show rows again that `mlake delete` has erased.
     """
-    made = rollback(absolute(address), storage, to, PublishRequest(note=note))
+    target = earlier_publication(absolute(address), storage, to)
+    if target.state is not None and not even_if_erased:
+        uri = generation_uri(absolute(address), target.state.generation)
+        if erased := count_erased(VectorTable.open(uri, target.state.version, storage=storage)):
+            raise TableError(
+                f"publication {target.number} shows {counted(erased, 'row')} that `mlake delete` has erased; name a "
+                "later one with --to, or give --even-if-erased to show them again"
+            )
+    made = rollback(absolute(address), storage, target.number, PublishRequest(note=note))
     published = resolve_prod(absolute(address), storage)
     assert published is not None
     open_console().print(

@@ -138,6 +138,15 @@ def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
     return found_N
 
 
+def count_erased(table: VectorTable) -> int:
+    """Count the rows of a version that were erased from later ones."""
+    if not (erased := erased_samples(table)):
+        return 0
+    shards = f"shard IN ({', '.join(map(str, erased))})"
+    batches = table.dataset.scanner(columns=["id", "shard"], filter=shards).to_batches()
+    return sum(int(is_erased(batch, erased).sum()) for batch in batches)
+
+
 def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
     """Say what still keeps bytes of rows that were ever erased of a generation and of its shortlist tables.
 

@@ -140,7 +140,17 @@ def rollback(
         TableNotFound: Its version was removed meanwhile.
         PublicationConflict: `prod` was moved at the same moment.
     """
-    base = absolute(base)
+    target = earlier_publication(base := absolute(base), storage, to)
+    assert target.state is not None
+    return _append(base, target.state, storage, "rollback", request, restores=target.number)
+
+
+def earlier_publication(base: str, storage: StorageConfig, to: int | None = None) -> Publication:
+    """Return the publication that `rollback` shows again; its `state` is not None.
+
+    Raises:
+        TableError: There is no such publication, or nothing earlier.
+    """
     log = read_log(base, storage)
     if not log or log[-1].state is None:
         raise TableError(f"{base}: nothing is published, so there is nothing to roll back; run: mlake publish {base}")
@@ -152,9 +162,7 @@ def rollback(
     if not earlier:
         which = "earlier publication" if to is None else f"publication {to}"
         raise TableError(f"{base}: there is no {which}; see: mlake history {base}")
-    target = earlier[-1]
-    assert target.state is not None
-    return _append(base, target.state, storage, "rollback", request, restores=target.number)
+    return earlier[-1]
 
 
 def fence_off(base: str, storage: StorageConfig, run: str, note: str) -> int:

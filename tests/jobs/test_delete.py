@@ -181,6 +181,18 @@ def test_an_erasure_that_was_killed_is_completed(
     assert places(tmp_path) == set()
 
 
+def test_a_rollback_does_not_bring_erased_rows_back_unasked(
+    lake: VectorTable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", lake.uri]) == 0
+    delete(lake, capsys)
+    assert main(["rollback", lake.uri]) == 2
+    assert "publication 1 shows 1 row that `mlake delete` has erased" in " ".join(capsys.readouterr().err.split())
+    assert GONE not in VectorTable.open(lake.uri, "prod").dataset.to_table(columns=["id"])["id"].to_pylist()
+    assert main(["rollback", lake.uri, "--even-if-erased"]) == 0
+    assert GONE in VectorTable.open(lake.uri, "prod").dataset.to_table(columns=["id"])["id"].to_pylist()
+
+
 def test_filters_that_fail_and_nights_at_work_are_refused(
     lake: VectorTable, capsys: pytest.CaptureFixture[str]
 ) -> None:
