@@ -52,14 +52,25 @@ class SentenceEncoder:
             model_kwargs={"dtype": torch_dtype(spec, config, self._device)},
         ).eval()
         self._task = {"task": spec.tasks[config.side]} if spec.tasks else {}
+        if not spec.tasks and any("task" in getattr(module, "forward_kwargs", ()) for module in self._model):
+            self._task = {"task": config.side}  # as the library's `encode_query` and `encode_document` do
+        self._prompt_length = self._length_without_pooling(spec.prompts.get(config.side, ""))
         if config.compile:
             self._model.compile(dynamic=True)
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
         """Encode B token lists to (B, D) float32 unit rows."""
-        features = self._model(pad(prepared, self._device), **self._task)
+        features = self._model(pad(prepared, self._device) | self._prompt_length, **self._task)
         return apply_steps(features["sentence_embedding"], self._steps)
+
+    def _length_without_pooling(self, prompt: str) -> dict[str, int]:
+        """Return how many tokens of a prompt the model leaves out of its pooling; nothing where it pools them too."""
+        if not prompt or all(getattr(module, "include_prompt", True) for module in self._model):
+            return {}
+        tokenizer = self._model.tokenizer
+        ids = tokenizer(prompt)["input_ids"]
+        return {"prompt_length": len(ids) - (ids[-1] in tokenizer.all_special_ids)}
 
 
 def _check_modules(file: Path) -> None:

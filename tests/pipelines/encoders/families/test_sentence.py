@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch.nn import functional
 from transformers import (
@@ -166,3 +167,24 @@ def test_the_width_of_pooled_modes_and_a_missing_length_are_read_from_the_files(
     window = Window(parts=[prepared], costs=[preparer.units(prepared)])  # type: ignore[list-item, arg-type]
     with pytest.raises(EncoderError, match="gives vectors of 64 dims, and its space has 384"):
         WindowEncoder(EmbedConfig.model_validate(wrong), 1).encode(window)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_a_model_does_by_side_or_with_its_prompt_is_done_here_too(tmp_path: Path, side: Side) -> None:
+    bare = tmp_path / "bare"
+    save_tokenizer(bare)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    torch.manual_seed(0)
+    routed = Router.for_query_document([Dense(32, 32)], [Dense(32, 32)], default_route="query")
+    models = {
+        "router": [Transformer(str(bare)), Pooling(32), routed],
+        "prompt is not pooled": [Transformer(str(bare)), Pooling(32, "mean", include_prompt=False)],
+    }
+    for name, modules in models.items():
+        folder, prompts = tmp_path / name, {"query": "query: ", "document": "the document: "}
+        SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save(str(folder))
+        model = SentenceTransformer(str(folder), device="cpu")
+        encode_side = {"query": model.encode_query, "document": model.encode_document}[side]
+        theirs = encode_side(TEXTS, normalize_embeddings=True)
+        config = EncoderConfig(name="sentence-transformers", path=str(folder), side=side)
+        np.testing.assert_allclose(encode(config, TEXTS), theirs, atol=1e-5, err_msg=name)
