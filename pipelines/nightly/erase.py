@@ -9,7 +9,6 @@ Owns the order of the steps. Owns no commit.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +22,11 @@ from pipelines.tables.generations import PublishRequest, describe, generations_o
 from pipelines.tables.night_log import NightLock
 from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod
 from pipelines.tables.retention import remove_leftovers
+from pipelines.tables.rows import TEXTS
 from pipelines.tables.runs import RunRecord, living_runs, read_journal, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 from schemas.nights import NightCounts
-
-_TEXTS = re.compile(r"'(?:[^']|'')*'")
 
 
 @dataclass
@@ -99,7 +97,7 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
     is_published = prod is not None and (prod.uri, prod.state.version) == (table.uri, table.dataset.version)
     is_idle, is_unfinished = not living_runs(table), _is_unfinished(table)
     # The texts of a filter may be private: the journal keeps what was asked, without them.
-    with RunRecord(table, JOB, {"where": _TEXTS.sub("'…'", where)}) as record:
+    with RunRecord(table, JOB, {"where": TEXTS.sub("'…'", where)}) as record:
         removed = erase_rows(table, first, where, record.run)
         erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.values())
         erasure.shards = dict(Counter(erasure.shards) + Counter(removed))

@@ -30,16 +30,18 @@ from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.fencing import store_now
 from pipelines.tables.generations import READER_GRACE, is_our_tag, needed_versions, published_versions
 from pipelines.tables.ledger import rows_by_shard
+from pipelines.tables.maintenance import find_orphans
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, read_log, table_of
 from pipelines.tables.records import amend_records
-from pipelines.tables.rows import check_filter
-from pipelines.tables.runs import read_journal
+from pipelines.tables.rows import TEXTS, check_filter
+from pipelines.tables.runs import ALIVE_FOR, read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags
 from schemas.columns import ERASED
 from schemas.config import StorageConfig
 from schemas.errors import TableError, TableNotFound
+from schemas.printable import counted
 
 JOB = "delete"
 Erased = Mapping[int, npt.NDArray[np.int64]]
@@ -52,14 +54,15 @@ class Keeper:
 
     Attributes:
         uri: Address of the table.
-        kind: `versions`, `publication` (replaced, and readers may have it open), `prod`, `tag`, or `run` (at work).
+        kind: `versions`, `publication` (replaced, and readers may have it open), `prod`, `tag`, `run` (at work), or
+            `files` (that a run wrote and never committed).
         what: What it is, as a sentence.
         until: When the command works; None where that is now, or not known.
         command: What removes it.
     """
 
     uri: str
-    kind: Literal["versions", "publication", "prod", "tag", "run"]
+    kind: Literal["versions", "publication", "prod", "tag", "run", "files"]
     what: str
     until: dt.datetime | None
     command: str
@@ -72,7 +75,7 @@ def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
         TableError: The filter cannot be used on the table, or fails on a row.
     """
     check_filter(table.dataset, where, table.uri)
-    if "_row" in where.lower():
+    if "_row" in TEXTS.sub("", where).lower():
         raise TableError(
             f"the filter {where!r} names rows by where they are, which differs between generations; name them by "
             "`id`, `shard` or a kept column"
@@ -174,6 +177,12 @@ def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
         found += [_tagged(uri, name, number) for name, number in sorted(foreign.items())]
         if others := older - shown.keys() - set(foreign.values()):
             found.append(Keeper(uri, "versions", f"{len(others)} older versions", None, _clean(base)))
+    orphans = find_orphans(table)
+    if first_without and (files := len(orphans.paths) + orphans.young):
+        # A run that was killed has written rows that it could not commit; which ones, nothing says.
+        until = None if not orphans.young else store_now(base, storage) + ALIVE_FOR
+        what = f"{counted(files, 'file')} that no version needs may hold such rows"
+        found.append(Keeper(table.uri, "files", what, until, _clean(base)))
     return found
 
 

@@ -25,6 +25,8 @@ ROW_ID = "_rowid"
 _SAMPLED_FRAGMENTS, _SAMPLED_ROWS = 32, 512
 # How Lance begins the reason of a filter that fails.
 _WRAPPED = re.compile(r"^(External error: |Query Execution error: |Invalid user input: |Error applying filter[^:]*: )+")
+TEXTS = re.compile(r"""'[^']*'|"[^"]*\"""")
+"""The texts of a filter; Lance takes what is in double quotes for one too."""
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
 _DOUBLE_QUOTED = re.compile(r"""'[^']*'|`[^`]*`|"([^"]*)\"""")
 _COMPARED = re.compile(r"\s*(=|!=|<|>|~|(not|like|ilike|in|is|between)\b)", re.IGNORECASE)

@@ -21,6 +21,7 @@ from pipelines.tables.erasure import erased_samples, is_erased
 from pipelines.tables.generations import PublishRequest, describe, publish
 from pipelines.tables.indexes import index_prefix
 from pipelines.tables.ledger import done_shards, records_of
+from pipelines.tables.maintenance import delete_orphans, find_orphans
 from pipelines.tables.night_log import NightLock, read_nights
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.prefixes import add_prefixes
@@ -39,6 +40,7 @@ from tests.support.small_tables import (
     ids_of,
     new_table,
     vectors_of,
+    write_lease,
 )
 
 LOCAL = StorageConfig()
@@ -212,3 +214,20 @@ def test_filters_that_fail_and_nights_at_work_are_refused(
         assert main(["delete", lake.uri, "--where", WHERE]) == 1
     assert "is at work" in capsys.readouterr().err
     assert main(["delete", f"{lake.uri}x", "--where", WHERE]) == 2
+
+
+def test_files_that_no_run_committed_are_named_and_no_text_of_a_filter_is_kept(
+    lake: VectorTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lease(lake, A)  # a run that is killed now
+    assert delete(lake, capsys, where="id = 'a_rowid'")["rows"] == 0
+    assert delete(lake, capsys, where=f'id = "{GONE}"')["rows"] == 1
+    assert main(["clean", lake.uri, "--older-than", "0"]) == 0
+    done = delete(lake, capsys)
+    assert (done["is_gone"], [keeper["kind"] for keeper in done["keepers"]]) == (False, ["files"])
+    assert done["keepers"][0]["until"] > dt.datetime.now(dt.UTC).isoformat()
+    delete_orphans(lake, find_orphans(lake.refresh(), dt.timedelta(0)))
+    assert main(["clean", lake.uri, "--older-than", "0"]) == 0
+    assert places(tmp_path) == set()
+    assert delete(lake, capsys)["is_gone"]
+    assert main(["delete", lake.uri, "--where", "`_rowid` = 3"]) == 2
