@@ -112,7 +112,7 @@ def by_share() -> list[list[str]]:
 
 
 def growth(nights: int) -> list[list[str]]:
-    """Return the megabytes of a lake of 20 shards of which one changes each night, by what is removed."""
+    """Change one of 20 shards each night; return the megabytes of the lake, with what a night removes and without."""
     rows = list[list[str]]()
     for makes_room in (False, True):
         with tempfile.TemporaryDirectory() as name:

@@ -24,7 +24,9 @@ from schemas.errors import (
 )
 from schemas.redaction import redact
 
-INCOMPLETE, REFUSED, UNREACHABLE, NO_ROOM = 1, 2, 3, 4
+INCOMPLETE, REFUSED = 1, 2
+# The first that an error is an instance of.
+_CODES = {ClusterUnreachable: 3, NoRoomForActors: 4, ClusterLost: CLUSTER_LOST_CODE, RunError: INCOMPLETE}
 _RESUMES = "fix the cause and run the same command again: it resumes"
 _LOG = logging.getLogger(__name__)
 
@@ -83,13 +85,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(cause, LakeError):
         error = cause
     if isinstance(error, LakeError):
-        if isinstance(error, ClusterUnreachable):
-            return Failure(str(error), UNREACHABLE)
-        if isinstance(error, ClusterLost):
-            return Failure(str(error), CLUSTER_LOST_CODE)
-        if isinstance(error, NoRoomForActors):
-            return Failure(str(error), NO_ROOM)
-        return Failure(str(error), INCOMPLETE if isinstance(error, RunError) else REFUSED)
+        return Failure(str(error), next((code for kind, code in _CODES.items() if isinstance(error, kind)), REFUSED))
     parents = {f"{parent.__module__.split('.')[0]}.{parent.__qualname__}" for parent in type(error).__mro__}
     for known in _KNOWN:
         if known.type in parents and re.search(known.message, str(error)):

@@ -53,19 +53,10 @@ class TextPreparer:
         self._slow = tokenizer
         self._lock = threading.Lock()
         # A copy whose settings never change. Every call sets those of the shared one, so threads would race on it.
-        self._fast: Tokenizer | None = None
-        if tokenizer.is_fast:
-            self._fast = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            self._fast.enable_truncation(self._limit)
-            self._fast.no_padding()
-            if self._pads_to_max:
-                pad = tokenizer.pad_token
-                self._fast.enable_padding(length=self._limit, pad_id=tokenizer.pad_token_id, pad_token=pad)
-        # It keeps one token more, which only a text that is cut has.
-        self._longer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else None
-        if self._longer is not None:
-            self._longer.enable_truncation(self._limit + 1)
-            self._longer.no_padding()
+        self._fast = self._copy(self._limit)
+        if self._fast is not None and self._pads_to_max:
+            pad = tokenizer.pad_token
+            self._fast.enable_padding(length=self._limit, pad_id=tokenizer.pad_token_id, pad_token=pad)
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
@@ -88,12 +79,19 @@ class TextPreparer:
         longer = encode_beginnings(texts, self._limit + 1, self._one_more, can_cut=lambda: self._can_cut)
         return int((longer.lengths > self._limit).sum())
 
-    def _one_more(self, texts: Sequence[str]) -> TokenLists:
-        if self._longer is not None:
-            return TokenLists.of([encoding.ids for encoding in self._longer.encode_batch_fast(list(texts))])
-        with self._lock:
-            encoded = self._slow(list(texts), truncation=True, max_length=self._limit + 1, padding=False)
-        return TokenLists.of(cast(list[list[int]], encoded["input_ids"]))
+    @cached_property
+    def _longer(self) -> Tokenizer | None:
+        """A tokeniser that keeps one token more, which only a text that is cut has; made for the first long text."""
+        return self._copy(self._limit + 1)
+
+    def _copy(self, limit: int) -> Tokenizer | None:
+        """Copy the fast tokeniser, if there is one, to cut after `limit` tokens and not to pad."""
+        if not self._slow.is_fast:
+            return None
+        copied = Tokenizer.from_str(self._slow.backend_tokenizer.to_str())
+        copied.enable_truncation(limit)
+        copied.no_padding()
+        return copied
 
     @cached_property
     def _can_cut(self) -> bool:
@@ -107,15 +105,18 @@ class TextPreparer:
         return bool(ids[-1] != self._slow.pad_token_id or ids[-2] != self._slow.pad_token_id)
 
     def _token_lists(self, texts: Sequence[str]) -> TokenLists:
-        return TokenLists.of(self._tokenise(texts))
+        return self._tokenise(texts, self._fast, self._limit, pads=self._pads_to_max)
 
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        if self._fast is not None:
-            return [encoding.ids for encoding in self._fast.encode_batch_fast(list(texts))]
-        padding = "max_length" if self._pads_to_max else False
+    def _one_more(self, texts: Sequence[str]) -> TokenLists:
+        return self._tokenise(texts, self._longer, self._limit + 1, pads=False)
+
+    def _tokenise(self, texts: Sequence[str], fast: Tokenizer | None, limit: int, *, pads: bool) -> TokenLists:
+        if fast is not None:
+            return TokenLists.of([encoding.ids for encoding in fast.encode_batch_fast(list(texts))])
         with self._lock:
-            encoded = self._slow(list(texts), truncation=True, max_length=self._limit, padding=padding)
-        return cast(list[list[int]], encoded["input_ids"])
+            padding = "max_length" if pads else False
+            encoded = self._slow(list(texts), truncation=True, max_length=limit, padding=padding)
+        return TokenLists.of(cast(list[list[int]], encoded["input_ids"]))
 
 
 def pad(prepared: Sequence[Prepared], device: torch.device) -> dict[str, Any]:

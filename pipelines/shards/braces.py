@@ -23,14 +23,14 @@ _MOST_DEPTH = 20
 
 @dataclass(frozen=True)
 class _Part:
-    """A literal or a group in braces: how many names it stands for, and those names."""
+    """A literal, or a group in braces, with its names and their number."""
 
     count: int
     names: Callable[[], Iterator[str]]
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the names that a pattern stands for, in its order.
+    """Expand a pattern to its names, in order.
 
     Raises:
         ConfigError: Its braces are not balanced or nested more than 20 deep, or it stands for over a million names.

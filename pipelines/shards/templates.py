@@ -23,7 +23,7 @@ _HIDDEN = "\0"  # no name in a config holds this character
 
 
 def as_read(config: InputConfig) -> InputConfig:
-    """Return the config with the fields of its template among the kept ones; a config without one as it is."""
+    """Add the fields of the template to the kept fields; a config without a template stays as it is."""
     if not config.has_template:
         return config
     fields = dict.fromkeys(part.text for part in parse_template(config.text or "") if part.is_field)

@@ -29,9 +29,9 @@ from pipelines.vectors.arrays import Halves, to_numpy
 from schemas.columns import VECTOR, prefix_column
 from schemas.errors import ConfigError
 
-# RAM of a Ray worker that has imported torch, Lance and Arrow and has opened a table, and what its first scan adds to
-# that: mostly pages of the libraries' code, which are read when they first run.
+# RAM of a Ray worker after it has imported torch, Lance and Arrow and opened a table.
 _LIBRARY_BYTES = 440 << 20
+# The first scan adds this: mostly code of the libraries, which is read when it first runs.
 _SCAN_BYTES = 66 << 20
 _SMALL_BUDGET_BYTES = 1 << 30
 _MIN_CHUNK_ROWS = 256

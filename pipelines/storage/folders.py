@@ -8,17 +8,13 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.storage.addresses import split_s3
 from pipelines.storage.retry import retry_transient
-from pipelines.storage.s3 import s3_client
+from pipelines.storage.s3 import delete_keys, s3_client
 from schemas.config import StorageConfig
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 
 def list_folders(start: str, storage: StorageConfig) -> list[str]:
@@ -63,13 +59,11 @@ def _list_s3(start: str, storage: StorageConfig) -> list[str]:
 
 def _remove_s3(uri: str, storage: StorageConfig) -> int:
     bucket, prefix = split_s3(f"{uri.rstrip('/')}/")
-    client, nbytes = s3_client(storage), 0
+    nbytes = 0
     try:
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in s3_client(storage).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             files = page.get("Contents", [])
-            keys: list[ObjectIdentifierTypeDef] = [{"Key": file["Key"]} for file in files]
-            if keys:
-                client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            delete_keys(bucket, [file["Key"] for file in files], storage)
             nbytes += sum(file["Size"] for file in files)
     except (BotoCoreError, ClientError) as error:
         raise OSError(f"{uri}: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,13 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 20.0
 _CONNECTIONS = 64
 _TRIES = 5
+_DELETED_AT_ONCE = 1000
 # Lance asks for credentials a minute before they expire.
 _RENEW_S = 300.0
 _REREAD_S, _MARGIN_S = 240, 60
@@ -128,6 +131,17 @@ def check_conditional_writes(uri: str, storage: StorageConfig) -> None:
     """
     if uri.startswith("s3://"):
         _check_bucket(split_s3(uri)[0], storage)
+
+
+def delete_keys(bucket: str, keys: Sequence[str], storage: StorageConfig) -> None:
+    """Delete objects, as many in one request as S3 takes; those that are gone do not count.
+
+    Raises:
+        ClientError: The store refuses.
+    """
+    for start in range(0, len(keys), _DELETED_AT_ONCE):
+        named: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + _DELETED_AT_ONCE]]
+        s3_client(storage).delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
 
 
 @cache

@@ -42,6 +42,7 @@ from schemas.columns import ERASED
 from schemas.config import StorageConfig
 from schemas.errors import TableError, TableNotFound
 from schemas.printable import counted
+from schemas.publications import Publication
 
 JOB = "delete"
 Erased = Mapping[int, npt.NDArray[np.int64]]
@@ -141,13 +142,23 @@ def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
     return found_N
 
 
-def count_erased(table: VectorTable) -> int:
-    """Count the rows of a version that were erased from later ones."""
+def check_none_erased(target: Publication, base: str, storage: StorageConfig) -> None:
+    """Refuse a publication that shows rows which were erased from later versions.
+
+    Raises:
+        TableError: It shows some.
+    """
+    assert target.state is not None
+    table = VectorTable.open(generation_uri(base, target.state.generation), target.state.version, storage=storage)
     if not (erased := erased_samples(table)):
-        return 0
+        return
     shards = f"shard IN ({', '.join(map(str, erased))})"
     batches = table.dataset.scanner(columns=["id", "shard"], filter=shards).to_batches()
-    return sum(int(is_erased(batch, erased).sum()) for batch in batches)
+    if rows := sum(int(is_erased(batch, erased).sum()) for batch in batches):
+        raise TableError(
+            f"publication {target.number} shows {counted(rows, 'row')} that `mlake delete` has erased; name a "
+            "later one with --to, or give --even-if-erased to show them again"
+        )
 
 
 def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
@@ -163,6 +174,8 @@ def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
     for entry in read_journal(table):
         if entry.job == JOB:
             first_without |= entry.summary.get("without", {})
+    if not first_without:
+        return []
     open_until = _open_until(base, storage)
     found = list[Keeper]()
     for uri, version in first_without.items():
@@ -178,7 +191,7 @@ def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
         if others := older - shown.keys() - set(foreign.values()):
             found.append(Keeper(uri, "versions", f"{len(others)} older versions", None, _clean(base)))
     orphans = find_orphans(table)
-    if first_without and (files := len(orphans.paths) + orphans.young):
+    if files := len(orphans.paths) + orphans.young:
         # A run that was killed has written rows that it could not commit; which ones, nothing says.
         until = None if not orphans.young else store_now(base, storage) + ALIVE_FOR
         what = f"{counted(files, 'file')} that no version needs may hold such rows"

@@ -14,13 +14,12 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.storage.addresses import split_s3
-from pipelines.storage.s3 import s3_client
+from pipelines.storage.s3 import delete_keys
 from pipelines.tables.commits import commit_nothing, update_config
 from pipelines.tables.compaction_commits import compact, expire_versions
 from pipelines.tables.companions import open_companion
@@ -35,11 +34,6 @@ from pipelines.tables.runs import ALIVE_FOR, living_runs, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.columns import COMPANIONS
 from schemas.errors import TableError, TableNotFound
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
-
-_DELETED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -155,12 +149,7 @@ def _delete_files(table: VectorTable, addresses: Sequence[str]) -> None:
         raise TableError(
             f"{table.uri}: orphans can be deleted from local disks and S3 only; delete {len(addresses)} files by hand"
         )
-    bucket, client = split_s3(table.uri)[0], s3_client(table.storage)
-    for start in range(0, len(addresses), _DELETED_AT_ONCE):
-        keys: list[ObjectIdentifierTypeDef] = [
-            {"Key": split_s3(address)[1]} for address in addresses[start : start + _DELETED_AT_ONCE]
-        ]
-        client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+    delete_keys(split_s3(table.uri)[0], [split_s3(address)[1] for address in addresses], table.storage)
 
 
 def _remove_empty(folder: Path, table: VectorTable) -> None:

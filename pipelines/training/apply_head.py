@@ -85,9 +85,13 @@ def _shards(source: VectorTable, done: set[int]) -> list[ShardCount]:
     records = records_of(source).to_pylist()
     # The format of a shard is not stored in the ledger, and is not needed: the file is not opened.
     return [
-        ShardCount(Shard(uri, record["size"], record["etag"], "webdataset", known_as=uri), record["rows"], 0)
+        ShardCount(
+            Shard(record["uri"], record["size"], record["etag"], "webdataset", known_as=record["uri"]),
+            record["rows"],
+            0,
+        )
         for record in records
-        if (uri := record["uri"]) and record["shard"] not in done
+        if record["shard"] not in done
     ]
 
 

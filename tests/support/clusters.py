@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.processes import descendants, kill
+from tests.chaos.processes import end_tree
 from tests.support.drivers import ROOT, wait_until
 from tests.support.s3 import free_ports
 
@@ -31,8 +31,7 @@ class OwnCluster:
 
     def kill(self) -> None:
         """Kill all processes of the head."""
-        for pid in [self.pid, *descendants(self.pid)]:
-            kill(pid)
+        end_tree(self.pid)
 
 
 @contextlib.contextmanager
