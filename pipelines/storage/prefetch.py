@@ -19,7 +19,8 @@ class Prefetcher(Generic[T]):
     """Iterate a source in its own thread, at most `depth` items ahead of the consumer.
 
     An error of the source is raised in the consumer, at the place where the item would have come. Closing the
-    consumer, or leaving its loop early, ends the thread.
+    consumer, or leaving its loop early, ends the thread. A thread that ends without a word raises a RuntimeError
+    in the consumer, which would wait for ever.
 
     Attributes:
         waited_s: Seconds that the consumer waited for the source. They grow if the source is the slower side.
@@ -46,7 +47,7 @@ class Prefetcher(Generic[T]):
         try:
             while True:
                 began = time.perf_counter()
-                item = self._items.get()
+                item = self._next()
                 self.waited_s += time.perf_counter() - began
                 if item is None:
                     return
@@ -60,19 +61,32 @@ class Prefetcher(Generic[T]):
         """Stop the thread after its present item."""
         self._closed.set()
 
+    def _next(self) -> tuple[T] | BaseException | None:
+        while True:
+            was_alive = self._thread.is_alive()
+            try:
+                return self._items.get(timeout=_POLL_S)
+            except queue.Empty:
+                if not was_alive:
+                    return RuntimeError(f"the thread {self._thread.name!r} ended before its source did")
+
     def _run(self) -> None:
         end: BaseException | None = None
+        try:
+            self._put_items()
+        except BaseException as error:  # of any kind: the consumer must see it
+            end = error
+        self._put(end)
+
+    def _put_items(self) -> None:
         iterator = iter(self._source)
         try:
             for item in iterator:
                 if not self._put((item,)):
                     return
-        except BaseException as error:  # of any kind: the consumer must see it
-            end = error
         finally:
             if close := getattr(iterator, "close", None):
                 close()
-            self._put(end)
 
     def _put(self, item: tuple[T] | BaseException | None) -> bool:
         began = time.perf_counter()

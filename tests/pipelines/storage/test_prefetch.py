@@ -53,6 +53,50 @@ def test_an_error_of_the_source_comes_where_its_item_would_have() -> None:
         next(stream)
 
 
+class Stubborn:
+    """A source that fails outside its items."""
+
+    def __init__(self, fails_in: str) -> None:
+        self._fails_in = fails_in
+
+    def __iter__(self) -> Stubborn:
+        self._fail("iter")
+        return self
+
+    def __next__(self) -> int:
+        raise StopIteration
+
+    def close(self) -> None:
+        self._fail("close")
+
+    def _fail(self, where: str) -> None:
+        if where == self._fails_in:
+            raise LookupError(where)
+
+
+@pytest.mark.parametrize("where", ["iter", "close"])
+def test_a_source_that_cannot_begin_or_be_closed_is_an_error_of_the_consumer(where: str) -> None:
+    with pytest.raises(LookupError, match=where):
+        list(Prefetcher(Stubborn(where), 1, "test"))
+
+
+def test_a_thread_that_dies_before_its_work_is_an_error_of_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise MemoryError
+
+    deaths: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr("threading.excepthook", deaths.append)
+    before = threading.gettrace()
+    threading.settrace(die)  # runs in each new thread before its target does
+    try:
+        stream = Prefetcher(range(3), 1, "stillborn")
+    finally:
+        threading.settrace(before)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="the thread 'stillborn' ended before its source did"):
+        list(stream)
+    assert [death.exc_type for death in deaths] == [MemoryError]
+
+
 def test_leaving_early_ends_the_thread_and_closes_the_source() -> None:
     closed = threading.Event()
 
