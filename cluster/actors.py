@@ -1,9 +1,10 @@
 """A pool of actors that works through items, bounded in flight, and survives the death of any of them.
 
 Owns which actor gets which item, the one retry policy of the project, and which item is blamed when an actor dies.
-Owns no knowledge of what the items are: a worker is any object with `run(item)` and `progress()`. Where one machine
-cannot prepare as fast as it works, feeders on other machines stream prepared parts of an item to the worker that runs
-it. How one actor starts is in `slots.py`.
+Work that is late is done by a second actor as well, and the first outcome counts. Owns no knowledge of what the items
+are: a worker is any object with `run(item)` and `progress()`. Where one machine cannot prepare as fast as it works,
+feeders on other machines stream prepared parts of an item to the worker that runs it. How one actor starts is in
+`slots.py`, and which work is late in `stragglers.py`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Generic
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.head_watch import answers, is_lost, raise_if_lost
-from cluster.placement import PoolSize, explain_no_room, is_node_alive
+from cluster.placement import PoolSize, explain_no_room, is_node_alive, room_for_more
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
+from cluster.stragglers import Stragglers
 from schemas.errors import NoRoomForActors, RunError
 from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker
 
 _LOG = logging.getLogger(__name__)
-_SAY_EVERY_S, _LOOK_AGAIN_S = 60.0, 1.0
+_SAY_EVERY_S, _LOOK_AGAIN_S, _LOOK_FOR_NODES_S = 60.0, 1.0, 5.0
 
 
 class ActorPool(Generic[I, R]):
@@ -42,6 +46,7 @@ class ActorPool(Generic[I, R]):
         make_feeder: Callable[[], FeedingWorker[I]] | None = None,
         say_after_s: float = 5.0,
         metric_tags: Mapping[str, str] | None = None,
+        stragglers: Stragglers | None = None,
     ) -> None:
         """Start the actors.
 
@@ -51,11 +56,16 @@ class ActorPool(Generic[I, R]):
             make_feeder: Called in each of `size.feeders` actors; must pickle.
             say_after_s: Seconds in which an actor is not up until it is said what it waits for.
             metric_tags: `job` and `run`; with them each actor exports its worker's counters to Prometheus.
+            stragglers: Says which items are late, and so are given to an idle actor as well; None repeats none. The
+                work must allow to be done twice.
         """
         self._in_flight, self._size = size.in_flight, size
         self._began, self._say_after_s = time.monotonic(), say_after_s
         self._say_at = self._began + say_after_s
-        self._slots = start_slots(make_worker, size, metric_tags)
+        self._stragglers = stragglers
+        self._start = partial(start_slots, make_worker, metric_tags=metric_tags)
+        self._slots = self._start(size)
+        self._look_for_nodes_at = self._began + _LOOK_FOR_NODES_S
         self._feeders = start_feeders(make_feeder, size) if make_feeder else []
         self._assigned = 0
         self._up_at: float | None = None
@@ -104,9 +114,10 @@ class ActorPool(Generic[I, R]):
             for slot in self._slots:
                 slot.poll_starting()
             self._say_who_is_waited_for()
+            self._grow()
             self._assign()
             working = {call: slot for slot in self._slots for call in slot.tasks}
-            if not (working or self._waiting or self._waiting_alone):
+            if not (self._open_tasks() or self._waiting or self._waiting_alone):
                 return
             starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}
             pending = [*working, *starting]
@@ -136,9 +147,14 @@ class ActorPool(Generic[I, R]):
             total.update(slot.counters)
         return dict(total)
 
+    def _open_tasks(self) -> list[Task]:
+        """Return the tasks in flight that have no outcome yet, each once."""
+        tasks = (task for slot in self._slots for task in slot.tasks.values() if not task.is_done)
+        return list({id(task): task for task in tasks}.values())
+
     def queue(self) -> PoolQueue:
         """Return what is open; never waits."""
-        in_flight = sum(len(slot.tasks) for slot in self._slots)
+        in_flight = len(self._open_tasks())
         pending = sum(not (slot.is_up or slot.is_lost) for slot in self._slots)
         return PoolQueue(len(self._waiting) + len(self._waiting_alone) + in_flight, pending)
 
@@ -178,6 +194,18 @@ class ActorPool(Generic[I, R]):
             return
         _LOG.warning("%s", no_room.text)
 
+    def _grow(self) -> None:
+        """Start actors on nodes that have joined the cluster, while there is work that no actor has."""
+        now = time.monotonic()
+        if not (self._size.grows and self._waiting) or now < self._look_for_nodes_at:
+            return
+        self._look_for_nodes_at = now + _LOOK_FOR_NODES_S
+        if self.queue().pending_actors or not answers() or not (more := room_for_more(self._size)):
+            return
+        self._slots += self._start(replace(self._size, actors=more))
+        self._size = replace(self._size, actors=len(self._slots))
+        _LOG.warning("the cluster has grown: actors: %d more, %d in all", more, len(self._slots))
+
     def _assign(self) -> None:
         """Give waiting tasks to the actors that have room, the least busy first."""
         for slot in sorted(self._slots, key=lambda slot: len(slot.tasks)):
@@ -189,6 +217,23 @@ class ActorPool(Generic[I, R]):
                 task.is_alone = self._in_flight == 1
                 slot.assign(task, None if task.is_alone else self._next_feeder())
                 self._assigned += 1
+
+        self._repeat_late()
+
+    def _repeat_late(self) -> None:
+        """Give late tasks to actors that have nothing else to do as well."""
+        if self._stragglers is None or self._waiting or self._waiting_alone:
+            return
+        idle = [slot for slot in self._slots if slot.is_up and not slot.tasks]
+        late = self._stragglers.late(self._open_tasks(), time.monotonic()) if idle else []
+        for slot, task in zip(idle, late, strict=False):
+            running_s = time.monotonic() - task.began_s
+            slot.assign(task, None if task.is_alone else self._next_feeder())
+            _LOG.warning(
+                "one lease has run for %.0f s, much longer than others of its size; another actor does it too, and the "
+                "first outcome counts",
+                running_s,
+            )
 
     def _next_feeder(self) -> Any:
         return self._feeders[self._assigned % len(self._feeders)] if self._feeders else None
@@ -206,8 +251,9 @@ class ActorPool(Generic[I, R]):
 
     def _take_result(self, slot: ActorSlot, call: Any, policy: RetryPolicy[I]) -> Outcome[I, R] | None:
         task, node = slot.tasks.pop(call), slot.node
+        task.calls -= 1
         try:
-            return Outcome(task.item, result=ray.get(call))
+            result = ray.get(call)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
@@ -218,11 +264,19 @@ class ActorPool(Generic[I, R]):
             # Of several items in flight in an actor that died, none is known to have killed it; nor if its node died.
             is_blamed = task.is_alone and answers() and is_node_alive(node)
             return self._retry(task, error, policy, died=True, is_blamed=is_blamed)
+        if task.is_done:
+            return None
+        task.is_done = True
+        if self._stragglers is not None:
+            self._stragglers.note(task, time.monotonic())
+        return Outcome(task.item, result=result)
 
     def _retry(
         self, task: Task, error: BaseException, policy: RetryPolicy[I], *, died: bool, is_blamed: bool
     ) -> Outcome[I, R] | None:
-        """Queue a failed task again, or give it up."""
+        """Queue a failed task again, or give it up; not one that another actor does as well or has done."""
+        if task.is_done or task.calls:
+            return None
         policy.on_failure(error)
         queue = self._waiting_alone if died else self._waiting
         if parts := policy.split(task.item):

@@ -33,6 +33,7 @@ class PoolSize:
         in_flight: Items that each works on at once.
         feeders: Actors of one CPU each that prepare for the others.
         wait_s: Seconds to wait for a node that can hold an actor, where the cluster has none.
+        grows: The pool takes nodes that join the cluster while it works.
     """
 
     actors: int
@@ -42,6 +43,7 @@ class PoolSize:
     in_flight: int
     feeders: int = 0
     wait_s: float = 600.0
+    grows: bool = False
 
 
 def plan_pool(config: ClusterConfig) -> PoolSize:
@@ -53,8 +55,8 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     Raises:
         ConfigError: The local cluster can never hold the pool, which would wait for ever. Another cluster may grow.
     """
-    gpus = int(_resources().get("GPU", 0))
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    gpus, machines = int(_resources().get("GPU", 0)), _machines()
+    is_auto = config.actors == "auto"
     actors = (gpus or len(machines)) if config.actors == "auto" else config.actors
     feeders = config.feeders
     if feeders == "auto":
@@ -66,10 +68,30 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     share = largest_share(free if gpus_each else _without_feeders(free, feeders), actors)
     cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
-    size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders, config.wait_for_node_s)
+    wait_s = config.wait_for_node_s
+    size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders, wait_s, grows=is_auto)
     if not os.environ.get("RAY_ADDRESS"):
         _check_fits(size, _resources())
     return size
+
+
+def room_for_more(size: PoolSize) -> int:
+    """Return how many more actors of a pool the cluster has free room for, by the rule of `plan_pool` for `auto`.
+
+    Args:
+        size: Of the pool as it is; one that does not grow has room for none.
+    """
+    if not size.grows:
+        return 0
+    rule = int(_resources().get("GPU", 0) / size.gpus) if size.gpus else len(_machines())
+    needs = {"CPU": size.cpus, "GPU": size.gpus}
+    free = ray._private.state.available_resources_per_node().values()  # type: ignore[no-untyped-call]
+    fit = sum(int(min(node.get(kind, 0.0) / count for kind, count in needs.items() if count)) for node in free)
+    return max(0, min(rule - size.actors, fit))
+
+
+def _machines() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _free_by_node() -> list[dict[str, float]]:

@@ -41,11 +41,17 @@ class Task:
         item: As it was given.
         failures: How often it has failed so far.
         is_alone: It runs in an actor with nothing else in flight, so if that actor dies, the item is to blame.
+        began_s: When it was first given to an actor, by the monotonic clock.
+        calls: In how many actors it is in flight; a late task runs in a second one as well.
+        is_done: One of its calls has given the outcome; what the other gives is dropped.
     """
 
     item: Any
     failures: int = 0
     is_alone: bool = False
+    began_s: float = 0.0
+    calls: int = 0
+    is_done: bool = False
 
 
 @dataclass
@@ -83,6 +89,9 @@ class ActorSlot:
 
     def assign(self, task: Task, feeder: Any) -> None:
         """Give the actor a task; `feeder` is the actor that prepares its item, or None."""
+        if not task.calls:
+            task.began_s = time.monotonic()
+        task.calls += 1
         self.tasks[self.actor.run.remote(task.item, feeder)] = task
 
     def poll_starting(self) -> None:

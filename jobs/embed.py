@@ -17,6 +17,7 @@ from cluster.actors import ActorPool
 from cluster.metrics import ExportingDisplay, RunMetrics
 from cluster.placement import PoolSize, has_gpu, plan_pool
 from cluster.session import Stop, connect
+from cluster.stragglers import Stragglers
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
@@ -111,7 +112,11 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
             Stop() as stop,
             RunRecord(table, "embed", config) as record,
             ActorPool[Lease, LeaseResult](
-                make_embedder, size, make_feeder, metric_tags={"job": "embed", "run": record.run}
+                make_embedder,
+                size,
+                make_feeder,
+                metric_tags={"job": "embed", "run": record.run},
+                stragglers=Stragglers(weigh=lambda lease: sum(shard.size for shard in lease.shards)),
             ) as pool,
         ):
             display = ExportingDisplay(screen, RunMetrics("embed", record.run))
@@ -124,6 +129,6 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
 
 
 def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...], tell: Tell) -> Rotation:
-    one = replace(size, actors=1, in_flight=1)
+    one = replace(size, actors=1, in_flight=1, grows=False)
     with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, size.threads), one) as pool:
         return fit_rotation(pool, shards, config.limits.max_tries, tell)

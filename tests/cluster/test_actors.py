@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -15,13 +18,17 @@ import ray
 
 from cluster.actors import ActorPool
 from cluster.placement import PoolSize
+from cluster.slots import Task
+from cluster.stragglers import Stragglers
 from schemas.errors import ConfigError, NoRoomForActors, RunError
-from schemas.work import Outcome, RetryPolicy
+from schemas.work import Outcome, PoolQueue, RetryPolicy
 from tests.support.actor_workers import (
     Counting,
     Crowded,
     Feeding,
+    FirstGated,
     Fragile,
+    Freezing,
     Gated,
     Named,
     Placed,
@@ -29,7 +36,8 @@ from tests.support.actor_workers import (
     Unmakeable,
     UnmakeableOnce,
 )
-from tests.support.drivers import wait_until
+from tests.support.clusters import own_cluster
+from tests.support.drivers import ROOT, wait_until
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -207,10 +215,77 @@ def test_an_error_of_a_feeder_fails_the_item_and_its_death_blames_no_other() -> 
     assert (failed.keys(), failed[-1].died) == ({0, -1}, True)
 
 
+def test_a_frozen_actor_does_not_hold_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    late = Stragglers(weigh=abs, after_s=0.2)
+    with ActorPool[int, int](partial(Freezing, tmp_path), size_of(actors=2), stragglers=late) as actors:
+        outcomes = [outcome for outcome in actors.run(range(20)) if outcome is not None]
+        assert results(outcomes) == squares(range(20))
+        assert actors.queue() == PoolQueue()
+        assert results(filter(None, actors.run([20, 21]))) == squares([20, 21])
+    assert "much longer than others of its size; another actor does it too" in caplog.text
+    frozen = int((tmp_path / "stopped").read_text())
+    wait_until(lambda: not Path(f"/proc/{frozen}").exists())
+
+
+def test_of_two_actors_that_do_the_same_the_first_outcome_counts(tmp_path: Path) -> None:
+    late = Stragglers(weigh=abs, after_s=0.2)
+    with ActorPool[int, int](partial(FirstGated, tmp_path), size_of(actors=2, in_flight=1), stragglers=late) as actors:
+        assert results(filter(None, actors.run(range(20)))) == squares(range(20))
+        (tmp_path / "gate").touch()
+        assert results(filter(None, actors.run(range(20, 200)))) == squares(range(20, 200))
+        wait_until(lambda: actors.progress().get("done") == 201)
+
+
+def test_work_is_late_by_its_size() -> None:
+    late = Stragglers(weigh=float, after_s=1.0, factor=3.0)
+    small, large, twice = Task(1, calls=1), Task(100, calls=1), Task(2, calls=2)
+    assert late.late([small, large], now_s=1e6) == []  # nothing is done, so nothing is known
+    for item in (1, 10):
+        late.note(Task(item, began_s=0.0), now_s=2.0 * item)
+    assert late.late([large, small, twice], now_s=6.5) == [small]
+    assert late.late([large, small, twice], now_s=600.5) == [large, small]
+
+
 def test_workers_are_in_the_folder_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (outcome,) = work(Placed, [1], size_of())
     assert outcome.result == str(tmp_path)
+
+
+_GROWING = """
+import sys
+from functools import partial
+from pathlib import Path
+from cluster.actors import ActorPool
+from cluster.placement import plan_pool
+from cluster.session import connect
+from schemas.config import ClusterConfig
+from tests.support.actor_workers import Gated
+
+gate = Path(sys.argv[1])
+with connect(), ActorPool(partial(Gated, gate), plan_pool(ClusterConfig(leases_per_actor=1))) as pool:
+    done = []
+    for outcome in pool.run(range(1000, 1004)):
+        if outcome is not None:
+            done.append(outcome.result)
+        elif pool.actors == 2 and not pool.queue().pending_actors:
+            gate.touch()
+        elif pool.up_at() is not None:
+            gate.with_name("up").touch()
+    print(len(done), pool.actors)
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_is_used(tmp_path: Path) -> None:
+    with own_cluster() as cluster:
+        command = [sys.executable, "-c", _GROWING, str(tmp_path / "gate")]
+        driver = subprocess.Popen(command, env=cluster.environment, cwd=ROOT, stdout=PIPE, stderr=PIPE, text=True)
+        wait_until(lambda: driver.poll() is not None or (tmp_path / "up").exists())
+        with cluster.joined():
+            out, err = driver.communicate()
+    assert out == "4 2\n", err
+    assert "the cluster has grown: actors: 1 more, 2 in all" in err
 
 
 @pytest.fixture(autouse=True)

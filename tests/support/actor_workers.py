@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from schemas.errors import ConfigError
@@ -48,6 +49,38 @@ class Gated(Counting):
     def run(self, item: int) -> int:
         while item >= 1000 and not self._gate.exists():
             time.sleep(0.02)
+        return super().run(item)
+
+
+class Freezing(Counting):
+    """Stops its process for ever at the first zero, and writes its id; the next zero is a number like others."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._stopped = folder / "stopped"
+
+    def run(self, item: int) -> int:
+        if item == 0:
+            with suppress(FileExistsError), self._stopped.open("x") as file:
+                file.write(str(os.getpid()))
+                file.flush()
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return super().run(item)
+
+
+class FirstGated(Counting):
+    """Holds the first zero until a file exists; the next zero is a number like others."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._held, self._gate = folder / "held", folder / "gate"
+
+    def run(self, item: int) -> int:
+        if item == 0:
+            with suppress(FileExistsError):
+                self._held.touch(exist_ok=False)
+                while not self._gate.exists():
+                    time.sleep(0.02)
         return super().run(item)
 
 

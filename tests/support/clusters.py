@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,24 @@ class OwnCluster:
     Attributes:
         environment: For drivers that use it.
         pid: Of `ray start`.
+        folder: For the logs of nodes that join.
     """
 
     environment: dict[str, str]
     pid: int
+    folder: Path
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Start a second node of two CPUs, and kill it afterwards."""
+        address = self.environment["RAY_ADDRESS"]
+        options = ["--address", address, "--node-ip-address", "127.0.0.1", "--num-cpus", "2"]
+        node = _ray_start(options, self.environment, self.folder / "node.log")
+        try:
+            yield
+        finally:
+            end_tree(node.pid)
+            node.wait()
 
     def kill(self) -> None:
         """Kill all processes of the head."""
@@ -41,18 +55,25 @@ def own_cluster(**settings: str) -> Iterator[OwnCluster]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, **token, **settings}
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        ray = [sys.executable, str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
-        ray += ["--node-ip-address", "127.0.0.1", "--port", str(port), "--ray-client-server-port", str(client)]
-        ray += ["--temp-dir", f"{folder}/ray", "--include-dashboard", "false", "--num-cpus", "2"]
-        ray += ["--object-store-memory", str(100 << 20), "--disable-usage-stats", "--include-log-monitor", "false"]
-        written = Path(folder, "head.log")
-        with written.open("wb") as log:
-            head = subprocess.Popen(ray, env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        cluster = OwnCluster(environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, head.pid)
+        options = ["--head", "--node-ip-address", "127.0.0.1", "--port", str(port)]
+        options += ["--ray-client-server-port", str(client), "--temp-dir", f"{folder}/ray", "--num-cpus", "2"]
+        options += ["--include-dashboard", "false", "--disable-usage-stats", "--include-log-monitor", "false"]
+        head = _ray_start(options, environment, Path(folder, "head.log"))
+        cluster = OwnCluster(environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, head.pid, Path(folder))
         try:
-            wait_until(lambda: head.poll() is not None or "Ray runtime started" in written.read_text())
-            assert head.poll() is None, written.read_text()
             yield cluster
         finally:
             cluster.kill()
             head.wait()
+
+
+def _ray_start(options: Sequence[str], environment: Mapping[str, str], written: Path) -> subprocess.Popen[bytes]:
+    """Start a node and wait until it has started."""
+    ray = [sys.executable, str(Path(sys.executable).with_name("ray")), "start", "--block", *options]
+    ray += ["--object-store-memory", str(100 << 20)]
+    with written.open("wb") as log:
+        node = subprocess.Popen(ray, env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    wait_until(lambda: node.poll() is not None or "Ray runtime started" in written.read_text())
+    if node.poll() is not None:
+        raise RuntimeError(written.read_text())
+    return node
