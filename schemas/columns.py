@@ -201,6 +201,12 @@ class TableSource(Stored):
     field: str
     side: Side
 
+    @property
+    def named_by(self) -> str:
+        """How samples get their ids, as a config says it; the same sample has the same id only where this is equal."""
+        named = f'input.id = "{self.id}"' if self.id is not None else "no input.id"
+        return f'{named} and input.id_prefix = "{self.id_prefix}"'
+
 
 def table_schema(space: Space, kept: pa.Schema, source: TableSource | None = None) -> pa.Schema:
     """Return the schema of a vector table: `id, shard, <kept columns>, vector`, with the space in its metadata."""
@@ -284,6 +290,7 @@ ERASED = pa.schema(
     [
         pa.field("shard", pa.int64(), nullable=False),
         pa.field("sample", pa.int64(), nullable=False),  # a hash of the sample's id, since ids may be private
+        pa.field("named_by", pa.string(), nullable=False),  # `TableSource.named_by`
         pa.field("run", pa.string(), nullable=False),
     ]
 )

@@ -7,7 +7,6 @@ before anything is read. Owns this rule; the types that two shards share are dec
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,11 +18,11 @@ from pipelines.shards.kept_types import has_null, widen, widen_shards
 from pipelines.shards.kept_values import check_convertible
 from pipelines.shards.raw_blocks import input_field
 from pipelines.tables.commits import add_columns, allow_nulls, replace_columns
-from pipelines.tables.runs import read_journal
+from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
 from schemas.columns import FIELD_KEY, TableSource
 from schemas.config import EmbedConfig
-from schemas.errors import ColumnMismatch, TableNotFound
+from schemas.errors import ColumnMismatch
 from schemas.records import Shard
 from schemas.templates import is_template
 
@@ -156,7 +155,7 @@ def _check_source(config: EmbedConfig, table: VectorTable) -> None:
     Raises:
         ColumnMismatch: The fields differ; the message names every difference.
     """
-    was, asked = table.source or _journalled_source(table), source_of(config)
+    was, asked = recorded_source(table), source_of(config)
     if was is None:
         return
     differing = []
@@ -185,20 +184,6 @@ def _or_further(was: TableSource) -> str:
         return ", or write to another table"
     further = f'input.{was.modality} = "{was.field};OTHER"'
     return f", write to another table, or name the further field behind the first one, as in {further}"
-
-
-def _journalled_source(table: VectorTable) -> TableSource | None:
-    """Return the source that the journal knows; the first release did not write it into the table."""
-    with contextlib.suppress(TableNotFound):
-        for entry in reversed(read_journal(table)):
-            fields, encoder = entry.config.get("input"), entry.config.get("encoder")
-            if entry.job != "embed" or not isinstance(fields, dict) or not isinstance(encoder, dict):
-                continue
-            for modality in ("text", "image", "vector"):
-                if fields.get(modality):
-                    side = encoder.get("side", "document")
-                    return TableSource(id=fields.get("id"), modality=modality, field=fields[modality], side=side)
-    return None
 
 
 def _check_field(table: VectorTable, field: pa.Field, asked: str) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.embedding.column_plan import ColumnPlan, plan_columns
+from pipelines.embedding.column_plan import ColumnPlan, plan_columns, source_of
 from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
+from pipelines.tables.erasure import check_remembered
 from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
 from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable
@@ -55,7 +56,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     Raises:
         ShardNotFound: A pattern matches nothing.
         SpaceMismatch: The table holds vectors of another space.
-        ColumnMismatch: The table is made from other fields, or its columns do not fit.
+        ColumnMismatch: The table is made from other fields, its columns do not fit, or samples that were erased could
+            not be known by their ids.
         TableError: No table can be made at its address.
         InputError: No shard has the fields of the config, or their types are not alike.
         EncoderNotTrusted: The encoder needs to run code, and the config does not allow it.
@@ -67,6 +69,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
         check_place(absolute(config.table))
+        check_remembered(config.table, None, shards, source_of(config), config.storage)
         columns = plan_columns(config, shards, None)
         return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu), columns)
     encoder = config.encoder
@@ -86,6 +89,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     if retry_rejects:
         done -= set(rejects_of(table)["shard"].to_pylist())
     todo = tuple(shard for shard in shards if shard.id not in done)
+    check_remembered(config.table, table, todo, source_of(config), config.storage)
     return EmbedPlan(shards, todo, table, table.space, plan_columns(config, todo, table))
 
 

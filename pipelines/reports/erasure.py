@@ -43,7 +43,7 @@ def erasure_facts(erasure: Erasure, *, is_planned: bool) -> dict[str, Any]:
         "shards": len(erasure.shards),
         "lists_removed": erasure.lists,
         "publication": erasure.publication,
-        "is_gone": not erasure.keepers,
+        "is_gone": not erasure.keepers and not (is_planned and any(erasure.rows.values())),
         "keepers": [
             {
                 "uri": keeper.uri,

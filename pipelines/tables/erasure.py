@@ -1,8 +1,9 @@
 """Erase rows of a table, and remember them, so that no later run brings them back.
 
-An erased sample is remembered by its shard and a hash of its id, in the companion `erased` of the table's first
-generation. A shard that is read again, for its rejects or for a new generation, leaves such samples out. A shard that
-was changed is another shard: it is embedded as it is.
+An erased sample is remembered by its shard, a hash of its id, and how the sample got that id, in the companion `erased`
+of the table's first generation. A shard that is read again, for its rejects or for a new generation, leaves such
+samples out; a run that gives samples other ids could not know them, and is refused. A shard that was changed is another
+shard: it is embedded as it is.
 
 Owns the rows, their records, and what still keeps their bytes. Owns neither publications nor shortlist tables.
 """
@@ -14,13 +15,14 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
 from pipelines.storage.addresses import sibling
@@ -35,14 +37,15 @@ from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, read_log, table_of
 from pipelines.tables.records import amend_records
 from pipelines.tables.rows import TEXTS, check_filter
-from pipelines.tables.runs import ALIVE_FOR, read_journal
+from pipelines.tables.runs import ALIVE_FOR, read_journal, recorded_source
 from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags
-from schemas.columns import ERASED
+from schemas.columns import ERASED, TableSource
 from schemas.config import StorageConfig
-from schemas.errors import TableError, TableNotFound
+from schemas.errors import ColumnMismatch, TableError, TableNotFound
 from schemas.printable import counted
 from schemas.publications import Publication
+from schemas.records import Shard
 
 JOB = "delete"
 Erased = Mapping[int, npt.NDArray[np.int64]]
@@ -109,7 +112,7 @@ def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> d
         erased = Counter(found["shard"].to_pylist())
         if not erased:
             return {}
-        _remember(base, found, run)
+        _remember(base, found, run, _named_by(table))
         held = rows_by_shard(table.dataset)
         amend_records(table, {shard: held[shard] - rows for shard, rows in erased.items()})
         try:
@@ -121,14 +124,41 @@ def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> d
 
 def erased_samples(table: VectorTable) -> Erased:
     """Return the samples that must not be embedded again, for a table of any generation."""
-    base, _ = table_of(table.uri, table.storage)
-    try:
-        owner = table if base == table.uri else VectorTable.open(base, storage=table.storage)
-    except TableNotFound:
-        return {}
-    rows = read_companion(owner, "erased")
+    rows = _memory(table.uri, table.storage)
+    rows = rows.filter(pc.equal(rows["named_by"], _named_by(table)))
     shards_N, samples_N = (rows[name].to_numpy() for name in ("shard", "sample"))
     return {int(shard): np.unique(samples_N[shards_N == shard]) for shard in np.unique(shards_N)}
+
+
+def check_remembered(
+    uri: str, table: VectorTable | None, shards: Iterable[Shard], source: TableSource, storage: StorageConfig
+) -> None:
+    """Refuse to embed shards whose erased samples could not be known by their ids.
+
+    Args:
+        uri: Address of the table that gets the rows; of any generation.
+        table: The table there, if there is one.
+        shards: They are to be embedded.
+        source: What the run makes its rows from.
+        storage: Where S3 is.
+
+    Raises:
+        ColumnMismatch: Samples were erased under other ids than those that the run would give them.
+    """
+    samples = _memory(uri, storage).group_by(["shard", "named_by"]).aggregate([("sample", "count_distinct")])
+    by_shard = dict[int, dict[str, int]]()
+    for row in samples.to_pylist():
+        by_shard.setdefault(row["shard"], {})[row["named_by"]] = row["sample_count_distinct"]
+    named_by = source.named_by if table is None else _named_by(table)
+    for shard in shards:
+        erased = by_shard.get(shard.id, {})
+        if erased.get(named_by, 0) < max(erased.values(), default=0):
+            was = max(erased, key=lambda name: erased[name])
+            raise ColumnMismatch(
+                f"{counted(erased[was], 'sample')} of {shard.name} are erased, and known by the ids of {was}; "
+                f"with {named_by} this run could not know them, and would bring them back; use {was}, or take the "
+                "samples out of the shard: a shard that changes is embedded as it is"
+            )
 
 
 def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
@@ -229,11 +259,25 @@ def _clean(base: str) -> str:
     return f"mlake clean {base} --older-than 0"
 
 
-def _remember(base: VectorTable, found: pa.Table, run: str) -> None:
+def _memory(uri: str, storage: StorageConfig) -> pa.Table:
+    """Return what is remembered of erased samples for a table of any generation."""
+    base, _ = table_of(uri, storage)
+    try:
+        return read_companion(VectorTable.open(base, storage=storage), "erased")
+    except TableNotFound:
+        return ERASED.empty_table()
+
+
+def _remember(base: VectorTable, found: pa.Table, run: str, named_by: str) -> None:
     shards, names = found["shard"], found["id"].to_pylist()
     hashes = [_hash(shard, name) for shard, name in zip(shards.to_pylist(), names, strict=True)]
-    rows = pa.table([shards, pa.array(hashes, pa.int64()), pa.repeat(run, len(hashes))], schema=ERASED)
-    append_rows(sibling(base.uri, "erased"), rows, base.storage)
+    columns = [shards, pa.array(hashes, pa.int64()), pa.repeat(named_by, len(hashes)), pa.repeat(run, len(hashes))]
+    append_rows(sibling(base.uri, "erased"), pa.table(columns, schema=ERASED), base.storage)
+
+
+def _named_by(table: VectorTable) -> str:
+    source = recorded_source(table)
+    return "an unknown input.id" if source is None else source.named_by
 
 
 def _hash(shard: int, name: str) -> int:

@@ -25,7 +25,7 @@ from pipelines.tables.companion_commits import upsert
 from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.fencing import store_now
 from pipelines.tables.table import VectorTable
-from schemas.columns import RUNS
+from schemas.columns import RUNS, TableSource
 from schemas.errors import RunError, is_interrupt
 from schemas.journal import JournalEntry, journal_entry
 from schemas.redaction import redact
@@ -127,6 +127,24 @@ def read_journal(table: VectorTable) -> list[JournalEntry]:
     """
     rows = read_companion(table, "runs").sort_by("started_at").to_pylist()
     return [journal_entry(row, sibling(table.uri, "runs")) for row in rows]
+
+
+def recorded_source(table: VectorTable) -> TableSource | None:
+    """Return what the rows of a table are made from; None where neither the table nor its journal knows it.
+
+    The first release wrote it into the journal only.
+    """
+    if table.source is not None:
+        return table.source
+    for entry in reversed(read_journal(table)):
+        fields, encoder = entry.config.get("input"), entry.config.get("encoder")
+        if entry.job != "embed" or not isinstance(fields, dict) or not isinstance(encoder, dict):
+            continue
+        for modality in ("text", "image", "vector"):
+            if fields.get(modality):
+                side = encoder.get("side", "document")
+                return TableSource(id=fields.get("id"), modality=modality, field=fields[modality], side=side)
+    return None
 
 
 def shortlists_of(table: VectorTable) -> list[str]:

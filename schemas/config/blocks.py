@@ -200,8 +200,8 @@ class ClusterConfig(ConfigBlock):
     """How work is spread over processes and machines.
 
     Attributes:
-        actors: Encoder actors; `auto` is one per GPU, or one per machine if there are no GPUs, and takes those that join
-            the cluster later.
+        actors: Encoder actors; `auto` is one per GPU, or one per machine if there are no GPUs; it takes those that
+            join the cluster later.
         cpus_per_actor: CPUs that an actor reserves, and torch threads in it; `auto` divides the machine evenly.
         gpus_per_actor: GPUs that an actor reserves; `auto` is 1 if there are GPUs.
         feeders: CPU actors that read, decode and tokenise for the encoder actors; with 0 the encoder actors do it in

@@ -29,6 +29,7 @@ from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.runs import RunRecord, read_journal
 from pipelines.tables.table import VectorTable
 from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
+from tests.support.corpus import settings, write_config
 from tests.support.small_tables import (
     KEPT,
     SPACE,
@@ -99,7 +100,7 @@ def test_no_byte_of_an_erased_row_is_left(
     before = lists_of(lake)
     assert any(GONE in names for query, names in before.items() if query != GONE)
     planned = delete(lake, capsys, "--dry-run")
-    assert (planned["rows"], planned["is_gone"]) == (1, True)
+    assert (planned["rows"], planned["is_gone"]) == (1, False)
     assert contents(lake) == expected(A, B)
 
     done = delete(lake, capsys)
@@ -231,3 +232,45 @@ def test_files_that_no_run_committed_are_named_and_no_text_of_a_filter_is_kept(
     assert places(tmp_path) == set()
     assert delete(lake, capsys)["is_gone"]
     assert main(["delete", lake.uri, "--where", "`_rowid` = 3"]) == 2
+
+
+def test_erased_samples_do_not_come_back_under_other_ids(
+    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "src"
+    write_lines(shards / "a.jsonl", [{"id": f"a{n}", "key": f"k{n}", "text": f"text {n}"} for n in range(5)])
+    write_lines(shards / "b.jsonl", [{"id": f"b{n}", "key": f"l{n}", "text": f"other {n}"} for n in range(5)])
+    base = str(tmp_path / "t.lance")
+
+    def embed(table: str, **fields: str) -> int:
+        config = settings(shards, Path(table), input={"text": "text", **fields})
+        return main(["embed", str(write_config(tmp_path / "c.toml", config))])
+
+    assert embed(base, id="id") == 0
+    assert main(["publish", base]) == 0
+    assert main(["delete", base, "--where", "id = 'a3'"]) == 0
+    second, third = generation_uri(base, 2), generation_uri(base, 3)
+    for fields in ({"id": "key"}, {}, {"id": "id", "id_prefix": "shard"}):
+        capsys.readouterr()
+        assert embed(second, **fields) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert 'a.jsonl are erased, and known by the ids of input.id = "id" and input.id_prefix' in said
+    assert embed(second, id="id") == 0
+    assert {"a2", "b3"} < ids(second)
+    assert "a3" not in ids(second)
+    # A filter that finds the sample in each generation makes it known under each name.
+    write_lines(shards / "a.jsonl", [{"id": f"a{n}", "key": f"k{n}", "text": f"text {n}"} for n in range(6)])
+    assert embed(third, id="key") == 0
+    assert {"k3", "l3"} < ids(third)
+    assert main(["delete", base, "--where", "id IN ('b1', 'l1')"]) == 0
+    assert embed(generation_uri(base, 4), id="key") == 0
+    assert ids(generation_uri(base, 4)) == ids(third) == {f"k{n}" for n in range(6)} | {"l0", "l2", "l3", "l4"}
+
+
+def ids(uri: str) -> set[str]:
+    return set(open_dataset(uri, LOCAL).to_table(columns=["id"])["id"].to_pylist())
+
+
+def write_lines(path: Path, samples: list[dict[str, str]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
