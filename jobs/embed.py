@@ -90,7 +90,7 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     planned_at = time.monotonic()
     plan = make_plan(config, retry_rejects=retry_rejects)
     plan_s = time.monotonic() - planned_at
-    notes = [*restored_companions(plan), *plan.columns.notes]
+    notes = [*restored_companions(plan), *plan.notes]
     if not plan.todo:
         with open_screen(log, "embed") as screen:
             for note in notes:

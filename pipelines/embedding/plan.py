@@ -13,7 +13,7 @@ from pipelines.encoders import check_trust, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
-from pipelines.tables.erasure import check_remembered
+from pipelines.tables.erasure import changed_after_erasure, check_remembered
 from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
 from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable
@@ -36,6 +36,7 @@ class EmbedPlan:
         table: The table, or None if it does not exist yet.
         space: The space of its vectors; for a table that does not exist yet, without the rotation.
         columns: The kept columns that the run adds to the table, or makes it with.
+        notes: What the run changes, leaves out or brings back, a sentence each.
     """
 
     shards: tuple[Shard, ...]
@@ -43,6 +44,7 @@ class EmbedPlan:
     table: VectorTable | None
     space: Space
     columns: ColumnPlan
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool = False) -> EmbedPlan:
@@ -71,7 +73,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         check_place(absolute(config.table))
         check_remembered(config.table, None, shards, source_of(config), config.storage)
         columns = plan_columns(config, shards, None)
-        return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu), columns)
+        notes = (*columns.notes, *changed_after_erasure(config.table, shards, config.storage))
+        return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu), columns, notes)
     encoder = config.encoder
     if encoder.dtype == "auto":
         encoder = encoder.model_copy(update={"dtype": table.space.dtype})
@@ -90,7 +93,9 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         done -= set(rejects_of(table)["shard"].to_pylist())
     todo = tuple(shard for shard in shards if shard.id not in done)
     check_remembered(config.table, table, todo, source_of(config), config.storage)
-    return EmbedPlan(shards, todo, table, table.space, plan_columns(config, todo, table))
+    columns = plan_columns(config, todo, table)
+    notes = (*columns.notes, *changed_after_erasure(config.table, todo, config.storage))
+    return EmbedPlan(shards, todo, table, table.space, columns, notes)
 
 
 def restored_companions(plan: EmbedPlan) -> list[str]:

@@ -142,7 +142,7 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     if len(plan.columns.kept) or plan.table is None:
         grid.add_row("columns", ", ".join(f"{field.name} ({field.type})" for field in plan.columns.kept) or "none kept")
     console.print(grid, soft_wrap=True)
-    for note in plan.columns.notes:
+    for note in plan.notes:
         console.print(note, soft_wrap=True)
     for shard in plan.todo[:_MAX_SHARDS]:
         console.print(f"  {redact(shard.uri)}  {shard.size:,} bytes", soft_wrap=True)

@@ -161,6 +161,22 @@ def check_remembered(
             )
 
 
+def changed_after_erasure(uri: str, shards: Iterable[Shard], storage: StorageConfig) -> list[str]:
+    """Name in words the shards that have changed since samples of them were erased, and are embedded as they are."""
+    erased = Counter(_memory(uri, storage).group_by(["shard", "sample"]).aggregate([])["shard"].to_pylist())
+    if not erased:
+        return []
+    base, _ = table_of(uri, storage)
+    records = read_companion(VectorTable.open(base, storage=storage), "shards").select(["shard", "uri"]).to_pylist()
+    was = {record["uri"]: record["shard"] for record in records if record["shard"] in erased}
+    return [
+        f"{shard.name} has changed since `mlake delete` erased {counted(erased[was[shard.name]], 'sample')} of it: it "
+        "is embedded as it is; take them out of the shard if they are still there"
+        for shard in shards
+        if was.get(shard.name, shard.id) != shard.id
+    ]
+
+
 def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
     """Tell which rows were erased; they have the columns `id` and `shard`."""
     shards_N = rows["shard"].to_numpy()

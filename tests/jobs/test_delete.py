@@ -260,7 +260,10 @@ def test_erased_samples_do_not_come_back_under_other_ids(
     assert "a3" not in ids(second)
     # A filter that finds the sample in each generation makes it known under each name.
     write_lines(shards / "a.jsonl", [{"id": f"a{n}", "key": f"k{n}", "text": f"text {n}"} for n in range(6)])
+    capsys.readouterr()
     assert embed(third, id="key") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a.jsonl has changed since `mlake delete` erased 1 sample of it: it is embedded as it is" in said
     assert {"k3", "l3"} < ids(third)
     assert main(["delete", base, "--where", "id IN ('b1', 'l1')"]) == 0
     assert embed(generation_uri(base, 4), id="key") == 0
