@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.head_watch import answers, is_lost, raise_if_lost
-from cluster.placement import PoolSize, explain_no_room, is_node_alive, room_for_more
+from cluster.placement import PoolSize, describe_loss, explain_no_room, is_node_alive, room_for_more
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
 from cluster.stragglers import Stragglers
 from schemas.errors import NoRoomForActors, RunError
@@ -29,6 +29,7 @@ from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, W
 
 _LOG = logging.getLogger(__name__)
 _SAY_EVERY_S, _LOOK_AGAIN_S, _LOOK_FOR_NODES_S = 60.0, 1.0, 5.0
+_OLDEST = 3
 
 
 class ActorPool(Generic[I, R]):
@@ -154,9 +155,11 @@ class ActorPool(Generic[I, R]):
 
     def queue(self) -> PoolQueue:
         """Return what is open; never waits."""
-        in_flight = len(self._open_tasks())
+        open_tasks = self._open_tasks()
         pending = sum(not (slot.is_up or slot.is_lost) for slot in self._slots)
-        return PoolQueue(len(self._waiting) + len(self._waiting_alone) + in_flight, pending)
+        now, longest = time.monotonic(), sorted(open_tasks, key=lambda task: task.began_s)[:_OLDEST]
+        oldest = tuple((task.item, now - task.began_s) for task in longest)
+        return PoolQueue(len(self._waiting) + len(self._waiting_alone) + len(open_tasks), pending, oldest)
 
     def up_at(self) -> float | None:
         """Return when the first worker was ready, in seconds since the epoch, or None while none is; never waits."""
@@ -260,6 +263,8 @@ class ActorPool(Generic[I, R]):
             is_blamed = task.is_alone or not is_feeder_gone
             return self._retry(task, cause, policy, died=is_feeder_gone, is_blamed=is_blamed)
         except RayError as error:
+            if slot.is_up and answers():
+                _LOG.warning("%s; what it worked on is done by others", describe_loss(node))
             self._counted_by_dead.update(slot.on_died())
             # Of several items in flight in an actor that died, none is known to have killed it; nor if its node died.
             is_blamed = task.is_alone and answers() and is_node_alive(node)

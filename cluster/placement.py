@@ -254,6 +254,15 @@ def is_node_alive(node: str) -> bool:
     return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())  # type: ignore[no-untyped-call]
 
 
+def describe_loss(node: str) -> str:
+    """Say what is lost with an actor that died; `node` is the id of the node on which it was."""
+    for each in ray.nodes():  # type: ignore[no-untyped-call]
+        if each["NodeID"] == node:
+            address = each["NodeManagerAddress"]
+            return f"an actor on node {address} died" if each["Alive"] else f"node {address} is lost"
+    return "an actor died"
+
+
 def has_gpu() -> bool:
     """Tell whether the cluster has any GPU."""
     return bool(_resources().get("GPU", 0) > 0)

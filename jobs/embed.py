@@ -9,26 +9,26 @@ All three are in pipelines/embedding; this job connects them with Ray and with t
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import replace
 from functools import partial
 
 from cluster.actors import ActorPool
 from cluster.metrics import ExportingDisplay, RunMetrics
 from cluster.placement import PoolSize, has_gpu, plan_pool
-from cluster.session import Stop, connect
+from cluster.session import Stop, connect, saying_that_it_waits
 from cluster.stragglers import Stragglers
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
-from pipelines.embedding.plan import make_plan, restored_companions
+from pipelines.embedding.plan import EmbedPlan, make_plan, restored_companions
 from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
 from pipelines.embedding.run import EmbedRun, Tell, create_table_for
 from pipelines.encoders import licence_notice, resolve
 from pipelines.reports.console import open_console
-from pipelines.reports.progress import LogFormat, open_screen
+from pipelines.reports.progress import LogFormat, Screen, open_screen
 from pipelines.reports.terminal import print_embed_plan, print_embed_summary
 from pipelines.tables.rows import shared_ids_warning
 from pipelines.tables.runs import RunRecord
@@ -45,7 +45,7 @@ def main(
     *,
     overrides: Overrides = None,
     dry_run: DryRun = False,
-    log: Log = "screen",
+    log: Log = "auto",
     retry_rejects: Flag = False,
 ) -> int:
     """Embed shards into a table; the same command resumes.
@@ -87,22 +87,27 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
         >>> embed(load_config(EmbedConfig, "jobs/configs/news.toml"))  # doctest: +SKIP
     """
     check_given(EmbedConfig, config=config)
-    planned_at = time.monotonic()
-    plan = make_plan(config, retry_rejects=retry_rejects)
-    plan_s = time.monotonic() - planned_at
-    notes = [*restored_companions(plan), *plan.notes]
-    if not plan.todo:
-        with open_screen(log, "embed") as screen:
-            for note in notes:
-                screen.say(note)
-        return EmbedSummary(shards_done=len(plan.shards))
-    began = time.time()
-    with connect(), open_screen(log, "embed") as screen:
-        for note in filter(None, [licence_notice(resolve(config.encoder)), *notes]):
+    with open_screen(log, "embed") as screen:
+        listed_at = time.monotonic()
+        with saying_that_it_waits("the listing of the shards", after_s=2.0):
+            plan = make_plan(config, retry_rejects=retry_rejects)
+        plan_s = time.monotonic() - listed_at
+        for note in (*restored_companions(plan), *plan.notes):
             screen.say(note)
+        if not plan.todo:
+            return EmbedSummary(shards_done=len(plan.shards))
+        if licence := licence_notice(resolve(config.encoder)):
+            screen.say(licence)
+        return _embed(config, plan, plan_s, screen, replace=retry_rejects)
+
+
+def _embed(config: EmbedConfig, plan: EmbedPlan, plan_s: float, screen: Screen, *, replace: bool) -> EmbedSummary:
+    began = time.time()
+    screen.begin("connecting to Ray")
+    with connect():
         size = plan_pool(config.cluster)
-        fit = partial(_fit_rotation, config, size)
         if plan.table is None:
+            fit = partial(_fit_rotation, config, size)
             table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
         else:
             table = apply_columns(plan.table, plan.columns)
@@ -119,8 +124,10 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
                 stragglers=Stragglers(weigh=lambda lease: sum(shard.size for shard in lease.shards)),
             ) as pool,
         ):
+            screen.name_run(record.run)
+            screen.begin(f"starting {counted(pool.actors, 'actor')}")
             display = ExportingDisplay(screen, RunMetrics("embed", record.run))
-            embedding = EmbedRun(config, plan, table, record, display, replace=retry_rejects)
+            embedding = EmbedRun(config, plan, table, record, display, replace=replace)
             embedding.summary.plan_s = plan_s
             embedding.run(pool, lambda: stop.is_asked, began)
             if warning := shared_ids_warning(table.refresh().dataset, config.table):
@@ -129,6 +136,6 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
 
 
 def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...], tell: Tell) -> Rotation:
-    one = replace(size, actors=1, in_flight=1, grows=False)
+    one = dataclasses.replace(size, actors=1, in_flight=1, grows=False)
     with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, size.threads), one) as pool:
         return fit_rotation(pool, shards, config.limits.max_tries, tell)

@@ -26,9 +26,7 @@ from schemas.journal import EmbedSummary
 from schemas.nights import Night
 
 
-def main(
-    config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "screen"
-) -> int:
+def main(config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "auto") -> int:
     """Embed what is new, bring what is derived up to date, audit the result, and publish it.
 
     The config is that of an embed job; every setting of a night has a default. If a gate of the audit fails, prod stays

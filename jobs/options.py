@@ -69,7 +69,11 @@ Overrides = Annotated[
 ]
 DryRun = Annotated[Flag, Parameter(help="Print the plan and change nothing.")]
 Log = Annotated[
-    Literal["screen", "json"], Parameter(help="Progress as bars on the screen, or as one JSON object a line.")
+    Literal["auto", "screen", "json"],
+    Parameter(
+        help="Progress as bars, or as one JSON object a line on standard output; auto: bars in a terminal, and such "
+        "lines on the error stream elsewhere."
+    ),
 ]
 TableAddress = Annotated[
     str,

@@ -21,6 +21,7 @@ from rich.console import Console
 from cluster.session import Stop, connect
 from jobs.options import ConfigFile, DryRun, Log, Overrides
 from pipelines.reports.console import open_console
+from pipelines.reports.progress import LogFormat
 from pipelines.reports.training import TrainingScreen, print_head, print_plan
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head
@@ -33,9 +34,7 @@ from schemas.config import check_given, load_config
 from schemas.config.training import TrainConfig
 
 
-def main(
-    config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "screen"
-) -> int:
+def main(config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "auto") -> int:
     """Train a Matryoshka model on shards, or a head on the vectors of a table; the same command resumes.
 
     A resumed run ends with the same weights as one that never stopped.
@@ -51,7 +50,7 @@ def main(
     return 0
 
 
-def run(config: TrainConfig, console: Console | None = None, *, log: str = "screen") -> bool:
+def run(config: TrainConfig, console: Console | None = None, *, log: LogFormat = "screen") -> bool:
     """Train a head or a whole model, as the config says.
 
     Returns:
@@ -69,7 +68,7 @@ def run(config: TrainConfig, console: Console | None = None, *, log: str = "scre
     return (_train_head if config.is_head else _train_model)(config, console or open_console(), log)
 
 
-def _train_head(config: TrainConfig, console: Console, log: str) -> bool:
+def _train_head(config: TrainConfig, console: Console, log: LogFormat) -> bool:
     with TrainingScreen(console, log) as screen, Stop() as stop:
         trained = train_head(config, partial(_watch, screen, stop))
     if trained.is_stopped:
@@ -81,7 +80,7 @@ def _train_head(config: TrainConfig, console: Console, log: str) -> bool:
     return False
 
 
-def _train_model(config: TrainConfig, console: Console, log: str) -> bool:
+def _train_model(config: TrainConfig, console: Console, log: LogFormat) -> bool:
     known = survey(config)
     console.print(f"{known.samples:,} samples" + (f", {len(known.classes)} classes" if known.classes else ""))
     has_workers = config.run.workers > 1

@@ -221,6 +221,7 @@ class EmbedProgress:
         pending_actors: Encoder actors that are not up.
         encoder_busy: Share of the last seconds in which the encoders worked.
         bound_by: The stage that the run waits for: encode, read, prepare, write, or start (no actor is up yet).
+        oldest_leases: The leases that are worked on for longest: the first shard, how many shards, and the seconds.
     """
 
     shards: int = 0
@@ -240,3 +241,4 @@ class EmbedProgress:
     pending_actors: int = 0
     encoder_busy: float = 0.0
     bound_by: str = "start"
+    oldest_leases: tuple[tuple[str, int, float], ...] = ()

@@ -92,10 +92,12 @@ class PoolQueue:
     Attributes:
         open_items: Items that wait or are worked on.
         pending_actors: Actors that are not up: no room for them, starting, or loading.
+        oldest: Some of the items that are worked on, with the seconds since they began; the longest first.
     """
 
     open_items: int = 0
     pending_actors: int = 0
+    oldest: tuple[tuple[Any, float], ...] = ()
 
 
 class WorkPool(Protocol[I, R]):

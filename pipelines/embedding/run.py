@@ -253,6 +253,9 @@ class EmbedRun:
             pending_actors=queue.pending_actors,
             encoder_busy=self._meter.share(busy_s, time.monotonic()),
             bound_by=self._stages.bound_by if self._embedded else bound_by,
+            oldest_leases=tuple(
+                (lease.shards[0].name, len(lease.shards), round(seconds, 1)) for lease, seconds in queue.oldest
+            ),
         )
 
 

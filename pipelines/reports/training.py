@@ -5,7 +5,6 @@ Owns what is printed. Does not train.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pipelines.reports.json_lines import json_line
+from pipelines.reports.progress import LogFormat, json_stream
 from pipelines.training.head_data import read_head_data
 from pipelines.training.history import EpochResult, StepReport
 from pipelines.training.samples import survey
@@ -21,18 +21,21 @@ from pipelines.training.train_head import TrainedHead
 from pipelines.training.train_model import describe_model, make_task
 from schemas.config.training import TrainConfig
 
+_LINES_EVERY_S = 15.0
+
 
 class TrainingScreen:
     """A progress bar with a line for each epoch, or a line of JSON for each report."""
 
-    def __init__(self, console: Console, log: str) -> None:
+    def __init__(self, console: Console, log: LogFormat) -> None:
         """Prepare the bar.
 
         Args:
             console: Where the bar is shown.
-            log: `screen`, or `json` for lines of JSON on standard output.
+            log: As `--log` says; lines of JSON on the error stream come every 15 seconds, and with each epoch.
         """
-        self._is_json = log == "json"
+        self._stream = json_stream(log)
+        self._is_json, self._due_at = log == "json", 0.0
         columns = (
             BarColumn(),
             MofNCompleteColumn(),
@@ -57,10 +60,12 @@ class TrainingScreen:
         self._progress.update(
             self._bar, total=report.steps, completed=report.step, loss=f"{report.loss:.3f}", rate=rate
         )
-        if self._is_json:
-            sys.stdout.write(json_line({"time": round(time.time(), 3), "job": "train"} | asdict(report)) + "\n")
-            sys.stdout.flush()
-        elif report.epoch is not None:
+        is_due = self._is_json or report.epoch is not None or time.monotonic() >= self._due_at
+        if self._stream is not None and is_due:
+            self._due_at = time.monotonic() + _LINES_EVERY_S
+            self._stream.write(json_line({"time": round(time.time(), 3), "job": "train"} | asdict(report)) + "\n")
+            self._stream.flush()
+        if report.epoch is not None and not self._is_json:
             self._progress.console.print(_epoch_line(report.epoch))
 
 

@@ -115,6 +115,7 @@ def test_leases_of_several_shards_are_one_commit_and_counted_in_json_lines(
     last = json.loads(out.splitlines()[-1])
     assert (last["job"], last["shards"], last["shards_total"], last["landed"], last["failed"]) == ("embed", 9, 9, 9, 0)
     assert last["tokens_per_s"] > 0
+    assert last["run"] == runs_of(folder)[0]["run"]
     assert "63 rows from 9 shards" in " ".join(err.split())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +27,22 @@ def test_json_lines_carry_every_number(capsys: pytest.CaptureFixture[str]) -> No
     assert {line["job"] for line in lines} == {"embed"}
     assert (lines[-1]["shards"], lines[-1]["rejects"], lines[-1]["bound_by"]) == (3, 7, "encode")
     assert lines[-1]["rows_per_s"] > 0 == lines[-1]["tokens_per_s"]
+
+
+def test_off_a_terminal_everything_is_a_line_of_json_on_the_error_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    warn = logging.getLogger("cluster.actors").warning
+    with open_screen("auto", "embed") as screen:
+        screen.begin("connecting to Ray")
+        screen.name_run("r-1")
+        warn("2 of %d actors wait for room", 3)
+        screen.show(replace(PROGRESS, oldest_leases=(("s3://b/a.tar", 2, 62.0),), pending_actors=2))
+    warn("not of this job any more")
+    out, err = capsys.readouterr()
+    step, warning, progress = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert out == ""
+    assert (step["step"], "run" in step) == ("connecting to Ray", False)
+    assert (warning["level"], warning["message"], warning["run"]) == ("warning", "2 of 3 actors wait for room", "r-1")
+    assert (progress["oldest_leases"], progress["pending_actors"]) == ([["s3://b/a.tar", 2, 62.0]], 2)
 
 
 def test_a_person_reads_messages_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
