@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from lance import LanceDataset
 
 from pipelines.storage.retry import retry_transient
 from pipelines.tables.opening import open_dataset
 from schemas.config import StorageConfig
+
+if TYPE_CHECKING:
+    from lance.lance.indices import IndexDescription
+
+_Kind = Literal["BTREE", "BITMAP", "LABEL_LIST", "INVERTED", "NGRAM", "ZONEMAP", "BLOOMFILTER"]
+# By Lance's name of an index over values: how it is made. All others are over vectors.
+_OVER_VALUES: dict[str, _Kind] = {
+    "BTree": "BTREE",
+    "Bitmap": "BITMAP",
+    "LabelList": "LABEL_LIST",
+    "Inverted": "INVERTED",
+    "NGram": "NGRAM",
+    "ZoneMap": "ZONEMAP",
+    "BloomFilter": "BLOOMFILTER",
+}
 
 
 def compact(uri: str, storage: StorageConfig) -> None:
@@ -22,17 +38,40 @@ def compact(uri: str, storage: StorageConfig) -> None:
 
 
 def purge(uri: str, storage: StorageConfig) -> None:
-    """Rewrite what holds removed rows: the segments of every index, then fragments. Older versions keep their files."""
+    """Rewrite what holds removed rows: every index, then fragments. Older versions keep their files."""
 
     def rewrite() -> None:
         dataset = open_dataset(uri, storage)
-        if not any(fragment.num_deletions for fragment in dataset.get_fragments()):
+        indexes = dataset.describe_indices()
+        if not _holds_removed(dataset, indexes):
             return
-        for index in dataset.describe_indices():
-            dataset.optimize.optimize_indices(num_indices_to_merge=len(index.segments), index_names=[index.name])
+        for index in indexes:
+            _rewrite_index(dataset, index)
         dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
 
     retry_transient(uri, rewrite)
+
+
+def _holds_removed(dataset: LanceDataset, indexes: Sequence[IndexDescription]) -> bool:
+    """Tell whether files of the newest version, or its indexes, may hold removed rows."""
+    fragments = dataset.get_fragments()
+    there = {fragment.fragment_id for fragment in fragments}
+    # A fragment of which all rows were removed is gone without a trace but this one.
+    is_left = any(set(segment.fragment_ids) - there for index in indexes for segment in index.segments)
+    return is_left or any(fragment.num_deletions for fragment in fragments)
+
+
+def _rewrite_index(dataset: LanceDataset, index: IndexDescription) -> None:
+    """Make an index anew without removed rows. Lance merges one over values as it is; one over vectors without them."""
+    kind = _OVER_VALUES.get(index.index_type)
+    if kind is None and not dataset.count_rows():
+        dataset.drop_index(index.name)  # Lance merges nothing where no row is left
+        return
+    if kind is None:
+        dataset.optimize.optimize_indices(num_indices_to_merge=len(index.segments), index_names=[index.name])
+        return
+    own = {key: value for key, value in index.details.items() if value is not None and key != "document_granularity"}
+    dataset.create_scalar_index(index.field_names[0], kind, name=index.name, replace=True, **own)
 
 
 def compact_smaller(dataset: LanceDataset, rows: int) -> LanceDataset | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.runs import RunRecord, read_journal
 from pipelines.tables.table import VectorTable
+from pipelines.vectors.matryoshka import cut
 from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
+from schemas.records import Shard
 from tests.support.corpus import settings, write_config
 from tests.support.small_tables import (
     KEPT,
@@ -80,10 +83,12 @@ def lists_of(table: VectorTable) -> dict[str, list[str]]:
     return found
 
 
-def places(folder: Path) -> set[str]:
-    """Name the files below a folder that hold the row: its vector, its prefix, or its id."""
-    vector = vectors_of(A, 5)[3]
-    marks = (vector.tobytes(), vector[:8].tobytes(), GONE.encode())
+def places(folder: Path, shard: Shard = A, positions: Sequence[int] = (3,)) -> set[str]:
+    """Name the files below a folder that hold one of the rows: its vector, its prefix, or its id."""
+    vectors_BD = vectors_of(shard, 5)[list(positions)]
+    prefixes_BD = cut(vectors_BD.astype(np.float32), 8).astype(np.float16)
+    marks = [row.tobytes() for row in (*vectors_BD, *prefixes_BD)]
+    marks += [ids_of(shard, 5)[position].encode() for position in positions]
     return {str(path) for path in folder.rglob("*") if path.is_file() and any(m in path.read_bytes() for m in marks)}
 
 
@@ -131,6 +136,24 @@ def test_no_byte_of_an_erased_row_is_left(
     assert rows == {A.id: (4, 1), B.id: (5, 1)}
     entry = next(entry for entry in read_journal(table) if entry.job == "delete")
     assert (entry.config["where"], entry.summary["rows"]) == ("id = '…'", 1)
+
+
+def test_no_index_keeps_a_row_whose_whole_fragment_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table(tmp_path)
+    for shard in (A, B):
+        commit_shards(table, shard)
+    table = index_prefix(add_prefixes(table.refresh(), [8]), 8, INDEX)
+    create_scalar_index(table.uri, "id", LOCAL)
+    table.refresh().dataset.create_scalar_index("half", "BITMAP")
+    search(table)
+    for where, shard in (f"shard = {A.id}", A), ("n >= 0", B):
+        assert places(tmp_path, shard, range(5))
+        delete(table, capsys, where=where)
+        assert main(["clean", table.uri, "--older-than", "0"]) == 0
+        assert delete(table, capsys)["is_gone"]
+        assert places(tmp_path, shard, range(5)) == set()
+        commit_shards(table, a_shard("c"))
+        assert contents(table).items() >= expected(a_shard("c")).items()
 
 
 def test_erased_samples_are_known_to_later_runs_of_every_generation(
