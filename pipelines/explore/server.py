@@ -7,7 +7,7 @@ elsewhere, and shows pictures only as thumbnails that it made itself. It changes
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.explore.explorer import MAX_CANDIDATES, MAX_K, Explorer
 from schemas.errors import DependencyMissing, LakeError
+from schemas.printable import printable
 
 try:
     import uvicorn
@@ -53,15 +54,20 @@ class _Asked(BaseModel):
     like: int | None = None
 
 
-class _Wanted(BaseModel):
-    """The sliders."""
+class _Browsed(BaseModel):
+    """The first rows, before any question."""
 
     model_config = ConfigDict(extra="forbid")
+    k: int = Field(ge=1, le=MAX_K)
+    where: str = Field("", max_length=_MAX_WORDS)
+
+
+class _Wanted(_Browsed):
+    """The sliders."""
+
     query: str
     dim: int = Field(0, ge=0)
     candidates: int = Field(ge=1, le=MAX_CANDIDATES)
-    k: int = Field(ge=1, le=MAX_K)
-    where: str = Field("", max_length=_MAX_WORDS)
 
 
 def serve(explorer: Explorer, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
@@ -97,6 +103,10 @@ def application(explorer: Explorer, host: str = "127.0.0.1") -> Starlette:
         Route("/api/table", _get(lambda _: explorer.describe())),
         Route("/api/rejects", _get(lambda _: explorer.rejects())),
         Route("/api/history", _get(lambda _: explorer.history())),
+        Route(
+            "/api/rows",
+            _get(lambda request: explorer.rows(**_Browsed.model_validate(dict(request.query_params)).model_dump())),
+        ),
         Route("/api/hits", _get(lambda request: explorer.hits(**_sliders(request)))),
         Route("/api/sweep", _get(lambda request: explorer.sweep(**_sliders(request, has_dim=False)))),
         Route("/api/ask", _ask(explorer), methods=["POST"]),
@@ -118,9 +128,22 @@ def _get(answer: Callable[[Request], Any]) -> Callable[[Request], Response]:
     """Return an endpoint that Starlette runs in a thread."""
 
     def endpoint(request: Request) -> Response:
-        return JSONResponse(answer(request), headers=_HEADERS)
+        return _json(answer(request))
 
     return endpoint
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    """Answer with JSON. Characters that would turn the page's text around, or command a terminal, become signs."""
+    return JSONResponse(_printable(content), status_code=status, headers=_HEADERS)
+
+
+def _printable(content: Any) -> Any:
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, Mapping):
+        return {_printable(name): _printable(value) for name, value in content.items()}
+    return [_printable(part) for part in content] if isinstance(content, (list, tuple)) else content
 
 
 def _sliders(request: Request, *, has_dim: bool = True) -> dict[str, Any]:
@@ -153,7 +176,7 @@ def _ask(explorer: Explorer) -> Callable[[Request], Any]:
                 token = await run_in_threadpool(explorer.like, asked.like or 0)
         else:
             raise HTTPException(415, "send words as JSON, or a picture as image/…")
-        return JSONResponse({"query": token}, headers=_HEADERS)
+        return _json({"query": token})
 
     return endpoint
 
@@ -169,16 +192,16 @@ def _thumbnail(explorer: Explorer) -> Callable[[Request], Response]:
 
 
 def _refuse(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=400, headers=_HEADERS)
+    return _json({"error": str(error)}, 400)
 
 
 def _refuse_form(_: Request, error: Exception) -> Response:
     assert isinstance(error, ValidationError)
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
-    return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=400, headers=_HEADERS)
+    return _json({"error": f"{where}: {first['msg']}"}, 400)
 
 
 def _refuse_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=_HEADERS)
+    return _json({"error": error.detail}, error.status_code)

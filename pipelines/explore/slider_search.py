@@ -24,11 +24,13 @@ from pipelines.vectors.matryoshka import cut, prefix, unit
 from schemas.columns import VECTOR
 
 Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
 
 _BATCH_ROWS = 8_192
 # Bytes of a number in the table.
 _STORED_BYTES = 2
 _SAMPLE_SEED = 0
+_MANY_CANDIDATES = 0.15  # share of the rows, measured on 100,000 rows of 768 dims
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,11 @@ class SliderSearch:
         place = self._of_row.get(row)
         return None if place is None else self._x_ND[place]
 
+    def first(self, k: int, mask_N: Mask | None) -> RowIds:
+        """Return the row ids (at most k,) of the first rows in memory that are in the mask."""
+        rows_N = self._rows_N if mask_N is None else self._rows_N[mask_N]
+        return rows_N[:k]
+
     def mask(self, matching_rows: RowIds) -> Mask:
         """Return which rows in memory (N,) are among the row ids."""
         mask_N: Mask = np.isin(self._rows_N, matching_rows)
@@ -126,7 +133,7 @@ class SliderSearch:
         live = self.rows if mask_N is None else int(mask_N.sum())
         kept = min(max(candidates, truth.k), live)
         places_C = np.argpartition(scores_N, self.rows - kept)[self.rows - kept :]
-        full_C = self._x_ND[places_C] @ query_D
+        full_C = scores_N[places_C] if dim == self.dims[-1] else self._full_scores(places_C, query_D)
         best_K = np.lexsort((places_C, -full_C))[: truth.k]
         milliseconds = 1000 * (time.perf_counter() - began)
         rows_K, scores_K = self._rows_N[places_C[best_K]], full_C[best_K]
@@ -136,6 +143,12 @@ class SliderSearch:
         width = self._x_ND.shape[1]
         second = 0 if dim == width else kept * width
         return Answer(rows_K, scores_K, is_right_K, recall, milliseconds, _STORED_BYTES * (live * dim + second))
+
+    def _full_scores(self, places_C: Places, query_D: Floats) -> Floats:
+        """Return the cosines of candidates (C,); of many, all rows are multiplied, which is quicker than a copy."""
+        if len(places_C) > self.rows * _MANY_CANDIDATES:
+            return (self._x_ND @ query_D)[places_C]
+        return self._x_ND[places_C] @ query_D
 
     def _blocks(self, mask_N: Mask | None) -> Iterator[tuple[RowIds, Floats]]:
         for start in range(0, self.rows, _BATCH_ROWS):

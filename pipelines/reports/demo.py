@@ -106,7 +106,7 @@ def _what_went_in(tables: Mapping[str, VectorTable]) -> Section:
         rows.append(
             (
                 name,
-                space.encoder,
+                space.encoder_name,
                 "PCA" if space.rotation else "–",
                 f"{len(done_shards(table))}",
                 f"{table.dataset.count_rows():,}",

@@ -51,7 +51,7 @@ def inspect_table(table: VectorTable) -> Inspection:
         deleted_rows=facts["num_deleted_rows"],
         shards=len(shards_of(dataset)),
         fragments=facts["num_fragments"],
-        encoder=space.encoder,
+        encoder=space.encoder_name,
         revision=space.revision,
         space=space.fingerprint,
         is_rotated=space.rotation is not None,

@@ -135,7 +135,7 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     grid = Table.grid(padding=(0, 2))
     grid.add_row("table", plan.table.uri if plan.table else f"{config.table} (new)")
     grid.add_row("space", f"{plan.space.fingerprint}{rotation if plan.table is None else ''}")
-    grid.add_row("encoder", f"{plan.space.encoder} {plan.space.revision}, {plan.space.dtype}")
+    grid.add_row("encoder", f"{plan.space.encoder_name} {plan.space.revision}, {plan.space.dtype}")
     grid.add_row("ladder", str(plan.space.ladder))
     grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
     grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {size:,} bytes")

@@ -111,7 +111,7 @@ def check_rotatable(table: VectorTable, *, even_if_trained: bool = False) -> Non
         raise TableError(f"{table.uri} is rotated already ({space.rotation}); its ladder is {space.ladder}")
     if len(space.ladder.dims) > 1 and not even_if_trained:
         raise TableError(
-            f"{table.uri} holds vectors of {space.encoder}, which is Matryoshka-trained for {space.ladder}: "
+            f"{table.uri} holds vectors of {space.encoder_name}, which is Matryoshka-trained for {space.ladder}: "
             "a rotation helps some tasks and harms others (wordllama at 64 dims: Cranfield nDCG@10 .225 to .275, STS "
             ".730 to .698); compare on your own queries by `mlake evaluate` with the baseline `pca`, and if that is "
             f"better, run: mlake rotate {table.uri} --even-if-trained"

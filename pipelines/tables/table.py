@@ -128,7 +128,7 @@ class VectorTable:
             "address": self.uri,
             "version": f"{self.dataset.version}{'' if published is None else f', publication {published.number}'}",
             "rows": f"{len(self):,}",
-            "space": f"{space.encoder}{', rotated' if space.rotation is not None else ''}, {space.fingerprint}",
+            "space": f"{space.encoder_name}{', rotated' if space.rotation is not None else ''}, {space.fingerprint}",
             "may be cut to": str(space.ladder),
             "prefix columns": ", ".join(f"{dim} of {space.ladder.width} dims" for dim in self.prefix_dims) or "none",
             "kept columns": ", ".join(f"{field.name} ({field.type})" for field in self.kept) or "none",

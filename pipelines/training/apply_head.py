@@ -54,7 +54,9 @@ def apply_head(source: VectorTable, head: Path, uri: str) -> int:
     own = config_of(source.space, source.trust)
     modality, towers = table_modality(source), read_head(head).towers
     if modality not in towers or towers[modality].space != describe_tower(own).space:
-        raise SpaceMismatch(f"{source.uri} holds vectors of {source.space.encoder}, which {head} was not trained on")
+        raise SpaceMismatch(
+            f"{source.uri} holds vectors of {source.space.encoder_name}, which {head} was not trained on"
+        )
     table = record_split(_open_or_create(source, head, uri), read_split(head))
     todo = _shards(source, done_shards(table))
     if not todo:

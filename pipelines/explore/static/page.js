@@ -2,6 +2,7 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
+const TABS = ["search", "rejects", "history"];
 const state = { table: null, query: null, asked: null, round: 0 };
 
 async function get(path, params = {}) {
@@ -48,9 +49,16 @@ function settings() {
 async function update() {
   $("dim-value").textContent = dim();
   $("candidates-value").textContent = count(candidates());
-  if (!state.query) return;
   const round = ++state.round;
   try {
+    if (!state.query) {
+      const rows = await get("/api/rows", { k: k(), where: $("where").value });
+      if (round !== state.round) return;
+      $("asked").textContent = "The first rows, before any question.";
+      showRows(rows);
+      say("");
+      return;
+    }
     const found = await get("/api/hits", { ...settings(), dim: dim() });
     if (round !== state.round) return;
     showHits(found);
@@ -78,15 +86,19 @@ function showHits(found) {
   $("bytes").textContent = size(found.bytes);
   $("bytes-bar").value = found.bytes / whole;
   $("share").textContent = `${(100 * found.bytes / whole).toFixed(1)} % of comparing every full vector`;
+  showRows(found.hits);
+}
+
+function showRows(rows) {
   const pictures = state.table.has_pictures;
   $("hits").className = pictures ? "pictures" : "";
-  $("hits").replaceChildren(...found.hits.map((hit) => card(hit, pictures)));
-  if (!found.hits.length) $("hits").replaceChildren(element("li", "No row satisfies the filter."));
+  $("hits").replaceChildren(...rows.map((row) => card(row, pictures)));
+  if (!rows.length) $("hits").replaceChildren(element("li", "No row satisfies the filter."));
 }
 
 function card(hit, pictures) {
   const item = element("li");
-  if (!hit.is_right) {
+  if (hit.is_right === false) {
     item.className = "wrong";
     item.title = "Not among the exact nearest rows: the first stage lost a better one";
   }
@@ -98,18 +110,18 @@ function card(hit, pictures) {
     item.append(image);
   }
   item.append(element("b", `${title[1]}`));
-  const others = values.filter(([name]) => name !== title[0]);
+  const others = [...values.filter(([name]) => name !== title[0]), ...(title[0] === "id" ? [] : [["id", hit.columns.id]])];
   if (others.length) item.append(element("p", others.map(([name, value]) => `${name}: ${value}`).join(" · ")));
-  const more = element("button", "more like this", { type: "button" });
+  const more = element("button", "more like this", { type: "button", "aria-label": `more like ${title[1]}` });
   more.addEventListener("click", () => askLike(hit.row, title[1], pictures));
   const footer = element("footer");
-  footer.append(element("span", hit.score.toFixed(4)), more);
+  footer.append(element("span", hit.score === undefined ? "" : hit.score.toFixed(4)), more);
   item.append(footer);
   return item;
 }
 
 function showChart(points) {
-  const left = 30, right = 310, top = 10, bottom = 125, svg = (tag, attributes, text = "") => {
+  const left = 30, right = 305, top = 10, bottom = 125, svg = (tag, attributes, text = "") => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     made.textContent = text;
@@ -145,13 +157,14 @@ async function search(make, ...shown) {
     return;
   }
   $("asked").replaceChildren(...shown);
+  if (!document.activeElement.matches("#words, #file")) $("asked").focus({ preventScroll: true }); // its button goes
   await update();
 }
 
 const askWords = (words) => search(() => ask(JSON.stringify({ words }), "application/json"), element("span", `“${words}”`));
 function askPicture(file) {
   const image = element("img", "", { src: URL.createObjectURL(file), alt: "the picture asked with" });
-  return search(() => ask(file, file.type || "application/octet-stream"), image, element("span", file.name));
+  return search(() => ask(file, "application/octet-stream"), image, element("span", file.name));
 }
 function askLike(row, title, pictures) {
   const shown = pictures ? [element("img", "", { src: `/thumbnails/${row}`, alt: "" })] : [];
@@ -164,8 +177,8 @@ function grid(heads, rows) {
   head.append(...heads.map((text) => element("th", text)));
   table.append(head, ...rows.map((row) => {
     const line = element("tr");
-    line.append(...row.map((cell) => {
-      const place = element("td");
+    line.append(...row.map((cell, column) => {
+      const place = element("td", "", { "data-head": heads[column] });
       place.append(cell);
       return place;
     }));
@@ -209,8 +222,9 @@ async function showHistory() {
 }
 
 function openTab(name) {
-  for (const other of ["search", "rejects", "history"]) {
+  for (const other of TABS) {
     $(other).hidden = other !== name;
+    $(`tab-${other}`).tabIndex = other === name ? 0 : -1; // arrows move between tabs
     $(`tab-${other}`).setAttribute("aria-selected", `${other === name}`);
   }
   const show = { rejects: showRejects, history: showHistory }[name];
@@ -227,7 +241,14 @@ function listen() {
   $("file").addEventListener("change", () => $("file").files.length && askPicture($("file").files[0]));
   for (const id of ["dim", "candidates"]) $(id).addEventListener("input", updateSoon);
   for (const id of ["k", "where"]) $(id).addEventListener("change", update);
-  for (const name of ["search", "rejects", "history"]) $(`tab-${name}`).addEventListener("click", () => openTab(name));
+  for (const name of TABS) $(`tab-${name}`).addEventListener("click", () => openTab(name));
+  document.querySelector("nav").addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], at = TABS.findIndex((name) => event.target.id === `tab-${name}`);
+    if (!step || at < 0) return;
+    const name = TABS[(at + step + TABS.length) % TABS.length];
+    openTab(name);
+    $(`tab-${name}`).focus();
+  });
   addEventListener("keydown", (event) => {
     if (event.target.matches("input:not([type=range])") || event.ctrlKey || event.metaKey || event.altKey) return;
     const moves = { "[": ["dim", -1], "]": ["dim", 1], ",": ["candidates", -5], ".": ["candidates", 5] };
@@ -269,7 +290,9 @@ async function start() {
   $("funnel").textContent = funnels.length
     ? `This table has a tuned funnel (${funnels[0].home}): ${funnels[0].stages.join(" → ")}, for recall@${funnels[0].k} ≥ ${funnels[0].recall}.`
     : "This table has no tuned funnel yet; mlake funnel makes one.";
+  if (!table.takes_questions) $("words").placeholder = "These vectors are precomputed: choose “more like this”";
   listen();
+  openTab("search");
   update();
 }
 

@@ -19,7 +19,7 @@ from schemas.records import LeaseResult, ShardCount
 from tests.support.small_tables import SPACE, a_shard, commit_shards, new_table, vectors
 from tests.support.wordllama_tables import wordllama_table
 
-_TEXTS = ["a red heart", "<img src=x onerror=alert(1)>", "the night sky", "stars", "a spider", "bread and butter"]
+_TEXTS = ["a red heart", "<img src=x onerror=alert(1)>", "the night sky", "stars", "a spider", "\u202egnp.exe\x1b[31m"]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,23 @@ def test_refusals_are_sentences_and_nothing_else_reaches_the_page(page):
     assert b"innerHTML" not in page.get("/page.js").content
 
 
+def test_the_first_rows_are_there_before_any_question_and_their_text_cannot_turn_the_page_around(page, tmp_path):
+    rows = page.get("/api/rows", params={"k": 6}).json()
+    assert [row["columns"]["text"] for row in rows] == [*_TEXTS[:-1], "\ufffdgnp.exe\u241b[31m"]
+    assert page.get("/api/rows", params={"k": 1, "where": "id = 's3'"}).json()[0]["columns"]["text"] == "stars"
+    assert page.get("/api/rows", params={"k": 1, "where": "id = 'none'"}).json() == []
+    assert "cannot be used" in page.get("/api/rows", params={"k": 1, "where": "\u202e = 1"}).json()["error"]
+    assert page.get("/api/rows", params={"k": 0}).status_code == 400
+
+    space = SPACE.model_copy(update={"encoder": "brought"})  # as spaces name it since the first release
+    table = _table_of(tmp_path, "given", pa.string(), ["a", "b"], space)
+    precomputed = TestClient(application(Explorer(table, max_bytes=1 << 20)), base_url="http://localhost")
+    described = precomputed.get("/api/table").json()
+    assert (described["encoder"], described["takes_questions"]) == ("precomputed", False)
+    like = _ask(precomputed, like=precomputed.get("/api/rows", params={"k": 1}).json()[0]["row"])
+    assert _hits(precomputed, like, dim=8).json()["hits"][0]["score"] == pytest.approx(1, abs=1e-3)
+
+
 def test_rejects_and_history_of_the_table(tmp_path):
     table = new_table(tmp_path)
     commit_shards(table, a_shard("a"), a_shard("b"), rejects=2)
@@ -99,8 +116,8 @@ def _png(colour):
     return data.getvalue()
 
 
-def _table_of(folder, name, kind, values):
-    table = create_table(str(folder / f"{name}.lance"), SPACE, pa.schema([pa.field("picture", kind)]))
+def _table_of(folder, name, kind, values, space=SPACE):
+    table = create_table(str(folder / f"{name}.lance"), space, pa.schema([pa.field("picture", kind)]))
     shard = a_shard(name)
     batch = pa.RecordBatch.from_arrays(
         [
