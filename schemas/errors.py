@@ -184,10 +184,30 @@ class AuditFailed(RunError):
 class TooManyRejects(RunError):
     """The share of rejected samples is above `limits.max_reject_fraction`."""
 
+    def __init__(self, said: str, example: str) -> None:
+        """Say it, with a sample that shows it.
+
+        Args:
+            said: The message without the sample.
+            example: The sample, and what is wrong with it.
+        """
+        self.said = said
+        super().__init__(said, example)
+
+    def __str__(self) -> str:
+        """Return the message with the sample."""
+        return redact("; for example ".join(self.args))
+
 
 def is_interrupt(error: BaseException | None) -> bool:
     """Tell whether an error is Ctrl-C or SIGTERM. A read of Lance that is interrupted raises Arrow's error about it."""
     return isinstance(error, KeyboardInterrupt) or "External error: KeyboardInterrupt" in str(error)
+
+
+def stored_text(error: BaseException | None) -> str:
+    """Return an error's message as records keep it: without the sample that it names, which may be erased one day."""
+    cause = getattr(error, "cause", None) or error  # Ray carries over what was raised in another process
+    return cause.said if isinstance(cause, TooManyRejects) else str(error or "")
 
 
 def reason_of(error: BaseException) -> str:

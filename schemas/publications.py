@@ -102,7 +102,8 @@ class GateResult(_Record):
         measured: What was measured; None where nothing could be.
         bound: The bound that it was compared with.
         said: A sentence about it.
-        examples: Rows or queries that show it.
+        examples: Shards that show it.
+        rows: Ids of rows that show it. They are said once and never stored, since rows may be erased.
     """
 
     gate: str
@@ -111,6 +112,7 @@ class GateResult(_Record):
     bound: float | None = None
     said: str = ""
     examples: tuple[str, ...] = ()
+    rows: tuple[str, ...] = Field((), exclude=True)
 
 
 class Publication(Stored, ShownAsHtml):

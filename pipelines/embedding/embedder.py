@@ -33,7 +33,7 @@ from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.run_vectors import RunVectors, encode_new
 from pipelines.encoders import BadSample, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
-from pipelines.tables.erasure import erased_samples, is_erased
+from pipelines.tables.erasure import erased_samples, is_erased, without_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
@@ -185,8 +185,12 @@ class Embedder:
             seconds.read += window.read_s
             seconds.prepare += window.prepare_s
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if len(is_good_N) else None
+            if self._erased:
+                window.rejects = without_erased(window.rejects, self._erased)
             if rows is not None and self._erased:
-                is_good_N &= ~is_erased(rows, self._erased)
+                is_gone_N = is_erased(rows, self._erased)
+                is_good_N &= ~is_gone_N
+                bad = {row: why for row, why in bad.items() if not is_gone_N[row]}
             tally.add(window, rows, is_good_N, bad)
             check_rejects(tally.rejects, len(tally.rejects), tally.seen, limit, min_seen=MIN_SEEN_OF_LEASE)
             reasons = [*(reject.reason for reject in window.rejects), *(why.reason for why in bad.values())]

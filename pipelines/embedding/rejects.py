@@ -48,6 +48,6 @@ def check_rejects(examples: Sequence[Reject], rejected: int, seen: int, limit: f
     first = examples[0]
     raise TooManyRejects(
         f"{rejected} of {seen} samples were rejected, more than limits.max_reject_fraction = {limit}; "
-        f"lately {', '.join(f'{count} x {reason}' for reason, count in reasons)}; "
-        f"for example {first.key or first.position}: {first.message}; fix [input], or raise the limit"
+        f"lately {', '.join(f'{count} x {reason}' for reason, count in reasons)}; fix [input], or raise the limit",
+        f"{first.key or first.position}: {first.message}",
     )

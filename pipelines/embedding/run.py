@@ -37,6 +37,7 @@ from schemas.errors import (
     ShardsFailed,
     TableExists,
     TooManyRejects,
+    stored_text,
 )
 from schemas.journal import EmbedSummary
 from schemas.records import EmbedProgress, Lease, LeaseResult, Shard, StageSeconds
@@ -120,7 +121,7 @@ class EmbedRun:
             self._embed(pool, should_stop, began)
             self._check_complete()
         except BaseException as error:
-            self._record.end(state_after(error), self._final_summary() | {"error": str(error)})
+            self._record.end(state_after(error), self._final_summary() | {"error": stored_text(error)})
             raise
         self._record.end("stopped" if self.summary.is_stopped else "complete", self._final_summary())
 

@@ -171,7 +171,7 @@ class _Audit:
             bad += len(wrong)
             examples += [batch["id"][int(row)].as_py() for row in wrong[: _EXAMPLES - len(examples)]]
         said = f"{bad:,} rows are not of unit length, or hold NaN"
-        return GateResult(gate="norms", passed=not bad, measured=bad, bound=0, said=said, examples=tuple(examples))
+        return GateResult(gate="norms", passed=not bad, measured=bad, bound=0, said=said, rows=tuple(examples))
 
     def _recall(self) -> Iterator[GateResult]:
         for home in Funnel.homes(self._table):
@@ -329,6 +329,6 @@ def _at_most(gate: str, measured: float, bound: float, said: str) -> GateResult:
     return GateResult(gate=gate, passed=measured <= bound, measured=measured, bound=bound, said=said)
 
 
-def _at_least(gate: str, measured: float, bound: float, said: str, examples: tuple[str, ...] = ()) -> GateResult:
+def _at_least(gate: str, measured: float, bound: float, said: str, rows: tuple[str, ...] = ()) -> GateResult:
     passed = measured >= bound  # NaN does not pass
-    return GateResult(gate=gate, passed=passed, measured=measured, bound=bound, said=said, examples=examples)
+    return GateResult(gate=gate, passed=passed, measured=measured, bound=bound, said=said, rows=rows)

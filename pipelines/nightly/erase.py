@@ -9,23 +9,26 @@ Owns the order of the steps. Owns no commit.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.shortlist.erasure import erase_lists
-from pipelines.storage.addresses import absolute
+from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.compaction_commits import purge
 from pipelines.tables.erasure import JOB, Keeper, erase_rows, keepers, rows_to_erase
 from pipelines.tables.generations import PublishRequest, describe, generations_of, publish
 from pipelines.tables.night_log import NightLock
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod
 from pipelines.tables.retention import remove_leftovers
 from pipelines.tables.rows import TEXTS
 from pipelines.tables.runs import RunRecord, living_runs, read_journal, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
+from schemas.errors import TableNotFound
 from schemas.nights import NightCounts
 
 
@@ -99,11 +102,15 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
     # The texts of a filter may be private: the journal keeps what was asked, without them.
     with RunRecord(table, JOB, {"where": TEXTS.sub("'…'", where)}) as record:
         removed = erase_rows(table, first, where, record.run)
-        erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.values())
-        erasure.shards = dict(Counter(erasure.shards) + Counter(removed))
-        if removed or is_unfinished:
+        erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.rows.values())
+        erasure.shards = dict(Counter(erasure.shards) + Counter(removed.rows))
+        if rows or is_unfinished:
             purge(table.uri, table.storage)
             without: dict[str, Any] = {table.uri: table.refresh().dataset.version}
+            if removed.rejects or is_unfinished:
+                with contextlib.suppress(TableNotFound):  # the companion is lost
+                    purge(rejects := sibling(table.uri, "rejects"), table.storage)
+                    without[rejects] = open_dataset(rejects, table.storage).version
             for uri in shortlists_of(table):
                 if (done := erase_lists(uri, table.refresh(), is_idle=is_idle)) is not None:
                     queries, without[uri] = done

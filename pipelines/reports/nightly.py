@@ -51,7 +51,8 @@ def print_night(address: str, night: Night, console: Console) -> None:
     if night.audit:
         grid = Table("gate", "", "measured", "bound", "", box=None, pad_edge=False)
         for gate in night.audit:
-            said = gate.said + (f"; for example {', '.join(gate.examples)}" if gate.examples else "")
+            examples = ", ".join((*gate.examples, *gate.rows))
+            said = gate.said + (f"; for example {examples}" if examples else "")
             grid.add_row(gate.gate, "ok" if gate.passed else "NO", _number(gate.measured), _number(gate.bound), said)
         console.print(grid)
     if night.publication is not None:

@@ -31,7 +31,7 @@ from pipelines.tables.prefixes import (
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import ShortlistConfig
-from schemas.errors import ConfigError, RunError
+from schemas.errors import ConfigError, RunError, stored_text
 from schemas.journal import ShortlistSummary
 from schemas.work import RetryPolicy, WorkPool
 
@@ -109,7 +109,7 @@ class ShortlistRun:
             self._run(pool)
         except BaseException as error:
             state = "incomplete" if isinstance(error, RunError) else "failed"
-            self._record.end(state, asdict(self.summary) | {"error": str(error)})
+            self._record.end(state, asdict(self.summary) | {"error": stored_text(error)})
             raise
         self._record.end("complete", asdict(self.summary))
 

@@ -19,6 +19,7 @@ from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCr
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from pipelines.storage.addresses import split_s3
+from pipelines.storage.retry import retry_transient
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError
 
@@ -31,6 +32,7 @@ _READ_TIMEOUT_S = 20.0
 _CONNECTIONS = 64
 _TRIES = 5
 _DELETED_AT_ONCE = 1000
+_PASSING = frozenset({"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 # Lance asks for credentials a minute before they expire.
 _RENEW_S = 300.0
 _REREAD_S, _MARGIN_S = 240, 60
@@ -137,11 +139,31 @@ def delete_keys(bucket: str, keys: Sequence[str], storage: StorageConfig) -> Non
     """Delete objects, as many in one request as S3 takes; those that are gone do not count.
 
     Raises:
-        ClientError: The store refuses.
+        ClientError: The store refuses, all of them or some.
+        OSError: It fails, also when it is asked again.
     """
     for start in range(0, len(keys), _DELETED_AT_ONCE):
-        named: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + _DELETED_AT_ONCE]]
-        s3_client(storage).delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+        some = keys[start : start + _DELETED_AT_ONCE]
+        retry_transient(f"s3://{bucket}", partial(_delete_some, bucket, some, storage))
+
+
+def _delete_some(bucket: str, keys: Sequence[str], storage: StorageConfig) -> None:
+    named: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
+    answer = s3_client(storage).delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+    # The request succeeds whatever becomes of its objects.
+    left = [error for error in answer.get("Errors", ()) if error.get("Code") != "NoSuchKey"]
+    if not left:
+        return
+    refused = [error for error in left if error.get("Code") not in _PASSING]
+    first = (refused or left)[0]
+    said = (
+        f"{first.get('Message', '')}: {len(left)} of {len(keys)} objects of bucket {bucket} are not deleted, such as "
+        f"{first.get('Key')}"
+    )
+    if refused:
+        message = f"{said}; the right s3:DeleteObject is needed for each"
+        raise ClientError({"Error": {"Code": first.get("Code", ""), "Message": message}}, "DeleteObjects")
+    raise OSError(f"s3://{bucket}: {first.get('Code')}: {said}")
 
 
 @cache

@@ -35,7 +35,7 @@ from pipelines.tables.ledger import rows_by_shard
 from pipelines.tables.maintenance import find_orphans
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, read_log, table_of
-from pipelines.tables.records import amend_records
+from pipelines.tables.records import amend_records, remove_rejects
 from pipelines.tables.rows import TEXTS, check_filter
 from pipelines.tables.runs import ALIVE_FOR, read_journal, recorded_source
 from pipelines.tables.table import VectorTable
@@ -45,7 +45,7 @@ from schemas.config import StorageConfig
 from schemas.errors import ColumnMismatch, TableError, TableNotFound
 from schemas.printable import counted
 from schemas.publications import Publication
-from schemas.records import Shard
+from schemas.records import Reject, Shard
 
 JOB = "delete"
 Erased = Mapping[int, npt.NDArray[np.int64]]
@@ -91,7 +91,20 @@ def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
         raise TableError(f"the filter {where!r} fails on rows of {table.uri}: {reason}; nothing is erased") from None
 
 
-def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> dict[int, int]:
+@dataclass(frozen=True)
+class Removed:
+    """What an erasure removed of a generation.
+
+    Attributes:
+        rows: Rows by shard.
+        rejects: Rejects that had the id of one of the rows, of any content of the same file.
+    """
+
+    rows: Mapping[int, int]
+    rejects: int = 0
+
+
+def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> Removed:
     """Remove the rows that satisfy a filter from the newest version; older versions still hold them.
 
     What is erased is remembered and recorded first. So a call that was killed may be repeated.
@@ -101,25 +114,26 @@ def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> d
         base: The first generation, beside which erased samples are remembered.
         where: The filter, which `rows_to_erase` has checked.
         run: Id of the run.
-
-    Returns:
-        Rows removed, by shard.
     """
     ensure_companion(base, "erased")
+    rejects = 0
     while True:
         table = table.refresh()
         found = rows_to_erase(table, where)
         erased = Counter(found["shard"].to_pylist())
         if not erased:
-            return {}
+            return Removed({}, rejects)
         _remember(base, found, run, _named_by(table))
         held = rows_by_shard(table.dataset)
+        names = found.group_by("shard").aggregate([("id", "list")])
+        keys = dict(zip(names["shard"].to_pylist(), map(set, names["id_list"].to_pylist()), strict=True))
+        rejects += remove_rejects(table, keys, held)
         amend_records(table, {shard: held[shard] - rows for shard, rows in erased.items()})
         try:
             commit_without(table.dataset, where, run, table.storage)
         except CommitConflictError:
             continue
-        return dict(erased)
+        return Removed(dict(erased), rejects)
 
 
 def erased_samples(table: VectorTable) -> Erased:
@@ -186,6 +200,15 @@ def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
         hashes = [_hash(shard, name) for name in rows["id"].take(pa.array(places)).to_pylist()]
         found_N[places] = np.isin(hashes, erased[shard])
     return found_N
+
+
+def without_erased(rejects: Iterable[Reject], erased: Erased) -> list[Reject]:
+    """Leave out the rejects that have the id of an erased sample of their shard."""
+    return [
+        reject
+        for reject in rejects
+        if reject.shard not in erased or _hash(reject.shard, reject.key) not in erased[reject.shard]
+    ]
 
 
 def check_none_erased(target: Publication, base: str, storage: StorageConfig) -> None:

@@ -25,7 +25,7 @@ from pipelines.tables.generations import fence_off
 from pipelines.tables.publication_log import nights_folder
 from pipelines.tables.runs import ALIVE_FOR, BEAT_S
 from schemas.config import StorageConfig
-from schemas.errors import NightRunning, RunExpired, is_interrupt
+from schemas.errors import NightRunning, RunExpired, is_interrupt, stored_text
 from schemas.nights import Night
 from schemas.publications import GateResult
 
@@ -70,7 +70,7 @@ class NightLock:
         self._over.set()
         self._thread.join()
         if self.night.state == "running":
-            self.update(state="stopped" if is_interrupt(error) else "failed", error=str(error or ""))
+            self.update(state="stopped" if is_interrupt(error) else "failed", error=stored_text(error))
         with contextlib.suppress(OSError):
             self.update(ended_at=store_now(self._base, self._storage))
             self._write()

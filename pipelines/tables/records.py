@@ -9,6 +9,7 @@ deletes it.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -104,6 +105,31 @@ def amend_records(table: Owner, rows: Mapping[int, int]) -> None:
     records = _last_of_each(read_companion(table, "shards"), ["shard"])
     known = records.filter(_is_one_of(records, rows)).to_pylist()
     _append([record | {"rows": rows[record["shard"]]} for record in known], table)
+
+
+def remove_rejects(table: Owner, keys: Mapping[int, Collection[str]], held: Collection[int]) -> int:
+    """Delete what was ever rejected of some files under some ids; return how many rejects.
+
+    Args:
+        table: The table.
+        keys: Ids of samples, by shard; every content of the shard's file is meant.
+        held: Shards with rows in the table.
+    """
+    records, there = read_companion(table, "shards"), _with_rows(table, "rejects")
+    uris = dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
+    pairs = {(uris.get(shard), key) for shard, of_shard in keys.items() for key in of_shard if key}
+    is_gone = [pair in pairs for pair in zip(there["uri"].to_pylist(), there["key"].to_pylist(), strict=True)]
+    if not any(is_gone):
+        return 0
+    before = Counter(current_rejects(table, held)["shard"].to_pylist())
+    rows = there.filter(pa.array(is_gone))[_ROW].to_pylist()
+    delete_rows(sibling(table.uri, "rejects"), f"{_ROW} IN ({', '.join(map(str, rows))})", table.storage)
+    after = Counter(current_rejects(table, held)["shard"].to_pylist())
+    changed = {shard: after[shard] for shard in before if after[shard] != before[shard]}
+    known = current_records(table, held)
+    known = known.filter(_is_one_of(known, changed))
+    _append([record | {"rejects": changed[record["shard"]]} for record in known.to_pylist()], table)
+    return len(rows)
 
 
 def fold_records(table: Owner, held: Collection[int]) -> None:

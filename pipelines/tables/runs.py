@@ -26,7 +26,7 @@ from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.fencing import store_now
 from pipelines.tables.table import VectorTable
 from schemas.columns import RUNS, TableSource
-from schemas.errors import RunError, is_interrupt
+from schemas.errors import RunError, is_interrupt, stored_text
 from schemas.journal import JournalEntry, journal_entry
 from schemas.redaction import redact
 
@@ -75,7 +75,7 @@ class RunRecord:
         self._over.set()
         self._thread.join()
         if is_open:
-            self.end(state_after(error), self.summary | ({} if error is None else {"error": str(error)}))
+            self.end(state_after(error), self.summary | ({} if error is None else {"error": stored_text(error)}))
 
     def beat(self) -> None:
         """Record that the run is alive, once a minute at most. If the store fails, the next try is a minute later."""

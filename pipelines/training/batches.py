@@ -128,7 +128,8 @@ class FileBatches:
             first = next(image for image in images if isinstance(image, BadSample))
             raise TooManyRejects(
                 f"{self._bad} of {self._seen} samples cannot be decoded, more than limits.max_reject_fraction={most} "
-                f"allows; one of them: {first}"
+                "allows",
+                str(first),
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from pipelines.shortlist.planning import plan_lists
 from pipelines.storage.addresses import sibling
 from pipelines.tables.commits import create_scalar_index
 from pipelines.tables.create import create_table
-from pipelines.tables.erasure import erased_samples, is_erased
+from pipelines.tables.erasure import erased_samples, is_erased, without_erased
 from pipelines.tables.generations import PublishRequest, describe, publish
 from pipelines.tables.indexes import index_prefix
-from pipelines.tables.ledger import done_shards, records_of
+from pipelines.tables.ledger import commit_leases, done_shards, records_of, rejects_of
 from pipelines.tables.maintenance import delete_orphans, find_orphans
 from pipelines.tables.night_log import NightLock, read_nights
 from pipelines.tables.opening import open_dataset
@@ -31,7 +32,7 @@ from pipelines.tables.runs import RunRecord, read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.matryoshka import cut
 from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
-from schemas.records import Shard
+from schemas.records import Reject, Shard
 from tests.support.corpus import settings, write_config
 from tests.support.small_tables import (
     KEPT,
@@ -154,6 +155,25 @@ def test_no_index_keeps_a_row_whose_whole_fragment_is_gone(tmp_path: Path, capsy
         assert places(tmp_path, shard, range(5)) == set()
         commit_shards(table, a_shard("c"))
         assert contents(table).items() >= expected(a_shard("c")).items()
+
+
+def test_rejects_of_an_erased_sample_go_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table(tmp_path)
+    for shard, rows in (A, 0), (changed(A), 5):  # an earlier content of the file, then the present one
+        lease = write_lease(table, shard, rows=rows, rejects=2)
+        again = Reject(shard.id, 9, GONE, "duplicate_id", "an earlier sample of this shard has the same id")
+        counts = (replace(lease.counts[0], rejects=3),)
+        commit_leases(table, [replace(lease, rejects=(*lease.rejects, again), counts=counts)], shard.etag)
+    done = delete(table, capsys)
+    assert (done["rows"], done["is_gone"]) == (1, False)
+    assert {keeper["uri"] for keeper in done["keepers"]} == {table.uri, sibling(table.uri, "rejects")}
+    assert main(["clean", table.uri, "--older-than", "0"]) == 0
+    assert delete(table, capsys)["is_gone"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and GONE.encode() in path.read_bytes()]
+    assert [record["rejects"] for record in records_of(table.refresh()).to_pylist()] == [2]
+    assert len(rejects_of(table.refresh())) == 2
+    erased = erased_samples(table.refresh())
+    assert without_erased([again, *lease.rejects], erased) == list(lease.rejects)
 
 
 def test_erased_samples_are_known_to_later_runs_of_every_generation(

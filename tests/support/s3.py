@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS on the loopback address."""
+"""Real S3 servers for tests on the loopback address: SeaweedFS, and moto for what that does not do."""
 
 from __future__ import annotations
 
@@ -97,6 +97,20 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         _end(process)
+
+
+@contextmanager
+def running_moto() -> Iterator[StorageConfig]:
+    """Run moto, which refuses single objects as a bucket's policy says, and keeps versions; it takes any key."""
+    from moto.server import ThreadedMotoServer  # here, since it is slow to import
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        _, port = server.get_host_and_port()
+        yield StorageConfig(endpoint=f"http://127.0.0.1:{port}", region=REGION)
+    finally:
+        server.stop()
 
 
 class _NotStarted(Exception):

@@ -101,8 +101,8 @@ def test_a_shard_that_changes_for_ever_is_given_up(tmp_path: Path) -> None:
 
 
 def test_an_error_that_concerns_all_leases_ends_the_run(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, s001=TooManyRejects("too many"))
-    with pytest.raises(TooManyRejects, match="too many"):
+    trial = Trial(tmp_path, s001=TooManyRejects("too many", "a1: no text"))
+    with pytest.raises(TooManyRejects, match="too many; for example a1: no text"):
         trial.go()
     assert trial.journal()[1]["error"] == "too many"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,14 @@ import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
 
-from pipelines.storage.s3 import check_conditional_writes, lance_access, lance_options, s3_client
+from pipelines.storage.folders import remove_folder
+from pipelines.storage.s3 import check_conditional_writes, delete_keys, lance_access, lance_options, s3_client
 from pipelines.tables.companion_commits import overwrite
 from pipelines.tables.create import create_table
 from schemas.columns import Ladder, Space
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError
-from tests.support.s3 import S3Server
+from tests.support.s3 import S3Server, running_moto
 
 KEPT = pa.schema([])
 LOCAL = StorageConfig(endpoint="http://127.0.0.1:9000", region="eu-central-1")
@@ -127,6 +129,26 @@ def test_a_store_without_conditional_writes_is_refused(status: int, monkeypatch:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
     with careless_store(status) as storage, pytest.raises(ConfigError, match="has no conditional writes"):
         create_table("s3://bucket/t.lance", Space(encoder="m", revision="1", ladder=Ladder(dims=(8,))), KEPT, storage)
+
+
+def test_objects_that_the_store_does_not_delete_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
+    with running_moto() as storage:
+        client = s3_client(storage)
+        client.create_bucket(Bucket="lake")
+        for key in ("kept/a", "kept/b", "t/c"):
+            client.put_object(Bucket="lake", Key=key, Body=b"1")
+        resource = "arn:aws:s3:::lake/kept/*"
+        deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": resource}
+        policy = {"Version": "2012-10-17", "Statement": [deny]}
+        client.put_bucket_policy(Bucket="lake", Policy=json.dumps(policy))
+        delete_keys("lake", ["t/nobody"], storage)
+        with pytest.raises(ClientError, match=r"AccessDenied.* 2 of 3 objects of bucket lake are not deleted.* kept/a"):
+            delete_keys("lake", ["kept/a", "t/c", "kept/b"], storage)
+        with pytest.raises(OSError, match="AccessDenied"):
+            remove_folder("s3://lake/kept", storage)
+        assert [found["Key"] for found in client.list_objects_v2(Bucket="lake")["Contents"]] == ["kept/a", "kept/b"]
 
 
 def test_a_store_with_conditional_writes_is_asked_once_and_nothing_stays(s3_server: S3Server, bucket: str) -> None:
