@@ -234,7 +234,7 @@ def measure_funnel(system: str, args: argparse.Namespace) -> dict[str, Any]:
 
     from pipelines.funnel.build import open_index
     from pipelines.tables.table import VectorTable
-    from schemas.plans import TunedFunnel
+    from schemas.cards import TunedFunnel
 
     made = _in_process(_TUNE + system, args, args.rows)
     folder = prepare(args, args.rows)

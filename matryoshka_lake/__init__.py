@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipelines.vectors.arrays import to_numpy
     from pipelines.vectors.matryoshka import cut
     from schemas import __version__
+    from schemas.cards import RecallCard
     from schemas.config import (
         AuditConfig,
         BudgetConfig,
@@ -102,7 +103,7 @@ if TYPE_CHECKING:
         TableNotFound,
         TooManyRejects,
     )
-    from schemas.plans import FunnelStage, Plan, RecallCard
+    from schemas.plans import FunnelStage, Plan
 
 __all__ = [
     "AuditConfig",
@@ -197,7 +198,7 @@ _HOMES = {
     "Goal": "pipelines.funnel",
     "Hits": "pipelines.tables.hits",
     "Plan": "schemas.plans",
-    "RecallCard": "schemas.plans",
+    "RecallCard": "schemas.cards",
     "VectorTable": "pipelines.tables.table",
     "__version__": "schemas",
     "cut": "pipelines.vectors.matryoshka",

@@ -7,7 +7,8 @@ notebook's own, so that dark themes work. Owns no content.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from markupsafe import Markup, escape
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from schemas.printable import printable
 
 _CELL = Markup("padding:.2em .8em .2em 0;text-align:{};vertical-align:top;max-width:32em;overflow-wrap:anywhere")
+_BOLD = Markup(' style="font-weight:600"')
 _LINE = Markup("border-bottom:1px solid #8886")
 
 
@@ -23,6 +25,11 @@ class ShownAsHtml(BaseModel):
 
     def _repr_html_(self) -> str:
         return _record(type(self).__name__, self)
+
+
+def one_line(title: str, named: Mapping[str, object]) -> str:
+    """Return the same in one line, for a terminal."""
+    return printable(f"<{title} {'; '.join(f'{name}: {value}' for name, value in named.items())}>")
 
 
 def facts(title: str, named: Mapping[str, object]) -> str:
@@ -36,24 +43,30 @@ def facts(title: str, named: Mapping[str, object]) -> str:
     return str(_table(title, Markup(""), rows))
 
 
-def grid(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table with a head; numbers stand to the right, and a value made by `picture` is shown as it is."""
+def grid(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]], *, bold: int | None = None) -> str:
+    """Return a table with a head; columns of numbers stand to the right.
+
+    Args:
+        title: Its title.
+        heads: Heads of the columns.
+        rows: A value for each head; one made by `picture` is shown as it is.
+        bold: Place of a row to show in bold.
+    """
     listed = [list(row) for row in rows]
-    sides = [
-        "right" if listed and all(_is_number(row[place]) for row in listed) else "left" for place in range(len(heads))
-    ]
+    sides = [_side([row[place] for row in listed]) for place in range(len(heads))]
     head = Markup("").join(
         Markup('<th style="{}" scope="col">{}</th>').format(_style(side), _text(name))
         for name, side in zip(heads, sides, strict=True)
     )
     body = [
-        Markup("<tr>{}</tr>").format(
+        Markup("<tr{}>{}</tr>").format(
+            _BOLD if number == bold else "",
             Markup("").join(
                 Markup('<td style="{}">{}</td>').format(_style(side), _cell(value))
                 for value, side in zip(row, sides, strict=True)
-            )
+            ),
         )
-        for row in listed
+        for number, row in enumerate(listed)
     ]
     return str(_table(title, Markup('<thead><tr style="{}">{}</tr></thead>').format(_LINE, head), body))
 
@@ -69,23 +82,51 @@ def data_url(png: bytes) -> str:
 
 
 def _record(title: str, record: BaseModel) -> str:
+    """Show what a record holds; what is empty is left out."""
     values, below = dict[str, object](), list[str]()
     for name in type(record).model_fields:
-        value = getattr(record, name)
+        value, label = getattr(record, name), name.replace("_", " ")
+        if value is None or value in ("", ()):
+            continue
         if isinstance(value, BaseModel):
-            below.append(_record(name, value))
-        elif isinstance(value, tuple) and value and all(isinstance(part, BaseModel) for part in value):
-            heads = list(type(value[0]).model_fields)
-            below.append(grid(name, heads, [[_short(getattr(part, head)) for head in heads] for part in value]))
+            below.append(_shown(label, value))
+        elif isinstance(value, tuple) and isinstance(value[0], BaseModel):
+            below += _records(label, value)
         else:
-            values[name] = _short(value)
+            values[label] = _short(value)
     return facts(title, values) + "".join(below)
+
+
+def _records(label: str, records: Sequence[BaseModel]) -> Iterator[str]:
+    """Show records of one kind as the rows of a table; one after the other where they hold records themselves."""
+    names = list(type(records[0]).model_fields)
+    held = {name: [getattr(record, name) for record in records] for name in names}
+    if any(isinstance(value, BaseModel) for values in held.values() for value in values):
+        for number, record in enumerate(records, 1):
+            yield _shown(label if len(records) == 1 else f"{label} {number}", record)
+        return
+    names = [name for name in names if any(value is not None and value not in ("", ()) for value in held[name])]
+    rows = [[_short(getattr(record, name)) for name in names] for record in records]
+    yield grid(label, [name.replace("_", " ") for name in names], rows)
+
+
+def _shown(label: str, record: BaseModel) -> str:
+    """Show a record in its own way, if it has one."""
+    if isinstance(record, ShownAsHtml) and type(record)._repr_html_ is not ShownAsHtml._repr_html_:
+        return record._repr_html_()
+    return _record(label, record)
 
 
 def _short(value: object) -> object:
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    return "" if value is None or value == () else value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dt.datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} {value.tzname() or ''}".rstrip()
+    if isinstance(value, tuple):
+        return ", ".join(str(_short(part)) for part in value)
+    return "" if value is None else value
 
 
 def _table(title: str, head: Markup, rows: Iterable[Markup]) -> Markup:
@@ -100,12 +141,17 @@ def _style(side: str) -> Markup:
 
 
 def _text(value: object) -> Markup:
-    return escape(printable(str(value)))
+    return escape(printable(f"{value:,}" if _is_whole(value) else str(value)))
 
 
 def _cell(value: object) -> Markup:
     return value if isinstance(value, Markup) else _text(value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _side(values: Sequence[object]) -> str:
+    numbers = [value for value in values if value != ""]
+    return "right" if numbers and all(_is_whole(one) or isinstance(one, float) for one in numbers) else "left"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

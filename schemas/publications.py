@@ -14,8 +14,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from schemas.cards import TunedFunnel
 from schemas.html import ShownAsHtml
-from schemas.plans import TunedFunnel
 from schemas.stored import Fingerprint, Format, Stored
 
 PROD = "prod"

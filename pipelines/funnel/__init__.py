@@ -8,7 +8,8 @@ from __future__ import annotations
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.plan import adaptive_retrieval, funnel_retrieval
 from pipelines.funnel.search import Funnel
-from schemas.plans import CardRow, FunnelStage, Home, Plan, RecallCard
+from schemas.cards import CardRow, RecallCard
+from schemas.plans import FunnelStage, Home, Plan
 
 __all__ = [
     "CardRow",

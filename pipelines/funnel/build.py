@@ -21,8 +21,9 @@ from pipelines.tables.fingerprinted import check_fingerprinted
 from pipelines.tables.rows import ROW_ID, read_vectors, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
+from schemas.cards import TunedFunnel
 from schemas.errors import RunExpired
-from schemas.plans import FUNNEL_KEY, Home, Plan, TunedFunnel
+from schemas.plans import FUNNEL_KEY, Home, Plan
 
 FunnelIndex = MemoryIndex | LakeIndex
 

@@ -18,7 +18,8 @@ from pipelines.funnel.faiss_stages import Positions
 from pipelines.funnel.ground_truth import Blocks, exact_neighbours, recall_interval
 from pipelines.funnel.selection import Trial
 from pipelines.vectors.arrays import Floats
-from schemas.plans import DepthRow, Plan, RecallCard, TunedFunnel
+from schemas.cards import DepthRow, RecallCard, TunedFunnel
+from schemas.plans import Plan
 
 _DEPTHS = (10, 100, 1_000)
 _QUERIES = 250

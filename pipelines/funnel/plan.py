@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipelines.tables.table import VectorTable
+from schemas.cards import TunedFunnel
 from schemas.errors import ConfigError, DimError
-from schemas.plans import FunnelStage, Home, Plan, TunedFunnel
+from schemas.plans import FunnelStage, Home, Plan
 
 _STAGE = re.compile(r"(\d+)(?::(bit1|pq4(?=x)|int8|float16|float32)(?:x(\d+))?)?:(\d+)")
 

@@ -41,11 +41,12 @@ from pipelines.tables.queries import (
 from pipelines.tables.rows import using_filter
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
+from schemas.cards import TunedFunnel
 from schemas.config import StorageConfig, check_given
 from schemas.errors import ConfigError, FunnelWarning, SpaceMismatch, TableError
 from schemas.explanations import Explanation
-from schemas.html import facts, grid
-from schemas.plans import FUNNEL_KEY, FunnelStage, Home, TunedFunnel
+from schemas.html import facts, grid, one_line
+from schemas.plans import FUNNEL_KEY, FunnelStage, Home
 
 # A card no longer speaks of a table that has grown by more than this factor: of 10 times the rows, ten times as many
 # stand before a neighbour.
@@ -75,7 +76,7 @@ class Funnel:
 
     def __repr__(self) -> str:
         """Return one paragraph: the table, the home, the stages and the recall."""
-        return f"<Funnel {'; '.join(f'{name}: {value}' for name, value in self._facts().items())}>"
+        return one_line("Funnel", self._facts())
 
     def _repr_html_(self) -> str:
         stages = [[s.dims, s.precision, f"{s.keep:,}", s.bytes_per_vector] for s in self.plan.stages]

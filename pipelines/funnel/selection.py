@@ -26,8 +26,9 @@ from pipelines.funnel.faiss_stages import Index, Positions
 from pipelines.funnel.goal import Goal
 from pipelines.funnel.ground_truth import GroundTruth, recall_interval
 from pipelines.vectors.arrays import Floats
+from schemas.cards import CardRow, RecallCard
 from schemas.errors import TableError
-from schemas.plans import CardRow, Plan, RecallCard
+from schemas.plans import Plan
 
 MAX_CANDIDATES = 3_200
 _SHOWN_KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, MAX_CANDIDATES)

@@ -31,9 +31,10 @@ from pipelines.funnel.widening import gaps, judges_codes, usual_doubt, usual_rea
 from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
 from pipelines.vectors.matryoshka import unit
+from schemas.cards import RecallCard, TunedFunnel
 from schemas.columns import VECTOR, prefix_column, prefix_dims
 from schemas.errors import TableError
-from schemas.plans import FunnelStage, Home, Plan, RecallCard, TunedFunnel
+from schemas.plans import FunnelStage, Home, Plan
 
 # FAISS trains codes well from this many rows on; fewer rows are compared by their prefixes.
 _CODED_ROWS = 4_096

@@ -27,8 +27,9 @@ from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from pipelines.training.train_head import TrainedHead
 from pipelines.vectors.arrays import to_numpy
+from schemas.cards import CardRow, RecallCard
 from schemas.columns import VECTOR, prefix_column
-from schemas.plans import CardRow, Plan, RecallCard
+from schemas.plans import Plan
 
 TABLES = ("emoji", "news", "glosses")
 PICTURES = "pictures"

@@ -40,9 +40,9 @@ from pipelines.tables.indexes import choose_index
 from pipelines.tables.prefixes import plan_prefixes
 from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
+from schemas.cards import RecallCard
 from schemas.config import EmbedConfig, ShortlistConfig
 from schemas.journal import EmbedSummary
-from schemas.plans import RecallCard
 from schemas.printable import counted
 from schemas.redaction import redact
 

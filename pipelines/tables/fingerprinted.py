@@ -29,10 +29,11 @@ from pipelines.tables.companion_commits import overwrite, write_once
 from pipelines.tables.companions import Owner
 from pipelines.tables.fencing import given_up_before
 from pipelines.tables.opening import open_dataset
+from schemas.cards import TunedFunnel
 from schemas.columns import space_of
 from schemas.config import StorageConfig
 from schemas.errors import RunExpired, TableNotFound
-from schemas.plans import FUNNEL_KEY, TunedFunnel
+from schemas.plans import FUNNEL_KEY
 
 _KINDS = ("rotation", "codebook")
 _NAME = re.compile(r"(?:rotation|codebook)-[0-9a-f]{16}(?=\.lance(?:/|$))")

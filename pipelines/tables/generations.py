@@ -32,9 +32,10 @@ from pipelines.tables.publication_log import (
 )
 from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags, remove_tag, set_tag
+from schemas.cards import TunedFunnel
 from schemas.config import StorageConfig
 from schemas.errors import PublicationConflict, TableError, TableNotFound
-from schemas.plans import FUNNEL_KEY, TunedFunnel
+from schemas.plans import FUNNEL_KEY
 from schemas.publications import (
     PROD,
     Action,

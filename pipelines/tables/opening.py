@@ -6,6 +6,7 @@ import datetime as dt
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -59,8 +60,7 @@ def open_dataset(uri: str, storage: StorageConfig, version: Version | None = Non
     except (ValueError, OSError, OverflowError) as error:
         if isinstance(error, OverflowError) or any(said in str(error).lower() for said in _MISSING):
             if version is not None:
-                newest = open_dataset(uri, storage).version
-                raise TableNotFound(f"{uri} has no version {version!r}; its newest is {newest}") from None
+                raise TableNotFound(_no_version(uri, version, open_dataset(uri, storage))) from None
             near = nearest(Path(uri).name, _tables_beside(uri))
             raise TableNotFound(f"no table at {uri}{near}; `mlake embed CONFIG` makes one") from None
         if "Invalid user input" in str(error):
@@ -107,6 +107,17 @@ def check_place(uri: str) -> None:
     there = next(part for part in path.parents if part.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         raise TableError(f"no table can be made at {uri}: {there} may not be written to; name another folder")
+
+
+def _no_version(uri: str, version: Version, newest: LanceDataset) -> str:
+    """Say which versions there are in place of one that is not."""
+    if isinstance(version, dt.datetime):
+        versions: list[dict[str, Any]] = newest.versions()  # type: ignore[assignment] # its annotation lacks the time
+        oldest = min(each["timestamp"] for each in versions).astimezone(dt.UTC)
+        return f"{uri} has no version of {version}; its oldest is of {oldest:%Y-%m-%d %H:%M:%S} UTC"
+    tags = ", ".join(sorted(newest.tags.list()))
+    there = f", and its tags are: {tags}" if tags and isinstance(version, str) else ""
+    return f"{uri} has no version {version!r}; its newest is {newest.version}{there}"
 
 
 def _file_on_the_way(path: Path) -> Path | None:

@@ -33,7 +33,7 @@ from schemas.column_names import column_name_problem
 from schemas.columns import VECTOR, Space, TableSource, prefix_dims, source_of, space_of
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
-from schemas.html import facts
+from schemas.html import facts, one_line
 from schemas.publications import PROD, Publication
 
 
@@ -117,7 +117,7 @@ class VectorTable:
 
     def __repr__(self) -> str:
         """Return one paragraph: the address and version, the rows, the space, and the columns that can be asked for."""
-        return f"<VectorTable {'; '.join(f'{name}: {value}' for name, value in self._facts().items())}>"
+        return one_line("VectorTable", self._facts())
 
     def _repr_html_(self) -> str:
         return facts(self.name, self._facts())
@@ -242,7 +242,10 @@ class VectorTable:
         asked, width = read_query(query), self.space.ladder.width
         if isinstance(asked, np.ndarray):
             if asked.shape != (width,):
-                raise SpaceMismatch(f"the query has shape {asked.shape}; {self.uri} holds vectors of {width} dims")
+                raise SpaceMismatch(
+                    f"the query has shape {asked.shape}; {self.uri} holds vectors of {width} dims, and its `search` "
+                    f"also takes a vector that was cut to {self.space.ladder} dims"
+                )
             return unit_query(asked)
         from pipelines.encoders.query import encode_query  # here, since it loads torch
 

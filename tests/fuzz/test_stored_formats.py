@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from schemas.cards import CardRow, RecallCard, TunedFunnel
 from schemas.checkpoints import FrozenTower, HeadFile, HeadMeasurements, ModelFile
 from schemas.columns import COMPANIONS, SPACE_KEY, Ladder, Space, check_companion, space_of, table_schema
 from schemas.config.training import LossConfig, ModelConfig
 from schemas.errors import LakeError
 from schemas.journal import journal_entry
-from schemas.plans import CardRow, FunnelStage, Plan, RecallCard, TunedFunnel
+from schemas.plans import FunnelStage, Plan
 from schemas.shortlists import ShortlistSpec
 from schemas.stored import Stored
 

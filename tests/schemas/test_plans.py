@@ -7,8 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from schemas.cards import CardRow, RecallCard, TunedFunnel
 from schemas.errors import TableError
-from schemas.plans import CardRow, FunnelStage, Plan, RecallCard, TunedFunnel
+from schemas.plans import FunnelStage, Plan
 
 COARSE = FunnelStage(dims=16, precision="pq4", codes=8, keep=100)
 FULL = FunnelStage(dims=64, precision="float16", keep=10)

@@ -179,6 +179,12 @@ def test_like_and_groups_answer_as_an_exact_search_does(funnel: Funnel, table: V
 def test_a_funnel_shows_its_stages_and_its_recall(funnel: Funnel) -> None:
     for shown in repr(funnel), funnel._repr_html_(), funnel.plan._repr_html_(), funnel.card._repr_html_():
         assert "recall" in shown
+    card, best = funnel.card, funnel.card.best
+    assert repr(card).startswith(f"<RecallCard recall@{card.k} {best.recall:.4f}")
+    marked = [row for row in card._repr_html_().split("<tr")[1:] if row.startswith(' style="font-weight:600"')]
+    assert len(marked) == 1
+    for part in (">*<", f">{best.dims}<", f">{best.keep:,}<", f">{best.recall:.4f}<"):
+        assert part in marked[0]
 
 
 def test_a_batch_answers_as_its_queries_do_one_by_one(funnel: Funnel) -> None:

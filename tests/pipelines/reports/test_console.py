@@ -14,7 +14,7 @@ from rich.table import Table
 from pipelines.reports.console import open_console, print_error, printable
 
 HOSTILE = "a[/] [bold]b[/bold] [/x] :smile: {} %s \\[c] \x1b[31m\x1b]0;title\x07 d\r\x08e\x9b2J \u202ef \x7f"
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @given(st.text(st.characters(), max_size=50))
