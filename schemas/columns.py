@@ -189,6 +189,16 @@ def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
     return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
 
 
+DOCUMENT = "document"
+"""Column of a table of passages: the id of the sample that a passage is a part of."""
+
+
+def passage_fields() -> list[pa.Field]:
+    """Return the columns that name a passage: its document, its number in it, and its characters `text[start:stop]`."""
+    types = {DOCUMENT: pa.string(), "passage": pa.int32(), "start": pa.int64(), "stop": pa.int64()}
+    return [pa.field(name, type) for name, type in types.items()]
+
+
 class TableSource(Stored):
     """What the rows of a table are made from. The kept columns name their fields themselves (`FIELD_KEY`).
 
@@ -198,6 +208,7 @@ class TableSource(Stored):
         modality: Kind of the input.
         field: Field that was embedded; `;` separates alternatives.
         side: The side of the encoder: `document` or `query`.
+        chunk: How texts are cut into passages, in words; None where a sample is one row.
     """
 
     stored_as: ClassVar[Format] = Format("the source in the table's schema")
@@ -207,6 +218,7 @@ class TableSource(Stored):
     modality: Modality
     field: str
     side: Side
+    chunk: str | None = None
 
     @property
     def named_by(self) -> str:

@@ -116,8 +116,8 @@ def _notes(summary: EmbedSummary, config: EmbedConfig) -> list[Advice]:
     if summary.cut_texts:
         share = min(1.0, summary.cut_texts / max(1, summary.rows + summary.rejects - summary.reused))
         said = f"{summary.cut_texts:,} texts ({share:.1%}) are longer than the encoder takes and are cut"
-        how = "encoder.name: choose one that takes more, or split the texts"
-        notes.append(Advice("cut", share, "encoder.name", f"{said}; {how}"))
+        how = "[chunk] cuts them into passages, each a row, in a new table; or choose an encoder that takes more"
+        notes.append(Advice("cut", share, "chunk", f"{said}; {how}"))
     rejects = summary.rejects / max(1, summary.rejects + summary.rows)
     if rejects >= _MANY_REJECTS:
         how = f"`mlake rejects {config.table}` counts the reasons"

@@ -20,7 +20,7 @@ from pipelines.shards.raw_blocks import input_field
 from pipelines.tables.commits import add_columns, allow_nulls, replace_columns
 from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
-from schemas.columns import FIELD_KEY, TableSource
+from schemas.columns import FIELD_KEY, TableSource, passage_fields
 from schemas.config import EmbedConfig
 from schemas.errors import ColumnMismatch
 from schemas.records import Shard
@@ -54,6 +54,7 @@ def source_of(config: EmbedConfig) -> TableSource:
         modality=fields.modality,
         field=input_field(fields),
         side=config.encoder.side,
+        chunk=None if config.chunk is None else str(config.chunk),
     )
 
 
@@ -81,7 +82,10 @@ def plan_columns(config: EmbedConfig, shards: Sequence[Shard], table: VectorTabl
             check_convertible(field.type, known.type, field.name, shard.uri)
     hashes, note = plan_hashes(config, table)
     if table is None:
-        return ColumnPlan(pa.schema([*fields.values(), *hashes]), notes=tuple(_only_nulls([*fields.values()])))
+        passages = [] if config.chunk is None else passage_fields()
+        return ColumnPlan(
+            pa.schema([*fields.values(), *passages, *hashes]), notes=tuple(_only_nulls([*fields.values()]))
+        )
     plan = _compare(table, fields, config)
     notes = (*plan.notes, note) if note and shards else plan.notes
     return replace(plan, kept=pa.schema([*plan.kept, *hashes]), notes=notes)
@@ -117,7 +121,8 @@ def _kept_field(name: str, kind: pa.DataType, config: EmbedConfig) -> pa.Field:
 
 def _compare(table: VectorTable, fields: dict[str, pa.Field], config: EmbedConfig) -> ColumnPlan:
     """Compare the columns of a run with those of its table."""
-    held = {field.name: field for field in table.kept}
+    own = {field.name for field in passage_fields()} if config.chunk is not None else set()
+    held = {field.name: field for field in table.kept if field.name not in own}
     added, replaced, notes = [], [], []
     for name, field in fields.items():
         if name not in held:
@@ -169,6 +174,8 @@ def _check_source(config: EmbedConfig, table: VectorTable) -> None:
         differing.append(f"input.{asked.modality} is {asked.field!r}, and input.{was.modality} was {was.field!r}")
     if was.side != asked.side:
         differing.append(f"encoder.side is {asked.side!r}, and was {was.side!r}")
+    if was.chunk != asked.chunk:
+        differing.append(f"[chunk] is {asked.chunk or 'not there'}, and was {was.chunk or 'not there'}")
     if differing:
         raise ColumnMismatch(
             f"{table.uri} was made from other fields: {'; '.join(differing)}; use those{_or_further(was)}"

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.embedding.batching import BatchBudget
+from pipelines.embedding.passages import load_cutter
 from pipelines.embedding.prepare_pool import PreparePool, Submitted
 from pipelines.embedding.reuse import Known, StoredVectors
 from pipelines.encoders import BadSample, Prepared, Raw, TokenLists, count_cut, load_preparer
@@ -95,6 +97,7 @@ class Feeder:
         self._threads = threads if modality == "image" else 1
         self._submit_rows = _SUBMIT_ROWS[modality]
         self._preparer = load_preparer(config.encoder, config.limits)
+        self._cutter = load_cutter(config, self._preparer)
         self._window_units = BatchBudget.of(config.encoder, modality).window_units
         self._window_bytes = config.limits.buffer_bytes // _WINDOWS_IN_MEMORY
 
@@ -125,9 +128,10 @@ class Feeder:
         """Read the shards of a lease and submit their samples to the threads, a few rows at a time."""
         config = self._config
         for shard in lease.shards:
-            blocks = Prefetcher(
-                read_blocks(shard, config.input, config.limits, config.storage, self._kept), BLOCKS_AHEAD, "read"
-            )
+            read = read_blocks(shard, config.input, config.limits, config.storage, self._kept)
+            if self._cutter is not None:
+                read = chain.from_iterable(map(self._cutter.split, read))
+            blocks = Prefetcher(read, BLOCKS_AHEAD, "read")
             waited_s = 0.0
             for block in blocks:
                 rejects = block.rejects

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.embedding.column_plan import ColumnPlan, plan_columns, source_of
-from pipelines.encoders import check_trust, make_space, resolve
+from pipelines.embedding.passages import PassageCutter, load_cutter
+from pipelines.encoders import check_trust, load_preparer, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
@@ -63,9 +65,11 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         TableError: No table can be made at its address.
         InputError: No shard has the fields of the config, or their types are not alike.
         EncoderNotTrusted: The encoder needs to run code, and the config does not allow it.
+        ConfigError: The encoder does not embed such inputs, or its texts cannot be cut into passages.
     """
     check_trust(config.encoder)
     _check_modality(config)
+    _cutter(config)
     shards = tuple(list_shards(config.shards, config.input.format, config.storage, table=config.table))
     try:
         table = VectorTable.open(config.table, storage=config.storage)
@@ -172,11 +176,17 @@ def plan_leases(shards: Sequence[Shard], limits: LimitsConfig, actors: int = 1) 
     return [Lease(tuple(group)) for group in leases]
 
 
-def expected_samples(shards: Sequence[Shard], config: EmbedConfig) -> int:
-    """Estimate the samples of all shards: count those of the shard of median size, and scale by bytes."""
+def expected_rows(shards: Sequence[Shard], config: EmbedConfig) -> int:
+    """Estimate the rows of all shards: count the samples, or passages, of that of median size, and scale by bytes."""
     if not shards:
         return 0
     median = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
     blocks = read_blocks(median, config.input, config.limits, config.storage)
+    if (cutter := _cutter(config)) is not None:
+        blocks = chain.from_iterable(map(cutter.split, blocks))
     counted: int = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
     return round(counted * sum(shard.size for shard in shards) / max(1, median.size))
+
+
+def _cutter(config: EmbedConfig) -> PassageCutter | None:
+    return None if config.chunk is None else load_cutter(config, load_preparer(config.encoder, config.limits))

@@ -21,6 +21,7 @@ from pipelines.encoders.registry import (
 )
 from pipelines.encoders.spec import EncoderSpec, licence_notice
 from pipelines.encoders.token_lists import TokenLists, concatenate, select
+from pipelines.encoders.token_places import TokenPlaces, token_places
 
 __all__ = [
     "REGISTRY",
@@ -31,6 +32,7 @@ __all__ = [
     "Preparer",
     "Raw",
     "TokenLists",
+    "TokenPlaces",
     "check_trust",
     "concatenate",
     "count_cut",
@@ -43,4 +45,5 @@ __all__ = [
     "resolve",
     "select",
     "spec_of",
+    "token_places",
 ]

@@ -30,6 +30,7 @@ from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec, may_run_code
 from pipelines.encoders.text_beginnings import encode_beginnings, joins_words
 from pipelines.encoders.token_lists import Ids, TokenLists, flatten, token_counts
+from pipelines.encoders.token_places import TokenPlaces
 from pipelines.storage.device import to_device
 from schemas.config import EncoderConfig
 from schemas.errors import ConfigError, EncoderError
@@ -78,6 +79,12 @@ class TextPreparer:
         texts = [self._prompt + cast(str, values[at]) for at in full.tolist() if self._is_full(cast(Ids, prepared[at]))]
         longer = encode_beginnings(texts, self._limit + 1, self._one_more, can_cut=lambda: self._can_cut)
         return int((longer.lengths > self._limit).sum())
+
+    def token_places(self) -> TokenPlaces | None:
+        """Return what finds the tokens of whole texts; None for a tokeniser that is written in Python."""
+        if self._fast is None:
+            return None
+        return TokenPlaces(self._fast, self._prompt, self._limit, has_special=True)
 
     @cached_property
     def _longer(self) -> Tokenizer | None:

@@ -18,6 +18,7 @@ from pipelines.encoders.protocol import (
     modality_of,
     modality_of_prepared,
 )
+from pipelines.encoders.token_places import TokenPlaces, token_places
 from schemas.errors import InputError
 from schemas.records import Modality
 
@@ -47,6 +48,10 @@ class JointPreparer:
     def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
         """Count the texts that were cut, of values of one modality."""
         return count_cut(self._tower(modality_of(values[0])), values, prepared) if len(values) else 0
+
+    def token_places(self) -> TokenPlaces | None:
+        """Return what finds the tokens of texts; None where there is no tower of texts, or it cannot say it."""
+        return token_places(self._towers.get("text"))
 
     def _tower(self, modality: Modality) -> Preparer:
         return tower_of(self._towers, modality)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.embedding.plan import EmbedPlan, expected_samples, make_plan
+from pipelines.embedding.plan import EmbedPlan, expected_rows, make_plan
 from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import commit_fragments
 from pipelines.tables.generations import generations_of, is_retired
@@ -121,7 +121,7 @@ def _within_budget(
     """Return the first shards that the budget allows, at least one of them, their expected rows, and seconds."""
     if not todo:
         return (), 0, 0.0
-    rows, rate = expected_samples(todo, job), _rate(table)
+    rows, rate = expected_rows(todo, job), _rate(table)
     most = [float(config.budget.rows)] if config.budget.rows is not None else []
     if config.budget.minutes is not None and rate is not None:
         most.append(60 * config.budget.minutes * rate)

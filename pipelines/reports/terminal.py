@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.embedding.plan import EmbedPlan, expected_samples
+from pipelines.embedding.plan import EmbedPlan, expected_rows
 from pipelines.evaluation.results import (
     Results,
     by_system,
@@ -138,7 +138,8 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     grid.add_row("encoder", f"{plan.space.encoder_name} {plan.space.revision}, {plan.space.dtype}")
     grid.add_row("ladder", str(plan.space.ladder))
     grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
-    grid.add_row("expected", f"about {expected_samples(plan.todo, config):,} samples, {size:,} bytes")
+    kind = "samples" if config.chunk is None else "passages"
+    grid.add_row("expected", f"about {expected_rows(plan.todo, config):,} {kind}, {size:,} bytes")
     if len(plan.columns.kept) or plan.table is None:
         grid.add_row("columns", ", ".join(f"{field.name} ({field.type})" for field in plan.columns.kept) or "none kept")
     console.print(grid, soft_wrap=True)

@@ -40,7 +40,7 @@ from pipelines.tables.rows import TEXTS, check_filter
 from pipelines.tables.runs import ALIVE_FOR, read_journal, recorded_source
 from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags
-from schemas.columns import ERASED, TableSource
+from schemas.columns import DOCUMENT, ERASED, TableSource
 from schemas.config import StorageConfig
 from schemas.errors import ColumnMismatch, TableError, TableNotFound
 from schemas.printable import counted
@@ -48,8 +48,23 @@ from schemas.publications import Publication
 from schemas.records import Reject, Shard
 
 JOB = "delete"
-Erased = Mapping[int, npt.NDArray[np.int64]]
-"""The hashes of erased samples, sorted, by shard."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Samples that must not be embedded again.
+
+    Attributes:
+        column: Which names a sample in the rows of the table: `id`, or `document` where they are passages.
+        hashes: Of erased samples, sorted, by shard.
+    """
+
+    column: str
+    hashes: Mapping[int, npt.NDArray[np.int64]]
+
+    def __bool__(self) -> bool:
+        """Tell whether any is known."""
+        return bool(self.hashes)
 
 
 @dataclass(frozen=True)
@@ -73,10 +88,10 @@ class Keeper:
 
 
 def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
-    """Find the rows that satisfy a filter: columns `id, shard`.
+    """Find the rows that satisfy a filter: columns `id, shard`, and `document` in a table of passages.
 
     Raises:
-        TableError: The filter cannot be used on the table, or fails on a row.
+        TableError: The filter cannot be used on the table, fails on a row, or finds a part of a document only.
     """
     check_filter(table.dataset, where, table.uri)
     if "_row" in TEXTS.sub("", where).lower():
@@ -85,10 +100,37 @@ def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
             "`id`, `shard` or a kept column"
         )
     try:
-        return table.dataset.scanner(columns=["id", "shard"], filter=where).to_table()
+        found = table.dataset.scanner(columns=_naming(table), filter=where).to_table()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).partition(", /")[0].split())
         raise TableError(f"the filter {where!r} fails on rows of {table.uri}: {reason}; nothing is erased") from None
+    _check_whole_documents(table, found, where)
+    return found
+
+
+def _naming(table: VectorTable) -> list[str]:
+    return ["id", "shard", *(name for name in (DOCUMENT,) if _has_passages(table))]
+
+
+def _has_passages(table: VectorTable) -> bool:
+    return table.source is not None and table.source.chunk is not None
+
+
+def _check_whole_documents(table: VectorTable, found: pa.Table, where: str) -> None:
+    """Refuse to erase some passages of a document: cut anew, it would bring parts of them back."""
+    if not _has_passages(table) or not found.num_rows:
+        return
+    shards = pc.unique(found["shard"]).to_pylist()
+    wanted = Counter(zip(found["shard"].to_pylist(), found[DOCUMENT].to_pylist(), strict=True))
+    rows = table.dataset.scanner(columns=["shard", DOCUMENT], filter=f"shard IN ({', '.join(map(str, shards))})")
+    there = Counter[tuple[int, str]]()
+    for batch in rows.to_batches():
+        there.update(each for each in zip(*(column.to_pylist() for column in batch), strict=True) if each in wanted)
+    if partly := [each for each, count in wanted.items() if there[each] > count]:
+        raise TableError(
+            f"the filter {where!r} finds {wanted[partly[0]]} of the {there[partly[0]]} passages of the document "
+            f"{partly[0][1]!r}; a document is erased as a whole: use `{DOCUMENT} = '…'`"
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +183,8 @@ def erased_samples(table: VectorTable) -> Erased:
     rows = _memory(table.uri, table.storage)
     rows = rows.filter(pc.equal(rows["named_by"], _named_by(table)))
     shards_N, samples_N = (rows[name].to_numpy() for name in ("shard", "sample"))
-    return {int(shard): np.unique(samples_N[shards_N == shard]) for shard in np.unique(shards_N)}
+    hashes = {int(shard): np.unique(samples_N[shards_N == shard]) for shard in np.unique(shards_N)}
+    return Erased(DOCUMENT if _has_passages(table) else "id", hashes)
 
 
 def check_remembered(
@@ -192,13 +235,14 @@ def changed_after_erasure(uri: str, shards: Iterable[Shard], storage: StorageCon
 
 
 def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
-    """Tell which rows were erased; they have the columns `id` and `shard`."""
+    """Tell which rows were erased; they have the columns `shard` and `erased.column`."""
+    samples = rows[erased.column]
     shards_N = rows["shard"].to_numpy()
     found_N = np.zeros(len(shards_N), bool)
-    for shard in erased.keys() & set(np.unique(shards_N).tolist()):
+    for shard in erased.hashes.keys() & set(np.unique(shards_N).tolist()):
         places = np.flatnonzero(shards_N == shard)
-        hashes = [_hash(shard, name) for name in rows["id"].take(pa.array(places)).to_pylist()]
-        found_N[places] = np.isin(hashes, erased[shard])
+        hashes = [_hash(shard, name) for name in samples.take(pa.array(places)).to_pylist()]
+        found_N[places] = np.isin(hashes, erased.hashes[shard])
     return found_N
 
 
@@ -221,8 +265,8 @@ def check_none_erased(target: Publication, base: str, storage: StorageConfig) ->
     table = VectorTable.open(generation_uri(base, target.state.generation), target.state.version, storage=storage)
     if not (erased := erased_samples(table)):
         return
-    shards = f"shard IN ({', '.join(map(str, erased))})"
-    batches = table.dataset.scanner(columns=["id", "shard"], filter=shards).to_batches()
+    shards = f"shard IN ({', '.join(map(str, erased.hashes))})"
+    batches = table.dataset.scanner(columns=_naming(table), filter=shards).to_batches()
     if rows := sum(int(is_erased(batch, erased).sum()) for batch in batches):
         raise TableError(
             f"publication {target.number} shows {counted(rows, 'row')} that `mlake delete` has erased; name a "
@@ -308,7 +352,7 @@ def _memory(uri: str, storage: StorageConfig) -> pa.Table:
 
 
 def _remember(base: VectorTable, found: pa.Table, run: str, named_by: str) -> None:
-    shards, names = found["shard"], found["id"].to_pylist()
+    shards, names = found["shard"], found[DOCUMENT if DOCUMENT in found.schema.names else "id"].to_pylist()
     hashes = [_hash(shard, name) for shard, name in zip(shards.to_pylist(), names, strict=True)]
     columns = [shards, pa.array(hashes, pa.int64()), pa.repeat(named_by, len(hashes)), pa.repeat(run, len(hashes))]
     append_rows(sibling(base.uri, "erased"), pa.table(columns, schema=ERASED), base.storage)

@@ -6,6 +6,7 @@ A config travels whole: a function that needs settings takes the model, or one o
 from __future__ import annotations
 
 from schemas.config.blocks import (
+    ChunkConfig,
     ClusterConfig,
     ConfigBlock,
     EncoderConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "Baseline",
     "BudgetConfig",
     "CascadeConfig",
+    "ChunkConfig",
     "ClusterConfig",
     "ConfigBlock",
     "Corruption",

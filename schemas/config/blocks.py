@@ -113,6 +113,28 @@ def _rename(entry: str) -> str:
     return f'store it under another name: keep = ["{_kept(entry)[0]}{_AS}NAME"]'
 
 
+class ChunkConfig(ConfigBlock):
+    """Long texts are cut into passages, each a row of its own, so that nothing of a text is left out.
+
+    A text that fits is one passage. Every row has the columns `document` (the sample's id), `passage` (its number, from
+    0), and `start` and `stop` (its characters in the text); its `id` is `<document>#<passage>`. A kept column of the
+    embedded field holds the passage's text.
+
+    Attributes:
+        tokens: Tokens of a passage at most, those of the prompt and the encoder's special ones included.
+        overlap: Tokens that a passage may share with the one before it, in whole sentences, paragraphs or words.
+        by: Where texts are cut. A sentence or paragraph that is longer than a passage is cut at sentences and words.
+    """
+
+    tokens: Annotated[int, Number, Field(ge=8, le=MAX_COUNT)] = 512
+    overlap: Annotated[int, Number, Field(ge=0, le=MAX_COUNT)] = 64
+    by: Literal["sentence", "paragraph", "tokens"] = "sentence"
+
+    def __str__(self) -> str:
+        """Return it as a table remembers it."""
+        return f"tokens = {self.tokens}, overlap = {self.overlap}, by = {self.by!r}"
+
+
 class PromptsConfig(ConfigBlock):
     """Text put in front of an input.
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from schemas.columns import passage_fields
 from schemas.config.blocks import (
+    ChunkConfig,
     ClusterConfig,
     ConfigBlock,
     EncoderConfig,
@@ -29,6 +31,7 @@ class EmbedConfig(ConfigBlock):
     shards: tuple[str, ...] = Field(min_length=1)
     table: str
     input: InputConfig
+    chunk: ChunkConfig | None = None
     encoder: EncoderConfig
     rotation: RotationConfig = RotationConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -42,3 +45,16 @@ class EmbedConfig(ConfigBlock):
         if isinstance(raw, dict) and isinstance(raw.get("shards"), str):
             return raw | {"shards": [raw["shards"]]}
         return raw
+
+    @model_validator(mode="after")
+    def _passages_are_of_texts(self) -> EmbedConfig:
+        if self.chunk is None:
+            return self
+        if self.input.modality != "text":
+            raise ValueError(f"[chunk] cuts texts, and this job embeds input.{self.input.modality}; leave [chunk] out")
+        if taken := [field.name for field in passage_fields() if field.name in self.input.columns]:
+            raise ValueError(
+                f"[chunk] makes a column {taken[0]!r} of its own; store the field under another name, as in "
+                f'keep = ["{self.input.columns[taken[0]]} as NAME"]'
+            )
+        return self

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jobs.__main__ import main
-from pipelines.embedding.plan import expected_samples, make_plan
+from pipelines.embedding.plan import expected_rows, make_plan
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from tests.support.corpus import config_for, contents, differing, settings, texts, truth, write_config, write_shard
@@ -163,7 +163,7 @@ def test_a_dry_run_counts_what_the_table_holds(embedded: Lake, tmp_path: Path, p
     config = table_copy(embedded, tmp_path)
     assert embed(config, "--dry-run") == 0
     assert "0 to do, 3 in the table" in printed()
-    assert expected_samples([], config_for(embedded[0], tmp_path)) == 0
+    assert expected_rows([], config_for(embedded[0], tmp_path)) == 0
 
 
 # --- bad samples ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.encoders.text_beginnings import encode_beginnings
 from pipelines.encoders.token_lists import flatten, token_counts
+from pipelines.encoders.token_places import TokenPlaces
 from pipelines.encoders.word_tokenizer import WordTokenizer
 from pipelines.storage.device import pick_device
 from pipelines.vectors.matryoshka import unit
@@ -47,8 +48,9 @@ class WordLlamaPreparer:
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
         self._max_length = spec.max_length or 1024
-        self._words = WordTokenizer(tokenizer, self._max_length)
         self._prompt = spec.prompts.get(config.side, "")
+        self._places = partial(TokenPlaces, tokenizer, self._prompt, self._max_length, has_special=False)
+        self._words = WordTokenizer(tokenizer, self._max_length)
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
@@ -64,6 +66,10 @@ class WordLlamaPreparer:
         texts = [self._prompt + cast(str, values[at]) for at in full.tolist()]
         longer = encode_beginnings(texts, self._max_length + 1, partial(self._words.encode, one_more=True))
         return int((longer.lengths > self._max_length).sum())
+
+    def token_places(self) -> TokenPlaces:
+        """Return what finds the tokens of whole texts."""
+        return self._places()
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Count the tokens of each text, (B,)."""

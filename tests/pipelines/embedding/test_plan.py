@@ -9,7 +9,7 @@ import lance
 import pyarrow as pa
 import pytest
 
-from pipelines.embedding.plan import expected_samples, make_plan, plan_leases, under_known_names
+from pipelines.embedding.plan import expected_rows, make_plan, plan_leases, under_known_names
 from pipelines.shards import list_shards
 from pipelines.storage.addresses import sibling
 from pipelines.tables.create import create_table
@@ -56,8 +56,8 @@ def test_shards_that_the_table_holds_are_not_planned_again(tmp_path: Path) -> No
 def test_samples_are_estimated_by_bytes(tmp_path: Path) -> None:
     write_corpus(tmp_path / "src", shards=4, rows=50)
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
-    assert expected_samples(make_plan(config).todo, config) == pytest.approx(200, rel=0.3)
-    assert expected_samples([], config) == 0
+    assert expected_rows(make_plan(config).todo, config) == pytest.approx(200, rel=0.3)
+    assert expected_rows([], config) == 0
 
 
 def test_an_encoder_or_a_space_that_does_not_fit_is_refused(tmp_path: Path) -> None:
