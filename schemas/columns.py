@@ -218,7 +218,7 @@ class TableSource(Stored):
     modality: Modality
     field: str
     side: Side
-    chunk: str | None = None
+    chunk: str | None = Field(default=None, exclude_if=lambda chunk: chunk is None)
 
     @property
     def named_by(self) -> str:

@@ -174,7 +174,8 @@ class PassageCutter:
     def _pack(self, text: str, starts_T: Places, room: int) -> list[Span]:
         edges = self._edges(text, starts_T, room)
         before = np.searchsorted(starts_T, edges)  # tokens before each edge, (U + 1,)
-        spans, at, last = [], 0, len(edges) - 1
+        spans: list[Span] = []
+        at, last = 0, len(edges) - 1
         while at < last:
             end = max(at + 1, int(np.searchsorted(before, before[at] + room, "right")) - 1)
             span = _trimmed(text, int(edges[at]), int(edges[end]))
