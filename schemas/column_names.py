@@ -16,6 +16,10 @@ _RESERVED = {
     ),
 }
 
+DOCUMENT = "document"
+PASSAGE_COLUMNS = (DOCUMENT, "passage", "start", "stop")
+"""Columns of a table of passages: the id of the document, the number of the passage, and its characters in the text."""
+
 
 def column_name_problem(name: str) -> str | None:
     """Return why a kept column cannot have this name, or None if it can."""

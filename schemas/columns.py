@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.column_names import VECTOR
+from schemas.column_names import PASSAGE_COLUMNS, VECTOR
 from schemas.config.bounds import MAX_DIM
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
 from schemas.records import IdPrefix, Modality, Side
@@ -189,14 +189,9 @@ def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
     return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
 
 
-DOCUMENT = "document"
-"""Column of a table of passages: the id of the sample that a passage is a part of."""
-
-
 def passage_fields() -> list[pa.Field]:
     """Return the columns that name a passage: its document, its number in it, and its characters `text[start:stop]`."""
-    types = {DOCUMENT: pa.string(), "passage": pa.int32(), "start": pa.int64(), "stop": pa.int64()}
-    return [pa.field(name, type) for name, type in types.items()]
+    return [*map(pa.field, PASSAGE_COLUMNS, (pa.string(), pa.int32(), pa.int64(), pa.int64()))]
 
 
 class TableSource(Stored):

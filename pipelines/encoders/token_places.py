@@ -6,11 +6,13 @@ Owns what a tokeniser of the tokenizers library says of a whole text: no text is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Places = npt.NDArray[np.int64]
 
@@ -27,7 +29,7 @@ class TokenPlaces:
             most: Tokens that the encoder takes.
             has_special: Whether the encoder gets special tokens around a text.
         """
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._prompt, self._has_special, self.most = prompt, has_special, most

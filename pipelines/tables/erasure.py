@@ -40,7 +40,8 @@ from pipelines.tables.rows import TEXTS, check_filter
 from pipelines.tables.runs import ALIVE_FOR, read_journal, recorded_source
 from pipelines.tables.table import VectorTable
 from pipelines.tables.tags import read_tags
-from schemas.columns import DOCUMENT, ERASED, TableSource
+from schemas.column_names import DOCUMENT
+from schemas.columns import ERASED, TableSource
 from schemas.config import StorageConfig
 from schemas.errors import ColumnMismatch, TableError, TableNotFound
 from schemas.printable import counted

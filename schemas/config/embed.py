@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from schemas.columns import passage_fields
+from schemas.column_names import PASSAGE_COLUMNS
 from schemas.config.blocks import (
     ChunkConfig,
     ClusterConfig,
@@ -52,7 +52,7 @@ class EmbedConfig(ConfigBlock):
             return self
         if self.input.modality != "text":
             raise ValueError(f"[chunk] cuts texts, and this job embeds input.{self.input.modality}; leave [chunk] out")
-        if taken := [field.name for field in passage_fields() if field.name in self.input.columns]:
+        if taken := [name for name in PASSAGE_COLUMNS if name in self.input.columns]:
             raise ValueError(
                 f"[chunk] makes a column {taken[0]!r} of its own; store the field under another name, as in "
                 f'keep = ["{self.input.columns[taken[0]]} as NAME"]'
