@@ -249,11 +249,13 @@ def is_erased(rows: pa.RecordBatch, erased: Erased) -> npt.NDArray[np.bool_]:
 
 def without_erased(rejects: Iterable[Reject], erased: Erased) -> list[Reject]:
     """Leave out the rejects that have the id of an erased sample of their shard."""
-    return [
-        reject
-        for reject in rejects
-        if reject.shard not in erased or _hash(reject.shard, reject.key) not in erased[reject.shard]
-    ]
+
+    def is_known(reject: Reject) -> bool:
+        # A passage is rejected under its own id, and a sample that was not cut yet under that of the document.
+        names = [reject.key, *([reject.key.rpartition("#")[0]] if erased.column == DOCUMENT else [])]
+        return any(_hash(reject.shard, name) in erased.hashes.get(reject.shard, ()) for name in names)
+
+    return [reject for reject in rejects if not is_known(reject)]
 
 
 def check_none_erased(target: Publication, base: str, storage: StorageConfig) -> None:
