@@ -96,13 +96,14 @@ class TextPreparer:
         if not self._slow.is_fast:
             return None
         copied = Tokenizer.from_str(self._slow.backend_tokenizer.to_str())
-        copied.enable_truncation(limit)
+        copied.enable_truncation(limit, direction=self._slow.truncation_side)
         copied.no_padding()
         return copied
 
     @cached_property
     def _can_cut(self) -> bool:
-        return not joins_words(self._slow.get_vocab())
+        """Return whether the first tokens of a text are those of its beginning."""
+        return self._slow.truncation_side == "right" and not joins_words(self._slow.get_vocab())
 
     def _is_full(self, ids: Ids) -> bool:
         """Return whether a text was cut at the limit, though it may be padded to it."""

@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,9 @@ TEXTS = [
 ]
 
 
-def save_tokenizer(folder: Path, *, max_length: int = 64, causal: bool = False) -> None:
+def save_tokenizer(
+    folder: Path, *, max_length: int = 64, causal: bool = False, truncation_side: Literal["left", "right"] = "right"
+) -> None:
     """A word-level tokeniser with BERT's special tokens at both ends, or with an end token only, as decoders have."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: i for i, word in enumerate([*specials, *WORDS])}
@@ -71,6 +73,7 @@ def save_tokenizer(folder: Path, *, max_length: int = 64, causal: bool = False) 
         sep_token="[SEP]",
         eos_token="[SEP]",
         model_max_length=max_length,
+        truncation_side=truncation_side,
     ).save_pretrained(folder)
 
 

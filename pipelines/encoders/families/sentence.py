@@ -110,7 +110,10 @@ class SentenceFamily(Family):
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
         """Load the tokeniser."""
-        return TextPreparer(spec, config, *_model_source(spec, config))
+        where, revision = _model_source(spec, config)
+        return TextPreparer(
+            spec, config, str(_transformer_folder(Path(where))) if Path(where).is_dir() else where, revision
+        )
 
     def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> SentenceEncoder:
         """Load the modules."""
@@ -133,10 +136,19 @@ def _width(folder: Path) -> int:
     raise ConfigError(f"encoder.path={folder}: no module says how wide its vectors are")
 
 
+def _transformer_folder(folder: Path) -> Path:
+    """Return where the tokeniser of a model is: beside its list of modules, or in the first module's own folder."""
+    if (folder / "config.json").exists():
+        return folder
+    modules = json.loads((folder / "modules.json").read_text())
+    return folder / str(modules[0]["path"]) if modules else folder
+
+
 def _max_length(folder: Path) -> int:
     """Return the tokens after which a text is cut: as the library's file says, else as many as the model has places."""
-    own = _read(folder / "sentence_bert_config.json").get("max_seq_length")
-    places = _read(folder / "config.json").get("max_position_embeddings")
+    inner = _transformer_folder(folder)
+    own = _read(inner / "sentence_bert_config.json").get("max_seq_length")
+    places = _read(inner / "config.json").get("max_position_embeddings")
     return next((value for value in (own, places) if isinstance(value, int) and 0 < value <= _LONGEST), _SAFE_LENGTH)
 
 

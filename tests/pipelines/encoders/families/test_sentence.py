@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import (
 
 from pipelines.embedding.embedder import WindowEncoder
 from pipelines.embedding.feeder import Window
-from pipelines.encoders import load_encoder, load_preparer, make_space
+from pipelines.encoders import count_cut, load_encoder, load_preparer, make_space
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
@@ -93,6 +94,35 @@ def test_a_truncation_by_sentence_transformers_equals_our_cut_once_it_is_normali
     prompt = "title: none | text: "
     assert np.abs(np.linalg.norm(theirs.encode(TEXTS, prompt=prompt), axis=1) - 1).min() > 0.01
     np.testing.assert_allclose(theirs.encode(TEXTS, prompt=prompt, normalize_embeddings=True), ours, atol=1e-5)
+
+
+def test_a_tokeniser_that_keeps_the_end_of_a_text_is_obeyed(tmp_path: Path) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare, max_length=12, truncation_side="left")
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32)], device="cpu").save(str(whole))
+    config = EncoderConfig(name="sentence-transformers", path=str(whole))
+    texts = [*TEXTS, "the goal of the team " * 200 + "song match prize", "the goal of the team " * 200 + "share rate"]
+    theirs = SentenceTransformer(str(whole), device="cpu").encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(encode(config, texts), theirs, atol=1e-5)
+    preparer = load_preparer(config, LimitsConfig())
+    assert count_cut(preparer, texts, preparer.prepare(texts)) == sum(len(text.split()) > 10 for text in texts)
+
+
+def test_the_layout_of_older_releases_is_read(tmp_path: Path) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare, max_length=9)
+    save_model(bare, BertModel, small_text_config(BertConfig))
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32)], device="cpu").save(str(whole))
+    inner = whole / "0_Transformer"
+    inner.mkdir()
+    for file in [file for file in whole.iterdir() if file.is_file() and file.name != "modules.json"]:
+        file.rename(inner / file.name)
+    modules = json.loads((whole / "modules.json").read_text())
+    (whole / "modules.json").write_text(json.dumps([modules[0] | {"path": "0_Transformer"}, *modules[1:]]))
+    theirs = SentenceTransformer(str(whole), device="cpu").encode(TEXTS, normalize_embeddings=True)
+    ours = encode(EncoderConfig(name="sentence-transformers", path=str(whole)), TEXTS)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_folder_without_its_pooling_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
