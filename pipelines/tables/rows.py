@@ -27,9 +27,9 @@ _SAMPLED_FRAGMENTS, _SAMPLED_ROWS = 32, 512
 _WRAPPED = re.compile(r"^(External error: |Query Execution error: |Invalid user input: |Error applying filter[^:]*: )+")
 TEXTS = re.compile(r"""'[^']*'|"[^"]*\"""")
 """The texts of a filter; Lance takes what is in double quotes for one too."""
-_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
-_DOUBLE_QUOTED = re.compile(r"""'[^']*'|`[^`]*`|"([^"]*)\"""")
-_COMPARED = re.compile(r"\s*(=|!=|<|>|~|(not|like|ilike|in|is|between)\b)", re.IGNORECASE)
+# Texts, names and comments of SQL; what stands in double quotes is group 1.
+_QUOTED = re.compile(r"""'[^']*'|`[^`]*`|--[^\n]*|/\*.*?\*/|"([^"]*)\"""", re.DOTALL)
+_OTHER_TYPE = re.compile(r"Received literal \w+\(.*\) and could not convert to literal of type '(\w+)'")
 MADE = ("score", "query", "_distance", ROW_ID, "_rowaddr")
 """Names of what a search adds to its rows; another tool may have added columns of these names to a table."""
 
@@ -70,21 +70,16 @@ def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
     """Refuse a filter that is not SQL over the table's columns.
 
     Raises:
-        TableError: It cannot be read, names a column that is not there, or is not true or false for a row; or it has
-            in double quotes, where Lance takes it for a text, a column's name or what is compared as a column is.
+        TableError: It cannot be read, names a column that is not there, is not true or false for a row, or has double
+            quotes: elsewhere they mean a column, and Lance takes what is in them for a text.
     """
     if where is None:
         return
-    columns = {name.lower(): name for name in dataset.schema.names}
-    for found in _DOUBLE_QUOTED.finditer(where) if isinstance(where, str) else ():
-        if (word := found[1]) is None:
-            continue
-        name = columns.get(word.lower())
-        if name or _COMPARED.match(where, found.end()):
-            column = f"`{name}` for the column" if name else "a column as it is, or in backticks"
+    for found in _QUOTED.finditer(where) if isinstance(where, str) else ():
+        if (word := found[1]) is not None:
             raise TableError(
                 f'the filter {where!r} has "{word}" in double quotes, which is a text here and not a column; write '
-                f"{column}, or '{word}' for the text"
+                f"'{word}' for a text, and `{word}` for a column"
             )
     try:
         _plan_filter(dataset, int(dataset.version), where)
@@ -118,6 +113,9 @@ def _plan_filter(dataset: LanceDataset, version: int, where: str) -> None:
 def _unusable(dataset: LanceDataset, where: str, uri: str, error: Exception) -> TableError:
     known = [column for column in dataset.schema.names if not column.startswith(VECTOR)]
     reason = _WRAPPED.sub("", reason_of(error))
+    if other := _OTHER_TYPE.search(reason):
+        how = "a text in single quotes" if other[1] in ("Utf8", "LargeUtf8") else f"a value of type {other[1]}"
+        reason += f"; compare that column with {how}, or convert it, as in cast(COLUMN as int) < 10"
     return TableError(
         f"the filter {where!r} cannot be used on {uri}: {reason}; write SQL over its columns, for example "
         f'"shard = 3"; they are: {", ".join(known)}'

@@ -97,13 +97,23 @@ def test_what_is_no_filter_is_refused_with_the_columns(table: VectorTable, where
         "\"id\" = 'x'",
         'n = 1 AND "Shard" != 3',
         "id = 'it''s' OR \"vector\" = 1",
+        "lower(\"titel\") != 'x'",
+        "id = 'x' -- it's\n OR \"n\" = 1",
+        'id = "x"',
+        'id BETWEEN "a" AND "z"',
     ],
 )
-def test_a_column_in_double_quotes_is_refused_for_lance_takes_it_for_a_text(table: VectorTable, where: str) -> None:
+def test_double_quotes_are_refused_for_lance_takes_what_is_in_them_for_a_text(table: VectorTable, where: str) -> None:
     with pytest.raises(TableError, match="in double quotes, which is a text here and not a column; write "):
         check_filter(table.dataset, where, table.uri)
-    for same in ('id = "x"', "id = 'say \"id\"'", "`id` = 'x'", 'id BETWEEN "a" AND "z" OR id IN ("b", "c")'):
+    for same in ("id = 'say \"id\"'", "`id` = 'x'", "id = '\"\"'", "id = 'x' /* or \"n\" */", "id = 'x' -- \"n\""):
         check_filter(table.dataset, same, table.uri)
+
+
+def test_a_value_of_another_type_is_refused_with_what_to_write(table: VectorTable) -> None:
+    with pytest.raises(TableError, match="a text in single quotes, or convert it, as in cast.COLUMN as int. < 10"):
+        check_filter(table.dataset, "id < 10", table.uri)
+    check_filter(table.dataset, "cast(n as string) = '10'", table.uri)
 
 
 @pytest.mark.parametrize(
