@@ -111,7 +111,7 @@ def test_double_quotes_are_refused_for_lance_takes_what_is_in_them_for_a_text(ta
 
 
 def test_a_value_of_another_type_is_refused_with_what_to_write(table: VectorTable) -> None:
-    with pytest.raises(TableError, match="a text in single quotes, or convert it, as in cast.COLUMN as int. < 10"):
+    with pytest.raises(TableError, match=r"a text in single quotes, or convert it, as in cast.COLUMN as int. < 10"):
         check_filter(table.dataset, "id < 10", table.uri)
     check_filter(table.dataset, "cast(n as string) = '10'", table.uri)
 
