@@ -19,11 +19,15 @@ from pipelines.tables.maintenance import (
     expire_table,
     find_orphans,
     find_spare,
+    unneeded_files,
 )
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.retention import remove_leftovers
+from pipelines.tables.runs import living_runs
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
+from schemas.errors import RunError
+from schemas.printable import counted
 
 
 def main(
@@ -71,3 +75,10 @@ def _clean(table: VectorTable, console: Console, *, older_than: dt.timedelta, co
         console.print(f"{compact_table(table)} fragments after compaction")
     console.print(f"{expire_table(table.refresh(), older_than):,} bytes of old versions")
     console.print(f"{delete_spare(table.refresh()):,} bytes of old rotations and codebooks")
+    left = len(unneeded_files(table.uri, table.storage)) - orphans.young
+    if left > 0 and not living_runs(table):
+        # Lance does not tell what a store refuses to delete.
+        raise RunError(
+            f"{table.uri}: {counted(left, 'file')} of old versions could not be deleted; the right to delete, in S3 "
+            f"s3:DeleteObject, is needed; then run again: mlake clean {table.uri}"
+        )

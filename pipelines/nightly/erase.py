@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.shortlist.erasure import erase_lists
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.compaction_commits import purge
-from pipelines.tables.erasure import JOB, Keeper, erase_rows, keepers, rows_to_erase
+from pipelines.tables.erasure import erase_rows, rows_to_erase
 from pipelines.tables.generations import PublishRequest, describe, generations_of, publish
+from pipelines.tables.keepers import JOB, Keeper, is_unfinished, keepers
 from pipelines.tables.night_log import NightLock
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod
@@ -64,7 +64,7 @@ def plan_erasure(base: str, where: str, storage: StorageConfig) -> Erasure:
         found = rows_to_erase(VectorTable.open(generation_uri(base, generation), storage=storage), where)
         rows[generation] = found.num_rows
         shards.update(found["shard"].to_pylist())
-    return Erasure(rows, dict(shards), keepers=_keepers(base, storage, list(rows)))
+    return Erasure(rows, dict(shards), keepers=keepers(base, storage, list(rows)))
 
 
 def erase(base: str, where: str, storage: StorageConfig) -> Erasure:
@@ -90,7 +90,7 @@ def _erase_all(base: str, where: str, storage: StorageConfig) -> Erasure:
     erasure, first = Erasure({}, {}), VectorTable.open(base, storage=storage)
     for generation in generations_of(base, storage):
         _erase(VectorTable.open(generation_uri(base, generation), storage=storage), first, where, generation, erasure)
-    erasure.keepers = _keepers(base, storage, list(erasure.rows))
+    erasure.keepers = keepers(base, storage, list(erasure.rows))
     return erasure
 
 
@@ -98,16 +98,17 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
     base = first.uri
     prod = resolve_prod(base, table.storage)
     is_published = prod is not None and (prod.uri, prod.state.version) == (table.uri, table.dataset.version)
-    is_idle, is_unfinished = not living_runs(table), _is_unfinished(table)
+    is_idle = not living_runs(table)
+    must_go_on = is_unfinished([entry for entry in read_journal(table) if entry.job == JOB])
     # The texts of a filter may be private: the journal keeps what was asked, without them.
     with RunRecord(table, JOB, {"where": TEXTS.sub("'…'", where)}) as record:
         removed = erase_rows(table, first, where, record.run)
         erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.rows.values())
         erasure.shards = dict(Counter(erasure.shards) + Counter(removed.rows))
-        if rows or is_unfinished:
+        if rows or must_go_on:
             purge(table.uri, table.storage)
             without: dict[str, Any] = {table.uri: table.refresh().dataset.version}
-            if removed.rejects or is_unfinished:
+            if removed.rejects or must_go_on:
                 with contextlib.suppress(TableNotFound):  # the companion is lost
                     purge(rejects := sibling(table.uri, "rejects"), table.storage)
                     without[rejects] = open_dataset(rejects, table.storage).version
@@ -121,19 +122,3 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
             head, note = prod.publication.number, f"{rows:,} rows were erased"
             request = PublishRequest(run=record.run, note=note, expected_head=head)
             erasure.publication = publish(base, describe(now, generation), table.storage, request).number
-
-
-def _is_unfinished(table: VectorTable) -> bool:
-    """Tell whether the last erasure did not come to its end."""
-    states = [entry.state for entry in read_journal(table) if entry.job == JOB]
-    return bool(states) and states[-1] != "complete"
-
-
-def _keepers(base: str, storage: StorageConfig, generations: Sequence[int]) -> tuple[Keeper, ...]:
-    found = list[Keeper]()
-    for generation in generations:
-        found += keepers(base, storage, generation)
-        for run in living_runs(VectorTable.open(uri := generation_uri(base, generation), storage=storage)):
-            what = f"run {run} is at work: it may commit such rows still"
-            found.append(Keeper(uri, "run", what, None, "the same command, when the run has ended"))
-    return tuple(found)

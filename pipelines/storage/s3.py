@@ -7,6 +7,7 @@ of the client. Does not translate its errors: what a missing object means depend
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -145,6 +146,28 @@ def delete_keys(bucket: str, keys: Sequence[str], storage: StorageConfig) -> Non
     for start in range(0, len(keys), _DELETED_AT_ONCE):
         some = keys[start : start + _DELETED_AT_ONCE]
         retry_transient(f"s3://{bucket}", partial(_delete_some, bucket, some, storage))
+
+
+def kept_versions(uri: str, names: re.Pattern[str], storage: StorageConfig) -> int | None:
+    """Count the earlier versions that a bucket keeps of objects of a folder; None where it may not be asked.
+
+    Args:
+        uri: Address of the folder.
+        names: Matches the beginnings of the names that count, relative to the folder.
+        storage: Where S3 is.
+    """
+    bucket, prefix = split_s3(f"{uri.rstrip('/')}/")
+    client = s3_client(storage)
+    try:
+        if not dict(client.get_bucket_versioning(Bucket=bucket)).get("Status"):
+            return 0
+        pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        versions = (version for page in pages for version in page.get("Versions", ()) if not version["IsLatest"])
+        return sum(names.match(version["Key"], len(prefix)) is not None for version in versions)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in ("NotImplemented", "MethodNotAllowed"):
+            return 0
+        return None
 
 
 def _delete_some(bucket: str, keys: Sequence[str], storage: StorageConfig) -> None:

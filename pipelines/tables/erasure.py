@@ -5,19 +5,16 @@ of the table's first generation. A shard that is read again, for its rejects or 
 samples out; a run that gives samples other ids could not know them, and is refused. A shard that was changed is another
 shard: it is embedded as it is.
 
-Owns the rows, their records, and what still keeps their bytes. Owns neither publications nor shortlist tables.
+Owns the rows and their records. Owns neither publications nor shortlist tables, nor what still keeps bytes
+(`keepers.py`).
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
-import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +26,12 @@ from pipelines.storage.addresses import sibling
 from pipelines.tables.commits import commit_without
 from pipelines.tables.companion_commits import append_rows
 from pipelines.tables.companions import ensure_companion, read_companion
-from pipelines.tables.fencing import store_now
-from pipelines.tables.generations import READER_GRACE, is_our_tag, needed_versions, published_versions
 from pipelines.tables.ledger import rows_by_shard
-from pipelines.tables.maintenance import find_orphans
-from pipelines.tables.opening import open_dataset
-from pipelines.tables.publication_log import generation_uri, read_log, table_of
+from pipelines.tables.publication_log import generation_uri, table_of
 from pipelines.tables.records import amend_records, remove_rejects
 from pipelines.tables.rows import TEXTS, check_filter
-from pipelines.tables.runs import ALIVE_FOR, read_journal, recorded_source
+from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
-from pipelines.tables.tags import read_tags
 from schemas.column_names import DOCUMENT
 from schemas.columns import ERASED, TableSource
 from schemas.config import StorageConfig
@@ -47,8 +39,6 @@ from schemas.errors import ColumnMismatch, TableError, TableNotFound
 from schemas.printable import counted
 from schemas.publications import Publication
 from schemas.records import Reject, Shard
-
-JOB = "delete"
 
 
 @dataclass(frozen=True)
@@ -66,26 +56,6 @@ class Erased:
     def __bool__(self) -> bool:
         """Tell whether any is known."""
         return bool(self.hashes)
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """What still keeps bytes of erased rows.
-
-    Attributes:
-        uri: Address of the table.
-        kind: `versions`, `publication` (replaced, and readers may have it open), `prod`, `tag`, `run` (at work), or
-            `files` (that a run wrote and never committed).
-        what: What it is, as a sentence.
-        until: When the command works; None where that is now, or not known.
-        command: What removes it.
-    """
-
-    uri: str
-    kind: Literal["versions", "publication", "prod", "tag", "run", "files"]
-    what: str
-    until: dt.datetime | None
-    command: str
 
 
 def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
@@ -275,74 +245,6 @@ def check_none_erased(target: Publication, base: str, storage: StorageConfig) ->
             f"publication {target.number} shows {counted(rows, 'row')} that `mlake delete` has erased; name a "
             "later one with --to, or give --even-if-erased to show them again"
         )
-
-
-def keepers(base: str, storage: StorageConfig, generation: int) -> list[Keeper]:
-    """Say what still keeps bytes of rows that were ever erased of a generation and of its shortlist tables.
-
-    Args:
-        base: Address of the table.
-        storage: Where S3 is.
-        generation: Its number.
-    """
-    table = VectorTable.open(generation_uri(base, generation), storage=storage)
-    first_without: dict[str, int] = {}
-    for entry in read_journal(table):
-        if entry.job == JOB:
-            first_without |= entry.summary.get("without", {})
-    if not first_without:
-        return []
-    open_until = _open_until(base, storage)
-    found = list[Keeper]()
-    for uri, version in first_without.items():
-        try:
-            dataset = open_dataset(uri, storage)
-        except TableNotFound:
-            continue
-        older = {each["version"] for each in dataset.versions() if each["version"] < version}
-        shown = {number: until for number, until in open_until.get(uri, {}).items() if number in older}
-        found += [_published(uri, base, number, until) for number, until in sorted(shown.items())]
-        foreign = {name: v for name, v in read_tags(uri, storage).items() if v in older and not is_our_tag(name)}
-        found += [_tagged(uri, name, number) for name, number in sorted(foreign.items())]
-        if others := older - shown.keys() - set(foreign.values()):
-            found.append(Keeper(uri, "versions", f"{len(others)} older versions", None, _clean(base)))
-    orphans = find_orphans(table)
-    if files := len(orphans.paths) + orphans.young:
-        # A run that was killed has written rows that it could not commit; which ones, nothing says.
-        until = None if not orphans.young else store_now(base, storage) + ALIVE_FOR
-        what = f"{counted(files, 'file')} that no version needs may hold such rows"
-        found.append(Keeper(table.uri, "files", what, until, _clean(base)))
-    return found
-
-
-def _open_until(base: str, storage: StorageConfig) -> dict[str, dict[int, dt.datetime | None]]:
-    """Return by address until when readers may have each published version open; None for those of `prod`."""
-    log = read_log(base, storage)
-    needed = needed_versions(log, store_now(base, storage))
-    found: dict[str, dict[int, dt.datetime | None]] = {}
-    for record, follower in itertools.zip_longest(log, log[1:]):
-        state = record.state
-        if state is not None and needed.get(state.generation, {}).get(state.version) == record.number:
-            for uri, version in published_versions(base, state).items():
-                found.setdefault(uri, {})[version] = None if follower is None else follower.at + READER_GRACE
-    return found
-
-
-def _published(uri: str, base: str, version: int, until: dt.datetime | None) -> Keeper:
-    if until is None:
-        return Keeper(uri, "prod", f"version {version} is `prod`", None, f"mlake publish {base}, or the next night")
-    return Keeper(
-        uri, "publication", f"version {version} was `prod`, and readers may have it open", until, _clean(base)
-    )
-
-
-def _tagged(uri: str, name: str, version: int) -> Keeper:
-    remove = f"python -c 'import lance; lance.dataset({json.dumps(uri)}).tags.delete({json.dumps(name)})'"
-    return Keeper(uri, "tag", f"the tag {name!r} keeps version {version}", None, remove)
-
-
-def _clean(base: str) -> str:
-    return f"mlake clean {base} --older-than 0"
 
 
 def _memory(uri: str, storage: StorageConfig) -> pa.Table:

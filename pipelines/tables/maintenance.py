@@ -33,6 +33,7 @@ from pipelines.tables.records import fold_records
 from pipelines.tables.runs import ALIVE_FOR, living_runs, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.columns import COMPANIONS
+from schemas.config import StorageConfig
 from schemas.errors import TableError, TableNotFound
 
 
@@ -64,25 +65,34 @@ def find_orphans(table: VectorTable, alive_for: dt.timedelta = ALIVE_FOR) -> Orp
     """
     now = store_now(table.uri, table.storage)
     living, before = tuple(living_runs(table, now, alive_for)), now - alive_for
-    # List all files before the needed ones: a file committed in between is then needed, and no orphan.
-    there = (
-        table.dataset.all_files()
-        .read_all()
-        .group_by("path")
-        .aggregate([("size_bytes", "max"), ("last_modified", "max")])
-    )
-    needed = _needed(table)
-    is_data = pc.match_substring_regex(there["path"], r"^(data|_deletions|_indices)/")
-    orphans = there.filter(pc.and_(is_data, pc.invert(pc.is_in(there["path"], needed))))
-    is_old = pc.less(orphans["last_modified_max"], pa.scalar(before, pa.timestamp("us", tz="UTC")))
+    orphans = unneeded_files(table.uri, table.storage)
+    is_old = pc.less(orphans["last_modified"], pa.scalar(before, pa.timestamp("us", tz="UTC")))
     old = orphans.filter(is_old) if not living else orphans.slice(0, 0)
     return Orphans(
         paths=tuple(old["path"].to_pylist()),
-        nbytes=pc.sum(old["size_bytes_max"]).as_py() or 0,
+        nbytes=pc.sum(old["size_bytes"]).as_py() or 0,
         young=orphans.num_rows - old.num_rows,
         living=living,
         before=before,
     )
+
+
+def unneeded_files(uri: str, storage: StorageConfig) -> pa.Table:
+    """List the files of data, of deletions and of indexes that no version of a dataset needs.
+
+    Args:
+        uri: Address of a table or of one beside it.
+        storage: Where S3 is.
+
+    Returns:
+        Columns `path`, relative to the address, `size_bytes` and `last_modified`.
+    """
+    # List all files before the needed ones: a file committed in between is then needed, and no orphan.
+    files = open_dataset(uri, storage).all_files().read_all().group_by("path")
+    there = files.aggregate([("size_bytes", "max"), ("last_modified", "max")])
+    there = there.rename_columns([name.removesuffix("_max") for name in there.column_names])
+    is_data = pc.match_substring_regex(there["path"], r"^(data|_deletions|_indices)/")
+    return there.filter(pc.and_(is_data, pc.invert(pc.is_in(there["path"], _needed(uri, storage)))))
 
 
 def delete_orphans(table: VectorTable, orphans: Orphans) -> int:
@@ -98,7 +108,7 @@ def delete_orphans(table: VectorTable, orphans: Orphans) -> int:
     if not orphans.paths:
         return 0
     _give_up(table, orphans.before)
-    paths = sorted(set(orphans.paths) - set(_needed(table).to_pylist()))
+    paths = sorted(set(orphans.paths) - set(_needed(table.uri, table.storage).to_pylist()))
     _delete_files(table, [f"{table.uri.rstrip('/')}/{path}" for path in paths])
     return len(paths)
 
@@ -134,9 +144,9 @@ def _give_up(table: VectorTable, before: dt.datetime) -> None:
     commit_nothing(table.uri, table.storage)
 
 
-def _needed(table: VectorTable) -> pa.Array:
-    """Return the files that some version of the table needs."""
-    return pc.unique(table.refresh().dataset.tracked_files().read_all()["path"].combine_chunks())
+def _needed(uri: str, storage: StorageConfig) -> pa.Array:
+    """Return the files that some version of a dataset needs."""
+    return pc.unique(open_dataset(uri, storage).tracked_files().read_all()["path"].combine_chunks())
 
 
 def _delete_files(table: VectorTable, addresses: Sequence[str]) -> None:

@@ -17,7 +17,9 @@ from jobs.__main__ import main
 from pipelines.shortlist.lists import commit_lists, search_task
 from pipelines.shortlist.planning import plan_lists
 from pipelines.storage.addresses import sibling
+from pipelines.storage.s3 import s3_client
 from pipelines.tables.commits import create_scalar_index
+from pipelines.tables.compaction_commits import expire_versions
 from pipelines.tables.create import create_table
 from pipelines.tables.erasure import erased_samples, is_erased, without_erased
 from pipelines.tables.generations import PublishRequest, describe, publish
@@ -34,6 +36,7 @@ from pipelines.vectors.matryoshka import cut
 from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
 from schemas.records import Reject, Shard
 from tests.support.corpus import settings, write_config
+from tests.support.s3 import running_moto
 from tests.support.small_tables import (
     KEPT,
     SPACE,
@@ -221,6 +224,9 @@ def test_an_erasure_that_was_killed_is_completed(
     with monkeypatch.context() as patched:
         patched.setattr("pipelines.nightly.erase.purge", lambda *_: (_ for _ in ()).throw(OSError("no answer")))
         assert main(["delete", lake.uri, "--where", WHERE]) == 1
+    planned = delete(lake, capsys, "--dry-run")
+    assert (planned["rows"], planned["is_gone"]) == (0, False)
+    assert "did not come to its end" in planned["keepers"][0]["what"]
     done = delete(lake, capsys)
     assert (done["rows"], done["is_gone"], done["lists_removed"] > 0) == (0, False, True)
     assert main(["clean", lake.uri, "--older-than", "0"]) == 0
@@ -237,6 +243,24 @@ def test_a_rollback_does_not_bring_erased_rows_back_unasked(
     assert GONE not in VectorTable.open(lake.uri, "prod").dataset.to_table(columns=["id"])["id"].to_pylist()
     assert main(["rollback", lake.uri, "--even-if-erased"]) == 0
     assert GONE in VectorTable.open(lake.uri, "prod").dataset.to_table(columns=["id"])["id"].to_pylist()
+
+
+def test_a_bucket_that_keeps_what_is_deleted_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    with running_moto() as storage:
+        s3_client(storage).create_bucket(Bucket="lake")
+        s3_client(storage).put_bucket_versioning(Bucket="lake", VersioningConfiguration={"Status": "Enabled"})
+        table = create_table("s3://lake/t.lance", SPACE, KEPT, storage)
+        commit_shards(table, A)
+        words = ("--endpoint", str(storage.endpoint), "--region", str(storage.region))
+        assert [keeper["kind"] for keeper in delete(table, capsys, *words)["keepers"]] == ["versions"]
+        expire_versions(table.uri, dt.timedelta(0), storage)
+        done = delete(table, capsys, *words)
+        assert (done["is_gone"], [keeper["kind"] for keeper in done["keepers"]]) == (False, ["store"])
+        assert "a lifecycle rule of bucket lake" in done["keepers"][0]["command"]
 
 
 def test_filters_that_fail_and_nights_at_work_are_refused(

@@ -102,15 +102,27 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
 @contextmanager
 def running_moto() -> Iterator[StorageConfig]:
     """Run moto, which refuses single objects as a bucket's policy says, and keeps versions; it takes any key."""
-    from moto.server import ThreadedMotoServer  # here, since it is slow to import
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
+    # In a process of its own: some calls of Lance hold the interpreter's lock while they wait for an answer.
+    (port,) = free_ports(1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        _, port = server.get_host_and_port()
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("moto does not start")
+            time.sleep(0.1)
         yield StorageConfig(endpoint=f"http://127.0.0.1:{port}", region=REGION)
     finally:
-        server.stop()
+        _end(process)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class _NotStarted(Exception):
