@@ -27,7 +27,7 @@ from jobs.options import Overrides
 from pipelines.demo.corpora import list_corpora, write_shards
 from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
-from pipelines.funnel.selection import confirmable_recall
+from pipelines.funnel.goal import confirmable_recall
 from pipelines.reports.console import open_console
 from pipelines.reports.demo import PICTURES, TABLES, build_report
 from pipelines.reports.page import write_report

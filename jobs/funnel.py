@@ -13,14 +13,14 @@ from jobs.given_queries import lines_of
 from jobs.options import CountOfRows, DryRun, Flag, Storage, TableAddress, Text, Trust, within
 from pipelines.funnel import Funnel, Goal
 from pipelines.funnel.plan import parse_stages, plan_of_stages
-from pipelines.reports.console import open_console
+from pipelines.reports.console import open_console, warnings_as_notes
 from pipelines.reports.json_lines import stored_line
 from pipelines.reports.plans import print_funnel_plan
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
 from schemas.config.bounds import MAX_COUNT
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, FunnelWarning
 from schemas.plans import FunnelStage, Home
 
 _K = 10
@@ -93,7 +93,7 @@ def main(
             goal = goal if plan is None else replace(goal, k=plan.k)
             print_funnel_plan(table, options.home, goal, None if queries is None else len(queries), plan, console)
             return 0
-        with RunRecord(table, "funnel", asdict(options)):
+        with RunRecord(table, "funnel", asdict(options)), warnings_as_notes(FunnelWarning):
             funnel = Funnel.build(table, home=options.home, queries=queries, goal=goal, stages=stages)
         tuned = Funnel.stored(funnel.table, options.home)
     if options.as_json:
@@ -102,6 +102,8 @@ def main(
     shown = " → ".join(f"{s.dims} dims {s.precision} keep {s.keep}" for s in tuned.plan.stages)
     console.print(text.Text.assemble((shown, "bold"), f", home: {tuned.plan.home}"), soft_wrap=True)
     console.print(str(tuned.card), soft_wrap=True)
+    if options.card and tuned.slower:
+        console.print(f"note: {tuned.slower}", soft_wrap=True)
     return 0
 
 

@@ -151,6 +151,18 @@ class TunedFunnel(Stored, ShownAsHtml):
     plan: Plan
     card: RecallCard
 
+    @property
+    def slower(self) -> str:
+        """Say that the funnel saves no time, and what to do; empty if it does, or if it is there to save RAM."""
+        us, exact_us = self.card.best.us_per_query, self.card.exact_us_per_query
+        if self.plan.home == "codes" or us is None or us <= exact_us:
+            return ""
+        return (
+            f"the funnel in {self.plan.home} saves no time among {self.card.rows_in_table:,} rows: it takes {us:,.0f} "
+            f"µs a query, and comparing every row {exact_us:,.0f} µs. Search without it, which is exact; tune one when "
+            "the table has many more rows"
+        )
+
     @model_validator(mode="after")
     def _plan_is_on_the_card(self) -> TunedFunnel:
         if not 0 <= self.card.chosen < len(self.card.rows):

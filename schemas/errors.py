@@ -223,4 +223,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class FunnelWarning(UserWarning):
-    """A funnel answers more slowly, or perhaps with less recall, than its card says."""
+    """A funnel answers more slowly, or perhaps with less recall, than its card says, or saves no time at all."""

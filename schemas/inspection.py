@@ -46,6 +46,7 @@ class FunnelState(_Part):
         rows_then: Rows of the table when it was measured.
         rows_now: Rows now.
         problem: Why the card does not hold, or the funnel cannot be used; empty where all is well.
+        slower: That it saves no time; empty where it does.
     """
 
     home: str
@@ -56,6 +57,7 @@ class FunnelState(_Part):
     rows_then: int | None = None
     rows_now: int
     problem: str = ""
+    slower: str = ""
 
 
 class RejectCount(_Part):

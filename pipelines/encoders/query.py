@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,18 @@ from pipelines.vectors.matryoshka import are_unit
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch
+from schemas.records import Modality
+
+_ASKED: dict[Modality, str] = {"text": "the query is words", "image": "the query is a picture"}
+_WAYS: dict[Modality, str] = {
+    "text": 'words (search("a red kite"); mlake search TABLE "a red kite")',
+    "image": 'a picture (search(Path("kite.png")) or a PIL image; mlake search TABLE kite.png)',
+}
+_REMEDIES: dict[Modality, str] = {
+    "text": "For words, embed the pictures with an encoder of image+text in `mlake encoders`, or train a head on "
+    "pairs of pictures and words: mlake train",
+    "image": "For pictures, embed them with an encoder of image+text in `mlake encoders`; it takes words as well",
+}
 
 
 def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustConfig()) -> npt.NDArray[np.float32]:
@@ -38,12 +51,15 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
     modality = modality_of(query)
     if encoder_spec(space.encoder).family == "precomputed":
         raise SpaceMismatch(
-            f"the table's vectors are precomputed, and this query is {modality}; embed it where they were made, and "
-            "pass the vector"
+            f"{_ASKED[modality]}, and the table's vectors are precomputed: embed it where they were made, and pass the "
+            f"vector; {_kinds_of_query(space, ())}"
         )
     spec = spec_of(space, trust)
     if modality not in spec.modalities:
-        raise SpaceMismatch(f"{spec.name} embeds {' and '.join(spec.modalities)} inputs; this query is {modality}")
+        raise SpaceMismatch(
+            f"{_ASKED[modality]}, and {spec.name} embeds only {' and '.join(spec.modalities)} inputs; "
+            f"{_kinds_of_query(space, spec.modalities)}. {_REMEDIES[modality]}"
+        )
     config = config_of(space, trust)
     _check(space.model_dump_json(), config)
     preparer, encoder = _load(config)
@@ -59,6 +75,13 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
     if not are_unit(vector_D):
         raise InputError("the query cannot be embedded: its vector has no direction (all zeros, NaN or infinity)")
     return vector_D
+
+
+def _kinds_of_query(space: Space, modalities: Sequence[Modality]) -> str:
+    """Say how a table of a space is asked."""
+    ways = [way for modality, way in _WAYS.items() if modality in modalities]
+    rows = 'one of its rows (search(like="ID"))'
+    return f"this table is asked by {', '.join([*ways, rows])}, or a vector of {space.ladder.width} dims"
 
 
 @lru_cache(maxsize=4)

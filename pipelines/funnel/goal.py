@@ -6,9 +6,11 @@ Owns the goal, and how many queries and rows it needs. Owns no measurement.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pipelines.funnel.ground_truth import Z_OF_95
 from schemas.config.bounds import MAX_K
 from schemas.errors import ConfigError, TableError
 from schemas.plans import Plan
@@ -17,6 +19,8 @@ Objective = Literal["latency", "throughput"]
 
 _RECALL = 0.95
 _MIN_QUERIES, _MAX_QUERIES = 1_000, 16_000
+_MAX_VALIDATION_QUERIES = 500
+_MOST_QUERIES = 10**9
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,30 @@ class Goal:
         return min(wanted, rows // 5)
 
 
-def check_rows(rows: int, goal: Goal, *, holds_out: bool) -> None:
-    """Refuse a table with too few rows for the goal.
+def validation_queries(queries: int) -> int:
+    """Return how many of the queries choose the plan; the others test it."""
+    return min(_MAX_VALIDATION_QUERIES, max(1, queries // 4))
+
+
+def confirmable_recall(queries: int) -> float:
+    """Return the largest recall target that tuning on so many queries can confirm: that of a plan without a miss."""
+    tests = queries - validation_queries(queries)
+    return tests / (tests + Z_OF_95**2)  # the lower end of `recall_interval` where no query has a miss
+
+
+def check_rows(rows: int, goal: Goal, queries: int | None, *, has_stages: bool = False) -> None:
+    """Refuse a table with too few rows, or too few queries, for the goal.
 
     Args:
         rows: Rows of the table.
         goal: What to tune for.
-        holds_out: Whether rows of the table serve as queries.
+        queries: Number of queries that are given; None: rows of the table are held out.
+        has_stages: Whether the stages are the user's, which are held to a recall only if the goal names one.
 
     Raises:
-        TableError: The table is too small.
+        TableError: The table is too small, or even a plan without a miss would not confirm the recall.
     """
+    holds_out = queries is None
     if holds_out and goal.queries is not None and goal.queries > rows // 5:
         raise TableError(
             f"{goal.queries:,} rows cannot be held out as queries: a fifth of the table's {rows:,} at most; hold "
@@ -94,4 +111,34 @@ def check_rows(rows: int, goal: Goal, *, holds_out: bool) -> None:
         )
     least = 5 * (goal.k + 1)
     if rows < least:
-        raise TableError(f"a funnel is tuned on held-out rows and needs at least {least}; the table has {rows}")
+        raise TableError(
+            f"a funnel is tuned on held-out rows and needs at least {least}; the table has {rows}; search it "
+            "without a funnel, which is exact"
+        )
+    asked = goal.held_out_rows(rows) if queries is None else queries
+    is_held_to = goal.recall is not None or not has_stages
+    if is_held_to and confirmable_recall(asked) < goal.target:
+        raise TableError(_too_few_queries(rows, goal, asked, holds_out=holds_out))
+
+
+def _too_few_queries(rows: int, goal: Goal, asked: int, *, holds_out: bool) -> str:
+    """Say what so many queries confirm, and the ways out."""
+    most = confirmable_recall(asked)
+    needed = bisect_left(range(_MOST_QUERIES), goal.target, key=confirmable_recall)
+    lower = f"{math.floor(100 * most) / 100:.2f}"
+    less = [f"ask for recall {lower} or less (--recall {lower})"] if asked > 1 else []
+    if not holds_out:
+        said, remedies = f"{asked:,} given", [f"give {needed:,} or more"]
+    elif needed <= rows // 5:
+        said, remedies = f"{asked:,} rows held out", [f"hold out {needed:,} or more (--held-out {needed})"]
+    else:
+        said = f"{asked:,}, a fifth of the {rows:,} rows"
+        remedies = [
+            "search without a funnel, which is exact",
+            f"give {needed:,} queries of your own (--queries FILE)",
+            f"wait until the table has {5 * needed:,} rows",
+        ]
+    return (
+        f"too few queries ({said}) to confirm recall {goal.target}: without a single miss they confirm {most:.4f}; "
+        f"nothing is stored. Either {'; or '.join([*remedies, *less])}"
+    )

@@ -24,6 +24,9 @@ from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import have_direction, unit
 from schemas.errors import TableError
 
+Z_OF_95 = 1.96
+"""Standard normal quantile of a two-sided 95 % interval."""
+
 Blocks = Iterable[tuple[Positions, npt.NDArray[np.floating]]]
 
 # Neighbours beyond the k-th that are listed. Only where all of these tie, the table is read again for the others.
@@ -164,7 +167,7 @@ def _are_among(ids_K: Positions, ascending: Positions) -> npt.NDArray[np.bool_]:
     return among_K
 
 
-def recall_interval(recall_Q: npt.NDArray[np.floating], z: float = 1.96) -> tuple[float, float, float]:
+def recall_interval(recall_Q: npt.NDArray[np.floating], z: float = Z_OF_95) -> tuple[float, float, float]:
     """Return the mean recall of Q queries with its confidence interval.
 
     The k results of one query are not independent. So this is Wilson's interval at the effective number of trials

@@ -120,6 +120,8 @@ class Funnel:
             ConfigError: There is no such home, or the stages do not fit the table.
             TableError: The table has too few rows, or was opened at a version; the lake has no prefix column to search;
                 or the test queries do not confirm the goal's recall. Then nothing is stored.
+
+        A funnel that is slower than the exact search is stored, and said as a `FunnelWarning`.
         """
         _check_home(home)
         check_given(Goal, goal=goal)
@@ -135,6 +137,8 @@ class Funnel:
         asked = None if queries is None else np.stack([table.encode_query(one) for one in read_queries(queries)[0]])
         tuned = tune(table, goal, asked, plan, home)
         store_funnel(table, tuned)
+        if tuned.slower:
+            warnings.warn(tuned.slower, FunnelWarning, stacklevel=2)
         return cls.open(table, home=home)
 
     @classmethod

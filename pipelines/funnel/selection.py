@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.funnel.faiss_stages import Index, Positions
-from pipelines.funnel.goal import Goal
+from pipelines.funnel.goal import Goal, confirmable_recall, validation_queries
 from pipelines.funnel.ground_truth import GroundTruth, recall_interval
 from pipelines.vectors.arrays import Floats
 from schemas.cards import CardRow, RecallCard
@@ -33,7 +33,6 @@ from schemas.plans import Plan
 MAX_CANDIDATES = 3_200
 _SHOWN_KEEPS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, MAX_CANDIDATES)
 _STEP = 1.12
-_MAX_VALIDATION_QUERIES = 500
 _TIMED_QUERIES = 64
 _MARGINS = 100
 # A margin must bring the mean number of candidates below this share of what it is without one.
@@ -102,7 +101,7 @@ class PlanSelector:
             goal: What to tune for.
         """
         self._truth, self._query_QD, self._goal = truth, query_QD, goal
-        split = _validation_queries(len(query_QD))
+        split = validation_queries(len(query_QD))
         self._validation, self._test = slice(0, split), slice(split, None)
         self._evaluated: list[_Evaluated] = []
 
@@ -300,13 +299,3 @@ def _steps(least: int, most: int) -> Sequence[int]:
     """Return the numbers of candidates to consider, each about a tenth more than the last."""
     count = math.ceil(math.log(max(1, most / least), _STEP))
     return [min(most, round(least * _STEP**power)) for power in range(count + 1)]
-
-
-def confirmable_recall(queries: int) -> float:
-    """Return the largest recall target that tuning on so many queries can confirm: that of a plan without a miss."""
-    return recall_interval(np.ones(queries - _validation_queries(queries)))[1]
-
-
-def _validation_queries(queries: int) -> int:
-    """Return how many of the queries choose the plan; the others test it."""
-    return min(_MAX_VALIDATION_QUERIES, max(1, queries // 4))

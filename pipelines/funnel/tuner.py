@@ -95,7 +95,7 @@ def tune_in_memory(
         TableError: The table has too few rows to hold any out, or no plan is both small and good enough.
     """
     rows = len(vectors.x_ND)
-    check_rows(rows, goal, holds_out=query_QD is None)
+    check_rows(rows, goal, None if query_QD is None else len(query_QD), has_stages=plan is not None)
     query_QD, vectors = vectors.hold_out(goal) if query_QD is None else (query_QD, vectors)
     started = time.perf_counter()
     truth = exact_neighbours(lambda: _blocks(vectors.x_ND), query_QD, [goal.k])[goal.k]
@@ -250,7 +250,7 @@ def tune_in_lake(
             "run: mlake shortlist CONFIG --set dims=[64], with this table in CONFIG"
         )
     rows = dataset.count_rows()
-    check_rows(rows, goal, holds_out=query_QD is None)
+    check_rows(rows, goal, None if query_QD is None else len(query_QD), has_stages=plan is not None)
     own_ids_Q, query_QD = _draw_queries(dataset, goal) if query_QD is None else (None, query_QD)
     started = time.perf_counter()
 
@@ -258,8 +258,11 @@ def tune_in_lake(
         return ((row_ids(batch), np.array(block_BD)) for batch, block_BD in scan_vectors(dataset, [ROW_ID]))
 
     truth = exact_neighbours(blocks, query_QD, [goal.k], own_ids_Q)[goal.k]
-    exact_us = (time.perf_counter() - started) / len(query_QD) * 1e6
-    selector, baseline = PlanSelector(truth, query_QD, goal), Baseline(rows, dataset.version, exact_us, exact_us)
+    batched_us = (time.perf_counter() - started) / len(query_QD) * 1e6
+    started = time.perf_counter()
+    exact_neighbours(blocks, query_QD[:1], [goal.k])
+    baseline = Baseline(rows, dataset.version, (time.perf_counter() - started) * 1e6, batched_us)
+    selector = PlanSelector(truth, query_QD, goal)
     if plan is not None:
         trial, card = selector.confirm(_lake_trial(dataset, plan, own_ids_Q), baseline)
         target = card.best.low if goal.recall is None else goal.recall

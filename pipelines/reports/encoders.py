@@ -23,11 +23,10 @@ _LIBRARIES = {
 
 def encoders_table(specs: list[EncoderSpec]) -> Table:
     """Return a table of encoders, a row each, that fits 80 columns."""
-    grid = Table(box=None, pad_edge=False)
-    for head in ("encoder", "embeds", "dims", "licence", "here"):
-        grid.add_column(head, no_wrap=head == "encoder", overflow="fold")
+    grid = Table("encoder", "embeds", "dims", "licence", "here", box=None, pad_edge=False)
     for spec in specs:
-        dims = f"{_dims(spec)}; rotate" if len(spec.dims) == 1 else _dims(spec)
+        dims = f"{spec.any_from} to {spec.dims[-1]}" if spec.any_from else _dims(spec)
+        dims = f"{dims}; rotate" if len(spec.dims) == 1 else dims
         grid.add_row(spec.name, "+".join(spec.modalities), dims, _licence(spec), _here(spec))
     return grid
 
@@ -69,8 +68,8 @@ def encoder_table(spec: EncoderSpec) -> Table:
 def _dims(spec: EncoderSpec) -> str:
     if not spec.dims:
         return "as its file says"
-    rungs = "/".join(map(str, reversed(spec.dims)))
-    return f"{rungs}, any ≥{spec.any_from}" if spec.any_from else rungs
+    rungs = ", ".join(map(str, reversed(spec.dims)))
+    return f"{rungs}; any from {spec.any_from} on" if spec.any_from else rungs
 
 
 def _rule(spec: EncoderSpec) -> str:

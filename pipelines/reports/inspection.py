@@ -108,11 +108,11 @@ def _funnels(table: VectorTable) -> Iterator[FunnelState]:
     rows = len(table)
     for home in Funnel.homes(table):
         try:
-            card = Funnel.stored(table, home).card
+            tuned = Funnel.stored(table, home)
         except LakeError as error:
             yield FunnelState(home=home, rows_now=rows, problem=str(error))
             continue
-        best, then = card.best, card.rows_in_table
+        card, best, then = tuned.card, tuned.card.best, tuned.card.rows_in_table
         yield FunnelState(
             home=home,
             k=card.k,
@@ -122,6 +122,7 @@ def _funnels(table: VectorTable) -> Iterator[FunnelState]:
             rows_then=then,
             rows_now=rows,
             problem=f"the table has {rows / then:.1f} times the rows of its card" if rows > OUTGROWN * then else "",
+            slower=tuned.slower,
         )
 
 
@@ -186,6 +187,8 @@ def _advice(found: Inspection) -> Iterator[str]:
     for funnel in found.funnels:
         if funnel.problem:
             yield f"The funnel in {funnel.home}: {funnel.problem}. Run: mlake funnel {uri} --home {funnel.home}"
+        elif funnel.slower:
+            yield f"{funnel.slower[0].upper()}{funnel.slower[1:]}."
     if found.fragments > _MANY_FRAGMENTS and found.rows / found.fragments < _SMALL_FRAGMENT:
         yield f"{found.fragments:,} small fragments slow every search. Run: mlake clean {uri} --compact"
     elif found.deleted_rows > _MANY_DELETED * max(1, found.rows):

@@ -48,12 +48,12 @@ def print_funnel_plan(
         TableError: The table has too few rows, or, for the home `lake`, no prefix column.
     """
     rows = len(table)
-    check_rows(rows, goal, holds_out=queries is None)
     if home == "lake" and plan is None and not table.prefix_dims:
         raise TableError(
             f"{table.uri} has no prefix column to search; run: mlake shortlist CONFIG --set dims=[64], with this table "
             "in CONFIG"
         )
+    check_rows(rows, goal, queries, has_stages=plan is not None)
     grid = _grid(table)
     grid.add_row("home", f"{home}, in place of the one there" if home in Funnel.homes(table) else home)
     is_held_to = plan is None or goal.recall is not None

@@ -63,7 +63,7 @@ def test_copies_of_one_row_make_no_plan_miss(tmp_path: Path, home: Home, copies:
 
 def test_a_recall_that_few_queries_cannot_confirm_is_refused_and_nothing_is_stored(table: VectorTable) -> None:
     before = table.dataset.config()
-    with pytest.raises(TableError, match=r"9 test queries without a miss confirm 0.70\d+\); nothing is stored"):
+    with pytest.raises(TableError, match=r"too few queries \(12, .* they confirm 0\.70\d+; nothing is stored"):
         Funnel.build(table, Goal(recall=0.9999, queries=12))
     assert table.refresh().dataset.config() == before
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from pipelines.funnel.faiss_stages import Positions
-from pipelines.funnel.goal import Goal, check_rows
-from pipelines.funnel.ground_truth import GroundTruth
+from pipelines.funnel.goal import Goal, check_rows, confirmable_recall, validation_queries
+from pipelines.funnel.ground_truth import GroundTruth, recall_interval
 from pipelines.funnel.selection import Baseline, PlanSelector, Trial
 from pipelines.vectors.arrays import Floats
 from schemas.errors import TableError
@@ -128,9 +130,36 @@ def test_what_a_goal_asks_for() -> None:
     assert Goal(recall=0.95).held_out_rows(100_000) == 1_000
     assert Goal(recall=0.999).held_out_rows(1_000_000) == 16_000
     with pytest.raises(TableError, match="500 rows cannot be held out as queries: a fifth of the table's 1,000"):
-        check_rows(1_000, Goal(queries=500), holds_out=True)
-    check_rows(1_000, Goal(queries=500), holds_out=False)
+        check_rows(1_000, Goal(queries=500), None)
+    check_rows(1_000, Goal(queries=500), 500)
     assert not Goal(bytes_per_vector=16).allows(plan())
     assert Goal(bytes_per_vector=16).allows(plan(home="lake"))
     with pytest.raises(TableError, match="needs at least 55; the table has 54"):
-        check_rows(54, Goal(), holds_out=True)
+        check_rows(54, Goal(), None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "goal", "queries", "ways"),
+    [
+        (301, Goal(), None, ("60, a fifth of the 301 rows", "--queries FILE", "485 rows", "--recall 0.92")),
+        (1_000, Goal(queries=20), None, ("20 rows held out", "--held-out 97", "--recall 0.79")),
+        (1_000, Goal(), 20, ("20 given", "give 97 or more", "--recall 0.79")),
+    ],
+)
+def test_too_few_queries_for_a_recall_name_the_ways_out(
+    rows: int, goal: Goal, queries: int | None, ways: Sequence[str]
+) -> None:
+    with pytest.raises(TableError) as refused:
+        check_rows(rows, goal, queries)
+    assert [way for way in ways if way not in str(refused.value)] == []
+    check_rows(rows, goal, queries, has_stages=True)  # held to no recall
+    # Each way out is one: the rows, the queries and the recall that it names are enough.
+    check_rows(485, Goal(), None)
+    check_rows(1_000, Goal(queries=97), None)
+    check_rows(rows, Goal(recall=0.79, queries=goal.queries), queries)
+
+
+@pytest.mark.parametrize("queries", [2, 20, 97, 4_000])
+def test_what_queries_confirm_is_the_interval_of_a_plan_without_a_miss(queries: int) -> None:
+    tests = np.ones(queries - validation_queries(queries))
+    assert confirmable_recall(queries) == pytest.approx(recall_interval(tests)[1])

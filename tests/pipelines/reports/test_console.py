@@ -39,6 +39,21 @@ def test_every_way_to_print_leaves_the_text_as_it_is(capsys: pytest.CaptureFixtu
     assert said.count("[bold]b[/bold] [/x] :smile: {} %s") >= 3
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_table_cuts_a_word_or_a_number(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    grid = Table("run", "recall", "started, UTC", "what was said of it", box=None, pad_edge=False)
+    grid.add_row("20261127-8d92", "0.9923", "2026-11-27 15:32", "the recall had fallen, so it was tuned anew")
+    open_console().print(grid)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    said = " ".join(lines).split()
+    for word in ("20261127-8d92", "0.9923", "2026-11-27", "15:32", "recall", "fallen,", "anew"):
+        assert word in said
+
+
 def test_no_other_module_opens_a_console() -> None:
     root = Path(__file__).parents[3]
     sources = [path for room in ("jobs", "pipelines", "cluster", "schemas") for path in (root / room).rglob("*.py")]

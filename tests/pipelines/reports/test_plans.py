@@ -34,8 +34,9 @@ def test_dry_runs_change_nothing(
     assert "prefix columns 8: dropped" in said
     assert "100 in 1 fragment" in said
 
-    assert "20 rows held out stages chosen from 8, 16, 32 dims" in shown(0, "funnel", trained.uri, "--recall", "0.9")
-    assert "chosen from 8 dims" in shown(0, "funnel", trained.uri, "--home", "lake")
+    assert "20 rows held out stages chosen from 8, 16, 32 dims" in shown(0, "funnel", trained.uri, "--recall", "0.7")
+    assert "wait until the table has 230 rows" in shown(2, "funnel", trained.uri, "--recall", "0.9")
+    assert "chosen from 8 dims" in shown(0, "funnel", trained.uri, "--home", "lake", "--recall", "0.7")
     assert "no prefix column" in shown(2, "funnel", plain.uri, "--home", "lake")
     said = shown(0, "funnel", trained.uri, "--stages", "8:int8:50,32:5")
     assert "none, at k=5" in said
