@@ -30,9 +30,9 @@ _STEEPEST, _FAR = 3.0, 40.0
 # in memory is 2.5 times as long, and questions in a gap find no more.
 _CLOSE = 0.05
 # Share of the test queries that are searched more widely by their expected misses; and of those that may be, so that
-# nobody misses more than this share of the best rows without it. Measured on 30,000 vectors in clusters, where a plan of
-# recall .95 left .48 unsearched: questions whose 300 best rows were erased find .995 of the others instead of .86, and
-# the mean time of the others stays. On 60,000 texts the bound changes nothing (.11).
+# nobody misses more than this share of the best rows without it. Measured on 30,000 vectors in clusters, whose bound
+# was .48: questions whose 300 best rows were erased find .995 of the others instead of .86, and the mean time of other
+# questions stays. On 60,000 texts, whose bound is .11, it changes nothing.
 _UNSURE, _MOST_UNSURE, _MANY_MISSES = 0.05, 0.2, 0.25
 
 
@@ -126,7 +126,7 @@ def usual_reach(gaps_Q: Floats) -> tuple[float, float] | None:
 
 def usual_doubt(misses_Q: Floats, target: float) -> float:
     """Return a plan's `doubt` from the `expected_misses` (Q,) of test queries: what nearly all of them keep below."""
-    most, nearly_all = np.quantile(misses_Q, (1 - _MOST_UNSURE, 1 - _UNSURE)).tolist()
+    most, nearly_all = (float(np.quantile(misses_Q, 1 - share)) for share in (_MOST_UNSURE, _UNSURE))
     return max(1 - target, min(nearly_all, max(_MANY_MISSES, most)))
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from pipelines.shortlist.erasure import erase_lists
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.compaction_commits import purge
-from pipelines.tables.erasure import erase_rows, rows_to_erase
+from pipelines.tables.erasure import erase_rows, erased_before, rows_to_erase
+from pipelines.tables.filtered import meant_by
 from pipelines.tables.generations import PublishRequest, describe, generations_of, publish
 from pipelines.tables.keepers import JOB, Keeper, is_unfinished, keepers
 from pipelines.tables.night_log import NightLock
@@ -42,6 +43,8 @@ class Erasure:
         lists: Queries whose lists were removed from shortlist tables.
         publication: Number of the publication that shows the table without them; None where none was made.
         keepers: What still keeps bytes of rows that were erased, now or before.
+        before: Rows that no newest version has, and older ones do.
+        hints: Where no row was found, what was looked at, and what may have been meant.
     """
 
     rows: dict[int, int]
@@ -49,6 +52,8 @@ class Erasure:
     lists: int = 0
     publication: int | None = None
     keepers: tuple[Keeper, ...] = ()
+    before: int = 0
+    hints: tuple[str, ...] = ()
 
 
 def plan_erasure(base: str, where: str, storage: StorageConfig) -> Erasure:
@@ -60,11 +65,19 @@ def plan_erasure(base: str, where: str, storage: StorageConfig) -> Erasure:
     """
     base = absolute(base)
     rows, shards = dict[int, int](), Counter[int]()
-    for generation in generations_of(base, storage):
-        found = rows_to_erase(VectorTable.open(generation_uri(base, generation), storage=storage), where)
+    tables = {
+        each: VectorTable.open(generation_uri(base, each), storage=storage) for each in generations_of(base, storage)
+    }
+    for generation, table in tables.items():
+        found = rows_to_erase(table, where)
         rows[generation] = found.num_rows
         shards.update(found["shard"].to_pylist())
-    return Erasure(rows, dict(shards), keepers=keepers(base, storage, list(rows)))
+    older = {} if shards else {each: erased_before(table, where).num_rows for each, table in tables.items()}
+    kept = keepers(base, storage, list(rows), [each for each in older if older[each]])
+    erasure = Erasure(rows, dict(shards), keepers=kept, before=sum(older.values()))
+    if not shards and not erasure.before:
+        erasure.hints = tuple(hint for table in tables.values() for hint in meant_by(table, where))
+    return erasure
 
 
 def erase(base: str, where: str, storage: StorageConfig) -> Erasure:
@@ -76,18 +89,18 @@ def erase(base: str, where: str, storage: StorageConfig) -> Erasure:
         PublicationConflict: `prod` was moved meanwhile; the rows are erased, and the new version is not published.
     """
     base = absolute(base)
-    plan_erasure(base, where, storage)  # refuses a filter before anything is changed
+    planned = plan_erasure(base, where, storage)  # refuses a filter before anything is changed
     if not has_log(base, storage):
-        return _erase_all(base, where, storage)
+        return _erase_all(base, where, storage, planned)
     with NightLock(base, storage) as lock:
-        erasure = _erase_all(base, where, storage)
+        erasure = _erase_all(base, where, storage, planned)
         lock.update(state="erased", counts=NightCounts(withdrawn=sum(erasure.rows.values())))
     return erasure
 
 
-def _erase_all(base: str, where: str, storage: StorageConfig) -> Erasure:
+def _erase_all(base: str, where: str, storage: StorageConfig, planned: Erasure) -> Erasure:
     remove_leftovers(base, storage)
-    erasure, first = Erasure({}, {}), VectorTable.open(base, storage=storage)
+    erasure, first = Erasure({}, {}, hints=planned.hints), VectorTable.open(base, storage=storage)
     for generation in generations_of(base, storage):
         _erase(VectorTable.open(generation_uri(base, generation), storage=storage), first, where, generation, erasure)
     erasure.keepers = keepers(base, storage, list(erasure.rows))
@@ -105,7 +118,8 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
         removed = erase_rows(table, first, where, record.run)
         erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.rows.values())
         erasure.shards = dict(Counter(erasure.shards) + Counter(removed.rows))
-        if rows or must_go_on:
+        erasure.before += removed.before
+        if rows or removed.before or must_go_on:
             purge(table.uri, table.storage)
             without: dict[str, Any] = {table.uri: table.refresh().dataset.version}
             if removed.rejects or must_go_on:

@@ -18,6 +18,10 @@ def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> No
     done = "would be erased" if is_planned else "erased"
     for generation, rows in erasure.rows.items():
         say(f"generation {generation}: {rows:,} rows {done}")
+    if erasure.before:
+        say(f"older versions have {erasure.before:,} such rows, which the newest has not")
+    for hint in erasure.hints:
+        say(hint)
     if erasure.shards:
         say(f"they are of {len(erasure.shards):,} shards; a shard that changes is embedded as it is: remove them there")
     if erasure.lists:
@@ -43,6 +47,8 @@ def erasure_facts(erasure: Erasure, *, is_planned: bool) -> dict[str, Any]:
         "shards": len(erasure.shards),
         "lists_removed": erasure.lists,
         "publication": erasure.publication,
+        "rows_of_older_versions": erasure.before,
+        "hints": list(erasure.hints),
         "is_gone": not erasure.keepers and not (is_planned and any(erasure.rows.values())),
         "keepers": [
             {

@@ -26,6 +26,7 @@ from pipelines.storage.addresses import sibling
 from pipelines.tables.commits import commit_without
 from pipelines.tables.companion_commits import append_rows
 from pipelines.tables.companions import ensure_companion, read_companion
+from pipelines.tables.filtered import rows_before
 from pipelines.tables.ledger import rows_by_shard
 from pipelines.tables.publication_log import generation_uri, table_of
 from pipelines.tables.records import amend_records, remove_rejects
@@ -111,10 +112,12 @@ class Removed:
     Attributes:
         rows: Rows by shard.
         rejects: Rejects that had the id of one of the rows, of any content of the same file.
+        before: Rows that older versions still have, and the newest had not.
     """
 
     rows: Mapping[int, int]
     rejects: int = 0
+    before: int = 0
 
 
 def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> Removed:
@@ -135,18 +138,36 @@ def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> R
         found = rows_to_erase(table, where)
         erased = Counter(found["shard"].to_pylist())
         if not erased:
-            return Removed({}, rejects)
+            return Removed({}, rejects, _remember_before(table, base, where, run))
         _remember(base, found, run, _named_by(table))
         held = rows_by_shard(table.dataset)
         names = found.group_by("shard").aggregate([("id", "list")])
         keys = dict(zip(names["shard"].to_pylist(), map(set, names["id_list"].to_pylist()), strict=True))
-        rejects += remove_rejects(table, keys, held)
+        if _has_passages(table):
+            for shard, name in zip(found["shard"].to_pylist(), found[DOCUMENT].to_pylist(), strict=True):
+                keys[shard].add(name)
+        rejects += remove_rejects(table, keys, held, of_passages=_has_passages(table))
         amend_records(table, {shard: held[shard] - rows for shard, rows in erased.items()})
         try:
             commit_without(table.dataset, where, run, table.storage)
         except CommitConflictError:
             continue
         return Removed(dict(erased), rejects)
+
+
+def erased_before(table: VectorTable, where: str) -> pa.Table:
+    """Find the rows that satisfy a filter in older versions of a table and are not in its newest one."""
+    return rows_before(table, where, _naming(table))
+
+
+def _remember_before(table: VectorTable, base: VectorTable, where: str, run: str) -> int:
+    """Remember rows that only older versions have, so that their shard does not bring them back; return how many."""
+    found = erased_before(table, where)
+    # Of a shard that is there, a row that does not satisfy the filter any more stays.
+    held = pa.array(list(rows_by_shard(table.dataset)), pa.int64())
+    if (gone := found.filter(pc.invert(pc.is_in(found["shard"], held)))).num_rows:
+        _remember(base, gone, run, _named_by(table))
+    return int(found.num_rows)
 
 
 def erased_samples(table: VectorTable) -> Erased:

@@ -58,19 +58,22 @@ class Keeper:
     command: str
 
 
-def keepers(base: str, storage: StorageConfig, generations: Sequence[int]) -> tuple[Keeper, ...]:
+def keepers(
+    base: str, storage: StorageConfig, generations: Sequence[int], older: Sequence[int] = ()
+) -> tuple[Keeper, ...]:
     """Say what still keeps bytes of rows that were ever erased of some generations and of what lies beside them.
 
     Args:
         base: Address of the table.
         storage: Where S3 is.
         generations: Their numbers.
+        older: Numbers of those whose older versions have rows that are to be erased, and the newest has not.
     """
     found = list[Keeper]()
     for generation in generations:
         table = VectorTable.open(generation_uri(base, generation), storage=storage)
         entries = [entry for entry in read_journal(table) if entry.job == JOB]
-        found += _of_generation(table, base, entries)
+        found += _of_generation(table, base, entries, must_expire=generation in older)
         for run in living_runs(table):
             what = f"run {run} is at work: it may commit such rows still"
             found.append(Keeper(table.uri, "run", what, None, "the same command, when the run has ended"))
@@ -82,13 +85,17 @@ def is_unfinished(entries: Sequence[JournalEntry]) -> bool:
     return bool(entries) and entries[-1].state != "complete"
 
 
-def _of_generation(table: VectorTable, base: str, entries: Sequence[JournalEntry]) -> Iterator[Keeper]:
+def _of_generation(
+    table: VectorTable, base: str, entries: Sequence[JournalEntry], *, must_expire: bool
+) -> Iterator[Keeper]:
     if is_unfinished(entries):
         what = f"the erasure of run {entries[-1].run} did not come to its end"
         yield Keeper(table.uri, "unfinished", what, None, "the same command, without --dry-run")
     first_without: dict[str, int] = {}
     for entry in entries:
         first_without |= entry.summary.get("without", {})
+    if must_expire:
+        first_without[table.uri] = int(table.dataset.version)
     open_until = _open_until(base, table.storage) if first_without else {}
     for uri, version in first_without.items():
         try:

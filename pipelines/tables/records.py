@@ -107,18 +107,24 @@ def amend_records(table: Owner, rows: Mapping[int, int]) -> None:
     _append([record | {"rows": rows[record["shard"]]} for record in known], table)
 
 
-def remove_rejects(table: Owner, keys: Mapping[int, Collection[str]], held: Collection[int]) -> int:
+def remove_rejects(
+    table: Owner, keys: Mapping[int, Collection[str]], held: Collection[int], *, of_passages: bool = False
+) -> int:
     """Delete what was ever rejected of some files under some ids; return how many rejects.
 
     Args:
         table: The table.
         keys: Ids of samples, by shard; every content of the shard's file is meant.
         held: Shards with rows in the table.
+        of_passages: Whether the ids name documents, and the rejects of their passages are meant too.
     """
     records, there = read_companion(table, "shards"), _with_rows(table, "rejects")
     uris = dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
     pairs = {(uris.get(shard), key) for shard, of_shard in keys.items() for key in of_shard if key}
-    is_gone = [pair in pairs for pair in zip(there["uri"].to_pylist(), there["key"].to_pylist(), strict=True)]
+    is_gone = [
+        (uri, key) in pairs or (of_passages and (uri, key.rpartition("#")[0]) in pairs)
+        for uri, key in zip(there["uri"].to_pylist(), there["key"].to_pylist(), strict=True)
+    ]
     if not any(is_gone):
         return 0
     before = Counter(current_rejects(table, held)["shard"].to_pylist())

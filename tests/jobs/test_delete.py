@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from jobs.__main__ import main
-from pipelines.shortlist.lists import commit_lists, search_task
-from pipelines.shortlist.planning import plan_lists
 from pipelines.storage.addresses import sibling
-from pipelines.storage.s3 import s3_client
 from pipelines.tables.commits import create_scalar_index
-from pipelines.tables.compaction_commits import expire_versions
 from pipelines.tables.create import create_table
 from pipelines.tables.erasure import erased_samples, is_erased, without_erased
 from pipelines.tables.generations import PublishRequest, describe, publish
@@ -32,11 +26,9 @@ from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.runs import RunRecord, read_journal
 from pipelines.tables.table import VectorTable
-from pipelines.vectors.matryoshka import cut
-from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
-from schemas.records import Reject, Shard
+from schemas.records import Reject
 from tests.support.corpus import settings, write_config
-from tests.support.s3 import running_moto
+from tests.support.erasures import GONE, INDEX, LOCAL, WHERE, A, B, delete, lists_of, places, search
 from tests.support.small_tables import (
     KEPT,
     SPACE,
@@ -47,15 +39,8 @@ from tests.support.small_tables import (
     expected,
     ids_of,
     new_table,
-    vectors_of,
     write_lease,
 )
-
-LOCAL = StorageConfig()
-A, B = a_shard("a"), a_shard("b")
-GONE = ids_of(A, 5)[3]
-WHERE = f"id = '{GONE}'"
-INDEX = PrefixIndexConfig(type="IVF_FLAT", partitions=1)
 
 
 @pytest.fixture
@@ -67,40 +52,6 @@ def lake(tmp_path: Path) -> VectorTable:
     create_scalar_index(table.uri, "id", LOCAL)
     search(table)
     return table.refresh()
-
-
-def search(table: VectorTable) -> dict[str, list[str]]:
-    """Bring the lists of the nearest rows up to date, and return them."""
-    config = ShortlistConfig.model_validate({"table": table.uri, "lists": {"k": 3, "dims": [8, 32]}})
-    if (plan := plan_lists(config)) is not None:
-        for task in plan.todo():
-            search_task(plan.spec, plan.uri, plan.config, task)
-        commit_lists(plan)
-    return lists_of(table)
-
-
-def lists_of(table: VectorTable) -> dict[str, list[str]]:
-    rows = open_dataset(sibling(table.uri, "shortlist"), LOCAL).to_table().sort_by([("dim", "ascending")]).to_pylist()
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        found.setdefault(row["query_id"], []).append(row["id"])
-    return found
-
-
-def places(folder: Path, shard: Shard = A, positions: Sequence[int] = (3,)) -> set[str]:
-    """Name the files below a folder that hold one of the rows: its vector, its prefix, or its id."""
-    vectors_BD = vectors_of(shard, 5)[list(positions)]
-    prefixes_BD = cut(vectors_BD.astype(np.float32), 8).astype(np.float16)
-    marks = [row.tobytes() for row in (*vectors_BD, *prefixes_BD)]
-    marks += [ids_of(shard, 5)[position].encode() for position in positions]
-    return {str(path) for path in folder.rglob("*") if path.is_file() and any(m in path.read_bytes() for m in marks)}
-
-
-def delete(table: VectorTable, capsys: pytest.CaptureFixture[str], *words: str, where: str = WHERE) -> dict[str, Any]:
-    capsys.readouterr()
-    assert main(["delete", table.uri, "--where", where, "--json", *words]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
 
 
 def test_no_byte_of_an_erased_row_is_left(
@@ -140,24 +91,6 @@ def test_no_byte_of_an_erased_row_is_left(
     assert rows == {A.id: (4, 1), B.id: (5, 1)}
     entry = next(entry for entry in read_journal(table) if entry.job == "delete")
     assert (entry.config["where"], entry.summary["rows"]) == ("id = '…'", 1)
-
-
-def test_no_index_keeps_a_row_whose_whole_fragment_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = new_table(tmp_path)
-    for shard in (A, B):
-        commit_shards(table, shard)
-    table = index_prefix(add_prefixes(table.refresh(), [8]), 8, INDEX)
-    create_scalar_index(table.uri, "id", LOCAL)
-    table.refresh().dataset.create_scalar_index("half", "BITMAP")
-    search(table)
-    for where, shard in (f"shard = {A.id}", A), ("n >= 0", B):
-        assert places(tmp_path, shard, range(5))
-        delete(table, capsys, where=where)
-        assert main(["clean", table.uri, "--older-than", "0"]) == 0
-        assert delete(table, capsys)["is_gone"]
-        assert places(tmp_path, shard, range(5)) == set()
-        commit_shards(table, a_shard("c"))
-        assert contents(table).items() >= expected(a_shard("c")).items()
 
 
 def test_rejects_of_an_erased_sample_go_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,22 +178,22 @@ def test_a_rollback_does_not_bring_erased_rows_back_unasked(
     assert GONE in VectorTable.open(lake.uri, "prod").dataset.to_table(columns=["id"])["id"].to_pylist()
 
 
-def test_a_bucket_that_keeps_what_is_deleted_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_filter_that_finds_nothing_says_what_was_looked_at(
+    lake: VectorTable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "any")
-    with running_moto() as storage:
-        s3_client(storage).create_bucket(Bucket="lake")
-        s3_client(storage).put_bucket_versioning(Bucket="lake", VersioningConfiguration={"Status": "Enabled"})
-        table = create_table("s3://lake/t.lance", SPACE, KEPT, storage)
-        commit_shards(table, A)
-        words = ("--endpoint", str(storage.endpoint), "--region", str(storage.region))
-        assert [keeper["kind"] for keeper in delete(table, capsys, *words)["keepers"]] == ["versions"]
-        expire_versions(table.uri, dt.timedelta(0), storage)
-        done = delete(table, capsys, *words)
-        assert (done["is_gone"], [keeper["kind"] for keeper in done["keepers"]]) == (False, ["store"])
-        assert "a lifecycle rule of bucket lake" in done["keepers"][0]["command"]
+    for where, near in {
+        "half = 'Evn'": "no `half` is 'Evn'; near it are 'even'",
+        "half IN ('ODD ')": "no `half` is 'ODD '; near it are 'odd'",
+        "half = 'x' AND n > 3": "no `half` is 'x'; there are 'even', 'odd'",
+        "n > 30": "",
+    }.items():
+        done = delete(lake, capsys, where=where)
+        assert done["hints"][0].startswith(
+            f"none of the 10 rows of {lake.uri} satisfies it; its columns are id (string)"
+        )
+        assert done["hints"][1:] == ([near] if near else [])
+    assert main(["delete", lake.uri, "--where", "half = 'Evn'"]) == 0
+    assert "near it are 'even'" in capsys.readouterr().out
 
 
 def test_filters_that_fail_and_nights_at_work_are_refused(
@@ -289,7 +222,7 @@ def test_files_that_no_run_committed_are_named_and_no_text_of_a_filter_is_kept(
 ) -> None:
     write_lease(lake, A)  # a run that is killed now
     assert delete(lake, capsys, where="id = 'a_rowid'")["rows"] == 0
-    assert delete(lake, capsys, where=f'id = "{GONE}"')["rows"] == 1
+    assert delete(lake, capsys, where=WHERE)["rows"] == 1
     assert main(["clean", lake.uri, "--older-than", "0"]) == 0
     done = delete(lake, capsys)
     assert (done["is_gone"], [keeper["kind"] for keeper in done["keepers"]]) == (False, ["files"])
