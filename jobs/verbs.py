@@ -9,6 +9,10 @@ VERBS = {
         "Embed shards into a table; the same command resumes.",
         "mlake embed photos.toml --set encoder.batch=64 --dry-run",
     ),
+    "plan": (
+        "Say what an embed job needs of a fleet: time, cores, memory, network, storage and money.",
+        "mlake plan photos.toml --machines 4 --cpus 16 --gpus 1 --price 2.50 --rows-per-s 800",
+    ),
     "funnel": (
         "Tune a funnel to a recall target at the lowest measured cost.",
         "mlake funnel lake/demo/glosses.lance --recall 0.99 --home codes",
