@@ -25,10 +25,13 @@ from cluster.placement import PoolSize, describe_loss, explain_no_room, is_node_
 from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
 from cluster.stragglers import Stragglers
 from schemas.errors import NoRoomForActors, RunError
+from schemas.printable import counted
 from schemas.work import FeedingWorker, I, Outcome, PoolQueue, R, RetryPolicy, Worker
 
 _LOG = logging.getLogger(__name__)
 _SAY_EVERY_S, _LOOK_AGAIN_S, _LOOK_FOR_NODES_S = 60.0, 1.0, 5.0
+# An actor that has its room may take so long to start and to load its encoder: nothing to be said.
+_START_S = 60.0
 _OLDEST = 3
 
 
@@ -179,15 +182,21 @@ class ActorPool(Generic[I, R]):
         if now < self._say_at:
             return
         self._say_at = now + _SAY_EVERY_S
+        is_early = now - self._began < _START_S
+        if not unplaced and is_early:
+            self._say_at = now + _LOOK_AGAIN_S
+            return
         if not unplaced:
             if not any(slot.is_up for slot in self._slots):
-                _LOG.warning("waiting for %d actors that load what they need to work", len(self._slots))
+                _LOG.warning("waiting until one of %s has loaded what it needs", counted(len(self._slots), "actor"))
             return
         if not answers():
             return
         no_room = explain_no_room(self._size, unplaced)
         if no_room.is_over:
             self._say_at = now + max(self._say_after_s, _LOOK_AGAIN_S)
+            if is_early:
+                return
         if no_room.is_for_ever and unplaced == len(self._slots):
             left_s = self._began + self._size.wait_s - now
             if left_s <= 0:

@@ -16,6 +16,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 
 from schemas.config import ClusterConfig
 from schemas.errors import ConfigError
+from schemas.printable import counted
 
 _MAX_ACTORS_PER_CPU = 16
 _NODES_LISTED = 4
@@ -137,12 +138,13 @@ def _check_fits(size: PoolSize, has: dict[str, float]) -> None:
     if size.actors > _MAX_ACTORS_PER_CPU * max(1.0, cpus):
         most = int(_MAX_ACTORS_PER_CPU * max(1.0, cpus))
         raise ConfigError(
-            f"cluster.actors={size.actors}, and this machine has {cpus:g} CPUs, for up to {most} actors; {remedy}"
+            f"cluster.actors={size.actors}, and this machine has {cpus:g} CPUs, for up to {counted(most, 'actor')}; "
+            f"{remedy}"
         )
     if size.feeders and size.feeders + size.actors * size.cpus > cpus:
         raise ConfigError(
-            f"cluster.feeders={size.feeders} take a CPU each beside {size.actors} actors of {size.cpus:g} CPUs, and "
-            f"this machine has {cpus:g} CPUs; {remedy}"
+            f"cluster.feeders={size.feeders} take a CPU each beside {counted(size.actors, 'actor')} of {size.cpus:g} "
+            f"CPUs, and this machine has {cpus:g} CPUs; {remedy}"
         )
 
 
@@ -196,9 +198,8 @@ def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
     asked = " and ".join(f"{count:g} {kind}s" for kind, count in needs.items())
     waiting = min(unplaced, _queued(needs)) if large else unplaced
     if not waiting or any(_holds(node.free, needs) for node in large):
-        text = (
-            f"{unplaced} of {size.actors} actors are being started: each needs {asked} on one node, and there is room"
-        )
+        being_started = f"being started: {unplaced} of {counted(size.actors, 'actor')}"
+        text = f"{being_started}; each needs {asked} on one node, and there is room"
         return NoRoom(text, is_for_ever=False, is_over=True)
     listed = "; ".join(node.describe(needs) for node in nodes[:_NODES_LISTED])
     rest = f"; and {len(nodes) - _NODES_LISTED} more" if len(nodes) > _NODES_LISTED else ""
@@ -214,8 +215,8 @@ def explain_no_room(size: PoolSize, unplaced: int) -> NoRoom:
         if 0 < most.get(kind, 0.0) < count
     ]
     text = (
-        f"{waiting} of {size.actors} actors wait for room: each needs {asked} on one node; the cluster has "
-        f"{listed or 'no node'}{rest}; {remedy} {' and '.join(settings) or 'stop another job'}"
+        f"waiting for room: {waiting} of {counted(size.actors, 'actor')}; each needs {asked} on one node; the cluster "
+        f"has {listed or 'no node'}{rest}; {remedy} {' and '.join(settings) or 'stop another job'}"
     )
     return NoRoom(text, not large)
 

@@ -20,6 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from cluster.placement import check_workers, has_gpu
 from cluster.session import enter_folder, saying_that_it_waits
 from schemas.errors import RunError
+from schemas.printable import counted
 
 Report = dict[str, Any]
 Tell = Callable[[Report, Path | None], bool]
@@ -76,7 +77,7 @@ def train_together(work: Work, workers: int, folder: Path, show: Callable[[Repor
     thread = threading.Thread(target=lambda: results.append(_fit(trainer)), name="ray-train", daemon=True)
     thread.start()
     is_stopping = False
-    with saying_that_it_waits(f"the first report of {workers} workers") as is_heard:
+    with saying_that_it_waits(f"the first report of {counted(workers, 'worker')}") as is_heard:
         while thread.is_alive():
             thread.join(_POLL_S)
             reports: list[Report] = ray.get(board.take.remote(is_stopping))

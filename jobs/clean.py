@@ -65,14 +65,14 @@ def _clean(table: VectorTable, console: Console, *, older_than: dt.timedelta, co
     for run in orphans.living:
         console.print(f"run {run} is at work: its files stay")
     if orphans.young:
-        console.print(f"{orphans.young} files are too young to tell whether a run needs them")
-    console.print(f"{len(orphans.paths)} orphans, {orphans.nbytes:,} bytes")
+        console.print(f"too young to tell whether a run needs them: {counted(orphans.young, 'file')}")
+    console.print(f"{counted(len(orphans.paths), 'orphan')}, {orphans.nbytes:,} bytes")
     if dry_run:
         console.print(f"{sum(file.nbytes for file in find_spare(table)):,} bytes of old rotations and codebooks")
         return
     delete_orphans(table, orphans)
     if compact:
-        console.print(f"{compact_table(table)} fragments after compaction")
+        console.print(f"{counted(compact_table(table), 'fragment')} after compaction")
     console.print(f"{expire_table(table.refresh(), older_than):,} bytes of old versions")
     console.print(f"{delete_spare(table.refresh()):,} bytes of old rotations and codebooks")
     left = len(unneeded_files(table.uri, table.storage)) - orphans.young

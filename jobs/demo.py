@@ -39,6 +39,7 @@ from pipelines.training.train_head import TrainedHead, read_trained, train_head
 from schemas.config import DemoConfig, EmbedConfig, TrustConfig, load_config
 from schemas.config.training import TrainConfig
 from schemas.errors import RunError
+from schemas.printable import counted
 
 CONFIGS = Path(__file__).parent / "configs"
 INDENT = "     "
@@ -104,7 +105,7 @@ def _embed(folder: Path, console: Console) -> int:
             if summary.is_stopped:
                 raise RunError("stopped while embedding; the same command resumes")
             rows += summary.rows
-            done = f"{summary.rows:,} rows in {summary.total_s:.1f} s" if summary.shards_todo else "all there"
+            done = f"{counted(summary.rows, 'row')} in {summary.total_s:.1f} s" if summary.shards_todo else "all there"
             console.print(f"{INDENT}{name}: {done}")
     return rows
 

@@ -35,6 +35,7 @@ from pipelines.reports.terminal import print_results, waiting
 from schemas.config import EmbedConfig, check_given, load_config
 from schemas.config.evaluation import EvaluateConfig
 from schemas.errors import RunError
+from schemas.printable import counted
 
 
 def main(
@@ -90,4 +91,4 @@ def _embed(config: EmbedConfig, console: Console, stack: ExitStack) -> None:
     summary = embed.run(config)
     if summary.is_stopped:
         raise RunError("stopped while embedding; the same command resumes")
-    console.print(f"embedded {summary.rows:,} rows in {summary.total_s:.1f} s: {config.table}")
+    console.print(f"embedded {counted(summary.rows, 'row')} in {summary.total_s:.1f} s: {config.table}")

@@ -15,6 +15,7 @@ from pipelines.tables.fencing import store_now
 from pipelines.tables.publication_log import resolve_prod
 from schemas.config import StorageConfig
 from schemas.errors import TableNotFound
+from schemas.printable import counted
 from schemas.publications import PROD
 
 
@@ -54,7 +55,7 @@ def main(
     console.print(f"{published.uri} version {state.version}", soft_wrap=True, highlight=False)
     console.print(
         f"publication {record.number} of {record.at:%Y-%m-%d %H:%M} UTC, {age.total_seconds() / 3600:.1f} h ago; "
-        f"{state.rows:,} rows of {state.shards:,} shards; {state.encoder}, space {state.space}",
+        f"{counted(state.rows, 'row')} of {counted(state.shards, 'shard')}; {state.encoder}, space {state.space}",
         highlight=False,
     )
     return 0

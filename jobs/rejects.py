@@ -10,9 +10,11 @@ from cyclopts import Parameter
 from jobs.options import AnyCount, Flag, Storage, TableAddress, Text
 from pipelines.reports.console import open_console
 from pipelines.reports.json_lines import json_line
+from pipelines.shards.names import format_of
 from pipelines.tables.ledger import count_rejects, rejects_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
+from schemas.printable import counted
 
 
 def main(
@@ -44,10 +46,13 @@ def main(
             print(json_line(row))
         return 0
     console = open_console()
-    console.print(f"{rejects.num_rows} rejects in {address}", soft_wrap=True)
+    console.print(f"{counted(rejects.num_rows, 'reject')} in {address}", soft_wrap=True)
     for name, count in counts.items():
         console.print(f"  {count:>8,}  {name}")
     for row in listed:
-        where = f"{row['uri']} #{row['position']} {row['key']}"
+        # A person counts lines from 1.
+        is_lines = format_of(row["uri"]) == "jsonl"
+        place = f"line {row['position'] + 1}" if is_lines else f"#{row['position']}"
+        where = " ".join(part for part in (row["uri"], place, row["key"]) if part)
         console.print(f"{where}: {row['reason']}: {row['message']}", soft_wrap=True)
     return 0

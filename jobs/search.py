@@ -19,6 +19,7 @@ from pipelines.tables.queries import check_search
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import FunnelWarning, InputError, RunError
+from schemas.printable import counted
 
 _Search = Callable[[str | bytes], pa.Table]
 _ONE_OF = Group("Ways to search", help="At most one of these.", validator=LimitedChoice())
@@ -89,7 +90,9 @@ def main(
             else:
                 console.print(answers_grid(asked, rows) if rows else f"{asked}: nothing found")
     if refused:
-        raise RunError(f"{len(refused):,} lines were not searched, first line {refused[0]}; all others were")
+        raise RunError(
+            f"not searched: {counted(len(refused), 'line')}, the first is line {refused[0]}; all others were"
+        )
     return 0
 
 

@@ -14,6 +14,7 @@ from jobs.options import ClusterAddress, Flag
 from jobs.verbs import VERBS
 from pipelines.reports.console import open_console
 from schemas.errors import ConfigError
+from schemas.printable import counted
 
 _FOLLOWS_ITSELF = ("submit", "jobs")
 _WITH_LOG = ("embed", "nightly", "train")
@@ -95,6 +96,6 @@ def _progress(line: str) -> str | None:
     if not isinstance(said, dict) or "shards_total" not in said:
         return None
     return (
-        f"{said['landed']:,} of {said['shards_total']:,} shards, {said['rows']:,} rows, {said['rows_per_s']:,.0f} "
-        f"rows/s, {said['rejects']:,} rejects, {said['actors']} actors"
+        f"{said['landed']:,} of {counted(said['shards_total'], 'shard')}, {counted(said['rows'], 'row')}, "
+        f"{said['rows_per_s']:,.0f} rows/s, {counted(said['rejects'], 'reject')}, {counted(said['actors'], 'actor')}"
     )

@@ -40,6 +40,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from schemas.printable import counted
 from schemas.redaction import redact
 
 CLUSTER_LOST_CODE = 5
@@ -144,7 +145,7 @@ class ShardsFailed(RunError):
         self.total = total
         uri, reason = next(iter(failed.items()))
         super().__init__(
-            f"{len(failed)} of {total} shards failed, all others are committed; first: {uri}: {reason}; "
+            f"{len(failed)} of {counted(total, 'shard')} failed, all others are committed; first: {uri}: {reason}; "
             "fix the cause and run the same command again: only the failed shards are embedded again"
         )
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from schemas.config import EmbedConfig
 from schemas.journal import Advice, EmbedSummary
+from schemas.printable import counted
 from schemas.records import StageSeconds
 
 _WORTH_SAYING = 0.1
+# A shorter run is not worth tuning; most of it is the start.
+_WORTH_TUNING_S = 60.0
 _MANY_REJECTS = 0.01
 _MOST_BOUNDS = 2
 
@@ -57,14 +60,17 @@ def advise(summary: EmbedSummary, config: EmbedConfig) -> tuple[Advice, ...]:
     Returns:
         One or two bounds, then notes on padding, rejects and failed leases where they matter.
     """
+    if summary.seconds <= 0:
+        return ()
     shares = time_shares(summary)
+    is_short = summary.plan_s + summary.total_s < _WORTH_TUNING_S
     largest = sorted(shares, key=lambda bound: -shares[bound])[:_MOST_BOUNDS]
     bounds = [
         _bound(bound, shares[bound], config)
-        for place, bound in enumerate(largest)
+        for place, bound in enumerate(() if is_short else largest)
         if shares[bound] >= _WORTH_SAYING or (place == 0 and shares[bound] > 0)
     ]
-    return (*bounds, *_notes(summary, config)) if bounds else ()
+    return (*bounds, *_notes(summary, config))
 
 
 def time_shares(summary: EmbedSummary) -> dict[str, float]:
@@ -115,7 +121,7 @@ def _notes(summary: EmbedSummary, config: EmbedConfig) -> list[Advice]:
         )
     if summary.cut_texts:
         share = min(1.0, summary.cut_texts / max(1, summary.rows + summary.rejects - summary.reused))
-        said = f"{summary.cut_texts:,} texts ({share:.1%}) are longer than the encoder takes and are cut"
+        said = f"cut, since longer than the encoder takes: {counted(summary.cut_texts, 'text')} ({share:.1%})"
         how = "[chunk] cuts them into passages, each a row, in a new table; or choose an encoder that takes more"
         notes.append(Advice("cut", share, "chunk", f"{said}; {how}"))
     rejects = summary.rejects / max(1, summary.rejects + summary.rows)

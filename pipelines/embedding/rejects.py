@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from schemas.errors import TooManyRejects
+from schemas.printable import counted
 from schemas.records import Reject
 
 MIN_REJECTED = 20
@@ -47,7 +48,7 @@ def check_rejects(examples: Sequence[Reject], rejected: int, seen: int, limit: f
     reasons = Counter(reject.reason for reject in examples).most_common(3)
     first = examples[0]
     raise TooManyRejects(
-        f"{rejected} of {seen} samples were rejected, more than limits.max_reject_fraction = {limit}; "
+        f"{rejected} of {counted(seen, 'sample')} were rejected, more than limits.max_reject_fraction = {limit}; "
         f"lately {', '.join(f'{count} x {reason}' for reason, count in reasons)}; fix [input], or raise the limit",
         f"{first.key or first.position}: {first.message}",
     )

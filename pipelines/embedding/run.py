@@ -40,6 +40,7 @@ from schemas.errors import (
     stored_text,
 )
 from schemas.journal import EmbedSummary
+from schemas.printable import counted
 from schemas.records import EmbedProgress, Lease, LeaseResult, Shard, StageSeconds
 from schemas.work import Outcome, RetryPolicy, WorkPool
 
@@ -211,7 +212,9 @@ class EmbedRun:
     def _stop(self, pool: WorkPool[Lease, LeaseResult]) -> None:
         self.summary.is_stopped = True
         waiting = pool.drop_waiting()
-        self._display.say(f"stopping: finishing what is in flight, leaving {waiting} leases; again to stop now")
+        self._display.say(
+            f"stopping: finishing what is in flight, leaving {counted(waiting, 'lease')}; again to stop now"
+        )
 
     def _check_complete(self) -> None:
         if self._failed:
@@ -319,7 +322,7 @@ def _say_now_and_then(display: Display) -> Tell:
         nonlocal said_at
         if time.monotonic() >= said_at + _SAY_EVERY_S:
             said_at = time.monotonic()
-            display.say(f"fitting a rotation: {rows:,} samples are encoded")
+            display.say(f"fitting a rotation: encoded {counted(rows, 'sample')}")
 
     return tell
 

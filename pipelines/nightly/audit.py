@@ -28,6 +28,7 @@ from pipelines.vectors.arrays import Floats
 from schemas.config import EmbedConfig
 from schemas.config.nightly import AuditConfig
 from schemas.errors import TableError
+from schemas.printable import counted
 from schemas.publications import GateResult
 from schemas.records import Shard
 
@@ -127,7 +128,7 @@ class _Audit:
         expected |= {s: min(rows, expected.get(s, rows)) for s, rows in other.items()}
         wrong = [shard for shard, rows in now.items() if rows != expected.get(shard)]
         rows, wanted = sum(now.values()), sum(expected.get(shard, 0) for shard in now)
-        said = f"{rows:,} rows, {wanted:,} expected of their shards"
+        said = f"{counted(rows, 'row')}, {wanted:,} expected of their shards"
         examples = tuple(uris.get(shard, str(shard)) for shard in wrong[:_EXAMPLES])
         return GateResult(gate="counts", passed=not wrong, measured=rows, bound=wanted, said=said, examples=examples)
 
@@ -137,7 +138,7 @@ class _Audit:
         withdrawn = self._withdrawn_rows() if self._subject.withdraws else 0
         before = len(self._prod) - withdrawn - self._erased_rows()
         loss = max(0.0, 1 - len(self._table) / max(1, before))
-        said = f"{len(self._table):,} rows after {before:,}"
+        said = f"{counted(len(self._table), 'row')} after {before:,}"
         return _at_most("row loss", loss, self._bounds.max_row_loss, said)
 
     def _withdrawn_rows(self) -> int:
@@ -160,7 +161,7 @@ class _Audit:
         samples = rejects + sum(new["rows"].to_pylist())
         if not samples:
             return _nothing("rejects", "no sample is new since the last publication")
-        said = f"{rejects:,} of {samples:,} samples were rejected"
+        said = f"{rejects:,} of {counted(samples, 'sample')} were rejected"
         return _at_most("rejects", rejects / samples, self._bounds.max_rejects, said)
 
     def _norms(self) -> GateResult:
@@ -170,7 +171,7 @@ class _Audit:
             wrong = np.flatnonzero(~(np.abs(norms_B - 1) <= _UNIT))  # so that NaN is wrong
             bad += len(wrong)
             examples += [batch["id"][int(row)].as_py() for row in wrong[: _EXAMPLES - len(examples)]]
-        said = f"{bad:,} rows are not of unit length, or hold NaN"
+        said = f"rows that are not of unit length, or hold NaN: {bad:,}"
         return GateResult(gate="norms", passed=not bad, measured=bad, bound=0, said=said, rows=tuple(examples))
 
     def _recall(self) -> Iterator[GateResult]:

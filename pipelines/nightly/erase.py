@@ -31,6 +31,7 @@ from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
 from schemas.errors import TableNotFound
 from schemas.nights import NightCounts
+from schemas.printable import counted
 
 
 @dataclass
@@ -133,6 +134,6 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
             record.summary |= {"without": without, "queries": erasure.lists}
         now = table.refresh()
         if prod is not None and is_published and rows and len(now) == len(table) - rows:
-            head, note = prod.publication.number, f"{rows:,} rows were erased"
+            head, note = prod.publication.number, f"{counted(rows, 'row')} erased"
             request = PublishRequest(run=record.run, note=note, expected_head=head)
             erasure.publication = publish(base, describe(now, generation), table.storage, request).number

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.nightly.erase import Erasure
+from schemas.printable import counted
 
 
 def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> None:
@@ -17,13 +18,16 @@ def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> No
 
     done = "would be erased" if is_planned else "erased"
     for generation, rows in erasure.rows.items():
-        say(f"generation {generation}: {rows:,} rows {done}")
+        say(f"generation {generation}: {counted(rows, 'row')} {done}")
     if erasure.before:
-        say(f"older versions have {erasure.before:,} such rows, which the newest has not")
+        say(f"older versions have {counted(erasure.before, 'such row')}, which the newest has not")
     for hint in erasure.hints:
         say(hint)
     if erasure.shards:
-        say(f"they are of {len(erasure.shards):,} shards; a shard that changes is embedded as it is: remove them there")
+        say(
+            f"they are of {counted(len(erasure.shards), 'shard')}; a shard that changes is embedded as it is: remove "
+            "them there"
+        )
     if erasure.lists:
         say(f"the lists of {erasure.lists:,} queries named them, and are removed; mlake shortlist searches them anew")
     if erasure.publication is not None:

@@ -195,6 +195,6 @@ def _advice(found: Inspection) -> Iterator[str]:
         yield f"{found.deleted_rows:,} deleted rows are still in the files. Run: mlake clean {uri} --compact"
     if found.rejects:
         total = sum(each.samples for each in found.rejects)
-        yield f"{total:,} samples were rejected, most for {found.rejects[0].reason}. See them: mlake rejects {uri}"
+        yield f"Rejected: {counted(total, 'sample')}, most for {found.rejects[0].reason}. See them: mlake rejects {uri}"
     if found.prod is not None and found.prod.generation == 1 and found.prod.version < found.version:
         yield f"prod shows version {found.prod.version}; the newest is {found.version}. Run: mlake publish {uri}"

@@ -62,7 +62,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         "nothing is published"
         if prod is None
         else f"publication {prod.number} of {prod.at:%Y-%m-%d %H:%M} UTC: generation {prod.generation}, "
-        f"version {prod.version}, {prod.rows:,} rows"
+        f"version {prod.version}, {counted(prod.rows, 'row')}"
     )
     tags = ", ".join(f"{name} → {version}" for name, version in sorted(found.tags.items()))
     since = f"{found.first_version_at:%Y-%m-%d %H:%M} to {found.last_version_at:%Y-%m-%d %H:%M} UTC"

@@ -8,6 +8,7 @@ from rich.table import Table
 from pipelines.nightly.plan import NightPlan
 from schemas.config.nightly import NightlyConfig
 from schemas.nights import Night
+from schemas.printable import counted
 
 _STATES = {
     "nothing": "nothing to do: `prod` is up to date",
@@ -28,7 +29,7 @@ def print_night_plan(config: NightlyConfig, plan: NightPlan, console: Console) -
     grid.add_row("vanished", f"{len(plan.vanished):,}{f'; {gone}' if plan.vanished else ''}")
     grid.add_row("rows to encode", f"about {plan.expected_rows:,}")
     if plan.is_cut:
-        grid.add_row("budget", f"{len(plan.tonight):,} of {len(plan.embed.todo):,} shards tonight")
+        grid.add_row("budget", f"{len(plan.tonight):,} of {counted(len(plan.embed.todo), 'shard')} tonight")
     if plan.expected_s is not None:
         grid.add_row("time", f"about {plan.expected_s / 60:.1f} minutes, by the rate of the last run")
         if config.price_per_hour is not None:

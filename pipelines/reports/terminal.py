@@ -171,7 +171,7 @@ def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:
     rows, dims, present = table.dataset.count_rows(), prefix_dims(table, config), set(table.prefix_dims)
     check_filter(table.dataset, config.lists.where if config.lists else None, table.uri)
     lacking = plan_prefixes(table, [dim for dim in dims if dim in present])
-    console.print(f"{table.uri}: {rows:,} rows in {len(table.dataset.get_fragments())} fragments")
+    console.print(f"{table.uri}: {counted(rows, 'row')} in {counted(len(table.dataset.get_fragments()), 'fragment')}")
     new = [str(dim) for dim in dims if dim not in present]
     console.print(f"prefix columns to add: {', '.join(new) or 'none'}")
     console.print(f"fragments that lack a prefix the table has: {len(lacking)}")

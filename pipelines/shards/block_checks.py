@@ -9,6 +9,7 @@ Reasons of the rejects made here: `missing_field`, `empty_text`, `empty_image`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,13 +57,13 @@ class BlockChecker:
 
     def check(self, raw: RawBlock) -> Iterator[SampleBlock]:
         """Reject the bad samples of a raw block and yield the good ones, at most `BLOCK_BYTES` per block."""
+        rejects = [self._named(reject) for reject in raw.rejects] if raw.ids is None else raw.rejects
         if not len(raw.positions):
-            if raw.rejects:
-                yield SampleBlock(pa.RecordBatch.from_pylist([], self._schema), raw.rejects)
+            if rejects:
+                yield SampleBlock(pa.RecordBatch.from_pylist([], self._schema), rejects)
             return
         ids, has_id = self._ids(raw)
         good: Mask = np.ones(len(ids), bool)
-        rejects = raw.rejects
 
         def reject(bad: Mask, reason: str, say: Callable[[int], str]) -> None:
             for row in np.flatnonzero(bad & good):
@@ -92,6 +93,10 @@ class BlockChecker:
             keep = pa.array(good)
             columns = [column.filter(keep) for column in columns]
         yield from _split(pa.RecordBatch.from_arrays(columns, schema=self._schema), rejects)
+
+    def _named(self, reject: Reject) -> Reject:
+        """Name a sample that could not be read as it would have been named, where samples have no ids of their own."""
+        return replace(reject, key=reject.key or f"{self._shard.id}-{reject.position}")
 
     def _ids(self, raw: RawBlock) -> tuple[pa.Array, Mask]:
         if raw.ids is None:

@@ -61,6 +61,8 @@ def parse_json(data: bytes, exact: Iterable[str] = ()) -> Any:
         raise Damage("bad_json", "not JSON: half of a surrogate pair stands alone") from None
     except RecursionError:
         raise Damage("bad_json", "not JSON: nested too deep") from None
+    except json.JSONDecodeError as error:
+        raise Damage("bad_json", f"not JSON: {error.msg} at column {error.pos + 1}") from None
     except ValueError as error:
         raise Damage("bad_json", f"not JSON: {error}") from None
     return value

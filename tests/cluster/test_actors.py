@@ -300,7 +300,7 @@ def test_actors_that_find_no_room_say_what_they_wait_for_and_end_where_it_is_for
     too_large = PoolSize(2, cpus=64, gpus=0, threads=1, in_flight=1, wait_s=0.5)
     with pytest.raises(NoRoomForActors), ActorPool[Any, Any](Named, too_large, say_after_s=0.0) as pool:
         list(pool.run([1], tick_s=0.1))
-    assert "2 of 2 actors wait for room: each needs 64 CPUs on one node; the cluster has node " in caplog.text
+    assert "waiting for room: 2 of 2 actors; each needs 64 CPUs on one node; the cluster has node " in caplog.text
     assert "with 2 CPUs (2 free); no node is that large: add one with 64 CPUs, or set" in caplog.text
     assert "cluster.cpus_per_actor to 2 or less; the run ends in 0 s (cluster.wait_for_node_s)" in caplog.text
     caplog.clear()

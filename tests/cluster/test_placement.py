@@ -50,7 +50,7 @@ def test_an_actor_that_has_its_room_is_not_said_to_wait(local_ray: None) -> None
     second = Holder.remote()
     wait_until(lambda: not explain_no_room(size, unplaced=2).is_over)
     found = explain_no_room(size, unplaced=2)
-    assert "1 of 2 actors wait for room: each needs 1.5 CPUs on one node" in found.text
+    assert "waiting for room: 1 of 2 actors; each needs 1.5 CPUs on one node" in found.text
     assert (found.is_for_ever, found.is_over) == (False, False)
     ray.kill(holder)
     assert ray.get(second.ready.remote())
@@ -63,7 +63,7 @@ def test_an_actor_that_has_its_room_is_not_said_to_wait(local_ray: None) -> None
         ({"cpus_per_actor": 64}, r"cluster\.cpus_per_actor=64, and this machine has 2 CPUs; lower it"),
         ({"gpus_per_actor": 1}, r"cluster\.gpus_per_actor=1, and this machine has 0 GPUs"),
         ({"actors": 4000}, r"cluster\.actors=4000, and this machine has 2 CPUs, for up to 32 actors"),
-        ({"feeders": 2, "cpus_per_actor": 0.5}, r"cluster\.feeders=2 take a CPU each beside 1 actors"),
+        ({"feeders": 2, "cpus_per_actor": 0.5}, r"cluster\.feeders=2 take a CPU each beside 1 actor "),
     ],
 )
 def test_a_pool_that_this_machine_can_never_hold_is_refused(

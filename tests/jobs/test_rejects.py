@@ -46,3 +46,13 @@ def test_limit_and_reason_select_what_is_shown(tmp_path: Path, capsys: pytest.Ca
 def test_a_table_without_rejects_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rejects", new_table(tmp_path).uri]) == 0
     assert "0 rejects" in capsys.readouterr().out
+
+
+def test_a_reject_of_json_lines_is_shown_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table(tmp_path)
+    commit_shards(table, a_shard("a"), rejects=1)
+    assert main(["rejects", table.uri]) == 0
+    place = capsys.readouterr().out.splitlines()[-1]
+    assert main(["rejects", table.uri, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert place.startswith(f"{row['uri']} line {row['position'] + 1} ")

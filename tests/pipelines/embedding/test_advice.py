@@ -66,7 +66,7 @@ def test_padding_cuts_rejects_and_failures_are_said_from_where_they_matter_on() 
     assert list(notes) == ["encode", "padding", "cut", "rejects", "failures"]
     assert notes["padding"].share == 0.5
     assert notes["failures"].share == 0.2
-    assert notes["cut"].text.startswith("2,750 texts (25.0%) are longer than the encoder takes and are cut")
+    assert notes["cut"].text.startswith("cut, since longer than the encoder takes: 2,750 texts (25.0%)")
     assert "mlake rejects t.lance" in notes["rejects"].text
 
 
@@ -110,3 +110,8 @@ def test_actors_are_idle_after_their_last_lease_and_when_they_never_had_one() ->
     times.add_to(summary)
     assert (summary.actor_s, summary.busy_s, summary.idle_s) == (30.0, 12.0, 16.5)
     assert (summary.batches, summary.padding_units, summary.read_bytes, summary.written_bytes) == (2, 7, 10, 20)
+
+
+def test_a_short_run_is_not_told_how_to_be_faster_but_what_it_left_out() -> None:
+    short = dataclasses.replace(BUSY, seconds=3.0, start_s=9.0, cut_texts=4)
+    assert [advice.about for advice in advise(short, CONFIG)] == ["cut"]

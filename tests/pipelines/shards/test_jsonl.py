@@ -120,3 +120,11 @@ def test_missing_fields_are_refused(tmp_path: Path) -> None:
         shard_schema(shard, InputConfig(text="txt"))
     with pytest.raises(FieldNotFound, match="no field 'meta'"):
         shard_schema(shard, TEXT)
+
+
+def test_a_line_that_cannot_be_read_is_named_as_it_would_have_been(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"text": "good"}, b'{"text": "oo', {"text": 5}])
+    got = read(path, InputConfig(text="text"))
+    ids = {f"{shard_at(path).id}-{place}" for place in (1, 2)}
+    assert {reject.key for reject in got.rejects} == ids
+    assert next(r for r in got.rejects if r.position == 1).message.endswith("at column 10")  # of its own line
