@@ -197,7 +197,10 @@ class _Audit:
         if not cosines:
             return _nothing("canary", "no row could be encoded again")
         worst = sorted(cosines, key=lambda pair: pair[1])
-        said = f"{len(cosines)} rows encoded again agree with what is stored to a cosine of {worst[0][1]:.5f} or more"
+        again = f"{counted(len(cosines), 'row')} of {counted(len(chosen), 'shard')}, encoded again,"
+        said = f"{again} agree with what is stored to a cosine of {worst[0][1]:.5f} or more"
+        if len(cosines) < self._bounds.canary_rows:
+            said += f"; {self._bounds.canary_rows} were asked for (audit.canary_rows), and there are no more"
         bad = tuple(name for name, cosine in worst if cosine < self._bounds.min_canary)[:_EXAMPLES]
         return _at_least("canary", worst[0][1], self._bounds.min_canary, said, bad)
 
