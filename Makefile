@@ -12,7 +12,7 @@ PACKAGES := schemas pipelines cluster jobs matryoshka_lake
 SOURCES := $(shell find $(PACKAGES) tests -name '*.py' 2>/dev/null) pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help venv demo test test-slow test-all chaos bench docs lint check format lock clean
+.PHONY: help venv demo test test-slow test-all chaos bench docs docs-serve lint check format lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ $(BENCHMARKS): bench-%: .venv/bench
 docs: .venv/docs ## Build the site of the documentation into build/site; a link or a name that leads nowhere stops it
 	$(BIN)/python docs/.site/reference.py build/reference
 	$(BIN)/zensical build --strict --clean
+
+docs-serve: docs ## Build the site, and serve it at http://127.0.0.1:8000, where its search works (a browser blocks it in file://)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
 
 lint: .venv/dev ## Check style, types and who imports whom
 	$(BIN)/ruff format --check .

@@ -6,7 +6,9 @@ The rotation is fitted by one exact pass over all vectors and applied to them in
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from cluster.actors import ActorPool
 from cluster.placement import plan_pool
@@ -14,6 +16,7 @@ from cluster.session import connect
 from jobs.options import DryRun, Flag, Storage, TableAddress
 from pipelines.evaluation.rotated_recall import Rotated, rotated_recall
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from pipelines.reports.plans import print_rotate_plan
 from pipelines.reports.terminal import print_rotated
 from pipelines.tables.rotate import RotatePart, Rotator, check_rotatable, commit_rotation, rotate_parts
@@ -28,6 +31,7 @@ def main(
     *,
     even_if_trained: Flag = False,
     dry_run: DryRun = False,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
     storage: Storage = StorageConfig(),
 ) -> int:
     """Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.
@@ -38,13 +42,19 @@ def main(
     Args:
         even_if_trained: Rotate although the encoder is Matryoshka-trained. A rotation then helps some tasks and harms
             others: compare first, by `mlake evaluate` with the baseline `pca`.
+        as_json: Print the recall of each dim before and after as one JSON object.
     """
     if dry_run:
         table = VectorTable.open(address, storage=storage)
         check_rotatable(table, even_if_trained=even_if_trained)
         print_rotate_plan(table, open_console())
         return 0
-    print_rotated(run(address, storage, even_if_trained=even_if_trained), open_console())
+    rotated = run(address, storage, even_if_trained=even_if_trained)
+    if as_json:
+        measured = {"dims": rotated.dims, "recall_before": rotated.before, "recall_after": rotated.after}
+        print(json_line({"table": rotated.table.uri, "version": rotated.table.dataset.version} | measured))
+    else:
+        print_rotated(rotated, open_console())
     return 0
 
 

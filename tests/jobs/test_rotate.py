@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,11 @@ def test_a_matryoshka_trained_table_is_rotated_only_if_that_is_said(
     assert main(["rotate", table.uri]) == 2
     assert "--even-if-trained" in " ".join(capsys.readouterr().err.split())
     assert VectorTable.open(table.uri).prefix_dims == (8,)
-    assert main(["rotate", table.uri, "--even-if-trained"]) == 0
+    capsys.readouterr()
+    assert main(["rotate", table.uri, "--even-if-trained", "--json"]) == 0
     rotated = VectorTable.open(table.uri)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["version"], said["dims"]) == (rotated.dataset.version, list(rotated.space.ladder.dims))
+    assert said["recall_before"][-1] == said["recall_after"][-1] == 1
     assert rotated.space.rotation is not None
     assert rotated.prefix_dims == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -91,10 +92,29 @@ def test_pictures_are_inside(page: str) -> None:
 
 
 def test_only_the_marked_row_is_marked(page: str) -> None:
-    assert re.findall(r'<tr class="marked"><td>(\d+)', page) == ["256"]
+    assert re.findall(r'<tr class="marked"><td[^>]*>(\d+)', page) == ["256"]
 
 
 def test_the_same_report_is_the_same_file(page: str, tmp_path: Path) -> None:
     write_report(REPORT, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text() == page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.html", "report.html"]
+
+
+def test_no_table_is_cut_on_a_narrow_screen(tmp_path: Path) -> None:
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no chromium here")
+    from playwright.sync_api import sync_playwright
+
+    heads = [f"a head {number}" for number in range(9)]
+    wide = Grid(heads, [["x" * 30, *("1,234,567" for _ in heads[1:])]] * 2)
+    prose = Grid(heads, [["20261127T151854-e83ff8" for _ in heads]], is_prose=True)
+    write_report(Report("Wide", "", [Section("Tables", "", [wide, prose])]), tmp_path / "page.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        view = browser.new_page(viewport={"width": 390, "height": 800})
+        view.goto((tmp_path / "page.html").as_uri())
+        cut = "[...document.querySelectorAll('.scroll')].map((part) => part.scrollWidth - part.clientWidth)"
+        assert view.evaluate(cut) == [0, 0]
+        assert view.evaluate("document.documentElement.scrollWidth") == 390
+        browser.close()
