@@ -22,6 +22,7 @@ from pipelines.encoders.model_files import local_path
 from pipelines.shards import list_again
 from pipelines.storage.addresses import absolute
 from pipelines.tables.create import create_table
+from pipelines.tables.erasure import erase_returned
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
 from pipelines.tables.splits import record_split
@@ -94,6 +95,7 @@ class EmbedRun:
         """
         self.summary = EmbedSummary(shards_todo=len(plan.todo), shards_done=len(plan.shards) - len(plan.todo))
         self._config, self._todo, self._record, self._display = config, plan.todo, record, display
+        self._table = table
         self._committer = Committer(table, config, record.run, replace=replace)
         self._stages = StageSeconds()
         self._embedded = 0
@@ -119,7 +121,10 @@ class EmbedRun:
             RunError: The table's store refuses fragments or commits.
         """
         try:
-            self._embed(pool, should_stop, began)
+            try:
+                self._embed(pool, should_stop, began)
+            finally:
+                self._erase_returned()
             self._check_complete()
         except BaseException as error:
             self._record.end(state_after(error), self._final_summary() | {"error": stored_text(error)})
@@ -181,6 +186,13 @@ class EmbedRun:
         reason = f"{type(error).__name__}: {error}"
         self._failed[shard.name] = reason
         self._display.say(f"given up {shard.uri}: {reason}")
+
+    def _erase_returned(self) -> None:
+        """Erase again what was erased after an actor had read its shard."""
+        if rows := erase_returned(self._table, [shard.id for shard in self._todo], self._record.run):
+            self._display.say(
+                f"erased again: {counted(rows, 'row')} that `mlake delete` erased while the run read them"
+            )
 
     def _list_changed_again(self) -> list[Shard]:
         """Return the shards that changed while the run read them, as they are now."""

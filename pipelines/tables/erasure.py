@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,14 @@ from lance.commit import CommitConflictError
 
 from pipelines.storage.addresses import sibling
 from pipelines.tables.commits import commit_without
+from pipelines.tables.compaction_commits import purge
 from pipelines.tables.companion_commits import append_rows
 from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.filtered import rows_before
 from pipelines.tables.ledger import rows_by_shard
 from pipelines.tables.publication_log import generation_uri, table_of
 from pipelines.tables.records import amend_records, remove_rejects
-from pipelines.tables.rows import TEXTS, check_filter
+from pipelines.tables.rows import TEXTS, check_filter, sql_texts
 from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
 from schemas.column_names import DOCUMENT
@@ -153,6 +154,37 @@ def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> R
         except CommitConflictError:
             continue
         return Removed(dict(erased), rejects)
+
+
+def erase_returned(table: VectorTable, shards: Collection[int], run: str) -> int:
+    """Erase rows of samples that were erased while a run was at work on their shards; return how many.
+
+    Args:
+        table: The table that got the rows.
+        shards: Ids of the run's shards.
+        run: Id of the run.
+    """
+    while True:
+        table, erased = table.refresh(), erased_samples(table)
+        if not (of := sorted(erased.hashes.keys() & shards)):
+            return 0
+        dataset, naming = table.dataset, _naming(table)
+        batches = dataset.scanner(columns=naming, filter=f"shard IN ({', '.join(map(str, of))})").to_batches()
+        names: dict[int, list[str]] = {}
+        for batch in batches:
+            for row in batch.filter(pa.array(is_erased(batch, erased))).to_pylist():
+                names.setdefault(row["shard"], []).append(row["id"])
+        if not names:
+            return 0
+        held = rows_by_shard(dataset)
+        amend_records(table, {shard: held[shard] - len(gone) for shard, gone in names.items()})
+        where = " OR ".join(f"(shard = {shard} AND id IN ({sql_texts(gone)}))" for shard, gone in names.items())
+        try:
+            commit_without(dataset, where, run, table.storage)
+        except CommitConflictError:
+            continue
+        purge(table.uri, table.storage)
+        return sum(map(len, names.values()))
 
 
 def erased_before(table: VectorTable, where: str) -> pa.Table:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jobs.__main__ import main
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter
 from pipelines.embedding.run import BusyMeter, EmbedRun, Tell, create_table_for
+from pipelines.tables.ledger import records_of
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
@@ -61,6 +64,28 @@ def test_a_run_commits_every_shard(tmp_path: Path) -> None:
     state, summary = trial.journal()
     assert (state, summary["shards"], summary["rows"]) == ("complete", 4, 20)
     assert (trial.display.last.landed, trial.display.last.rows) == (4, 20)
+
+
+def test_what_is_erased_while_a_run_reads_it_does_not_come_back(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.go()
+    plan = make_plan(trial.config)
+    record = RunRecord(trial.table, "embed", trial.config)
+    trial.run = EmbedRun(
+        trial.config, replace(plan, todo=plan.shards), trial.table, record, trial.display, replace=True
+    )
+    name = sorted(contents(trial.table.uri))[3]
+
+    def erase(lease: Lease) -> None:
+        assert main(["delete", trial.table.uri, "--where", f"id = '{name}'"]) == 0
+
+    trial.pool = LocalPool(Embedder(trial.config, 1), erase)
+    trial.go()
+    left = trial.table.refresh().dataset.to_table(columns=["id"])["id"].to_pylist()
+    assert (len(left), name in left) == (19, False)
+    assert trial.display.said == ["erased again: 1 row that `mlake delete` erased while the run read them"]
+    assert sum(records_of(trial.table.refresh())["rows"].to_pylist()) == 19
+    assert make_plan(trial.config).todo == ()
 
 
 def test_a_failed_lease_is_split_and_only_the_bad_shard_given_up(tmp_path: Path) -> None:
