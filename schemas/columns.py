@@ -14,14 +14,14 @@ from typing import Annotated, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.column_names import PASSAGE_COLUMNS, VECTOR
+from schemas.column_names import VECTOR
 from schemas.config.bounds import MAX_DIM
 from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
-from schemas.records import IdPrefix, Modality, Side
+from schemas.records import Modality
+from schemas.source import SOURCE_KEY, TableSource
 from schemas.stored import Fingerprint, Format, Stored
 
 SPACE_KEY = b"lake:space"
-SOURCE_KEY = b"lake:source"
 FIELD_KEY = b"lake:field"
 """In the metadata of a kept column: the field of the shards that it is taken from."""
 TABLE_KEY = b"lake:table"
@@ -189,39 +189,6 @@ def vector_field(dim: int, name: str = VECTOR) -> pa.Field:
     return pa.field(name, pa.list_(pa.float16(), dim), nullable=False, metadata=_VECTOR_METADATA)
 
 
-def passage_fields() -> list[pa.Field]:
-    """Return the columns that name a passage: its document, its number in it, and its characters `text[start:stop]`."""
-    return [*map(pa.field, PASSAGE_COLUMNS, (pa.string(), pa.int32(), pa.int64(), pa.int64()))]
-
-
-class TableSource(Stored):
-    """What the rows of a table are made from. The kept columns name their fields themselves (`FIELD_KEY`).
-
-    Attributes:
-        id: Field that names a sample; None where samples are named by their shard and position.
-        id_prefix: What is put before the ids of the shards.
-        modality: Kind of the input.
-        field: Field that was embedded; `;` separates alternatives.
-        side: The side of the encoder: `document` or `query`.
-        chunk: How texts are cut into passages, in words; None where a sample is one row.
-    """
-
-    stored_as: ClassVar[Format] = Format("the source in the table's schema")
-
-    id: str | None
-    id_prefix: IdPrefix = "none"
-    modality: Modality
-    field: str
-    side: Side
-    chunk: str | None = Field(default=None, exclude_if=lambda chunk: chunk is None)
-
-    @property
-    def named_by(self) -> str:
-        """How samples get their ids, as a config says it; the same sample has the same id only where this is equal."""
-        named = f'input.id = "{self.id}"' if self.id is not None else "no input.id"
-        return f'{named} and input.id_prefix = "{self.id_prefix}"'
-
-
 def table_schema(space: Space, kept: pa.Schema, source: TableSource | None = None) -> pa.Schema:
     """Return the schema of a vector table: `id, shard, <kept columns>, vector`, with the space in its metadata."""
     id_field, shard_field, vector = _own_fields(space)
@@ -229,16 +196,6 @@ def table_schema(space: Space, kept: pa.Schema, source: TableSource | None = Non
     if source is not None:
         metadata[SOURCE_KEY] = source.to_json().encode()
     return pa.schema([id_field, shard_field, *kept, vector], metadata=metadata)
-
-
-def source_of(schema: pa.Schema, where: str) -> TableSource | None:
-    """Read what the rows of a table are made from; None where the table does not say it, as in the first release.
-
-    Raises:
-        TableError: The record is of a newer format, or malformed.
-    """
-    written = (schema.metadata or {}).get(SOURCE_KEY)
-    return None if written is None else TableSource.from_json(written, where)
 
 
 def space_of(schema: pa.Schema, where: str) -> Space:
@@ -349,19 +306,16 @@ __all__ = [
     "REJECTS",
     "RUNS",
     "SHARDS",
-    "SOURCE_KEY",
     "TABLE_KEY",
     "VECTOR",
     "Ladder",
     "Modality",
     "Space",
     "Step",
-    "TableSource",
     "check_companion",
     "input_hash_field",
     "prefix_column",
     "rotation_schema",
-    "source_of",
     "space_of",
     "table_schema",
     "vector_field",

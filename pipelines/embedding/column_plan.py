@@ -20,10 +20,11 @@ from pipelines.shards.raw_blocks import input_field
 from pipelines.tables.commits import add_columns, allow_nulls, replace_columns
 from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
-from schemas.columns import FIELD_KEY, TableSource, passage_fields
+from schemas.columns import FIELD_KEY
 from schemas.config import EmbedConfig
 from schemas.errors import ColumnMismatch
 from schemas.records import Shard
+from schemas.source import TableSource, passage_fields
 from schemas.templates import is_template
 
 

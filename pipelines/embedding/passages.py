@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from pipelines.encoders import Preparer, TokenPlaces, token_places
 from pipelines.shards.raw_blocks import BLOCK_BYTES, BLOCK_ROWS
-from schemas.columns import passage_fields
 from schemas.config import ChunkConfig, EmbedConfig
 from schemas.errors import ConfigError
 from schemas.records import SampleBlock
+from schemas.source import passage_fields
 
 Places = npt.NDArray[np.int64]
 

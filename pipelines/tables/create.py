@@ -10,8 +10,9 @@ from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import create_dataset
 from pipelines.tables.companions import ensure_companion
 from pipelines.tables.table import VectorTable
-from schemas.columns import TABLE_KEY, Space, TableSource, table_schema
+from schemas.columns import TABLE_KEY, Space, table_schema
 from schemas.config import StorageConfig
+from schemas.source import TableSource
 
 
 def create_table(

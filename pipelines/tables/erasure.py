@@ -35,12 +35,13 @@ from pipelines.tables.rows import TEXTS, check_filter, sql_texts
 from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
 from schemas.column_names import DOCUMENT
-from schemas.columns import ERASED, TableSource
+from schemas.columns import ERASED
 from schemas.config import StorageConfig
 from schemas.errors import ColumnMismatch, TableError, TableNotFound
 from schemas.printable import counted
 from schemas.publications import Publication
 from schemas.records import Reject, Shard
+from schemas.source import TableSource
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from pipelines.tables.companion_commits import upsert
 from pipelines.tables.companions import ensure_companion, read_companion
 from pipelines.tables.fencing import store_now
 from pipelines.tables.table import VectorTable
-from schemas.columns import RUNS, TableSource
+from schemas.columns import RUNS
 from schemas.errors import RunError, is_interrupt, stored_text
 from schemas.journal import JournalEntry, journal_entry
 from schemas.redaction import redact
+from schemas.source import TableSource
 
 ALIVE_FOR = dt.timedelta(minutes=15)
 BEAT_S = 60.0

@@ -30,11 +30,12 @@ from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
 from schemas.column_names import column_name_problem
-from schemas.columns import VECTOR, Space, TableSource, prefix_dims, source_of, space_of
+from schemas.columns import VECTOR, Space, prefix_dims, space_of
 from schemas.config import StorageConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
 from schemas.html import facts, one_line
 from schemas.publications import PROD, Publication
+from schemas.source import TableSource, source_of
 
 
 class VectorTable:

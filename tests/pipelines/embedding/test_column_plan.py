@@ -16,9 +16,9 @@ import pytest
 from pipelines.embedding.plan import make_plan
 from pipelines.tables.create import create_table
 from pipelines.tables.runs import RunRecord
-from schemas.columns import TableSource
 from schemas.config import EmbedConfig
 from schemas.errors import ColumnMismatch, FieldNotFound, LakeError
+from schemas.source import TableSource
 from tests.support.embedding import embed_planned
 from tests.support.shard_files import tar_bytes
 
