@@ -61,14 +61,8 @@ def main(
         print_embed_plan(config, make_plan(config, retry_rejects=retry_rejects), console)
         return 0
     summary = run(config, log=log, retry_rejects=retry_rejects)
-    if not summary.shards_todo:
-        console.print(f"nothing to do: {config.table} holds all {counted(summary.shards_done, 'shard')}")
-        return 0
     print_embed_summary(config.table, summary, console)
-    if summary.is_stopped:
-        console.print("stopped as asked; the same command resumes")
-        return 130
-    return 0
+    return 130 if summary.is_stopped else 0
 
 
 def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool = False) -> EmbedSummary:

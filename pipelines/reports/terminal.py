@@ -153,6 +153,9 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
 
 def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> None:
     """Print what a run of `mlake embed` did, and its advice."""
+    if not summary.shards_todo:
+        console.print(f"nothing to do: {table} holds all {counted(summary.shards_done, 'shard')}")
+        return
     console.print(
         f"{table}: {counted(summary.rows, 'row')} from {counted(summary.shards, 'shard')} "
         f"in {summary.total_s:.1f} s (start-up {summary.start_s:.1f} s, "
@@ -163,6 +166,8 @@ def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> 
     )
     for advice in summary.advice:
         console.print(f"advice: {advice.text}")
+    if summary.is_stopped:
+        console.print("stopped as asked; the same command resumes")
 
 
 def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:
