@@ -197,7 +197,7 @@ def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ra
     assert {name for name, at in landed_at(folder).items() if at != before[name]} == {uri}
     printed()
     assert main(["rejects", str(folder / "t.lance")]) == 0
-    assert "1 rejects" in printed()
+    assert "1 reject in" in printed()
 
 
 def test_a_run_with_too_many_rejects_stops(tmp_path: Path, local_ray: None, printed: Printed) -> None:
