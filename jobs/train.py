@@ -14,39 +14,55 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
 from cluster.session import Stop, connect
-from jobs.options import ConfigFile, DryRun, Log, Overrides
+from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.reports.console import open_console
+from pipelines.reports.json_lines import json_line
 from pipelines.reports.progress import LogFormat
-from pipelines.reports.training import TrainingScreen, print_head, print_plan
+from pipelines.reports.training import TrainingScreen, head_record, print_head, print_plan
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head
 from pipelines.training.checkpoints import FILE
 from pipelines.training.history import EpochResult, StepReport
 from pipelines.training.samples import Survey, survey
-from pipelines.training.train_head import train_head
+from pipelines.training.train_head import TrainedHead, train_head
 from pipelines.training.train_model import save_checkpointed, train_model
 from schemas.config import check_given, load_config
 from schemas.config.training import TrainConfig
 
 
-def main(config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "auto") -> int:
+def main(
+    config_file: ConfigFile,
+    /,
+    *,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    log: Log = "auto",
+) -> int:
     """Train a Matryoshka model on shards, or a head on the vectors of a table; the same command resumes.
 
     A resumed run ends with the same weights as one that never stopped.
+
+    Args:
+        as_json: Print where the encoder is, and of a head its quality by dim, as one JSON object.
     """
     config = load_config(TrainConfig, config_file, overrides or ())
-    console = open_console(is_error=log == "json")
+    console = open_console(is_error=as_json or log == "json")
     if dry_run:
         print_plan(config, console)
         return 0
-    if run(config, console, log=log):
+    trained = _train(config, console, log)
+    if trained.is_stopped:
         console.print("stopped as asked; the same command resumes")
         return 130
+    if as_json:
+        print(json_line(head_record(trained)))
     return 0
 
 
@@ -65,19 +81,26 @@ def run(config: TrainConfig, console: Console | None = None, *, log: LogFormat =
         >>> train(load_config(TrainConfig, "jobs/configs/train/head-from-pairs.toml"))  # doctest: +SKIP
     """
     check_given(TrainConfig, config=config)
-    return (_train_head if config.is_head else _train_model)(config, console or open_console(), log)
+    return _train(config, console or open_console(), log).is_stopped
 
 
-def _train_head(config: TrainConfig, console: Console, log: LogFormat) -> bool:
+def _train(config: TrainConfig, console: Console, log: LogFormat) -> TrainedHead:
+    if config.is_head:
+        return _train_head(config, console, log)
+    is_stopped = _train_model(config, console, log)
+    return TrainedHead(Path(config.out) / "encoder", is_stopped=is_stopped)
+
+
+def _train_head(config: TrainConfig, console: Console, log: LogFormat) -> TrainedHead:
     with TrainingScreen(console, log) as screen, Stop() as stop:
         trained = train_head(config, partial(_watch, screen, stop))
     if trained.is_stopped:
-        return True
+        return trained
     print_head(trained, console)
     if config.into and config.data.table:
         source = VectorTable.open(config.data.table, storage=config.storage, trust=config.data.trust)
         console.print(f"{config.into}: {apply_head(source, trained.path, config.into):,} rows through the head")
-    return False
+    return trained
 
 
 def _train_model(config: TrainConfig, console: Console, log: LogFormat) -> bool:

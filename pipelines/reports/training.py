@@ -69,6 +69,15 @@ class TrainingScreen:
             self._progress.console.print(_epoch_line(report.epoch))
 
 
+def head_record(trained: TrainedHead) -> dict[str, object]:
+    """Return what `print_head` prints as a record for programs; of a whole model, where its encoder is."""
+    if not trained.by_dim:
+        return {"encoder_path": trained.path}
+    measures = {name: getattr(trained, name) for name in ("by_dim", "before", "pca")}
+    said = {"measure": trained.measure, "held_out": trained.held_out, "beside": trained.beside}
+    return {"encoder_path": trained.path} | said | measures | {"idle_dims": trained.idle_dims}
+
+
 def print_head(trained: TrainedHead, console: Console) -> None:
     """Print the quality of a head on the validation split beside its baselines, and say where it does not pay."""
     if trained.by_dim:

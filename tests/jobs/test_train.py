@@ -64,8 +64,10 @@ def test_every_shipped_config_trains(
     assert "epoch   2" in said
     name = "matryoshka-head" if config.is_head else "matryoshka-model"
     assert f"encoder.name={name} encoder.path={tmp_path / 'out'}/encoder" in said
-    assert main(["train", str(path), *settings]) == 0  # finished: nothing more to train
-    assert "epoch   1" not in capsys.readouterr().out
+    assert main(["train", str(path), *settings, "--json"]) == 0  # finished: nothing more to train
+    out, err = capsys.readouterr()
+    assert "epoch   1" not in out + err
+    assert json.loads(out)["encoder_path"] == f"{tmp_path / 'out'}/encoder"
 
 
 def test_the_config_of_the_paper_has_its_settings() -> None:
