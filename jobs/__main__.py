@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter, UnusedCliTokensError
 
 from jobs.failures import explain
 from jobs.verbs import VERBS
@@ -86,6 +87,7 @@ def command_line(chosen: str) -> App:
         group_parameters=Group("Options"),
         default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,
+        error_formatter=_explain_usage,
     )
     for verb, (summary, example) in VERBS.items():
         # A summary given here replaces the help of the verb, so the chosen one goes without.
@@ -97,6 +99,16 @@ def command_line(chosen: str) -> App:
         )
     app.register_install_completion_command()
     return app
+
+
+def _explain_usage(error: CycloptsError) -> Any:
+    if isinstance(error, UnusedCliTokensError):
+        words = " ".join(error.unused_tokens or ())
+        return CycloptsPanel(
+            f'{words!r} is one argument too many; put words with spaces in quotes: mlake search TABLE "two words". '
+            "A setting of a config is --set KEY=VALUE"
+        )
+    return CycloptsPanel(error)
 
 
 if __name__ == "__main__":

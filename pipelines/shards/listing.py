@@ -7,6 +7,7 @@ Owns the formats and the order of shards, and that each file is listed once. Whi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +21,7 @@ from pipelines.shards.stores import store_of
 from pipelines.storage.addresses import companion_stem, named_path, real
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
-from schemas.records import Shard, ShardFormat
+from schemas.records import IMAGE_SUFFIXES, Shard, ShardFormat
 from schemas.redaction import redact
 
 # A table is a folder `x.lance`, or any folder with `data/*.lance` in it.
@@ -227,13 +228,26 @@ def _shard(file: File, format: FormatSetting) -> Shard:
 
 def _not_there(pattern: str, lost: Sequence[str], store: Store) -> ShardNotFound:
     name = lost[0]
-    there = store.neighbours(name)
+    if not is_wild(name) and store.is_folder(name):
+        return _holds_no_shard(name, store)
+    there = store.neighbours(name.rstrip("/"))
     what = f"{pattern} matches nothing" if is_wild(name) else f"{name} is not there"
     if len(lost) > 1:
         what = f"{len(lost)} of {pattern} are not there, the first is {name}"
     shown = ", ".join(islice(there, _SHOWN)) + (", …" if len(there) > _SHOWN else "")
     holds = f"its folder holds {shown}" if there else "its folder does not exist or is empty"
-    return ShardNotFound(f"{what}{nearest(name.rpartition('/')[2], there)}; {holds}")
+    return ShardNotFound(f"{what}{nearest(name.rstrip('/').rpartition('/')[2], there)}; {holds}")
+
+
+def _holds_no_shard(folder: str, store: Store) -> ShardNotFound:
+    """Say what a folder holds in place of shards, and how pictures become one."""
+    files = store.neighbours(f"{folder.rstrip('/')}/*")
+    endings = Counter(name[name.rfind(".") :] if "." in name else "no extension" for name in files)
+    held = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(_SHOWN))
+    allowed = ", ".join(ending for known in EXTENSIONS.values() for ending in known[:1])
+    are_pictures = any(ending.lower() in IMAGE_SUFFIXES for ending in endings)
+    pack = f"; pack pictures into a shard: cd {folder} && tar -cf ../pictures.tar *" if are_pictures else ""
+    return ShardNotFound(f"{folder} holds no shard ({allowed}), but {held or 'nothing'}{pack}")
 
 
 def _natural(uri: str) -> list[list[tuple[int, str]]]:

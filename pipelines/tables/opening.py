@@ -61,6 +61,10 @@ def open_dataset(uri: str, storage: StorageConfig, version: Version | None = Non
         if isinstance(error, OverflowError) or any(said in str(error).lower() for said in _MISSING):
             if version is not None:
                 raise TableNotFound(_no_version(uri, version, open_dataset(uri, storage))) from None
+            if tables := tables_in(uri):
+                raise TableNotFound(
+                    f"{uri} is no table, but a folder of tables: {', '.join(tables)}; name one"
+                ) from None
             near = nearest(Path(uri).name, _tables_beside(uri))
             raise TableNotFound(f"no table at {uri}{near}; `mlake embed CONFIG` makes one") from None
         if "Invalid user input" in str(error):
@@ -88,10 +92,20 @@ def _read_version(version: object) -> Version | None:
 
 
 def _tables_beside(uri: str) -> list[str]:
-    """Return the names of the tables in the folder of a local address, without their companions."""
-    if "://" in uri:
+    """Return the names of the tables in the folder of a local address."""
+    return [] if "://" in uri else tables_in(str(Path(uri).parent))
+
+
+def is_table(address: str) -> bool:
+    """Tell whether an address is, or may be, a table: it is in a store, or holds versions."""
+    return "://" in address or (Path(address) / "_versions").is_dir()
+
+
+def tables_in(folder: str) -> list[str]:
+    """Return the names of the tables in a local folder, without their companions; none of one in a store."""
+    if "://" in folder:
         return []
-    return [path.name for path in Path(uri).parent.glob("*.lance") if companion_stem(str(path)) is None]
+    return sorted(path.name for path in Path(folder).glob("*.lance") if companion_stem(str(path)) is None)
 
 
 def check_place(uri: str) -> None:

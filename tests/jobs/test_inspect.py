@@ -103,3 +103,18 @@ def test_it_fits_a_narrow_terminal_and_a_page_and_escapes_what_it_shows(
     assert "<b>t" not in page.read_text()
     assert "&lt;b&gt;t" in page.read_text()
     assert json.loads(inspected(table.uri, capsys).model_dump_json())["rows"] == 5
+
+
+def test_the_tables_of_a_folder_are_listed_and_other_verbs_name_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = new_table(tmp_path)
+    commit_shards(table, a_shard("a"), rows=20, rejects=1)
+    assert main(["inspect", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 2  # the heads, and no companion of the table
+    assert listed[1].split()[:2] == [Path(table.uri).name, "20"]
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 20
+    assert main(["rejects", str(tmp_path)]) == 2
+    assert f"folder of tables: {Path(table.uri).name}; name one" in " ".join(capsys.readouterr().err.split())

@@ -225,3 +225,13 @@ def test_a_data_file_of_a_lance_table_is_refused(tmp_path: Path) -> None:
 def test_braces_that_stand_for_too_many_names_are_refused_at_once(tmp_path: Path, braces: str) -> None:
     with pytest.raises(ConfigError, match="stands for more than"):
         list_shards([str(tmp_path / f"x-{braces}.tar")])
+
+
+def test_a_folder_of_pictures_says_how_they_become_a_shard(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    for name in ("a.png", "b.png", "c.JPG"):
+        (tmp_path / "pics" / name).write_bytes(b"x")
+    with pytest.raises(ShardNotFound, match=r"pics/? holds no shard .*2 \.png, 1 \.JPG; .*tar -cf"):
+        list_shards([f"{tmp_path}/pics"])
+    with pytest.raises(ShardNotFound, match=r"pisc/ is not there; did you mean 'pics'"):
+        list_shards([f"{tmp_path}/pisc/"])
