@@ -41,6 +41,7 @@ from pipelines.tables.prefixes import plan_prefixes
 from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
 from schemas.cards import RecallCard
+from pipelines.vectors.rotation import rotated_ladder
 from schemas.config import EmbedConfig, ShortlistConfig
 from schemas.journal import EmbedSummary
 from schemas.printable import counted
@@ -136,7 +137,8 @@ def print_embed_plan(config: EmbedConfig, plan: EmbedPlan, console: Console) -> 
     grid.add_row("table", plan.table.uri if plan.table else f"{config.table} (new)")
     grid.add_row("space", f"{plan.space.fingerprint}{rotation if plan.table is None else ''}")
     grid.add_row("encoder", f"{plan.space.encoder_name} {plan.space.revision}, {plan.space.dtype}")
-    grid.add_row("ladder", str(plan.space.ladder))
+    ladder = rotated_ladder(plan.space.ladder.width) if rotation and plan.table is None else plan.space.ladder
+    grid.add_row("ladder", f"{ladder}{' (after the rotation)' if ladder is not plan.space.ladder else ''}")
     grid.add_row("shards", f"{len(plan.todo):,} to do, {len(plan.shards) - len(plan.todo):,} in the table")
     kind = "samples" if config.chunk is None else "passages"
     grid.add_row("expected", f"about {expected_rows(plan.todo, config):,} {kind}, {size:,} bytes")
