@@ -40,8 +40,8 @@ from pipelines.tables.indexes import choose_index
 from pipelines.tables.prefixes import plan_prefixes
 from pipelines.tables.rows import check_filter
 from pipelines.tables.table import VectorTable
-from schemas.cards import RecallCard
 from pipelines.vectors.rotation import rotated_ladder
+from schemas.cards import RecallCard
 from schemas.config import EmbedConfig, ShortlistConfig
 from schemas.journal import EmbedSummary
 from schemas.printable import counted
