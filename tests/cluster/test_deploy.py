@@ -219,6 +219,12 @@ def test_policies_allow_no_more_than_is_needed() -> None:
     files = rendered("cpu")
     reader, writer = (json.loads(files[f"s3-policy-{who}.json"])["Statement"] for who in ("reader", "writer"))
     assert {action for each in reader for action in [each["Action"]]} == {"s3:ListBucket", "s3:GetObject"}
+    # `mlake delete` must know whether the bucket keeps what is deleted.
+    assert {"s3:ListBucketVersions", "s3:GetBucketVersioning"} <= {
+        action
+        for each in writer
+        for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])
+    }
     writes = [each["Resource"] for each in writer if "s3:PutObject" in each["Action"]]
     assert writes == ["arn:aws:s3:::b/lake/*"]
 
