@@ -31,6 +31,7 @@ from pipelines.tables.table import VectorTable
 from schemas.config import ShortlistConfig, check_given, load_config
 from schemas.errors import TableNotFound
 from schemas.journal import ShortlistSummary
+from schemas.printable import counted
 
 
 def main(
@@ -59,7 +60,7 @@ def main(
         return 0
     summary = run(config)
     built = f"indexes built: {', '.join(map(str, summary.indexed)) or 'none'}"
-    console.print(f"{config.table}: prefixes cut for {summary.fragments} fragments; {built}")
+    console.print(f"{config.table}: prefixes cut for {counted(summary.fragments, 'fragment')}; {built}")
     report = _agreement(summary.lists, config) if summary.lists is not None else None
     if report is not None:
         console.print(f"{summary.lists}: {summary.searches} searches")
