@@ -189,3 +189,16 @@ def column_of(dataset: LanceDataset, dim: int) -> str:
     """Return the column to read for a prefix of `dim` dims: its own where all rows have it, or the full vectors."""
     name = prefix_column(dim)
     return name if has_everywhere(dataset, name) else VECTOR
+
+
+def scored_candidates(
+    dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
+) -> tuple[Floats, Positions]:
+    """Return cosines and row ids (Q, K) that all stages but the last find, without the queries' own rows."""
+    scores_QK = np.full((len(query_QD), plan.candidates), -np.inf, np.float32)
+    found_QK = np.full(scores_QK.shape, -1, np.int64)
+    for row, query_D in enumerate(query_QD):
+        scores, found = coarse_candidates(dataset, plan, query_D)
+        others = np.ones(len(found), bool) if own_ids_Q is None else found != own_ids_Q[which][row]
+        found_QK[row, : others.sum()], scores_QK[row, : others.sum()] = found[others], scores[others]
+    return scores_QK, found_QK

@@ -104,7 +104,7 @@ class Funnel:
         stages: Sequence[FunnelStage] | None = None,
         storage: StorageConfig = StorageConfig(),
     ) -> Funnel:
-        """Tune a funnel for a table and store its plan and recall card with it.
+        """Tune a funnel for a table and store its plan and recall card with it; a FunnelWarning says if it is slow.
 
         Args:
             table: The table, or its address.
@@ -120,8 +120,6 @@ class Funnel:
             ConfigError: There is no such home, or the stages do not fit the table.
             TableError: The table has too few rows, or was opened at a version; the lake has no prefix column to search;
                 or the test queries do not confirm the goal's recall. Then nothing is stored.
-
-        A funnel that is slower than the exact search is stored, and said as a `FunnelWarning`.
         """
         _check_home(home)
         check_given(Goal, goal=goal)
@@ -132,8 +130,7 @@ class Funnel:
                 "version; open the table without a version"
             )
         plan = None if stages is None else plan_of_stages(stages, home, table)
-        if plan is not None:
-            goal = replace(goal, k=plan.k)
+        goal = goal if plan is None else replace(goal, k=plan.k)
         asked = None if queries is None else np.stack([table.encode_query(one) for one in read_queries(queries)[0]])
         tuned = tune(table, goal, asked, plan, home)
         store_funnel(table, tuned)
@@ -193,8 +190,7 @@ class Funnel:
         Raises:
             TableError: It has none for that home.
         """
-        written = table.dataset.config().get(FUNNEL_KEY + home)
-        if written is None:
+        if (written := table.dataset.config().get(FUNNEL_KEY + home)) is None:
             raise TableError(f"{table.uri} has no funnel in {home}; run: mlake funnel {table.uri} --home {home}")
         return read_tuned(written, home, table)
 

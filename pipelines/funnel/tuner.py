@@ -22,7 +22,7 @@ from pipelines.funnel.depths import measure_further
 from pipelines.funnel.faiss_stages import Index, Positions, train_stages, training_rows
 from pipelines.funnel.goal import Goal, check_rows
 from pipelines.funnel.ground_truth import Blocks, exact_neighbours
-from pipelines.funnel.lake import LakeIndex, coarse_candidates, misses_of
+from pipelines.funnel.lake import LakeIndex, misses_of, scored_candidates
 from pipelines.funnel.memory import SPARE
 from pipelines.funnel.rerank import Vectors, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, PlanSelector, Trial
@@ -294,7 +294,7 @@ def _choose_in_lake(
             f"candidates ({selector.shortfall}); nothing is stored. Run: mlake shortlist CONFIG with more "
             "dims, lower --recall, or hold out more rows"
         )
-    return selector.add_margin(*best, partial(_scored_candidates, dataset, own_ids_Q))
+    return selector.add_margin(*best, partial(scored_candidates, dataset, own_ids_Q))
 
 
 def _draw_queries(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
@@ -327,7 +327,7 @@ def _probes(dataset: LanceDataset, column: str) -> list[int]:
 def _lake_trial(dataset: LanceDataset, plan: Plan, own_ids_Q: Positions | None) -> Trial:
     return Trial(
         plan,
-        lambda *asked: _scored_candidates(dataset, own_ids_Q, *asked)[1],
+        lambda *asked: scored_candidates(dataset, own_ids_Q, *asked)[1],
         lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k, narrowed),
         partial(_usual_in_lake, dataset, own_ids_Q),
     )
@@ -339,16 +339,3 @@ def _usual_in_lake(
     own_ids = [None] * len(query_QD) if own_ids_Q is None else own_ids_Q[which].tolist()
     misses = [misses_of(dataset, plan, *asked) for asked in zip(query_QD, own_ids, strict=True)]
     return {"doubt": usual_doubt(np.array(misses), plan.recall)}
-
-
-def _scored_candidates(
-    dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
-) -> tuple[Floats, Positions]:
-    """Return cosines and row ids (Q, K) that all stages but the last find, without the queries' own rows."""
-    scores_QK = np.full((len(query_QD), plan.candidates), -np.inf, np.float32)
-    found_QK = np.full(scores_QK.shape, -1, np.int64)
-    for row, query_D in enumerate(query_QD):
-        scores, found = coarse_candidates(dataset, plan, query_D)
-        others = np.ones(len(found), bool) if own_ids_Q is None else found != own_ids_Q[which][row]
-        found_QK[row, : others.sum()], scores_QK[row, : others.sum()] = found[others], scores[others]
-    return scores_QK, found_QK

@@ -97,9 +97,8 @@ class VectorTable:
         """
         uri = read_address(uri, storage, trust)
         if isinstance(version, str) and version == PROD and (published := resolve_prod(uri, storage)) is not None:
-            table = cls(
-                published.uri, open_dataset(published.uri, storage, published.state.version), storage, trust=trust
-            )
+            dataset = open_dataset(published.uri, storage, published.state.version)
+            table = cls(published.uri, dataset, storage, trust=trust)
             if (table.table_id, table.space.fingerprint) != (published.state.table_id, published.state.space):
                 raise TableError(
                     f"{published.uri} is another table than the one that publication {published.publication.number} "
@@ -175,9 +174,8 @@ class VectorTable:
     @property
     def kept(self) -> pa.Schema:
         """Fields of the kept columns."""
-        return pa.schema(
-            [f for f in self.dataset.schema if f.name not in ("id", "shard") and not f.name.startswith(VECTOR)]
-        )
+        fields = (field for field in self.dataset.schema if not field.name.startswith(VECTOR))
+        return pa.schema(field for field in fields if field.name not in ("id", "shard"))
 
     @property
     def result_columns(self) -> list[str]:
@@ -200,8 +198,7 @@ class VectorTable:
     @cached_property
     def rotation(self) -> Rotation | None:
         """The rotation that was applied to the table's vectors, if any."""
-        fingerprint = self.space.rotation
-        if fingerprint is None:
+        if (fingerprint := self.space.rotation) is None:
             return None
         rotation, width = load_rotation(fingerprint, self.uri, self.storage), self.space.ladder.width
         if len(rotation.matrix_DD) != width:
@@ -241,13 +238,13 @@ class VectorTable:
             InputError: The vector is all zeros, or holds NaN or infinity, or the query is none of the forms.
         """
         asked, width = read_query(query), self.space.ladder.width
-        if isinstance(asked, np.ndarray):
-            if asked.shape != (width,):
-                raise SpaceMismatch(
-                    f"the query has shape {asked.shape}; {self.uri} holds vectors of {width} dims, and its `search` "
-                    f"also takes a vector that was cut to {self.space.ladder} dims"
-                )
+        if isinstance(asked, np.ndarray) and asked.shape == (width,):
             return unit_query(asked)
+        if isinstance(asked, np.ndarray):
+            raise SpaceMismatch(
+                f"the query has shape {asked.shape}; {self.uri} holds vectors of {width} dims, and its `search` also "
+                f"takes a vector that was cut to {self.space.ladder} dims"
+            )
         from pipelines.encoders.query import encode_query  # here, since it loads torch
 
         vector_D = encode_query(self.space, asked, self.trust)
@@ -308,9 +305,8 @@ class VectorTable:
             raise InputError(f"the queries would be searched at {both} dims; pass dim={min(searched)} for all of them")
 
         def search_one(one: Asked) -> pa.Table:
-            query_M = self._prefix_of(one, dim)
-            width, skip = self.space.ladder.width, question.skip
-            nearest = partial(nearest_rows, self.dataset, width, query_M, where=where, skip=skip)
+            query_M, width = self._prefix_of(one, dim), self.space.ladder.width
+            nearest = partial(nearest_rows, self.dataset, width, query_M, where=where, skip=question.skip)
             return best_of_each(nearest, k, wanted, group_by, distinct=distinct)
 
         with using_filter(self.dataset, where, self.uri):
@@ -331,8 +327,8 @@ class VectorTable:
         Example:
             >>> table.head(3, columns=["id", "words", "vector"])
         """
-        names = check_columns(self.dataset, columns, self.uri)
-        names = ["id", *self.kept.names] if names is None else names
+        asked = check_columns(self.dataset, columns, self.uri)
+        names = ["id", *self.kept.names] if asked is None else asked
         rows = self.dataset.scanner(columns=names, limit=check_count(self.dataset, k, least=0)).to_table()
         return Hits(rows, f"{self.name}: the first {rows.num_rows} of {len(self):,} rows")
 
@@ -341,7 +337,7 @@ class VectorTable:
         ladder = self.space.ladder
         wanted = None if dim is None else ladder.check(dim, self.uri)
         if not isinstance(query, np.ndarray) or len(query) == ladder.width or len(query) not in ladder.dims:
-            return ladder.width if wanted is None else wanted
+            return wanted or ladder.width
         if wanted not in (None, len(query)):
             raise SpaceMismatch(f"dim={dim}, and the query has {len(query)} dims; leave `dim` out")
         return len(query)
