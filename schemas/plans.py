@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from schemas.config.bounds import MAX_DIM
 from schemas.html import ShownAsHtml
+from schemas.refusals import SaysWhatIsWrong
 
 Precision = Literal["bit1", "pq4", "int8", "float16", "float32"]
 Home = Literal["memory", "codes", "lake"]
@@ -26,7 +27,7 @@ _MOST_LISTS = 1 << 20
 Reach = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 
 
-class Record(ShownAsHtml):
+class Record(ShownAsHtml, metaclass=SaysWhatIsWrong):
     """A record of a funnel: frozen, with no other settings and no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
+import math
 import os
 import re
 import subprocess
@@ -14,12 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import matryoshka_lake
 import schemas.config
 import schemas.errors
 from schemas import __version__
+from tests.support.small_tables import off_axis_table
 
 ROOT = Path(__file__).parent.parent
 OWN = ("cluster", "jobs", "pipelines", "schemas")
@@ -95,6 +99,73 @@ def test_settings_of_another_type_are_refused_in_one_sentence(tmp_path: Path, od
     for call in calls:
         with pytest.raises(lake.ConfigError, match=r"^\w+: pass (a \w+|True or False); this is of type"):
             call()
+
+
+ODD: tuple[Any, ...] = (
+    *(None, -1, 10**30, 1.5, math.nan, True, "", "x" * 10_000, "\0", "\udcff", b"x", [], [None], ["a"], {"a": 1}),
+    *(object(), object, Path("/none"), (1, 2), [[1], [1, 2]]),
+    *(np.zeros(0), np.zeros((2, 2)), np.array(["a"]), np.zeros((2, 3, 4)), np.full((2, 24), np.nan)),
+)
+
+
+def test_odd_values_are_answered_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    lake, table = matryoshka_lake, off_axis_table(tmp_path)
+    x_ND = np.random.default_rng(0).standard_normal((20, 24))
+    stage = {"dims": 4, "precision": "int8", "keep": 3}
+    calls: list[tuple[Callable[..., object], dict[str, Any]]] = [
+        (lake.VectorTable.open, {"uri": table.uri, "version": None}),
+        (lake.VectorTable, {"uri": table.uri, "dataset": table.dataset, "storage": table.storage}),
+        (table.search, {"query": x_ND[0], "k": 3, "dim": None, "where": None, "columns": None, "group_by": None}),
+        (table.head, {"k": 3, "columns": None}),
+        (table.companion, {"suffix": "shards"}),
+        (table.check_space, {"space": table.space}),
+        (lake.Hits, {"rows": table.head().to_arrow(), "images": None}),
+        (table.head().with_images, {"root": tmp_path}),
+        (lake.to_numpy, {"vectors": table.head(columns=["vector"])["vector"]}),
+        (lake.cut, {"x_BD": x_ND, "dim": 4}),
+        (lake.recall_by_dim, {"database_ND": x_ND, "queries_QD": x_ND[:5], "dims": [4], "k": 3, "skip_self": False}),
+        (lake.recall_by_dim, {"database_ND": x_ND, "queries_QD": x_ND[:5], "dims": [4], "device": "cpu"}),
+        (lake.encoder_spec, {"name": "wordllama"}),
+        (lake.load_config, {"model": lake.EmbedConfig, "path": "none.toml", "overrides": ()}),
+        (lake.Goal, {"recall": 0.5, "k": 3, "objective": "latency", "queries": 9, "bytes_per_vector": 8, "seed": 0}),
+        (lake.FunnelStage, stage),
+        (lake.Plan, {"stages": [lake.FunnelStage(**stage)] * 2, "home": "memory", "lists": 0, "margin": None, "k": 3}),
+        (lake.EmbedConfig, {"shards": ["a"], "table": "t", "input": {"text": "a"}, "encoder": {"name": "wordllama"}}),
+        *(
+            (getattr(lake, name), {"table": "t", "shard": ()})
+            for name in schemas.config.__all__
+            if name.endswith("Config")
+        ),
+        (lake.Funnel.open, {"table": table, "home": "memory", "device": None}),
+        (lake.Funnel.build, {"table": table, "home": "memory", "stages": None}),
+    ]
+    raw = []
+    for function, given in calls:
+        for name, odd in itertools.product(given, ODD):
+            try:
+                function(**given | {name: odd})
+            except lake.LakeError:
+                continue
+            except Exception as error:
+                raw.append(f"{function.__qualname__}({name}={odd!r:.40}): {type(error).__name__}: {error!s:.80}")
+    assert not raw, "\n".join(raw)
+
+
+@pytest.mark.parametrize("name", [name for name in schemas.config.__all__ if name.endswith("Config")])
+def test_a_program_hears_the_same_of_a_wrong_setting_as_a_file(name: str, tmp_path: Path) -> None:
+    model = getattr(matryoshka_lake, name)
+    first = next(iter(model.model_fields))
+    (tmp_path / "c.toml").write_text(f'{first}x = ["a"]')
+    said = []
+    for make in (
+        partial(model, **{f"{first}x": ["a"]}),
+        partial(matryoshka_lake.load_config, model, tmp_path / "c.toml"),
+    ):
+        with pytest.raises(matryoshka_lake.ConfigError) as refused:
+            make()
+        said.append(str(refused.value).partition(": ")[2])
+    assert said[0] == said[1]
+    assert f"unknown key '{first}x'; did you mean '{first}'?" in said[0]
 
 
 def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Owns the look-up. The facts about models are in `catalogue.py`, their code is in
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Callable
 
 from pipelines.encoders.catalogue import MODELS
@@ -16,7 +17,7 @@ from pipelines.encoders.protocol import Encoder, Family, Preparer
 from pipelines.encoders.spec import EncoderSpec, FamilyName, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import ENCODERS_BY_STORED_NAME, Space
-from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, TrustConfig
+from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, TrustConfig, check_given
 from schemas.errors import (
     ConfigError,
     DependencyMissing,
@@ -44,15 +45,17 @@ def encoder_spec(name: str) -> EncoderSpec:
 
     Raises:
         EncoderNotFound: No encoder has this name; the message lists all names.
+        ConfigError: `name` is no text.
 
     Example:
         >>> encoder_spec("wordllama").dims
     """
+    check_given(str, name=name)
     name = ENCODERS_BY_STORED_NAME.get(name, name)
     if name not in REGISTRY:
         raise EncoderNotFound(
-            f"no encoder is named {name!r}{nearest(name, REGISTRY)}; known encoders: {', '.join(sorted(REGISTRY))}; "
-            "`mlake encoders` describes them"
+            f"no encoder is named {reprlib.repr(name)}{nearest(name, REGISTRY)}; known encoders: "
+            f"{', '.join(sorted(REGISTRY))}; `mlake encoders` describes them"
         )
     return REGISTRY[name]
 

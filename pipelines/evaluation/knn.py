@@ -7,6 +7,7 @@ Shapes: N database rows, Q queries, D full width, M prefix width, K neighbours.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,10 @@ import numpy.typing as npt
 import torch
 
 from pipelines.storage.device import pick_device
+from pipelines.vectors.arrays import describe
 from pipelines.vectors.matryoshka import cut
+from schemas.config import check_given, check_whole
+from schemas.errors import InputError
 
 Floats = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.int64]
@@ -59,17 +63,53 @@ def recall_by_dim(
 ) -> list[float]:
     """Return recall@k at each dim: the share of the full vectors' k nearest that the prefix finds.
 
-    The arguments are those of `neighbours`.
+    The arguments are those of `neighbours`. `dims` are 1 to D each; k is at most N, or N - 1 with `skip_self`.
+
+    Raises:
+        InputError: Vectors are no rows of finite floats of one width, or there are none.
+        ConfigError: A dim or `k` is outside its bounds, or torch cannot use the device.
 
     Example:
         >>> x_ND = to_numpy(table.head(100, columns=["vector"])["vector"]).astype("float32")
         >>> recall_by_dim(x_ND, x_ND[:20], [64, 128], skip_self=True)
     """
-    width = database_ND.shape[1]
+    check_given(bool, skip_self=skip_self)
+    _check_rows("database_ND", database_ND)
+    _check_rows("queries_QD", queries_QD, np.shape(database_ND)[1])
+    width, rows = database_ND.shape[1], len(database_ND)
+    if not isinstance(dims, Sequence) or isinstance(dims, (str, bytes)) or not len(dims):
+        raise InputError(f"dims={reprlib.repr(dims)}: pass a list of dims from 1 to {width}, such as [{width}]")
+    for dim in dims:
+        check_whole(1, width, dim=dim)
+    check_whole(1, max(1, rows - skip_self), k=k)
+    if skip_self and len(queries_QD) > rows:
+        raise InputError(f"skip_self=True: query q is row q, and there are {len(queries_QD)} queries and {rows} rows")
     exact_QK = neighbours(database_ND, queries_QD, width, k, skip_self=skip_self, device=device)
     below = [dim for dim in dims if dim != width]
     shares = iter(recall_of(exact_QK, database_ND, queries_QD, below, skip_self=skip_self, device=device))
     return [1.0 if dim == width else next(shares) for dim in dims]
+
+
+def _check_rows(name: str, x_ND: object, width: int | None = None) -> None:
+    """Refuse what holds no rows that can be compared.
+
+    Raises:
+        InputError: It is no matrix of floats of that width, is empty, or holds NaN or infinity.
+    """
+    wanted = f"(rows, {'dims' if width is None else width})"
+    if (
+        not isinstance(x_ND, np.ndarray)
+        or x_ND.ndim != 2
+        or x_ND.dtype.kind != "f"
+        or width not in (None, x_ND.shape[1])
+    ):
+        raise InputError(f"{name}: pass a numpy array of floats of shape {wanted}; this is {describe(x_ND)}")
+    if not x_ND.size:
+        raise InputError(f"{name}: there are no vectors in an array of shape {x_ND.shape}")
+    if lost := int((~np.isfinite(x_ND).all(axis=1)).sum()):
+        raise InputError(
+            f"{name}: {lost:,} of {len(x_ND):,} rows hold NaN or infinity, and no distance; leave them out"
+        )
 
 
 def recall_of(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pipelines.funnel.ground_truth import Z_OF_95
-from schemas.config.bounds import MAX_K
-from schemas.errors import ConfigError, TableError
-from schemas.plans import Plan
+from schemas.config import check_choice, check_number, check_whole
+from schemas.config.bounds import MAX_COUNT, MAX_K, MAX_SEED
+from schemas.errors import TableError
+from schemas.plans import MOST_ROWS, Plan
 
 Objective = Literal["latency", "throughput"]
 
@@ -51,16 +52,15 @@ class Goal:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        bounds = (
-            ("recall", self.recall is None or 0 < self.recall < 1, "between 0 and 1, not at either end"),
-            ("k", 1 <= self.k <= MAX_K, f"from 1 to {MAX_K:,}"),
-            ("objective", self.objective in get_args(Objective), " or ".join(get_args(Objective))),
-            ("queries", self.queries is None or self.queries >= 2, "2 or more"),
-            ("bytes_per_vector", self.bytes_per_vector is None or self.bytes_per_vector >= 1, "1 or more"),
-        )
-        for name, is_within, allowed in bounds:
-            if not is_within:
-                raise ConfigError(f"Goal: {name} must be {allowed}, and is {getattr(self, name)!r}")
+        if self.recall is not None:
+            check_number(0, 1, recall=self.recall)
+        if self.queries is not None:
+            check_whole(2, MOST_ROWS, queries=self.queries)
+        if self.bytes_per_vector is not None:
+            check_whole(1, MAX_COUNT, bytes_per_vector=self.bytes_per_vector)
+        check_whole(1, MAX_K, k=self.k)
+        check_whole(0, MAX_SEED, seed=self.seed)
+        check_choice(get_args(Objective), objective=self.objective)
 
     @property
     def target(self) -> float:

@@ -7,6 +7,7 @@ Owns the constructors, and the one rule of how many candidates a search for k ro
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,10 +81,9 @@ def plan_of_stages(stages: Sequence[FunnelStage], home: Home, table: VectorTable
         ConfigError: The stages do not narrow, or the last is not the table's full vectors.
         DimError: A stage's dim is not in the table's ladder.
     """
-    try:
-        plan = Plan(stages=tuple(stages), home=home, k=stages[-1].keep)
-    except ValidationError as error:
-        raise ConfigError(f"stages: {error.errors()[0]['msg']}") from None
+    if not isinstance(stages, Sequence) or not stages or not all(isinstance(each, FunnelStage) for each in stages):
+        raise ConfigError(f"stages={reprlib.repr(stages)}: pass a list of FunnelStage, from coarse to full width")
+    plan = Plan(stages=tuple(stages), home=home, k=stages[-1].keep)
     width, last = table.space.ladder.width, plan.stages[-1]
     if (last.dims, last.precision) != (width, "float16"):
         raise ConfigError(

@@ -42,7 +42,7 @@ from pipelines.tables.rows import using_filter
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.cards import TunedFunnel
-from schemas.config import StorageConfig, check_given
+from schemas.config import StorageConfig, check_choice, check_given
 from schemas.errors import ConfigError, FunnelWarning, SpaceMismatch, TableError
 from schemas.explanations import Explanation
 from schemas.html import facts, grid, one_line
@@ -346,5 +346,4 @@ class Funnel:
 
 
 def _check_home(home: str) -> None:
-    if home not in get_args(Home):
-        raise ConfigError(f"home {home!r}: allowed: {', '.join(get_args(Home))}")
+    check_choice(get_args(Home), home=home)

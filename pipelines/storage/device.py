@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from schemas.config import check_given
 from schemas.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ def pick_device(device: str = "auto", setting: str = "device", index: int | None
     Raises:
         ConfigError: torch cannot use the device here.
     """
+    check_given(str, **{setting: device})
     has_gpu = torch.cuda.is_available()
     if device == "auto":
         device = "cuda" if has_gpu else "cpu"
@@ -27,7 +29,7 @@ def pick_device(device: str = "auto", setting: str = "device", index: int | None
         return torch.device("cuda") if index is None else torch.device("cuda", index % torch.cuda.device_count())
     try:
         return torch.empty(0, device=device).device
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:
         raise ConfigError(
             f"{setting}={device}: {str(error).splitlines()[0]}; allowed: auto, cpu, cuda, or another device of torch"
         ) from None

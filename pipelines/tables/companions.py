@@ -18,7 +18,7 @@ from pipelines.storage.addresses import sibling
 from pipelines.tables.commits import create_dataset, remove_all_rows, set_schema_metadata
 from pipelines.tables.opening import open_dataset
 from schemas.columns import COMPANIONS, TABLE_KEY, check_companion
-from schemas.config import StorageConfig
+from schemas.config import StorageConfig, check_choice
 from schemas.errors import TableExists, TableNotFound
 
 
@@ -50,7 +50,9 @@ def open_companion(table: Owner, suffix: str) -> LanceDataset:
     Raises:
         TableNotFound: It is not beside the table, or belongs to another one, such as a deleted table of that name.
         TableError: It is of a newer format, or malformed.
+        ConfigError: No companion has this suffix.
     """
+    check_choice(tuple(COMPANIONS), suffix=suffix)
     uri = sibling(table.uri, suffix)
     dataset = open_dataset(uri, table.storage)
     if id_of(dataset.schema) != table.table_id:

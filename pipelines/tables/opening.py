@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ Version = int | str | dt.datetime
 _TICK = dt.timedelta(microseconds=1)
 _ADDRESSES = "pass a local path, or s3://BUCKET/NAME.lance"
 # What Lance says where there is no table, no such version or tag, or a text that no tag can be.
-_MISSING = ("not found", "earlier than the first version", "ref is invalid")
+_MISSING = ("not found", "earlier than the first version", "ref is invalid", "file name too long")
 
 
 def read_address(address: object, storage: object = StorageConfig(), trust: object = TrustConfig()) -> str:
@@ -131,7 +132,7 @@ def _no_version(uri: str, version: Version, newest: LanceDataset) -> str:
         return f"{uri} has no version of {version}; its oldest is of {oldest:%Y-%m-%d %H:%M:%S} UTC"
     tags = ", ".join(sorted(newest.tags.list()))
     there = f", and its tags are: {tags}" if tags and isinstance(version, str) else ""
-    return f"{uri} has no version {version!r}; its newest is {newest.version}{there}"
+    return f"{uri} has no version {reprlib.repr(version)}; its newest is {newest.version}{there}"
 
 
 def _file_on_the_way(path: Path) -> Path | None:

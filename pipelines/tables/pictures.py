@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas.config import LimitsConfig
+from schemas.config import LimitsConfig, check_path
 from schemas.errors import InputError
 from schemas.records import IMAGE_SUFFIXES
 
@@ -33,7 +33,10 @@ class Pictures:
 
         Raises:
             InputError: There is no such folder.
+            ConfigError: `root` is no path.
         """
+        if root is not None:
+            check_path(images=root)
         self.root = None if root is None else Path(root).resolve()
         if self.root is not None and not self.root.is_dir():
             raise InputError(f"images {root}: there is no such folder; name the folder that holds the pictures")

@@ -31,7 +31,7 @@ from pipelines.vectors.matryoshka import cut
 from pipelines.vectors.rotation import Rotation
 from schemas.column_names import column_name_problem
 from schemas.columns import VECTOR, Space, prefix_dims, space_of
-from schemas.config import StorageConfig, TrustConfig
+from schemas.config import StorageConfig, TrustConfig, check_given
 from schemas.errors import InputError, SpaceMismatch, TableError, TableNotFound
 from schemas.html import facts, one_line
 from schemas.publications import PROD, Publication
@@ -63,7 +63,9 @@ class VectorTable:
 
         Raises:
             TableError: The dataset was not made by this project.
+            ConfigError: It is no Lance dataset.
         """
+        check_given(LanceDataset, dataset=dataset)
         self.uri, self.dataset, self.storage, self.trust = uri, dataset, storage, trust
         self.space: Space = space_of(dataset.schema, uri)
         self.publication: Publication | None = None
@@ -161,7 +163,9 @@ class VectorTable:
 
         Raises:
             SpaceMismatch: The spaces differ; the message names every setting that does.
+            ConfigError: `space` is no space; that of another table is `other.space`.
         """
+        check_given(Space, space=space)
         if space.fingerprint == self.space.fingerprint:
             return
         ours, theirs = self.space.model_dump(), space.model_dump()

@@ -11,12 +11,18 @@ Shapes: B rows, D full width, M prefix width.
 
 from __future__ import annotations
 
+import reprlib
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from pipelines.vectors.arrays import describe
+from schemas.errors import DimError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +48,8 @@ def cut(x_BD: Array, dim: int) -> Array:
         (…, dim), the dtype and device of the input, unit rows.
 
     Raises:
-        ValueError: `dim` is outside 1…D.
+        DimError: `dim` is no whole number from 1 to D.
+        InputError: `x_BD` holds no floats.
 
     Example:
         >>> cut(np.array([[3.0, 4.0, 12.0]]), 2)
@@ -57,11 +64,22 @@ def prefix(x_BD: Array, dim: int) -> Array:
     """Return the first `dim` dims of each row as they are, not normalised: a view of shape (…, dim).
 
     Raises:
-        ValueError: `dim` is outside 1…D.
+        DimError: `dim` is no whole number from 1 to D.
+        InputError: `x_BD` holds no floats.
     """
-    if not 1 <= dim <= x_BD.shape[-1]:
-        raise ValueError(f"cannot cut vectors of {x_BD.shape[-1]} dims to {dim}; allowed: 1 to {x_BD.shape[-1]}")
+    if not _are_floats(x_BD):
+        raise InputError(f"pass vectors as rows of floats, of numpy or torch; {describe(x_BD)} has none")
+    width = x_BD.shape[-1]
+    if isinstance(dim, bool) or not isinstance(dim, Integral) or not 1 <= dim <= width:
+        raise DimError(f"cannot cut vectors of {width} dims to {reprlib.repr(dim)}; allowed: 1 to {width}")
     return x_BD[..., :dim]
+
+
+def _are_floats(x_BD: object) -> bool:
+    if isinstance(x_BD, np.ndarray):
+        return x_BD.ndim >= 1 and x_BD.dtype.kind == "f"
+    torch = sys.modules.get("torch")  # who holds a tensor has imported it
+    return torch is not None and isinstance(x_BD, torch.Tensor) and x_BD.ndim >= 1 and x_BD.is_floating_point()
 
 
 def split(x_BD: Array, dims: Sequence[int]) -> Iterator[Array]:

@@ -33,7 +33,7 @@ from schemas.config.evaluation import (
     SystemConfig,
     TruthConfig,
 )
-from schemas.config.given import check_given
+from schemas.config.given import check_choice, check_given, check_number, check_path, check_whole
 from schemas.config.loading import load_config
 from schemas.config.nightly import AuditConfig, BudgetConfig, HooksConfig, NightlyConfig
 from schemas.config.shortlist import ExactConfig, ListsConfig, PrefixIndexConfig, ShortlistConfig
@@ -80,6 +80,10 @@ __all__ = [
     "TrustConfig",
     "TruthConfig",
     "WorkersConfig",
+    "check_choice",
     "check_given",
+    "check_number",
+    "check_path",
+    "check_whole",
     "load_config",
 ]

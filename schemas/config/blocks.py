@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from schemas.column_names import column_name_problem
 from schemas.config.bounds import MAX_ACTORS, MAX_COUNT, MAX_SECONDS, Bytes, Count, Dim, Number, Seconds
 from schemas.records import IdPrefix, Modality, ShardFormat, Side
+from schemas.refusals import SaysWhatIsWrong
 from schemas.templates import is_template, parse_template
 
 _AS = " as "
 
 
-class ConfigBlock(BaseModel):
+class ConfigBlock(BaseModel, metaclass=SaysWhatIsWrong):
     """Parent of every config block: unknown keys are refused and nothing changes after loading.
 
     Strings are not empty, and numbers are finite; the types in `bounds` add the ends of each number.

@@ -17,6 +17,7 @@ MAX_K = 10_000
 MAX_COUNT = 10**9
 MAX_BYTES = 1 << 50
 MAX_SECONDS = 7 * 24 * 3600.0
+MAX_SEED = 2**32 - 1
 
 
 def _number(value: Any) -> Any:
@@ -32,7 +33,7 @@ Count = Annotated[int, Number, Field(ge=1, le=MAX_COUNT)]
 Bytes = Annotated[int, Number, Field(ge=1, le=MAX_BYTES)]
 Dim = Annotated[int, Number, Field(ge=1, le=MAX_DIM)]
 K = Annotated[int, Number, Field(ge=1, le=MAX_K)]
-Seed = Annotated[int, Number, Field(ge=0, le=2**32 - 1)]
+Seed = Annotated[int, Number, Field(ge=0, le=MAX_SEED)]
 Seconds = Annotated[float, Number, Field(gt=0, le=MAX_SECONDS)]
 # Open at both ends: a share of 0 or 1 leaves one side empty.
 Share = Annotated[float, Number, Field(gt=0, lt=1)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from schemas.config.blocks import ConfigBlock
-from schemas.errors import ConfigError, nearest
+from schemas.config.given import check_path
+from schemas.errors import ConfigError
+from schemas.refusals import explain_invalid
 
 C = TypeVar("C", bound=ConfigBlock)
-_SHOWN_CHARACTERS = 80
-_SAID_AT_ONCE = 8
 
 
 def load_config(model: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
@@ -31,13 +32,23 @@ def load_config(model: type[C], path: str | Path | None, overrides: Sequence[str
     Example:
         >>> load_config(EmbedConfig, "jobs/configs/news.toml", ["encoder.batch=64"])
     """
+    if not isinstance(model, type) or not issubclass(model, ConfigBlock):
+        raise ConfigError(f"model={reprlib.repr(model)}: pass the config's class, such as EmbedConfig")
+    if (
+        isinstance(overrides, str)
+        or not isinstance(overrides, Sequence)
+        or not all(isinstance(o, str) for o in overrides)
+    ):
+        raise ConfigError(f"overrides={reprlib.repr(overrides)}: pass a list, such as ['encoder.batch=64']")
+    if path is not None:
+        check_path(path=path)
     raw = {} if path is None else _read_toml(path)
     for override in overrides:
         _apply_override(raw, override)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path or 'config'}: " + "; ".join(_explain_all(model, error))) from None
+        raise ConfigError(f"{path or 'config'}: " + explain_invalid(model, error)) from None
 
 
 def _read_toml(path: str | Path) -> dict[str, Any]:
@@ -68,62 +79,3 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(raw, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a block")
     raw[leaf] = value
-
-
-def _explain_all(model: type[BaseModel], invalid: ValidationError) -> list[str]:
-    """Return a sentence for each wrong key; what the alternatives of one value say is joined by "or"."""
-    by_key: dict[str, list[Any]] = {}
-    for error in invalid.errors():
-        key = _key(model, error["loc"])
-        by_key.setdefault(".".join(key), []).append(error | {"loc": key})
-    # A list whose only item is wrong also counts as too short.
-    keys = [key for key in by_key if not any(other.startswith(f"{key}.") for other in by_key)]
-    said = [_explain(model, by_key[key]) for key in keys[:_SAID_AT_ONCE]]
-    return said if len(keys) <= _SAID_AT_ONCE else [*said, f"and {len(keys) - _SAID_AT_ONCE} more"]
-
-
-def _explain(model: type[BaseModel], errors: Sequence[Any]) -> str:
-    first = errors[0]
-    path = list(first["loc"])
-    where = ".".join(path) or "the whole config"
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
-        return f"unknown key {where!r}{nearest(path[-1], known)}; known here: {', '.join(known)}"
-    if first["type"] == "missing":
-        return f"{where!r} is missing"
-    said = dict.fromkeys(error["msg"].removeprefix("Value error, ") for error in errors)
-    text = " or ".join([*said][:1] + [message.removeprefix("Input should be ") for message in [*said][1:]])
-    got = repr(first["input"])
-    if len(got) > _SHOWN_CHARACTERS:
-        got = f"{got[:_SHOWN_CHARACTERS]}…"
-    text = text.replace("Tuple", "List").replace(" tuple", " list").replace(" after validation", "")
-    return f"{where!r}: {text} (got {got})"
-
-
-def _key(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Return the dotted key of an error: pydantic ends its place with the alternative of a union that it tried."""
-    key: list[str] = []
-    here: Any = model
-    for part in loc:
-        if isinstance(part, str) and not (isinstance(here, type) and issubclass(here, BaseModel)):
-            break
-        key.append(str(part))
-        if isinstance(part, str):
-            field = here.model_fields.get(part)
-            here = field and _block_of(field.annotation)
-    return key
-
-
-def _block_of(annotation: Any) -> Any:
-    """Return the block that an annotation holds, alone, optional or in a tuple; None if it holds none."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((block for arg in get_args(annotation) if (block := _block_of(arg))), None)
-
-
-def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    here: Any = model
-    for part in path:
-        if not part.isdigit():
-            here = _block_of(here.model_fields[part].annotation)
-    return sorted(here.model_fields)

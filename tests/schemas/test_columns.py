@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from schemas.columns import (
     SHARDS,
@@ -21,7 +20,7 @@ from schemas.columns import (
     table_schema,
     vector_field,
 )
-from schemas.errors import DimNotInLadder, NotMatryoshka, TableError
+from schemas.errors import ConfigError, DimNotInLadder, NotMatryoshka, TableError
 from schemas.plans import FunnelStage, Plan
 
 SPACE = Space(encoder="m", revision="1", ladder=Ladder(dims=(64, 128, 256)))
@@ -147,7 +146,7 @@ def test_a_fingerprint_that_could_be_a_path_is_refused(name: str) -> None:
     space = json.loads(SPACE.to_json()) | {"rotation": name}
     with pytest.raises(TableError, match="rotation: String should match pattern"):
         Space.from_json(json.dumps(space), "t.lance")
-    with pytest.raises(ValidationError, match="codebook"):
+    with pytest.raises(ConfigError, match="codebook"):
         Plan(stages=STAGES, codebook=f"codebook-{name}")
     assert Plan(stages=STAGES, codebook="codebook-0123456789abcdef").codebook
 

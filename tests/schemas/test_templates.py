@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from schemas.config import InputConfig
+from schemas.errors import ConfigError
 from schemas.templates import is_template, parse_template
 
 LITERALS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
@@ -37,6 +37,6 @@ def test_a_template_gives_back_the_parts_it_was_written_from(parts: list[tuple[s
     ],
 )
 def test_a_template_that_cannot_be_read_is_refused_in_the_config(text: str, says: str) -> None:
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(ConfigError) as refused:
         InputConfig(text=text)
     assert says in str(refused.value)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.vectors.matryoshka import are_unit, cut, prefix, split, unit
+from schemas.errors import DimError
 
 
 @given(st.integers(1, 9), st.sampled_from([np.float16, np.float32, np.float64]), st.integers(0, 5))
@@ -40,7 +41,7 @@ def test_one_vector_is_cut_as_a_row_is() -> None:
 @pytest.mark.parametrize("dim", [0, -1, 9])
 def test_a_dim_outside_the_vector_is_refused(dim: int) -> None:
     for x_BD in (np.ones((2, 8)), torch.ones(2, 8)):
-        with pytest.raises(ValueError, match=f"8 dims to {dim}; allowed: 1 to 8"):
+        with pytest.raises(DimError, match=f"8 dims to {dim}; allowed: 1 to 8"):
             cut(x_BD, dim)
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.config import ClusterConfig, InputConfig, LimitsConfig
+from schemas.errors import ConfigError
 
 
 @pytest.mark.parametrize("field", ["text", "image", "vector"])
@@ -32,16 +33,16 @@ def test_an_input_is_exactly_one_field(fields: dict[str, str]) -> None:
     ],
 )
 def test_a_column_name_that_a_table_or_a_search_cannot_take_is_refused_and_may_be_renamed(name: str, why: str) -> None:
-    with pytest.raises(ValidationError, match=f'(?s){why}.*keep = ."(.+ as )?.+ as NAME"'):
+    with pytest.raises(ConfigError, match=f'(?s){why}.*keep = ."(.+ as )?.+ as NAME"'):
         InputConfig(text="txt", keep=("label", name))
-    with pytest.raises(ValidationError, match=why):
+    with pytest.raises(ConfigError, match=why):
         InputConfig(text="txt", keep=(f"x as {name}",))
     assert InputConfig(text="txt", keep=("label", f"{name} as b")).columns == {"label": "label", "b": name}
 
 
 def test_a_name_that_is_kept_twice_is_refused() -> None:
     for keep in (("a", "a"), ("a", "b as a"), ("a as b as c", "x as c")):
-        with pytest.raises(ValidationError, match="two columns"):
+        with pytest.raises(ConfigError, match="two columns"):
             InputConfig(text="txt", keep=keep)
     assert InputConfig(text="txt", keep=("a as b as c", "a")).columns == {"c": "a as b", "a": "a"}
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.config import LossConfig, RunConfig, TrainConfig
+from schemas.errors import ConfigError
 
 CLASSIFY: dict[str, Any] = {
     "kind": "classify",
@@ -61,5 +62,5 @@ def test_a_ladder_ascends_and_has_a_weight_for_each_dim(loss: dict[str, Any], sa
 
 def test_a_batch_divides_into_workers_and_parts() -> None:
     assert RunConfig(batch=12, workers=3, accumulate=2).batch == 12
-    with pytest.raises(ValidationError, match="batch=10 does not divide into 3 workers times 1 parts"):
+    with pytest.raises(ConfigError, match="batch=10 does not divide into 3 workers times 1 parts"):
         RunConfig(batch=10, workers=3)
