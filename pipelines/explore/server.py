@@ -82,6 +82,8 @@ def serve(explorer: Explorer, *, host: str, port: int, on_ready: Callable[[str],
     Raises:
         OSError: The address or the port cannot be listened on.
     """
+    if not host.isprintable():
+        raise OSError("it is no name of a host")  # the socket would raise TypeError
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")

@@ -133,6 +133,18 @@ OPTIONS = {
     "shortlist": ["--set", "--dry-run", "--plot"],
     "train": ["--set", "--dry-run", "--log"],
     "evaluate": ["--set", "--json"],
+    "delete": ["--json", "--endpoint", "--region"],
+    "demo": ["--set"],
+    "deploy": ["--set"],
+    "explore": ["--images", "--host", "--port", "--memory-gb", "--encoder-path", "--profile"],
+    "history": ["--limit", "--json", "--endpoint"],
+    "inspect": ["--version", "--html", "--json", "--region"],
+    "jobs": ["--json"],
+    "nightly": ["--set", "--log"],
+    "prod": ["--json", "--metrics", "--profile"],
+    "publish": ["--generation", "--version", "--note", "--force", "--endpoint"],
+    "rollback": ["--to", "--note", "--even-if-erased", "--endpoint"],
+    "submit": ["--no-wait", "--image", "--installed", "--file", "--env"],
 }
 
 
@@ -145,6 +157,16 @@ def command_line(rng: random.Random, table: str, folder: Path) -> list[str]:
             words.append("--dry-run")
     elif verb == "encoders":
         words = [verb, rng.choice(["wordllama", "clip", str(rng.choice(HOSTILE))])]
+    elif verb in ("nightly", "deploy", "demo"):
+        words = _with_config(rng, verb, table, folder)
+    elif verb in ("jobs", "submit"):
+        words = _to_a_cluster(rng, verb, table, folder)
+    elif verb == "delete":
+        where = rng.choice(["shard = 3", "id = 'none'", "text LIKE 'a%'", *HOSTILE])
+        words = [verb, table, "--dry-run", "--where", str(where)]
+    elif verb == "explore":
+        # A host that cannot be listened on comes last, so that no server starts and waits for Ctrl-C.
+        words = [verb, table]
     elif verb == "rotate":
         # Without --dry-run, a real table would start Ray.
         words = [verb, str(rng.choice(HOSTILE))] if rng.random() < 0.3 else [verb, table, "--dry-run"]
@@ -154,10 +176,35 @@ def command_line(rng: random.Random, table: str, folder: Path) -> list[str]:
             words.append(rng.choice(["a river", "-", "no.png", table, str(rng.choice(HOSTILE))]))
     for option in rng.sample(OPTIONS[verb], k=rng.randint(0, min(3, len(OPTIONS[verb])))):
         words += [option] if rng.random() < 0.2 else [option, str(rng.choice(HOSTILE))]
+    if verb == "explore":
+        return [*words, "--host", rng.choice(["192.0.2.1", "no.such.host.invalid", "x" * 300, "\udcff", "a b", "::g"])]
+    if verb == "demo":
+        return [*words, "--set", "limit=0"]  # refused: a demo takes minutes
     place = rng.randrange(1, len(words))
     if rng.random() < 0.15 and words[place] != "--dry-run":
         words[place] = str(rng.choice(HOSTILE))
     return words
+
+
+def _with_config(rng: random.Random, verb: str, table: str, folder: Path) -> list[str]:
+    """A verb with a config of its own; nights only plan, and a demo is refused."""
+    if verb == "demo":
+        return [verb]
+    words = [verb, _write(rng, verb, table, folder)]
+    return [*words, "--dry-run"] if verb == "nightly" else [*words, "--out", str(folder / "deploy")]
+
+
+def _to_a_cluster(rng: random.Random, verb: str, table: str, folder: Path) -> list[str]:
+    """A verb for a cluster, of which none is there."""
+    words = [verb, "--address", rng.choice(["http://127.0.0.1:1", *map(str, HOSTILE)])]
+    if verb == "jobs":
+        return [
+            *words,
+            rng.choice(["list", "logs", "stop"]),
+            *rng.choice([[], ["raysubmit_1"], [str(rng.choice(HOSTILE))]]),
+        ]
+    sent = [rng.choice(["embed", "search", "jobs", str(rng.choice(HOSTILE))]), _write(rng, "embed", table, folder)]
+    return [*words, *sent]
 
 
 def _write(rng: random.Random, verb: str, table: str, folder: Path) -> str:
@@ -171,6 +218,28 @@ def _write(rng: random.Random, verb: str, table: str, folder: Path) -> str:
 
 def _valid(verb: str, table: str, folder: Path) -> dict[str, Any]:
     """Return a small config of a verb, with most of its keys."""
+    if verb == "deploy":
+        night = folder / "night.toml"
+        night.write_text("[audit]\n")
+        workers = {"cpus": 4, "memory_gib": 16, "gpus": 0, "most": 2}
+        text = {
+            "name": "lake",
+            "namespace": "lake",
+            "image": "i:1",
+            "nightly": str(night),
+            "bucket": "b",
+            "prefix": "p",
+        }
+        return text | {
+            "schedule": "0 2 * * *",
+            "time_zone": "Etc/UTC",
+            "most_hours": 2,
+            "encode": workers,
+            "decode": workers,
+        }
+    if verb == "nightly":
+        night = {"audit": {"min_recall": 0.9}, "budget": {"minutes": 5}, "retain": {"generations": 2, "versions": 3}}
+        return _valid("embed", table, folder) | night
     if verb == "embed":
         return {
             "shards": [str(folder / "shards" / "*.jsonl")],
