@@ -59,12 +59,7 @@ class VectorTable:
     def __init__(
         self, uri: str, dataset: LanceDataset, storage: StorageConfig, *, trust: TrustConfig = TrustConfig()
     ) -> None:
-        """Wrap an open dataset; use `open`.
-
-        Raises:
-            TableError: The dataset was not made by this project.
-            ConfigError: It is no Lance dataset.
-        """
+        """Wrap an open dataset; use `open`. TableError: it was not made by this project; ConfigError: it is none."""
         check_given(LanceDataset, dataset=dataset)
         self.uri, self.dataset, self.storage, self.trust = uri, dataset, storage, trust
         self.space: Space = space_of(dataset.schema, uri)

@@ -141,6 +141,7 @@ OPTIONS = {
     "inspect": ["--version", "--html", "--json", "--region"],
     "jobs": ["--json"],
     "nightly": ["--set", "--log"],
+    "plan": ["--set", "--machines", "--cpus", "--gpus", "--price", "--rows-per-s", "--pilot-rows", "--json"],
     "prod": ["--json", "--metrics", "--profile"],
     "publish": ["--generation", "--version", "--note", "--force", "--endpoint"],
     "rollback": ["--to", "--note", "--even-if-erased", "--endpoint"],
@@ -157,7 +158,7 @@ def command_line(rng: random.Random, table: str, folder: Path) -> list[str]:
             words.append("--dry-run")
     elif verb == "encoders":
         words = [verb, rng.choice(["wordllama", "clip", str(rng.choice(HOSTILE))])]
-    elif verb in ("nightly", "deploy", "demo"):
+    elif verb in ("nightly", "deploy", "demo", "plan"):
         words = _with_config(rng, verb, table, folder)
     elif verb in ("jobs", "submit"):
         words = _to_a_cluster(rng, verb, table, folder)
@@ -190,7 +191,9 @@ def _with_config(rng: random.Random, verb: str, table: str, folder: Path) -> lis
     """A verb with a config of its own; nights only plan, and a demo is refused."""
     if verb == "demo":
         return [verb]
-    words = [verb, _write(rng, verb, table, folder)]
+    words = [verb, _write(rng, "embed" if verb == "plan" else verb, table, folder)]
+    if verb == "plan":
+        return words
     return [*words, "--dry-run"] if verb == "nightly" else [*words, "--out", str(folder / "deploy")]
 
 

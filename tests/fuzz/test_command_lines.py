@@ -14,7 +14,8 @@ import pytest
 
 from jobs import failures
 from jobs.__main__ import main
-from tests.fuzz.command_lines import command_line
+from jobs.verbs import VERBS
+from tests.fuzz.command_lines import OPTIONS, command_line
 from tests.support.wordllama_tables import wordllama_table
 
 _MAX_S = 30.0
@@ -76,6 +77,10 @@ def check(
     monkeypatch.setattr(failures.tempfile, "tempdir", str(folder))
     found = [fault for seed in seeds for fault in faults(seed, table, folder, monkeypatch, capfd)]
     assert not found, "\n".join(found)
+
+
+def test_every_verb_is_among_them() -> None:
+    assert set(OPTIONS) == set(VERBS)
 
 
 def test_a_few_command_lines(
