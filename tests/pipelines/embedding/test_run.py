@@ -146,7 +146,7 @@ def test_a_run_that_is_asked_to_stop_leaves_what_waits(tmp_path: Path) -> None:
     trial.go(is_stopping=True)
     assert trial.run.summary.is_stopped
     assert trial.journal()[0] == "stopped"
-    assert trial.display.said == ["stopping: finishing what is in flight, leaving 1 leases; again to stop now"]
+    assert trial.display.said == ["stopping: finishing what is in flight, leaving 1 lease; again to stop now"]
 
 
 def test_a_table_is_created_with_its_rotation(tmp_path: Path) -> None:
