@@ -82,20 +82,18 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     """
     check_given(EmbedConfig, config=config)
     with open_screen(log, "embed") as screen:
-        listed_at = time.monotonic()
         with saying_that_it_waits("the listing of the shards", after_s=2.0):
             plan = make_plan(config, retry_rejects=retry_rejects)
-        plan_s = time.monotonic() - listed_at
         for note in (*restored_companions(plan), *plan.notes):
             screen.say(note)
         if not plan.todo:
             return EmbedSummary(shards_done=len(plan.shards))
         if licence := licence_notice(resolve(config.encoder)):
             screen.say(licence)
-        return _embed(config, plan, plan_s, screen, replace=retry_rejects)
+        return _embed(config, plan, screen, replace=retry_rejects)
 
 
-def _embed(config: EmbedConfig, plan: EmbedPlan, plan_s: float, screen: Screen, *, replace: bool) -> EmbedSummary:
+def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: bool) -> EmbedSummary:
     began = time.time()
     screen.begin("connecting to Ray")
     with connect():
@@ -105,13 +103,12 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, plan_s: float, screen: Screen, 
             table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
         else:
             table = apply_columns(plan.table, plan.columns)
-        make_embedder = partial(Embedder, config, size.threads)
         make_feeder = partial(Feeder, config, run_columns(table, config), 1, stored_vectors(table, config))
         with (
             Stop() as stop,
             RunRecord(table, "embed", config) as record,
             ActorPool[Lease, LeaseResult](
-                make_embedder,
+                partial(Embedder, config, size.threads),
                 size,
                 make_feeder,
                 metric_tags={"job": "embed", "run": record.run},
@@ -122,7 +119,6 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, plan_s: float, screen: Screen, 
             screen.begin(f"starting {counted(pool.actors, 'actor')}")
             display = ExportingDisplay(screen, RunMetrics("embed", record.run))
             embedding = EmbedRun(config, plan, table, record, display, replace=replace)
-            embedding.summary.plan_s = plan_s
             embedding.run(pool, lambda: stop.is_asked, began)
             if warning := shared_ids_warning(table.refresh().dataset, config.table):
                 screen.say(warning)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -27,11 +26,10 @@ from pipelines.reports.progress import LogFormat
 from pipelines.reports.training import TrainingScreen, head_record, print_head, print_plan
 from pipelines.tables.table import VectorTable
 from pipelines.training.apply_head import apply_head
-from pipelines.training.checkpoints import FILE
-from pipelines.training.history import EpochResult, StepReport
+from pipelines.training.history import StepReport
 from pipelines.training.samples import Survey, survey
 from pipelines.training.train_head import TrainedHead, train_head
-from pipelines.training.train_model import save_checkpointed, train_model
+from pipelines.training.train_model import save_checkpointed, train_model, train_worker
 from schemas.config import check_given, load_config
 from schemas.config.training import TrainConfig
 
@@ -85,10 +83,7 @@ def run(config: TrainConfig, console: Console | None = None, *, log: LogFormat =
 
 
 def _train(config: TrainConfig, console: Console, log: LogFormat) -> TrainedHead:
-    if config.is_head:
-        return _train_head(config, console, log)
-    is_stopped = _train_model(config, console, log)
-    return TrainedHead(Path(config.out) / "encoder", is_stopped=is_stopped)
+    return (_train_head if config.is_head else _train_model)(config, console, log)
 
 
 def _train_head(config: TrainConfig, console: Console, log: LogFormat) -> TrainedHead:
@@ -103,7 +98,7 @@ def _train_head(config: TrainConfig, console: Console, log: LogFormat) -> Traine
     return trained
 
 
-def _train_model(config: TrainConfig, console: Console, log: LogFormat) -> bool:
+def _train_model(config: TrainConfig, console: Console, log: LogFormat) -> TrainedHead:
     known = survey(config)
     console.print(f"{known.samples:,} samples" + (f", {len(known.classes)} classes" if known.classes else ""))
     has_workers = config.run.workers > 1
@@ -117,7 +112,7 @@ def _train_model(config: TrainConfig, console: Console, log: LogFormat) -> bool:
             is_stopped = train_model(config, known, watch).is_stopped
     if not is_stopped:
         console.print(f"saved: encoder.name=matryoshka-model encoder.path={config.out}/encoder", soft_wrap=True)
-    return is_stopped
+    return TrainedHead(Path(config.out) / "encoder", is_stopped=is_stopped)
 
 
 def _watch(screen: TrainingScreen, stop: Stop, report: StepReport) -> bool:
@@ -131,15 +126,10 @@ def _train_on_workers(config: TrainConfig, known: Survey, watch: Callable[[StepR
     # Ray Train needs pandas; training in this process does not.
     from cluster.training import train_together
 
-    def show(report: dict[str, Any]) -> bool:
-        epoch = report["epoch"] and EpochResult(**report["epoch"])
-        return watch(StepReport(**{**report, "epoch": epoch}))
-
-    train_together(partial(_work, config, known), config.run.workers, Path(config.out), show)
+    train_together(
+        partial(train_worker, config, known),
+        config.run.workers,
+        Path(config.out),
+        lambda record: watch(StepReport.from_record(record)),
+    )
     return not save_checkpointed(config, known)
-
-
-def _work(config: TrainConfig, known: Survey, scratch: Path, tell: Any) -> None:
-    """Run one of several workers; checkpoints in `scratch` go to the driver with the reports."""
-    own = config.model_copy(update={"out": str(scratch)})
-    train_model(own, known, lambda report: tell(asdict(report), scratch / FILE if report.saved else None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -39,6 +40,7 @@ class EmbedPlan:
         space: The space of its vectors; for a table that does not exist yet, without the rotation.
         columns: The kept columns that the run adds to the table, or makes it with.
         notes: What the run changes, leaves out or brings back, a sentence each.
+        seconds: Wall-clock of the planning.
     """
 
     shards: tuple[Shard, ...]
@@ -47,6 +49,7 @@ class EmbedPlan:
     space: Space
     columns: ColumnPlan
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool = False) -> EmbedPlan:
@@ -67,6 +70,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         EncoderNotTrusted: The encoder needs to run code, and the config does not allow it.
         ConfigError: The encoder does not embed such inputs, or its texts cannot be cut into passages.
     """
+    began = time.monotonic()
     check_trust(config.encoder)
     _check_modality(config)
     _cutter(config)
@@ -78,7 +82,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         check_remembered(config.table, None, shards, source_of(config), config.storage)
         columns = plan_columns(config, shards, None)
         notes = (*columns.notes, *changed_after_erasure(config.table, shards, config.storage))
-        return EmbedPlan(shards, shards, None, make_space(config.encoder, has_gpu=has_gpu), columns, notes)
+        space = make_space(config.encoder, has_gpu=has_gpu)
+        return EmbedPlan(shards, shards, None, space, columns, notes, time.monotonic() - began)
     encoder = config.encoder
     if encoder.dtype == "auto":
         encoder = encoder.model_copy(update={"dtype": table.space.dtype})
@@ -99,7 +104,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     check_remembered(config.table, table, todo, source_of(config), config.storage)
     columns = plan_columns(config, todo, table)
     notes = (*columns.notes, *changed_after_erasure(config.table, todo, config.storage))
-    return EmbedPlan(shards, todo, table, table.space, columns, notes)
+    return EmbedPlan(shards, todo, table, table.space, columns, notes, time.monotonic() - began)
 
 
 def restored_companions(plan: EmbedPlan) -> list[str]:

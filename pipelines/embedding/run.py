@@ -93,7 +93,8 @@ class EmbedRun:
             display: Told how the run goes.
             replace: Embed also shards that are in the table, in place of their rows.
         """
-        self.summary = EmbedSummary(shards_todo=len(plan.todo), shards_done=len(plan.shards) - len(plan.todo))
+        done = len(plan.shards) - len(plan.todo)
+        self.summary = EmbedSummary(shards_todo=len(plan.todo), shards_done=done, plan_s=plan.seconds)
         self._config, self._todo, self._record, self._display = config, plan.todo, record, display
         self._table = table
         self._committer = Committer(table, config, record.run, replace=replace)

@@ -6,7 +6,7 @@ Owns the records that `loop.fit` makes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class StepReport:
     samples_per_s: float
     epoch: EpochResult | None = None
     saved: bool = False
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> StepReport:
+        """Return the report that `asdict` made a record of."""
+        return cls(**{**record, "epoch": record["epoch"] and EpochResult(**record["epoch"])})
 
 
 Watch = Callable[[StepReport], bool]

@@ -6,14 +6,17 @@ format of the folder is in `pipelines.encoders.checkpoints`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
 from pipelines.encoders.checkpoints import save_model
 from pipelines.training.batches import make_data
-from pipelines.training.checkpoints import load_checkpoint
+from pipelines.training.checkpoints import FILE, load_checkpoint
 from pipelines.training.history import History, Watch
 from pipelines.training.loop import fit
 from pipelines.training.process_group import worker_rank
@@ -111,3 +114,18 @@ def save_checkpointed(config: TrainConfig, known: Survey) -> bool:
     task.load_state_dict(state["task"])
     save_task(Path(config.out) / "encoder", file, task, known.tokenizer)
     return True
+
+
+def train_worker(
+    config: TrainConfig, known: Survey, scratch: Path, tell: Callable[[dict[str, Any], Path | None], bool]
+) -> None:
+    """Train as one of several workers.
+
+    Args:
+        config: The job.
+        known: Its survey.
+        scratch: Folder for checkpoints; it may hold one, and then the run resumes.
+        tell: Takes each report as a record, with the checkpoint if one has just been written; returns whether to stop.
+    """
+    own = config.model_copy(update={"out": str(scratch)})
+    train_model(own, known, lambda report: tell(asdict(report), scratch / FILE if report.saved else None))
