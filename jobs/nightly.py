@@ -11,13 +11,18 @@ publish   if all pass; else `prod` stays
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
-from jobs.options import ConfigFile, DryRun, Log, Overrides
+from cyclopts import Parameter
+from rich.console import Console
+
+from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.nightly.hooks import run_hooks
 from pipelines.nightly.plan import plan_night
 from pipelines.nightly.run import NightRun
 from pipelines.reports.console import open_console
-from pipelines.reports.nightly import print_night, print_night_plan
+from pipelines.reports.json_lines import json_line, stored_line
+from pipelines.reports.nightly import night_plan_facts, print_night, print_night_plan
 from pipelines.tables.night_log import NightLock
 from schemas.config import EmbedConfig, load_config
 from schemas.config.nightly import NightlyConfig
@@ -26,19 +31,36 @@ from schemas.journal import EmbedSummary
 from schemas.nights import Night
 
 
-def main(config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: DryRun = False, log: Log = "auto") -> int:
+def main(
+    config_file: ConfigFile,
+    /,
+    *,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+    log: Log = "auto",
+) -> int:
     """Embed what is new, bring what is derived up to date, audit the result, and publish it.
 
     The config is that of an embed job; every setting of a night has a default. If a gate of the audit fails, prod stays
     as it was and the exit code is 1.
+
+    Args:
+        as_json: Print the night's record with its gates, or with --dry-run its plan, as one JSON object.
     """
     config = load_config(NightlyConfig, config_file, overrides or ())
-    console = open_console(is_error=log == "json")
+    console = open_console(is_error=as_json or log == "json")
     if dry_run:
-        print_night_plan(config, plan_night(config), console)
+        plan = plan_night(config)
+        if as_json:
+            print(json_line(night_plan_facts(plan)))
+        else:
+            print_night_plan(config, plan, console)
         return 0
-    night = run(config, log=log)
+    night = run(config, log=log, console=console)
     print_night(config.table, night, console)
+    if as_json:
+        print(stored_line(night))
     if night.state == "refused":
         failed = "; ".join(f"{gate.gate}: {gate.said}" for gate in night.audit if not gate.passed)
         raise AuditFailed(
@@ -49,7 +71,7 @@ def main(config_file: ConfigFile, /, *, overrides: Overrides = None, dry_run: Dr
     return 130 if night.state == "stopped" else 0
 
 
-def run(config: NightlyConfig, *, log: Log = "screen") -> Night:
+def run(config: NightlyConfig, *, log: Log = "screen", console: Console | None = None) -> Night:
     """Run one night, and return its record.
 
     Raises:
@@ -57,10 +79,10 @@ def run(config: NightlyConfig, *, log: Log = "screen") -> Night:
         RunExpired: This night was suspended, and another has taken over.
         LakeError: As the embed job.
     """
-    lock, console = NightLock(config.table, config.storage), open_console(is_error=log == "json")
+    lock, shown = NightLock(config.table, config.storage), console or open_console(is_error=log == "json")
     try:
         with lock:
-            NightRun(config, lock, partial(_embed, log=log), console.print).run()
+            NightRun(config, lock, partial(_embed, log=log), shown.print).run()
     finally:
         run_hooks(config.hooks, lock.night)
     return lock.night

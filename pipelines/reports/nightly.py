@@ -39,6 +39,22 @@ def print_night_plan(config: NightlyConfig, plan: NightPlan, console: Console) -
     console.print(grid, soft_wrap=True)
 
 
+def night_plan_facts(plan: NightPlan) -> dict[str, object]:
+    """Return the plan as JSON holds it; shards by their addresses."""
+    return {
+        "table": plan.uri,
+        "generation": plan.generation,
+        "new": [shard.name for shard in plan.new],
+        "changed": [shard.name for shard in plan.changed],
+        "vanished": len(plan.vanished),
+        "unchanged": plan.unchanged,
+        "tonight": len(plan.tonight),
+        "rows": plan.expected_rows,
+        "seconds": plan.expected_s,
+        "is_published": plan.is_published,
+    }
+
+
 def print_night(address: str, night: Night, console: Console) -> None:
     """Print how a night ended, its counts, and each gate."""
     counts, minutes = night.counts, sum(night.seconds.values()) / 60

@@ -216,15 +216,22 @@ def test_nights_do_not_overlap_and_hooks_are_told(
     config.write_text(_toml(raw))
     assert main(["nightly", str(config), "--dry-run"]) == 0
     assert "2 new, 0 changed" in capsys.readouterr().out
+    assert main(["nightly", str(config), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert ([name[-7:] for name in plan["new"]], plan["changed"], plan["tonight"]) == (["a.jsonl", "b.jsonl"], [], 2)
     with NightLock(lake.table, StorageConfig()):
         assert main(["nightly", str(config)]) == 1
     assert "nights do not overlap" in " ".join(capsys.readouterr().err.split())
     assert main(["nightly", str(config)]) == 0
     assert json.loads(told.read_text())["state"] == "published"
     lake.write("c", 3, rejects=6)
-    assert main(["nightly", str(config)]) == 1
-    assert json.loads(told.read_text())["state"] == "refused"
-    said = " ".join(capsys.readouterr().err.split())
+    capsys.readouterr()
+    assert main(["nightly", str(config), "--json"]) == 1
+    out, err = capsys.readouterr()
+    refused = json.loads(out)
+    assert json.loads(told.read_text())["state"] == refused["state"] == "refused"
+    assert [gate["gate"] for gate in refused["audit"] if not gate["passed"]] == ["rejects"]
+    said = " ".join(err.split())
     assert "rejects: 6 of 150 samples were rejected" in said
     assert "--force" in said
 
