@@ -16,7 +16,7 @@ from pipelines.encoders import check_trust, load_preparer, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
-from pipelines.tables.erasure import changed_after_erasure, check_remembered
+from pipelines.tables.erasure import check_erased
 from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
 from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable
@@ -79,9 +79,9 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
         check_place(absolute(config.table))
-        check_remembered(config.table, None, shards, source_of(config), config.storage)
+        changed = check_erased(config.table, None, shards, source_of(config), config.storage)
         columns = plan_columns(config, shards, None)
-        notes = (*columns.notes, *changed_after_erasure(config.table, shards, config.storage))
+        notes = (*columns.notes, *changed)
         space = make_space(config.encoder, has_gpu=has_gpu)
         return EmbedPlan(shards, shards, None, space, columns, notes, time.monotonic() - began)
     encoder = config.encoder
@@ -101,9 +101,9 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     if retry_rejects:
         done -= set(rejects_of(table)["shard"].to_pylist())
     todo = tuple(shard for shard in shards if shard.id not in done)
-    check_remembered(config.table, table, todo, source_of(config), config.storage)
+    changed = check_erased(config.table, table, todo, source_of(config), config.storage)
     columns = plan_columns(config, todo, table)
-    notes = (*columns.notes, *changed_after_erasure(config.table, todo, config.storage))
+    notes = (*columns.notes, *changed)
     return EmbedPlan(shards, todo, table, table.space, columns, notes, time.monotonic() - began)
 
 

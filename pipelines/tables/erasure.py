@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,9 +212,9 @@ def erased_samples(table: VectorTable) -> Erased:
     return Erased(DOCUMENT if _has_passages(table) else "id", hashes)
 
 
-def check_remembered(
-    uri: str, table: VectorTable | None, shards: Iterable[Shard], source: TableSource, storage: StorageConfig
-) -> None:
+def check_erased(
+    uri: str, table: VectorTable | None, shards: Sequence[Shard], source: TableSource, storage: StorageConfig
+) -> list[str]:
     """Refuse to embed shards whose erased samples could not be known by their ids.
 
     Args:
@@ -224,14 +224,25 @@ def check_remembered(
         source: What the run makes its rows from.
         storage: Where S3 is.
 
+    Returns:
+        A sentence for each shard that has changed since samples of it were erased, and is embedded as it is.
+
     Raises:
         ColumnMismatch: Samples were erased under other ids than those that the run would give them.
     """
-    samples = _memory(uri, storage).group_by(["shard", "named_by"]).aggregate([("sample", "count_distinct")])
+    memory = _memory(uri, storage)
+    if not memory.num_rows:
+        return []
+    _check_names(memory, source.named_by if table is None else _named_by(table), shards)
+    base, _ = table_of(uri, storage)
+    return _changed(memory, VectorTable.open(base, storage=storage), shards)
+
+
+def _check_names(memory: pa.Table, named_by: str, shards: Sequence[Shard]) -> None:
+    samples = memory.group_by(["shard", "named_by"]).aggregate([("sample", "count_distinct")])
     by_shard = dict[int, dict[str, int]]()
     for row in samples.to_pylist():
         by_shard.setdefault(row["shard"], {})[row["named_by"]] = row["sample_count_distinct"]
-    named_by = source.named_by if table is None else _named_by(table)
     for shard in shards:
         erased = by_shard.get(shard.id, {})
         if erased.get(named_by, 0) < max(erased.values(), default=0):
@@ -243,13 +254,9 @@ def check_remembered(
             )
 
 
-def changed_after_erasure(uri: str, shards: Iterable[Shard], storage: StorageConfig) -> list[str]:
-    """Name in words the shards that have changed since samples of them were erased, and are embedded as they are."""
-    erased = Counter(_memory(uri, storage).group_by(["shard", "sample"]).aggregate([])["shard"].to_pylist())
-    if not erased:
-        return []
-    base, _ = table_of(uri, storage)
-    records = read_companion(VectorTable.open(base, storage=storage), "shards").select(["shard", "uri"]).to_pylist()
+def _changed(memory: pa.Table, base: VectorTable, shards: Sequence[Shard]) -> list[str]:
+    erased = Counter(memory.group_by(["shard", "sample"]).aggregate([])["shard"].to_pylist())
+    records = read_companion(base, "shards").select(["shard", "uri"]).to_pylist()
     was = {record["uri"]: record["shard"] for record in records if record["shard"] in erased}
     return [
         f"{shard.name} has changed since `mlake delete` erased {counted(erased[was[shard.name]], 'sample')} of it: it "
