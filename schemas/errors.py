@@ -18,6 +18,7 @@ LakeError
 ├── EncoderError           an encoder cannot be loaded or used
 │   ├── EncoderNotFound    the registry has no such name
 │   ├── EncoderNotTrusted  a table or a model asks for code or files that this user's config does not name
+│   ├── EncoderRefuses     a server answers no request at all; it ends a run
 │   └── DependencyMissing  an optional library is not installed
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
@@ -121,6 +122,10 @@ class EncoderNotFound(EncoderError):
 
 class EncoderNotTrusted(EncoderError):
     """A table or a model asks for code or files that this user's config does not name."""
+
+
+class EncoderRefuses(EncoderError):
+    """A served encoder refuses every input, a harmless one included, so the cause is its description or its key."""
 
 
 class DependencyMissing(EncoderError):

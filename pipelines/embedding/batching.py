@@ -231,6 +231,8 @@ def _encode(
         return vectors
     except (LakeError, torch.AcceleratorError):
         raise
+    except BadSample as error:
+        failure = error.with_traceback(None)
     except (torch.OutOfMemoryError, MemoryError) as error:
         failure = BadSample("out_of_memory", _one_line(error))
     except Exception as error:  # a model may raise anything on a strange input

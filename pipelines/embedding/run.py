@@ -30,6 +30,7 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import (
+    EncoderRefuses,
     FieldNotFound,
     InputError,
     RunError,
@@ -119,6 +120,7 @@ class EmbedRun:
             ShardsFailed: Some shards could not be embedded; all others are committed.
             ShardsDamaged: Only a part of some shards could be read; that part is committed.
             TooManyRejects: The rejects pass the limit; what was committed before stays.
+            EncoderRefuses: A served encoder refuses every input; what was committed before stays.
             RunError: The table's store refuses fragments or commits.
         """
         try:
@@ -212,7 +214,7 @@ class EmbedRun:
     def _on_failure(self, error: BaseException) -> None:
         """Count a failed try; end the run on an error that concerns all leases."""
         self.summary.failed_leases += 1
-        if isinstance(error, TooManyRejects):
+        if isinstance(error, TooManyRejects | EncoderRefuses):
             raise error
         # A store or a disk that refuses does so for every shard; any other error concerns one shard.
         self._refusals_in_a_row += isinstance(error, OSError)

@@ -46,7 +46,7 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
         EncoderNotTrusted: The encoder needs files or code that `trust` does not allow.
         SpaceMismatch: The space has no encoder for this modality, its local files have changed, or the encoder that is
             installed here is not the one that made the space.
-        InputError: The query is empty, or not an image.
+        InputError: The query is empty, not an image, or refused by its server.
     """
     modality = modality_of(query)
     if encoder_spec(space.encoder).family == "precomputed":
@@ -64,9 +64,12 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
     _check(space.model_dump_json(), config)
     preparer, encoder = _load(config)
     prepared = preparer.prepare([query])[0]
-    if isinstance(prepared, BadSample):
-        raise InputError(f"the query cannot be embedded: {prepared}")
-    vector_D: npt.NDArray[np.float32] = encoder.encode([prepared])[0]
+    try:
+        if isinstance(prepared, BadSample):
+            raise prepared
+        vector_D: npt.NDArray[np.float32] = encoder.encode([prepared])[0]
+    except BadSample as error:
+        raise InputError(f"the query cannot be embedded: {error}") from None
     if vector_D.shape != (space.ladder.width,):
         raise SpaceMismatch(
             f"{spec.name} gives {len(vector_D)} dims, and the table's space has {space.ladder.width}; the files at "

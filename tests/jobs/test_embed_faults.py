@@ -24,6 +24,7 @@ from pipelines.tables.table import VectorTable
 from tests.support.corpus import contents, differing, settings, texts, truth, write_config, write_corpus, write_shard
 from tests.support.drivers import MISBEHAVING, Driver, run_job, wait_until
 from tests.support.embedded_lakes import embed, make_lake, row_count, runs_of
+from tests.support.embedding_server import DIM, running_server
 from tests.support.printed import Printed
 
 # --- failing shards ---------------------------------------------------------------------------------------------------
@@ -45,6 +46,29 @@ def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
     corpus[write_shard(folder / "src" / "s005.jsonl", texts("s005", 4, 0))] = texts("s005", 4, 0)
     assert embed(config, *options) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_a_server_that_refuses_everything_ends_the_run_and_one_bad_input_costs_itself(
+    tmp_path: Path, local_ray: None, printed: Printed, status: int
+) -> None:
+    description = tmp_path / "served.json"
+    folder, _, config = make_lake(tmp_path, encoder={"name": "served", "path": str(description)})
+    write_shard(folder / "src" / "s001.jsonl", texts("s001", 20, 0) | {"s001-7": "bad"})
+    with running_server() as server:
+        description.write_text(json.dumps({"api": "openai", "url": server.url, "model": "m", "dims": [4, DIM]}))
+        server.refuses = status
+        assert embed(config) == 2
+        words = printed()
+        assert f"it answers {status}: " in words
+        assert "served.json" in words
+        assert (words.count("error: "), row_count(folder), "given up" in words) == (1, 0, False)
+        assert len(server.asked) < 30
+        server.refuses = 0
+        assert embed(config) == 0
+    assert row_count(folder) == 59
+    (reject,) = lance.dataset(str(folder / "t.rejects.lance")).to_table().to_pylist()
+    assert (reject["key"], reject["reason"]) == ("s001-7", "refused")
 
 
 @pytest.mark.slow

@@ -28,20 +28,28 @@ import urllib3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.encoders.model_files import local_path
-from pipelines.encoders.protocol import Family, Prepared
+from pipelines.encoders.protocol import BadSample, Family, Prepared
 from pipelines.encoders.raw_inputs import RawPreparer, unpack
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.config.bounds import Dim
-from schemas.errors import ConfigError, EncoderError
+from schemas.errors import ConfigError, EncoderError, EncoderRefuses
 from schemas.records import Side
 from schemas.redaction import redact
 
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _TRIES, _BACKOFF_S, _LONGEST_WAIT_S = 6, 0.5, 120
-_REFUSES_INPUT = (400, 413, 422)
 _MOST_ANSWERED = 4096
+_HARMLESS = "a red fox"
+# What to change where even a harmless text is refused; 404 and others are the address or the model.
+_REMEDIES = {
+    400: "model, api, dims with sends_dims, or input_types",
+    401: "the key in {key}",
+    402: "the account of the key in {key}",
+    403: "the key in {key}, or what it may do",
+    422: "model, api, dims with sends_dims, or input_types",
+}
 
 
 class Description(BaseModel):
@@ -93,7 +101,7 @@ class ServedEncoder:
         Raises:
             ConfigError: The file is wrong, or a variable that it names is not set.
         """
-        file = local_path(config.path or "")
+        self._file = file = local_path(config.path or "")
         self._description, self._side, self._width = read_description(file), config.side, spec.ladder.width
         self._url = self._description.url or _variable(self._description.url_env, file)
         self._headers = {"Content-Type": "application/json", "User-Agent": "matryoshka-lake"}
@@ -118,8 +126,9 @@ class ServedEncoder:
         """Encode B texts to (B, D) float32 unit rows.
 
         Raises:
-            EncoderError: The server cannot be reached, does not accept the key, or its answers are no such vectors.
-            ValueError: It refuses an input.
+            EncoderError: The server cannot be reached, or its answers are no such vectors.
+            EncoderRefuses: It refuses a harmless text as well.
+            BadSample: It refuses an input, and takes a harmless text.
         """
         texts = [str(unpack(one)) for one in prepared]
         if len(self._answered) > _MOST_ANSWERED:
@@ -153,19 +162,27 @@ class ServedEncoder:
             yield batch
 
     def _ask(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        answer = self._post(texts)
+        if answer.status == 200:
+            return self._vectors(answer.data, len(texts))
+        # Any status may be about an input: a firewall answers 403 to a text. Only another text tells.
+        again = answer if answer.status in _RETRIED else self._post([_HARMLESS])
+        if again.status == 200:
+            raise BadSample("refused", f"the server answers {answer.status}: {_text(answer.data)}")
+        said = f"{again.status}: {_text(again.data)}"
+        if again.status in _RETRIED:
+            raise EncoderError(f"{redact(self._url)} answers {said}, after {_TRIES} more tries")
+        remedy = _REMEDIES.get(again.status, "url or model")
+        raise EncoderRefuses(
+            f"{redact(self._url)} refuses every text, also {_HARMLESS!r}: it answers {said}; change "
+            f"{remedy.format(key=self._description.key_env or 'key_env, which names none')}, in {self._file}"
+        )
+
+    def _post(self, texts: list[str]) -> urllib3.BaseHTTPResponse:
         try:
-            answer = self._pool.request("POST", self._url, body=orjson.dumps(self._body(texts)), headers=self._headers)
+            return self._pool.request("POST", self._url, body=orjson.dumps(self._body(texts)), headers=self._headers)
         except urllib3.exceptions.HTTPError as error:
             raise EncoderError(f"{redact(self._url)} cannot be reached: {_line(error)}") from None
-        if answer.status in _REFUSES_INPUT:
-            raise ValueError(f"the server refuses the input ({answer.status}): {_text(answer.data)}")
-        if answer.status != 200:
-            said = _text(answer.data)
-            hint = f"; is {self._description.key_env or 'key_env'} set to a key that is valid there?" * (
-                answer.status in (401, 403)
-            )
-            raise EncoderError(f"{redact(self._url)} answers {answer.status}: {said}{hint}")
-        return self._vectors(answer.data, len(texts))
 
     def _body(self, texts: list[str]) -> dict[str, Any]:
         asked, kind = self._description, self._description.input_types.get(self._side, "")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,82 +12,14 @@ import pytest
 from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
-from schemas.errors import ConfigError, EncoderError
-
-DIM = 8
-
-
-def vector_of(text: str) -> list[float]:
-    return np.random.default_rng(list(text.encode())).standard_normal(DIM).tolist()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers as OpenAI, Voyage or Cohere do; `faults` are used up one a request."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.faults: list[str] = []
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.asked.append(body)
-            self.server.keys.append(self.headers.get("Authorization", ""))
-            fault = self.server.faults.pop(0) if self.server.faults else ""
-        texts = body.get("input") or body["texts"]
-        if "bad" in texts:
-            return self._answer(400, {"error": "this input is not allowed"})
-        if fault.isdigit():
-            return self._answer(int(fault), {"error": "later"}, {"Retry-After": "0"})
-        vectors = [vector_of(text) for text in texts]
-        if fault == "nan":
-            vectors[0][0] = None  # type: ignore[call-overload]
-        if fault == "width":
-            vectors = [vector[:-1] for vector in vectors]
-        if "texts" in body:
-            return self._answer(200, {"embeddings": {"float": vectors}})
-        data = [{"index": place, "embedding": vector} for place, vector in enumerate(vectors)]
-        if fault == "reordered":
-            data.reverse()
-        if fault == "fewer":
-            data = data[1:]
-        if fault == "twice":
-            data[0]["index"] = 1
-        return self._answer(200, {"data": data}, cut=fault == "cut")
-
-    def _answer(self, status: int, said: object, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
-        data = json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data) // 2 if cut else len(data)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
-
-    def log_message(self, *_: object) -> None:
-        pass
+from schemas.errors import ConfigError, EncoderError, EncoderRefuses, InputError
+from tests.support.embedding_server import DIM, Server, running_server, vector_of
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running_server() as server:
+        yield server
 
 
 def described(server: Server, folder: Path, **facts: object) -> EncoderConfig:
@@ -133,8 +62,6 @@ def test_vectors_come_back_in_order_whatever_has_to_be_waited_for(
         ("fewer", "answers 2 vectors for 3 texts"),
         ("twice", "answers 3 vectors for 3 texts"),
         ("cut", "answers no list of vectors"),
-        ("401", "answers 401.*is key_env set"),
-        ("404", "answers 404"),
     ],
 )
 def test_an_answer_that_is_no_vectors_is_refused(fault: str, said: str, server: Server, tmp_path: Path) -> None:
@@ -151,6 +78,28 @@ def test_one_bad_input_costs_itself_alone(server: Server, tmp_path: Path) -> Non
     assert done.bad.keys() == {3}
     assert "this input is not allowed" in str(done.bad[3])
     np.testing.assert_allclose(done.vectors_BD, expected(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(400, "change model, api"), (401, "the key in MY_KEY"), (403, "the key in MY_KEY"), (404, "change url or model")],
+)
+def test_a_server_that_refuses_everything_is_no_matter_of_inputs(
+    status: int, remedy: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    server.refuses = status
+    config = described(server, tmp_path, batch=1, key_env="MY_KEY")
+    preparer = load_preparer(config, LimitsConfig())
+    prepared = preparer.prepare(TEXTS)
+    with pytest.raises(EncoderRefuses, match=rf"answers {status}: .*no such deployment.*{remedy}.*served\.json"):
+        encode_safely(load_encoder(config), prepared, preparer.units(prepared), BatchBudget.of(config, "text"))  # type: ignore[arg-type]
+    server.refuses = 0
+    with pytest.raises(InputError, match=r"cannot be embedded.*not allowed"):
+        encode_query(make_space(config), "bad", TrustConfig(encoder_path=config.path))
+    server.faults = [str(status)]  # once, to one text: a firewall
+    done = encode_safely(load_encoder(config), prepared[:1], [1], BatchBudget.of(config, "text"))  # type: ignore[arg-type]
+    assert done.bad[0].reason == "refused"
 
 
 def test_what_was_answered_is_not_asked_again_for_a_bad_neighbour(server: Server, tmp_path: Path) -> None:
