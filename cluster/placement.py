@@ -35,6 +35,7 @@ class PoolSize:
         feeders: Actors of one CPU each that prepare for the others.
         wait_s: Seconds to wait for a node that can hold an actor, where the cluster has none.
         grows: The pool takes nodes that join the cluster while it works.
+        modules: Local Python packages and files of which each gets a copy.
     """
 
     actors: int
@@ -45,6 +46,7 @@ class PoolSize:
     feeders: int = 0
     wait_s: float = 600.0
     grows: bool = False
+    modules: tuple[str, ...] = ()
 
 
 def plan_pool(config: ClusterConfig) -> PoolSize:

@@ -9,6 +9,7 @@ An actor starts in two steps. `is_alive` answers once Ray has found room for the
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from cluster.metrics import WorkerMetrics
@@ -171,6 +173,7 @@ def start_slots(
         "max_concurrency": size.in_flight,
         "concurrency_groups": {"watch": 1},
         "scheduling_strategy": "SPREAD",
+        **_sent(size),
     }
     actor_class = ray.remote(**options)(_WorkerActor)
     return [ActorSlot(actor_class.remote(make_worker, str(Path.cwd()), metric_tags)) for _ in range(size.actors)]
@@ -178,9 +181,19 @@ def start_slots(
 
 def start_feeders(make_feeder: Callable[[], FeedingWorker[Any]], size: PoolSize) -> list[Any]:
     """Start the feeder actors of a pool, one CPU each."""
-    options: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": size.in_flight}
+    options: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": size.in_flight, **_sent(size)}
     actor_class = ray.remote(**options)(_FeederActor)
     return [actor_class.remote(make_feeder, str(Path.cwd())) for _ in range(size.feeders)]
+
+
+def _sent(size: PoolSize) -> dict[str, Any]:
+    """Return the options of an actor that gets copies of the pool's local modules; sends them to the cluster."""
+    if not size.modules:
+        return {}
+    # Ray sends folders for a whole job only; for an actor it takes addresses of what was sent.
+    with tempfile.TemporaryDirectory(prefix="mlake-modules-") as scratch:
+        environment = {"py_modules": list(size.modules)}
+        return {"runtime_env": upload_py_modules_if_needed(environment, include_gitignore=False, scratch_dir=scratch)}
 
 
 class _WorkerActor:

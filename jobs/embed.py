@@ -26,7 +26,7 @@ from pipelines.embedding.plan import EmbedPlan, make_plan, restored_companions
 from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
 from pipelines.embedding.run import EmbedRun, Tell, create_table_for
-from pipelines.encoders import licence_notice, resolve
+from pipelines.encoders import licence_notice, modules_to_send, resolve
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, Screen, open_screen
 from pipelines.reports.terminal import print_embed_plan, print_embed_summary
@@ -97,7 +97,7 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
     began = time.time()
     screen.begin("connecting to Ray")
     with connect():
-        size = plan_pool(config.cluster)
+        size = dataclasses.replace(plan_pool(config.cluster), modules=modules_to_send(config.encoder))
         if plan.table is None:
             fit = partial(_fit_rotation, config, size)
             table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)

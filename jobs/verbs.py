@@ -41,7 +41,10 @@ VERBS = {
         "Explore a table on a local page: ask it, and move sliders for dims and candidates.",
         "mlake explore lake/demo/pictures.lance --port 0",
     ),
-    "encoders": ("List the encoders with their Matryoshka rules, or describe one.", "mlake encoders wordllama"),
+    "encoders": (
+        "List the encoders with their Matryoshka rules, describe one, or check that one keeps its promises.",
+        "mlake encoders check wordllama",
+    ),
     "rotate": (
         "Rotate a table's vectors so that their prefixes can be searched; nothing is encoded again.",
         "mlake rotate lake/photos.lance",

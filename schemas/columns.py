@@ -92,6 +92,8 @@ class Space(Stored):
         revision: Pinned revision of the model.
         weights: sha256 over the model's files, where a local path was given.
         path: The local path that was given. It says where the files are, so it is not part of the fingerprint.
+        class_name: `module:Class` where a class of the maker's own made the vectors; a note, which is never imported.
+            `weights` covers its code.
         prompts: Text put before an input, by side (`query`, `document`).
         pooling: How token or patch vectors become one.
         steps: What is done to the pooled vector, in order, before it is stored; slicing comes after, then L2 again.
@@ -114,6 +116,7 @@ class Space(Stored):
     dtype: str = "float32"
     rotation: Fingerprint | None = None
     ladder: Ladder
+    class_name: str | None = Field(None, exclude_if=lambda name: name is None)
 
     @property
     def encoder_name(self) -> str:
@@ -127,7 +130,9 @@ class Space(Stored):
         A setting of a later release counts only where it differs from its default, so that the fingerprint of a table
         stays the same in every release.
         """
-        exclude: dict[str, bool | set[str]] = dict.fromkeys({"path", *_later_settings(self, _FIRST_SPACE)}, True)
+        exclude: dict[str, bool | set[str]] = dict.fromkeys(
+            {"path", "class_name", *_later_settings(self, _FIRST_SPACE)}, True
+        )
         exclude["ladder"] = _later_settings(self.ladder, _FIRST_LADDER)
         return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()[:16]
 

@@ -101,4 +101,4 @@ def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     for part in path:
         if not part.isdigit():
             here = _block_of(here.model_fields[part].annotation)
-    return sorted(here.model_fields)
+    return sorted(field.alias or name for name, field in here.model_fields.items())

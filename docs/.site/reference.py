@@ -56,7 +56,7 @@ def _settings() -> list[str]:
         parents = [parent for parent in written if issubclass(model, parent)]
         written.add(model)
         known = {name for parent in parents for name in parent.model_fields}
-        fields = {name: field for name, field in model.model_fields.items() if name not in known}
+        fields = {field.alias or name: field for name, field in model.model_fields.items() if name not in known}
         blocks, said = {name: _block(field) for name, field in fields.items()}, _meanings(model)
         rows = [
             f"| `{name}` | {_default(field, blocks[name])} | {said.get(name) or _summary(blocks[name])} |"

@@ -31,7 +31,7 @@ from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.run_vectors import RunVectors, encode_new
-from pipelines.encoders import BadSample, concatenate, load_encoder, resolve, select
+from pipelines.encoders import BadSample, check_same_code, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.tables.erasure import erased_samples, is_erased, without_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
@@ -112,6 +112,7 @@ class Embedder:
         """Open the table and load the encoder, in the dtype of the table's space."""
         self._table = VectorTable.open(config.table, storage=config.storage)
         encoder = config.encoder.model_copy(update={"dtype": self._table.space.dtype})
+        check_same_code(self._table.space, encoder)
         self._config = config.model_copy(update={"encoder": encoder})
         self._erased = erased_samples(self._table)
         stored = stored_vectors(self._table, self._config)

@@ -7,17 +7,19 @@ GPU. The `Encoder` is the accelerator half. Numpy arrays pass between them: int3
 
 from __future__ import annotations
 
+from pipelines.encoders.of_space import check_same_code, spec_of
+from pipelines.encoders.own_class import modules_to_send
 from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, count_cut
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
     REGISTRY,
     check_trust,
     encoder_spec,
+    known_encoders,
     load_encoder,
     load_preparer,
     make_space,
     resolve,
-    spec_of,
 )
 from pipelines.encoders.spec import EncoderSpec, licence_notice
 from pipelines.encoders.token_lists import TokenLists, concatenate, select
@@ -33,15 +35,18 @@ __all__ = [
     "Raw",
     "TokenLists",
     "TokenPlaces",
+    "check_same_code",
     "check_trust",
     "concatenate",
     "count_cut",
     "encode_query",
     "encoder_spec",
+    "known_encoders",
     "licence_notice",
     "load_encoder",
     "load_preparer",
     "make_space",
+    "modules_to_send",
     "resolve",
     "select",
     "spec_of",

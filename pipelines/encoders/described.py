@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,3 +30,15 @@ class Described(BaseModel):
         """Return a spec with these facts, a revision, and others that the family reads."""
         dims = tuple(sorted(set(self.dims)))
         return replace(spec, dims=dims, any_from=self.any_from, licence=self.licence, revision=revision, **facts)
+
+
+class OwnDescription(Described):
+    """What is said of a class of the user's own.
+
+    Attributes:
+        revision: What its maker calls this state of it; another one is another space.
+        modality: What it takes.
+    """
+
+    revision: str = Field(min_length=1)
+    modality: Literal["text", "image"] = "text"

@@ -97,10 +97,16 @@ def check_package(spec: EncoderSpec) -> None:
         )
 
 
-def hash_files(path: str | Path) -> str:
-    """Return the sha256 over the names and contents of a model's files; of a single file, over its content alone."""
+def hash_files(path: str | Path, *, everything: bool = False) -> str:
+    """Return the sha256 over the names and contents of a model's files; of a single file, over its content alone.
+
+    Args:
+        path: Its folder or file.
+        everything: Of a folder, cover files of any kind, as where only the user's code knows which matter.
+    """
     root = Path(path)
-    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if _is_part(f, root))
+    everything |= (root / OWN_FILE).is_file()
+    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if _is_part(f, everything=everything))
     total = hashlib.sha256()
     for file in files:
         name = file.relative_to(root).as_posix() if root.is_dir() else ""
@@ -109,8 +115,8 @@ def hash_files(path: str | Path) -> str:
     return total.hexdigest()
 
 
-def _is_part(file: Path, root: Path) -> bool:
-    if (root / OWN_FILE).is_file():
+def _is_part(file: Path, *, everything: bool) -> bool:
+    if everything:
         return file.is_file() and "__pycache__" not in file.parts
     return file.suffix in _MODEL_FILES and file.name != SPLIT_FILE
 

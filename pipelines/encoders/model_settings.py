@@ -26,6 +26,11 @@ def check_settings(spec: EncoderSpec, config: EncoderConfig) -> None:
     Raises:
         ConfigError: The encoder does not take one that is set.
     """
+    if config.class_ is not None and spec.name != "own":
+        raise ConfigError(
+            f"encoder.class={config.class_} is an encoder of your own, and encoder.name={spec.name} another one; leave "
+            "one of them out"
+        )
     allowed = _ALLOWED.get(spec.name, ())
     for name in ModelSettings.model_fields:
         if getattr(config, name) is not None and name not in allowed:

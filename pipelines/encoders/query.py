@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.encoders.of_space import check_encoder, config_of, spec_of
 from pipelines.encoders.protocol import BadSample, Encoder, Preparer, modality_of
-from pipelines.encoders.registry import check_encoder, config_of, encoder_spec, load_encoder, load_preparer, spec_of
+from pipelines.encoders.registry import encoder_spec, load_encoder, load_preparer
 from pipelines.vectors.matryoshka import are_unit
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
@@ -49,7 +50,7 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
         InputError: The query is empty, not an image, or refused by its server.
     """
     modality = modality_of(query)
-    if encoder_spec(space.encoder).family == "precomputed":
+    if space.class_name is None and encoder_spec(space.encoder).family == "precomputed":
         raise SpaceMismatch(
             f"{_ASKED[modality]}, and the table's vectors are precomputed: embed it where they were made, and pass the "
             f"vector; {_kinds_of_query(space, ())}"

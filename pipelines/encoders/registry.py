@@ -8,24 +8,19 @@ from __future__ import annotations
 import hashlib
 import reprlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from pipelines.encoders.catalogue import MODELS
 from pipelines.encoders.joint_encoder import JointEncoder, JointPreparer
 from pipelines.encoders.model_files import HUB, check_package, hash_files, local_path
-from pipelines.encoders.model_settings import apply_settings, check_settings, settings_of
+from pipelines.encoders.model_settings import apply_settings, check_settings
+from pipelines.encoders.own_class import ClassCode, class_name, offered
 from pipelines.encoders.protocol import Encoder, Family, Preparer
 from pipelines.encoders.spec import EncoderSpec, FamilyName, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import ENCODERS_BY_STORED_NAME, Space
-from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, TrustConfig, check_given
-from schemas.errors import (
-    ConfigError,
-    DependencyMissing,
-    EncoderNotFound,
-    EncoderNotTrusted,
-    SpaceMismatch,
-    nearest,
-)
+from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, check_given
+from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, nearest
 
 REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
 _STORED_NAMES = {name: stored for stored, name in ENCODERS_BY_STORED_NAME.items()}
@@ -40,6 +35,11 @@ _EXTRAS = {
 }
 
 
+def known_encoders() -> list[EncoderSpec]:
+    """Return the specs of all encoders: those of the catalogue, and those that installed packages offer."""
+    return [*REGISTRY.values(), *(encoder_spec(name) for name in sorted(offered().keys() - REGISTRY))]
+
+
 def encoder_spec(name: str) -> EncoderSpec:
     """Look up an encoder by name.
 
@@ -52,12 +52,15 @@ def encoder_spec(name: str) -> EncoderSpec:
     """
     check_given(str, name=name)
     name = ENCODERS_BY_STORED_NAME.get(name, name)
-    if name not in REGISTRY:
-        raise EncoderNotFound(
-            f"no encoder is named {reprlib.repr(name)}{nearest(name, REGISTRY)}; known encoders: "
-            f"{', '.join(sorted(REGISTRY))}; `mlake encoders` describes them"
-        )
-    return REGISTRY[name]
+    if name in REGISTRY:
+        return REGISTRY[name]
+    if name in offered():
+        return replace(REGISTRY["own"], name=name)
+    known = {*REGISTRY, *offered()}
+    raise EncoderNotFound(
+        f"no encoder is named {reprlib.repr(name)}{nearest(name, known)}; known encoders: "
+        f"{', '.join(sorted(known))}; `mlake encoders` describes them"
+    )
 
 
 def resolve(config: EncoderConfig) -> EncoderSpec:
@@ -65,10 +68,15 @@ def resolve(config: EncoderConfig) -> EncoderSpec:
 
     Raises:
         EncoderNotFound: No such encoder.
-        ConfigError: That file is not configured, not there, or wrong.
+        EncoderError: The class that the config names cannot be imported.
+        ConfigError: That file is not configured, not there, or wrong; so are the facts of the class.
     """
     spec = encoder_spec(config.name)
     check_settings(spec, config)
+    if class_name(config) is not None:
+        from pipelines.encoders.families.own import code_of, describe_code  # loads torch
+
+        return describe_code(spec, code_of(config))
     if spec.dims:
         return spec
     if config.path is None:
@@ -92,11 +100,13 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
     if spec.package and config.path is None:
         check_package(spec)
     tower = encoder_spec(spec.text_tower) if spec.text_tower else None
+    is_local = config.path is not None and class_name(config) is None
     return Space(
         encoder=_STORED_NAMES.get(spec.name, spec.name),
-        revision="local" if config.path else "+".join([spec.revision, *([tower.revision] if tower else [])]),
-        weights=_weights(spec, config.path) if config.path else "",
+        revision="local" if is_local else "+".join([spec.revision, *([tower.revision] if tower else [])]),
+        weights=weights_of(config),
         path=config.path,
+        class_name=class_name(config),
         prompts=dict(sorted(spec.prompts.items())),
         pooling=spec.pooling,
         steps=spec.steps,
@@ -106,15 +116,24 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
     )
 
 
-def _weights(spec: EncoderSpec, path: str) -> str:
-    """Return the hash of what at a path makes the vectors: its files, or of a server, who it is."""
-    if spec.family == "served":
+def weights_of(config: EncoderConfig) -> str:
+    """Return the hash of what makes the vectors: files, the code of a class, who a server is; "" of registered ones.
+
+    Raises:
+        ConfigError: The files are not there.
+        EncoderError: The class cannot be imported.
+    """
+    if class_name(config) is not None:
+        return ClassCode(config).weights
+    if config.path is None:
+        return ""
+    if encoder_spec(config.name).family == "served":
         from pipelines.encoders.families.served import identity
 
-        return identity(local_path(path))
-    if path.startswith(HUB):
-        return hashlib.sha256(path.encode()).hexdigest()  # a commit never changes, and what of it is cached may
-    return hash_files(local_path(path))
+        return identity(local_path(config.path))
+    if config.path.startswith(HUB):
+        return hashlib.sha256(config.path.encode()).hexdigest()  # a commit never changes, and what is cached may
+    return hash_files(local_path(config.path))
 
 
 def check_trust(config: EncoderConfig) -> None:
@@ -127,70 +146,6 @@ def check_trust(config: EncoderConfig) -> None:
     may_run_code(spec, config)
     if spec.text_tower:
         check_trust(_tower(config, spec.text_tower))
-
-
-def spec_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderSpec:
-    """Return the spec of the encoder that made a space; the file that describes it must be this user's."""
-    spec = encoder_spec(space.encoder)
-    return spec if spec.dims else resolve(config_of(space, trust))
-
-
-def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig:
-    """Return the config that loads the encoder of a space, as a query's.
-
-    A space comes from a table, which may be a stranger's. So its path is never opened: the weights are at the path that
-    this user names, and must be those that the space states.
-
-    Args:
-        space: The table's space.
-        trust: What this user allows.
-
-    Raises:
-        EncoderNotTrusted: The space was made with local weights, and this user names none.
-        SpaceMismatch: The weights that this user names are not those that made the space.
-        ConfigError: They are not there.
-    """
-    if space.path is None and trust.encoder_path is not None:
-        raise SpaceMismatch(
-            f"the table's encoder {space.encoder_name} is the registered one, not one with local weights; leave the "
-            f"path {trust.encoder_path} out"
-        )
-    if space.path is not None and trust.encoder_path is None:
-        raise EncoderNotTrusted(
-            f"the table was made by {space.encoder_name} with local weights, which its maker had at {space.path!r}; a "
-            "path in a table is never opened, so name your copy of them: --encoder-path PATH, or "
-            "VectorTable.open(…, trust=TrustConfig(encoder_path=PATH))"
-        )
-    if trust.encoder_path is not None and _weights(encoder_spec(space.encoder), trust.encoder_path) != space.weights:
-        raise SpaceMismatch(
-            f"the files at {trust.encoder_path} are not those that made this space; restore them, or embed the table "
-            "again"
-        )
-    own = {"path": trust.encoder_path, "trust_remote_code": trust.trust_remote_code}
-    return EncoderConfig(name=space.encoder, side="query", **own, **settings_of(space))
-
-
-def check_encoder(space: Space, config: EncoderConfig) -> None:
-    """Check that the encoder that is installed here makes vectors of a space; dtype and rotation aside.
-
-    Args:
-        space: The table's space.
-        config: The config that loads its encoder.
-
-    Raises:
-        SpaceMismatch: Another revision, pooling, prompt, length or width would answer; scores would mean nothing.
-    """
-    here = make_space(config)
-    settings = ("revision", "weights", "prompts", "pooling", "steps", "max_length")
-    differing = [name for name in settings if getattr(space, name) != getattr(here, name)]
-    if here.ladder.width != space.ladder.width:
-        differing.append("ladder")
-    if differing:
-        said = "; ".join(f"{name}: table {getattr(space, name)!s}, here {getattr(here, name)!s}" for name in differing)
-        raise SpaceMismatch(
-            f"the encoder {space.encoder_name} that is installed here does not make the table's vectors ({said}); "
-            "install the one that made them, embed the table again, or pass a vector as the query"
-        )
 
 
 def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:
@@ -213,7 +168,16 @@ def load_encoder(config: EncoderConfig) -> Encoder:
 
 
 def describe_tower(config: EncoderConfig) -> FrozenTower:
-    """Describe a frozen encoder for `head.json`; heads are trained on float32 vectors."""
+    """Describe a frozen encoder for `head.json`; heads are trained on float32 vectors.
+
+    Raises:
+        ConfigError: It is a class that is named by a config: a file names no code.
+    """
+    if class_name(config) is not None:
+        raise ConfigError(
+            f"a head cannot stand on encoder.class={class_name(config)}, since its file would name code; put the class "
+            'into a folder with an encoder.json, embed with name = "own" and path, and train on that table'
+        )
     space = make_space(config.model_copy(update={"dtype": "float32"}))
     settings = ModelSettings(**{name: getattr(config, name) for name in ModelSettings.model_fields})
     return FrozenTower(name=config.name, path=config.path, space=space.fingerprint, settings=settings)

@@ -17,7 +17,8 @@ import torch
 
 from pipelines.encoders import make_space
 from pipelines.encoders.checkpoints import Layer, apply_layers, read_head, read_layers, read_split
-from pipelines.encoders.registry import config_of, describe_tower
+from pipelines.encoders.of_space import config_of
+from pipelines.encoders.registry import describe_tower
 from pipelines.tables.create import create_table
 from pipelines.tables.fragments import write_fragments
 from pipelines.tables.ledger import commit_leases, done_shards, records_of

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pipelines.encoders.checkpoints import save_head
-from pipelines.encoders.registry import config_of, describe_tower
+from pipelines.encoders.of_space import config_of
+from pipelines.encoders.registry import describe_tower
 from pipelines.evaluation import hits_by_dim, neighbours
 from pipelines.evaluation.knn import recall_of
 from pipelines.training.data import Arrays, add_noise

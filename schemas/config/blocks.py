@@ -5,6 +5,7 @@ Owns the parent of every block and the shared blocks; a job's own blocks are in 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,6 +16,9 @@ from schemas.records import IdPrefix, Modality, ShardFormat, Side
 from schemas.refusals import SaysWhatIsWrong
 from schemas.templates import is_template, parse_template
 
+CLASS_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+"""Pattern of the name of a class: `module:Class`."""
+CLASS_EXAMPLE = "my_pkg.my_module:MyEncoder"
 _AS = " as "
 
 
@@ -171,6 +175,8 @@ class EncoderConfig(ModelSettings):
 
     Attributes:
         name: Name in the registry; `mlake encoders` lists them.
+        class: Your own class in place of a name, as in `my_pkg.my_module:MyEncoder`. It is imported here, and the
+            machines of a cluster get a copy of its top package or file.
         path: Local folder or file with the model's weights, in place of the registered ones.
             `hf://OWNER/NAME@COMMIT` names a repository of the Hugging Face hub.
         side: Selects the model's prompt for documents or for queries; it is put before the input.
@@ -182,7 +188,11 @@ class EncoderConfig(ModelSettings):
             encoders NAME`). No table and no model file can set this.
     """
 
+    # In Python the setting is `class_`, since `class` is a word of the language.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     name: str
+    class_: str | None = Field(None, alias="class")
     path: str | None = None
     side: Side = "document"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -190,6 +200,20 @@ class EncoderConfig(ModelSettings):
     batch: Literal["auto"] | Annotated[Count, Field(le=1_000_000)] = "auto"
     compile: bool = False
     trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _class_needs_no_name(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not {"class", "class_"}.isdisjoint(given):
+            return {"name": "own"} | given
+        return given
+
+    @field_validator("class_")
+    @classmethod
+    def _is_a_class(cls, name: str | None) -> str | None:
+        if name is not None and re.fullmatch(CLASS_NAME, name) is None:
+            raise ValueError(f"write module:Class, such as {CLASS_EXAMPLE}")
+        return name
 
 
 class TrustConfig(ConfigBlock):
@@ -199,10 +223,13 @@ class TrustConfig(ConfigBlock):
 
     Attributes:
         encoder_path: Your folder or file with the weights of the table's encoder, if it was made with local ones.
+        encoder_class: Your class, as in `my_pkg.my_module:MyEncoder`, if the table was made by one; or the name of an
+            encoder that a package you installed offers.
         trust_remote_code: Let the encoder run the Python that comes with its model.
     """
 
     encoder_path: str | None = None
+    encoder_class: str | None = None
     trust_remote_code: bool = False
 
 

@@ -59,7 +59,7 @@ def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", ["wordllama", "efficientnet-lite0", "text-embedding-3-small"])
 def test_the_packaged_encoders_keep_their_promises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["encoders", name, "--check"]) == 0
+    assert main(["encoders", "check", name]) == 0
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 8
     assert all(line.startswith("ok ") for line in said)
@@ -74,7 +74,8 @@ def test_an_encoder_that_looks_at_its_neighbours_is_found_out(
         "    def encode(self, inputs, side):\n"
         "        return np.array([[len(t), 1, sum(map(len, inputs)) / len(inputs)] for t in inputs])\n"
     )
-    assert main(["encoders", "own", "--check", "--path", str(tmp_path)]) == 1
+    assert main(["encoders", "check", "own", "--path", str(tmp_path)]) == 1
     broken = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NO")]
     assert [line[4:23] for line in broken] == ["alone as in a batch"]
-    assert main(["encoders", "--check"]) == 2
+    assert main(["encoders", "check"]) == 2
+    assert main(["encoders", "wordllama", "--path", "x"]) == 2

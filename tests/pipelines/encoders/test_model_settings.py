@@ -17,8 +17,9 @@ from transformers import AutoTokenizer, BertConfig, BertModel, CLIPConfig, CLIPM
 
 from pipelines.encoders import make_space
 from pipelines.encoders.inference import pool
+from pipelines.encoders.of_space import check_encoder, config_of
 from pipelines.encoders.query import encode_query
-from pipelines.encoders.registry import check_encoder, config_of, resolve
+from pipelines.encoders.registry import resolve
 from schemas.config import EncoderConfig, TrustConfig
 from schemas.errors import ConfigError
 from tests.support.tiny_encoders import (

@@ -24,7 +24,8 @@ from pipelines.encoders import (
     spec_of,
 )
 from pipelines.encoders.model_files import hash_files
-from pipelines.encoders.registry import FAMILIES, config_of
+from pipelines.encoders.of_space import config_of
+from pipelines.encoders.registry import FAMILIES
 from pipelines.encoders.spec import FamilyName
 from schemas.columns import Space
 from schemas.config import EncoderConfig, TrustConfig

@@ -39,7 +39,7 @@ def parts(annotation: Any) -> Iterator[Any]:
 
 BLOCKS = {b for c in (DemoConfig, EmbedConfig, EvaluateConfig, ShortlistConfig, TrainConfig) for b in blocks(c)}
 FIELDS = [
-    pytest.param(block, name, field, id=f"{block.__name__}.{name}")
+    pytest.param(block, field.alias or name, field, id=f"{block.__name__}.{name}")
     for block in sorted(BLOCKS, key=lambda block: block.__name__)
     for name, field in block.model_fields.items()
 ]

@@ -63,7 +63,7 @@ def test_a_class_of_ones_own_makes_a_table_that_words_search(local_ray: None, tm
 @pytest.mark.parametrize(
     ("code", "facts", "said"),
     [
-        (CODE, {"dims": [4, 16]}, r"shape \(2, 8\) for 2 inputs; encoder.json says 16 dims"),
+        (CODE, {"dims": [4, 16]}, r"shape \(2, 8\) for 2 inputs; its description says 16 dims"),
         ("class Other: pass", {}, "has no class 'Letters'"),
         ("import nothing_like_this", {}, "cannot be imported: ModuleNotFoundError"),
         ("class Letters:\n    pass", {}, "cannot be made: TypeError"),
