@@ -47,6 +47,7 @@ def main(
     dry_run: DryRun = False,
     log: Log = "auto",
     retry_rejects: Flag = False,
+    unverified: Flag = False,
 ) -> int:
     """Embed shards into a table; the same command resumes.
 
@@ -54,8 +55,10 @@ def main(
 
     Args:
         retry_rejects: Embed the shards that had rejects again; their rows are replaced.
+        unverified: Take an encoder that this release was not compared with, as encoder.unverified=true does.
     """
-    config = load_config(EmbedConfig, config_file, overrides or ())
+    allowed = ["encoder.unverified=true"] * unverified
+    config = load_config(EmbedConfig, config_file, [*(overrides or ()), *allowed])
     console = open_console(is_error=log == "json")
     if dry_run:
         print_embed_plan(config, make_plan(config, retry_rejects=retry_rejects), console)

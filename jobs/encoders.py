@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from rich.console import Console
 
 from jobs.options import Flag, Text
 from pipelines.encoders import encoder_spec, known_encoders
 from pipelines.reports.console import open_console
-from pipelines.reports.encoders import encoder_facts, encoder_table, encoders_table
+from pipelines.reports.encoders import LEGEND, EncoderFilter, encoder_facts, encoder_table, encoders_table
 from pipelines.reports.json_lines import json_line
 from schemas.config import EmbedConfig, EncoderConfig, load_config
 from schemas.errors import ConfigError
 
 Pooling = Literal["mean", "cls", "last"]
+_ALL = EncoderFilter()
 
 
 def main(
@@ -24,7 +25,7 @@ def main(
     checked: str | None = None,
     /,
     *,
-    matryoshka: Flag = False,
+    which: Annotated[EncoderFilter, Parameter(name="*", group=Group("Which are listed"))] = _ALL,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     path: Annotated[str | None, Parameter(metavar="PATH"), Text] = None,
     class_: Annotated[str | None, Parameter(name="--class", metavar="MODULE:CLASS"), Text] = None,
@@ -37,7 +38,6 @@ def main(
     Args:
         name: Name of the encoder to describe, or `check`. Default: list all.
         checked: With check: the name of an encoder, or the TOML file of an embed job, whose encoder is checked.
-        matryoshka: List only encoders whose vectors may be cut.
         as_json: Print one JSON object for each encoder, or for each promise.
         path: With check, the encoder.path of a config.
         class_: With check, the encoder.class of a config.
@@ -50,7 +50,7 @@ def main(
         return _check(_config_of(checked, given), console, as_json=as_json)
     if given or checked is not None:
         raise ConfigError("these words belong to a check: mlake encoders check NAME")
-    specs = [spec for spec in known_encoders() if spec.is_matryoshka or not matryoshka]
+    specs = list(filter(which.takes, known_encoders()))
     if as_json:
         for spec in specs if name is None else [encoder_spec(name)]:
             print(json_line(encoder_facts(spec)))
@@ -59,9 +59,7 @@ def main(
         console.print(encoder_table(encoder_spec(name)))
         return 0
     console.print(encoders_table(specs))
-    console.print(
-        "rotate: its prefixes mean nothing without `rotation.kind=pca` or `mlake rotate`; NC: no commercial use"
-    )
+    console.print(LEGEND)
     return 0
 
 

@@ -85,7 +85,9 @@ class Ladder(BaseModel):
 
 
 class Space(Stored):
-    """What makes vectors comparable: two vectors may be compared if and only if their spaces' fingerprints are equal.
+    """What makes vectors comparable: two vectors may be compared if their spaces' fingerprints are equal.
+
+    Makers of several models may state that these share one space; then `is_comparable` tells.
 
     Attributes:
         encoder: Registry name of the encoder, or of the joint model whose image and text towers share the space.
@@ -94,6 +96,7 @@ class Space(Stored):
         path: The local path that was given. It says where the files are, so it is not part of the fingerprint.
         class_name: `module:Class` where a class of the maker's own made the vectors; a note, which is never imported.
             `weights` covers its code.
+        shares: Name of a space that several models share, by their makers' word; "" for none.
         prompts: Text put before an input, by side (`query`, `document`).
         pooling: How token or patch vectors become one.
         steps: What is done to the pooled vector, in order, before it is stored; slicing comes after, then L2 again.
@@ -117,6 +120,7 @@ class Space(Stored):
     rotation: Fingerprint | None = None
     ladder: Ladder
     class_name: str | None = Field(None, exclude_if=lambda name: name is None)
+    shares: str = Field("", exclude_if=lambda name: not name)
 
     @property
     def encoder_name(self) -> str:
@@ -135,6 +139,13 @@ class Space(Stored):
         )
         exclude["ladder"] = _later_settings(self.ladder, _FIRST_LADDER)
         return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()[:16]
+
+    def is_comparable(self, other: Space) -> bool:
+        """Tell whether vectors of another space may be compared with this one's, and stand in one table with them."""
+        if self.fingerprint == other.fingerprint:
+            return True
+        facts = ("shares", "rotation", "ladder")
+        return bool(self.shares) and all(getattr(self, fact) == getattr(other, fact) for fact in facts)
 
 
 ENCODERS_BY_STORED_NAME = {"brought": "precomputed"}

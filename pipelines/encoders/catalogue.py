@@ -6,15 +6,11 @@ August 2026), or the version of the package that carries the weights.
 
 from __future__ import annotations
 
-from pipelines.encoders.spec import EncoderSpec, Prompts
+from pipelines.encoders.catalogue_text import JINA_QUERY, NOMIC, TEXT
+from pipelines.encoders.spec import EncoderSpec
 
 _EXACT = ("float32",)
 _EXACT_OR_BF16 = ("float32", "bfloat16")
-_RETRIEVE = "Represent this sentence for searching relevant passages: "
-_INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-_E5: Prompts = {"query": "query: ", "document": "passage: "}
-_NOMIC: Prompts = {"query": "search_query: ", "document": "search_document: "}
-_JINA_QUERY = "Represent the query for retrieving evidence documents: "
 
 PACKAGED = (
     EncoderSpec(
@@ -50,132 +46,6 @@ PACKAGED = (
         revision="0.1.0",
         pooling="mean",
         pixels=224,
-    ),
-)
-
-TEXT = (
-    EncoderSpec(
-        "nomic-embed-text-v1.5",
-        "transformer",
-        ("text",),
-        (64, 128, 256, 512, 768),
-        "Apache-2.0",
-        repo="nomic-ai/nomic-embed-text-v1.5",
-        revision="b0753ae76394dd36bcfb912a46018088bca48be0",
-        prompts=_NOMIC,
-        pooling="mean",
-        steps=("layer_norm", "l2"),
-        max_length=8192,
-        runs_code=True,
-    ),
-    EncoderSpec(
-        "embeddinggemma-300m",
-        "sentence",
-        ("text",),
-        (128, 256, 512, 768),
-        "Gemma",
-        repo="google/embeddinggemma-300m",
-        revision="64614b0b8b64f0c6c1e52b07e4e9a4e8fe4d2da2",
-        prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
-        max_length=2048,
-        dtypes=_EXACT_OR_BF16,
-        is_gated=True,
-    ),
-    *(
-        EncoderSpec(
-            f"qwen3-embedding-{size}",
-            "sentence",
-            ("text",),
-            (32, 64, 128, 256, 512, *range(1024, width + 1, 512)),
-            "Apache-2.0",
-            any_from=32,
-            repo=f"Qwen/Qwen3-Embedding-{size.upper()}",
-            revision=commit,
-            prompts={"query": _INSTRUCT},
-            max_length=8192,
-        )
-        for size, width, commit in (
-            ("0.6b", 1024, "b22da495047858cce924d27d76261e96be6febc0"),
-            ("4b", 2560, "636cd9bf47d976946cdbb2b0c3ca0cb2f8eea5ff"),
-            ("8b", 4096, "4e423935c619ae4df87b646a3ce949610c66241c"),
-        )
-    ),
-    EncoderSpec(
-        "jina-embeddings-v3",
-        "sentence",
-        ("text",),
-        (32, 64, 128, 256, 512, 768, 1024),
-        "CC-BY-NC-4.0",
-        repo="jinaai/jina-embeddings-v3",
-        revision="215a6e121fa0183376388ac6b1ae230326bfeaed",
-        prompts={"query": _JINA_QUERY, "document": "Represent the document for retrieval: "},
-        tasks={"query": "retrieval.query", "document": "retrieval.passage"},
-        max_length=8192,
-        runs_code=True,
-    ),
-    EncoderSpec(
-        "mxbai-embed-large-v1",
-        "transformer",
-        ("text",),
-        (512, 1024),
-        "Apache-2.0",
-        repo="mixedbread-ai/mxbai-embed-large-v1",
-        revision="990580e27d329c7408b3741ecff85876e128e203",
-        prompts={"query": _RETRIEVE},
-        pooling="cls",
-        max_length=512,
-    ),
-    EncoderSpec(
-        "snowflake-arctic-embed-m-v1.5",
-        "transformer",
-        ("text",),
-        (256, 768),
-        "Apache-2.0",
-        repo="Snowflake/snowflake-arctic-embed-m-v1.5",
-        revision="97eab2e17fcb7ccb8bb94d6e547898fa1a6a0f47",
-        prompts={"query": _RETRIEVE},
-        pooling="cls",
-        max_length=512,
-    ),
-    EncoderSpec(
-        "granite-embedding-311m-r2",
-        "sentence",
-        ("text",),
-        (128, 256, 384, 512, 768),
-        "Apache-2.0",
-        repo="ibm-granite/granite-embedding-311m-multilingual-r2",
-        revision="dba7b0ee9d789f330fecfb85df57699f9e7d9c42",
-        max_length=8192,
-    ),
-    EncoderSpec(
-        "bge-m3",
-        "transformer",
-        ("text",),
-        (1024,),
-        "MIT",
-        repo="BAAI/bge-m3",
-        revision="5617a9f61b028005a4858fdac845db406aefb181",
-        pooling="cls",
-        max_length=8192,
-    ),
-    *(
-        EncoderSpec(
-            name,
-            "transformer",
-            ("text",),
-            (width,),
-            "MIT",
-            repo=f"intfloat/{name}",
-            revision=commit,
-            prompts=_E5,
-            pooling="mean",
-            max_length=512,
-        )
-        for name, width, commit in (
-            ("e5-base-v2", 768, "1c644c92ad3ba1efdad3f1451a637716616a20e8"),
-            ("multilingual-e5-small", 384, "fd1525a9fd15316a2d503bf26ab031a61d056e98"),
-            ("multilingual-e5-large", 1024, "ab10c1a7f42e74530fe7ae5be82e6d4f11a719eb"),
-        )
     ),
 )
 
@@ -223,11 +93,12 @@ JOINT = (
         "Apache-2.0",
         repo="nomic-ai/nomic-embed-vision-v1.5",
         revision="af2246fffdab78d8458418480e4886a8e48b70a7",
-        prompts=_NOMIC,
+        prompts=NOMIC,
         pooling="cls",
         max_length=8192,
         text_tower="nomic-embed-text-v1.5",
         runs_code=True,
+        is_verified=False,
     ),
     EncoderSpec(
         "jina-clip-v2",
@@ -237,9 +108,10 @@ JOINT = (
         "CC-BY-NC-4.0",
         repo="jinaai/jina-clip-v2",
         revision="344d954da76eb8ad47a7aaff42d012e30c15b8fe",
-        prompts={"query": _JINA_QUERY},
+        prompts={"query": JINA_QUERY},
         max_length=8192,
         runs_code=True,
+        is_verified=False,
     ),
     EncoderSpec(
         "clip-vit-base-patch32",
@@ -272,6 +144,50 @@ JOINT = (
         revision="75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
         max_length=64,
         pads_to_max=True,
+    ),
+    EncoderSpec(
+        "metaclip-2-mt5-worldwide-b32",
+        "clip",
+        ("image", "text"),
+        (512,),
+        "CC-BY-NC-4.0",
+        repo="facebook/metaclip-2-mt5-worldwide-b32",
+        revision="fbbce525749bfc4a54b932bafe85313ee889d98f",
+        max_length=77,
+    ),
+    *(
+        EncoderSpec(
+            f"qwen3-vl-embedding-{size}",
+            "omni",
+            ("image", "text"),
+            (64, 128, 256, 512, *range(1024, width + 1, 1024)),
+            "Apache-2.0",
+            any_from=64,
+            repo=f"Qwen/Qwen3-VL-Embedding-{size.upper()}",
+            revision=commit,
+            prompts={
+                "query": "Retrieve images or text relevant to the user's query.",
+                "document": "Represent the user's input.",
+            },
+            max_length=8192,
+            is_verified=False,
+        )
+        for size, width, commit in (
+            ("2b", 2048, "9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda"),
+            ("8b", 4096, "2c4565515e0f265c6511776e7193b22c0968ddc7"),
+        )
+    ),
+    EncoderSpec(
+        "embeddinggemma-2",
+        "omni",
+        ("image", "text"),
+        (128, 256, 512, 768),
+        "Apache-2.0",
+        repo="google/embeddinggemma-2",
+        prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
+        max_length=8192,
+        dtypes=_EXACT_OR_BF16,
+        is_verified=False,
     ),
     EncoderSpec(
         "openclip-vit-b-32-laion2b",
@@ -308,6 +224,27 @@ PRECOMPUTED = (
     ),
     EncoderSpec("cohere-embed-v4", "precomputed", ("vector",), (256, 512, 1024, 1536), "Cohere API", dtypes=_EXACT),
     EncoderSpec("cohere-embed-v3", "precomputed", ("vector",), (1024,), "Cohere API", dtypes=_EXACT),
+    *(
+        EncoderSpec(
+            name, "precomputed", ("vector",), (256, 512, 1024, 2048), "Voyage API", dtypes=_EXACT, shares="voyage-4"
+        )
+        for name in ("voyage-4-large", "voyage-4", "voyage-4-lite")
+    ),
+    EncoderSpec(
+        "voyage-multimodal-3.5", "precomputed", ("vector",), (256, 512, 1024, 2048), "Voyage API", dtypes=_EXACT
+    ),
+    EncoderSpec(
+        "gemini-embedding-2",
+        "precomputed",
+        ("vector",),
+        (128, 256, 512, 768, 1536, 3072),
+        "Gemini API",
+        any_from=128,
+        dtypes=_EXACT,
+    ),
+    EncoderSpec(
+        "amazon-nova-2-multimodal", "precomputed", ("vector",), (256, 384, 1024, 3072), "Amazon Bedrock", dtypes=_EXACT
+    ),
     EncoderSpec("gemini-embedding-001", "precomputed", ("vector",), (768, 1536, 3072), "Gemini API", dtypes=_EXACT),
 )
 

@@ -37,6 +37,7 @@ _DRAFT_MARGIN = 2
 # Larger images are made RGB and smaller in bands of so many pixels: each whole copy would be four bytes a pixel.
 _LARGE_PIXELS = 1 << 23
 _SHRINK_MARGIN = 4
+_WHOLE_SIDE = 2048  # of whole images: only those of many times as much are decoded at reduced scale
 _BAND_PIXELS = 1 << 20
 
 
@@ -102,6 +103,29 @@ def decode(data: bytes, rule: ImageRule, max_pixels: int) -> npt.NDArray[np.uint
     """
     with _bad_image():
         return np.asarray(_scale_and_crop(_open(data, rule.short or max(rule.crop), max_pixels), rule), np.uint8)
+
+
+class WholeImagePreparer:
+    """Decodes images to all of their pixels, for a model that scales them itself."""
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        """Keep the cap on pixels."""
+        self._max_pixels = limits.max_pixels
+
+    def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
+        """Decode images to upright uint8 RGB (height, width, 3), the largest at a fraction of their size."""
+        return [self._prepare(cast(bytes, value)) for value in values]
+
+    def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Return 1 for each image, (B,)."""
+        return np.ones(len(prepared), np.int64)
+
+    def _prepare(self, data: bytes) -> Prepared | BadSample:
+        try:
+            with _bad_image():
+                return np.asarray(_open(data, _WHOLE_SIDE, self._max_pixels), np.uint8)
+        except BadSample as bad:
+            return bad
 
 
 def decode_box(

@@ -52,7 +52,7 @@ def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig
             "path in a table is never opened, so name your copy of them: --encoder-path PATH, or "
             "VectorTable.open(…, trust=TrustConfig(encoder_path=PATH))"
         )
-    named = {"path": trust.encoder_path, "trust_remote_code": trust.trust_remote_code}
+    named = {"path": trust.encoder_path, "trust_remote_code": trust.trust_remote_code, "unverified": trust.unverified}
     config = EncoderConfig(side="query", **named, **_name(space, trust), **settings_of(space))
     if (trust.encoder_path or trust.encoder_class) is not None and weights_of(config) != space.weights:
         parts = [f"the class {trust.encoder_class}"] * (trust.encoder_class is not None)

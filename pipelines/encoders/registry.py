@@ -16,7 +16,7 @@ from pipelines.encoders.model_files import HUB, check_package, hash_files, local
 from pipelines.encoders.model_settings import apply_settings, check_settings
 from pipelines.encoders.own_class import ClassCode, class_name, offered
 from pipelines.encoders.protocol import Encoder, Family, Preparer
-from pipelines.encoders.spec import EncoderSpec, FamilyName, may_run_code, pick_dtype
+from pipelines.encoders.spec import EncoderSpec, FamilyName, check_verified, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import ENCODERS_BY_STORED_NAME, Space
 from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, check_given
@@ -77,6 +77,11 @@ def resolve(config: EncoderConfig) -> EncoderSpec:
         from pipelines.encoders.families.own import code_of, describe_code  # loads torch
 
         return describe_code(spec, code_of(config))
+    if spec.repo and not spec.revision and config.path is None:
+        raise ConfigError(
+            f"{spec.name}: this release knows no commit of {spec.repo} to pin; name one: "
+            f"encoder.path={HUB}{spec.repo}@COMMIT"
+        )
     if spec.dims:
         return spec
     if config.path is None:
@@ -113,6 +118,7 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
         max_length=spec.max_length,
         dtype=pick_dtype(spec, config.dtype, has_gpu=has_gpu and config.device != "cpu"),
         ladder=spec.ladder,
+        shares="" if config.path else spec.shares,  # weights of the user's own are another space
     )
 
 
@@ -137,20 +143,26 @@ def weights_of(config: EncoderConfig) -> str:
 
 
 def check_trust(config: EncoderConfig) -> None:
-    """Refuse a config whose model, or its text tower, needs to run code that the config does not allow.
+    """Refuse a config whose model, or its text tower, is unverified or runs code, and the config does not allow it.
 
     Raises:
         EncoderNotTrusted: It does.
     """
     spec = encoder_spec(config.name)
-    may_run_code(spec, config)
+    _check_allowed(spec, config)
     if spec.text_tower:
         check_trust(_tower(config, spec.text_tower))
+
+
+def _check_allowed(spec: EncoderSpec, config: EncoderConfig) -> None:
+    may_run_code(spec, config)
+    check_verified(spec, config)
 
 
 def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:
     """Load the CPU half of an encoder, without weights."""
     spec = resolve(config)
+    _check_allowed(spec, config)
     own = _family(spec).load_preparer(spec, config, limits)
     if spec.text_tower is None:
         return own
@@ -160,6 +172,7 @@ def load_preparer(config: EncoderConfig, limits: LimitsConfig) -> Preparer:
 def load_encoder(config: EncoderConfig) -> Encoder:
     """Load the accelerator half of an encoder onto `config.device`; each of two towers at its first batch."""
     spec = resolve(config)
+    _check_allowed(spec, config)
     family = _family(spec)
     if spec.text_tower is None:
         return family.load_encoder(spec, config)
@@ -206,6 +219,12 @@ def _efficientnet() -> Family:
     return EfficientNetFamily()
 
 
+def _omni() -> Family:
+    from pipelines.encoders.families.omni import OmniFamily
+
+    return OmniFamily()
+
+
 def _openclip() -> Family:
     from pipelines.encoders.families.openclip import OpenClipFamily
 
@@ -234,6 +253,12 @@ def _served() -> Family:
     from pipelines.encoders.families.served import ServedFamily
 
     return ServedFamily()
+
+
+def _static() -> Family:
+    from pipelines.encoders.families.static import StaticFamily
+
+    return StaticFamily()
 
 
 def _timm() -> Family:
@@ -270,11 +295,13 @@ FAMILIES: dict[FamilyName, Callable[[], Family]] = {
     "clip": _clip,
     "efficientnet": _efficientnet,
     "head": _head,
+    "omni": _omni,
     "openclip": _openclip,
     "own": _own,
     "precomputed": _precomputed,
     "sentence": _sentence,
     "served": _served,
+    "static": _static,
     "timm": _timm,
     "trained": _trained,
     "transformer": _transformer,

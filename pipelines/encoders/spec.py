@@ -15,11 +15,13 @@ FamilyName = Literal[
     "clip",
     "efficientnet",
     "head",
+    "omni",
     "openclip",
     "own",
     "precomputed",
     "sentence",
     "served",
+    "static",
     "timm",
     "trained",
     "transformer",
@@ -57,6 +59,9 @@ class EncoderSpec:
         text_tower: Registry name of the model that embeds texts into this model's space, where it is another one.
         runs_code: Whether loading it runs Python from its repository, at the pinned revision.
         is_gated: Whether downloading it needs an account that has accepted the licence.
+        is_verified: Whether a test compares it with its reference implementation, on random weights where its own
+            cannot be had. Not where that runs only from its repository.
+        shares: Name of the space that it shares with other entries: vectors of all of them may be compared.
     """
 
     name: str
@@ -80,6 +85,8 @@ class EncoderSpec:
     text_tower: str | None = None
     runs_code: bool = False
     is_gated: bool = False
+    is_verified: bool = True
+    shares: str = ""
 
     @property
     def ladder(self) -> Ladder:
@@ -91,11 +98,16 @@ class EncoderSpec:
         """Whether it was trained for shorter prefixes than its full width."""
         return len(self.dims) > 1
 
+    @property
+    def forbids_commerce(self) -> bool:
+        """Whether its licence forbids commercial use."""
+        return "NC" in self.licence.split("-")
+
 
 def licence_notice(spec: EncoderSpec) -> str | None:
     """Return the terms of a model that a person must know before a run starts, or None."""
     terms = []
-    if "NC" in spec.licence.split("-"):
+    if spec.forbids_commerce:
         terms.append(f"its licence ({spec.licence}) forbids commercial use")
     if spec.is_gated:
         terms.append(f"it is gated: accept its terms ({spec.licence}) at https://huggingface.co/{spec.repo} first")
@@ -117,6 +129,20 @@ def may_run_code(spec: EncoderSpec, config: EncoderConfig) -> bool:
             "set encoder.trust_remote_code=true in the config, or pass --trust-remote-code to `mlake search`"
         )
     return spec.runs_code
+
+
+def check_verified(spec: EncoderSpec, config: EncoderConfig) -> None:
+    """Refuse a model that was never compared with its reference implementation, unless the config takes it.
+
+    Raises:
+        EncoderNotTrusted: It was not, and `encoder.unverified` is false.
+    """
+    if not spec.is_verified and not config.unverified:
+        raise EncoderNotTrusted(
+            f"{spec.name} is unverified: this release was not compared with its reference implementation, and takes "
+            "prompts and pooling as its card states them; compare a few vectors with it, then set "
+            "encoder.unverified=true in the config, or pass --unverified"
+        )
 
 
 def pick_dtype(spec: EncoderSpec, asked: str, *, has_gpu: bool) -> str:

@@ -161,7 +161,7 @@ class VectorTable:
             ConfigError: `space` is no space; that of another table is `other.space`.
         """
         check_given(Space, space=space)
-        if space.fingerprint == self.space.fingerprint:
+        if self.space.is_comparable(space):
             return
         ours, theirs = self.space.model_dump(), space.model_dump()
         differing = ", ".join(f"{k}: table {ours[k]!r}, asked {theirs[k]!r}" for k in ours if ours[k] != theirs[k])

@@ -186,6 +186,7 @@ class EncoderConfig(ModelSettings):
         compile: Run the model through `torch.compile`.
         trust_remote_code: Let a model run the Python that comes with it, where it needs to (`runs_code` in `mlake
             encoders NAME`). No table and no model file can set this.
+        unverified: Take a model that this release was not compared with (`unverified` in `mlake encoders`).
     """
 
     # In Python the setting is `class_`, since `class` is a word of the language.
@@ -200,6 +201,7 @@ class EncoderConfig(ModelSettings):
     batch: Literal["auto"] | Annotated[Count, Field(le=1_000_000)] = "auto"
     compile: bool = False
     trust_remote_code: bool = False
+    unverified: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -226,11 +228,13 @@ class TrustConfig(ConfigBlock):
         encoder_class: Your class, as in `my_pkg.my_module:MyEncoder`, if the table was made by one; or the name of an
             encoder that a package you installed offers.
         trust_remote_code: Let the encoder run the Python that comes with its model.
+        unverified: Take an encoder that this release was not compared with.
     """
 
     encoder_path: str | None = None
     encoder_class: str | None = None
     trust_remote_code: bool = False
+    unverified: bool = False
 
 
 class RotationConfig(ConfigBlock):

@@ -16,27 +16,36 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def test_every_encoder_is_listed_with_its_whole_name(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main(["encoders"]) == 0
-    narrow = capsys.readouterr().out.splitlines()
-    assert max(map(len, narrow[:-1])) <= 80
-    assert REGISTRY.keys() <= {line.split()[0] for line in narrow if line.strip()}
-    monkeypatch.setenv("COLUMNS", "220")
-    assert main(["encoders"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+def listed(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, str]:
+    assert main(["encoders", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    end = next(at for at, line in enumerate(lines) if line.startswith("dims: "))
+    return {line.split()[0]: line for line in lines[1:end]}
+
+
+def test_every_encoder_is_a_line_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = listed(capsys)
+    assert lines.keys() == REGISTRY.keys()
+    assert max(map(len, lines.values())) <= 80
     assert "32 to 1024" in lines["qwen3-embedding-0.6b"]
-    assert "rotate" in lines["all-MiniLM-L6-v2"]
-    assert "CC-BY-NC-4.0" in lines["jina-clip-v2"]
-    assert "needs open_clip" in lines["openclip-vit-b-32-laion2b"]
+    assert "384, rotate" in lines["all-MiniLM-L6-v2"]
+    assert "CC-BY-NC-4.0       hub ?" in lines["jina-clip-v2"]
+    assert lines["openclip-vit-b-32-laion2b"].split()[-1] == "no"
 
 
-def test_only_matryoshka_encoders_are_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["encoders", "--matryoshka"]) == 0
-    said = capsys.readouterr().out
-    assert "wordllama" in said
-    assert "bge-m3" not in said
+def test_the_list_is_filtered_by_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed(capsys, "--like", "VOYAGE-4", "--modality", "vector").keys() == {
+        "voyage-4-large",
+        "voyage-4",
+        "voyage-4-lite",
+    }
+    few = listed(capsys, "--matryoshka", "--commercial", "--verified", "--here")
+    assert {"wordllama", "modernbert-embed-base"} <= few.keys()
+    assert not {"bge-m3", "jina-embeddings-v3", "voyage-4-nano", "openclip-vit-b-32-laion2b"} & few.keys()
+    assert main(["encoders", "--json", "--modality", "image", "--matryoshka"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["name"] for row in rows} >= {"qwen3-vl-embedding-2b", "jina-clip-v2"}
+    assert all(row["is_verified"] is False for row in rows)
 
 
 def test_one_encoder_is_described_with_prompts_pin_and_terms(capsys: pytest.CaptureFixture[str]) -> None:

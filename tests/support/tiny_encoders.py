@@ -109,7 +109,9 @@ def save_preprocessor(folder: Path, **settings: Any) -> None:
 
 def register_like(monkeypatch: pytest.MonkeyPatch, like: str, **changes: Any) -> EncoderSpec:
     """Register a model of other sizes under a name of its own, with the rule of a known one."""
-    spec = replace(registry.encoder_spec(like), name=f"tiny-{like}", **({"runs_code": False} | changes))
+    spec = replace(
+        registry.encoder_spec(like), name=f"tiny-{like}", **({"runs_code": False, "is_verified": True} | changes)
+    )
     monkeypatch.setitem(registry.REGISTRY, spec.name, spec)
     return spec
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 
+from pipelines.encoders.families.static import read_static
 from pipelines.encoders.hugging_face import TextPreparer, pad, silence_progress_bars
 from pipelines.encoders.inference import apply_steps, torch_dtype
 from pipelines.encoders.model_files import ModelSource, model_source
-from pipelines.encoders.protocol import Family, Prepared
+from pipelines.encoders.protocol import Encoder, Family, Prepared, Preparer
 from pipelines.encoders.spec import EncoderSpec, may_run_code
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
@@ -41,16 +42,9 @@ class SentenceEncoder:
         if Path(where).is_dir() and not (Path(where) / "modules.json").exists():
             raise EncoderError(f"{where} has no modules.json, so it does not say how {spec.name} pools its tokens")
         if Path(where).is_dir() and not has_code:
-            _check_modules(Path(where) / "modules.json")
+            check_modules(Path(where) / "modules.json")
         self._device, self._steps = pick_device(config.device, "encoder.device"), spec.steps
-        silence_progress_bars()
-        self._model = SentenceTransformer(
-            where,
-            revision=revision,
-            device=str(self._device),
-            trust_remote_code=has_code,
-            model_kwargs={"dtype": torch_dtype(spec, config, self._device)},
-        ).eval()
+        self._model = load_model(spec, config, where, revision, self._device)
         self._task = {"task": spec.tasks[config.side]} if spec.tasks else {}
         if not spec.tasks and any("task" in getattr(module, "forward_kwargs", ()) for module in self._model):
             self._task = {"task": config.side}  # as the library's `encode_query` and `encode_document` do
@@ -73,7 +67,21 @@ class SentenceEncoder:
         return {"prompt_length": len(ids) - (ids[-1] in tokenizer.all_special_ids)}
 
 
-def _check_modules(file: Path) -> None:
+def load_model(
+    spec: EncoderSpec, config: EncoderConfig, where: str, revision: str | None, device: torch.device
+) -> SentenceTransformer:
+    """Load a model of the library onto a device, in the config's dtype."""
+    silence_progress_bars()
+    return SentenceTransformer(
+        where,
+        revision=revision,
+        device=str(device),
+        trust_remote_code=may_run_code(spec, config),
+        model_kwargs={"dtype": torch_dtype(spec, config, device)},
+    ).eval()
+
+
+def check_modules(file: Path) -> None:
     """Refuse modules from outside sentence-transformers: some of its releases import them from a folder unasked."""
     try:
         types = [str(module["type"]) for module in json.loads(file.read_text())]
@@ -101,6 +109,8 @@ class SentenceFamily(Family):
         Raises:
             ConfigError: The folder is no model of sentence-transformers.
         """
+        if _is_static(path):
+            return replace(read_static(spec, path), prompts=_prompts(path))
         return replace(
             spec,
             dims=(_width(path),),
@@ -108,14 +118,14 @@ class SentenceFamily(Family):
             max_length=_max_length(path),
         )
 
-    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> TextPreparer:
+    def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
         """Load the tokeniser."""
         where, revision = _model_source(spec, config)
         return TextPreparer(
             spec, config, str(_transformer_folder(Path(where))) if Path(where).is_dir() else where, revision
         )
 
-    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> SentenceEncoder:
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> Encoder:
         """Load the modules."""
         return SentenceEncoder(spec, config)
 
@@ -134,6 +144,14 @@ def _width(folder: Path) -> int:
             if isinstance(width := facts.get(key), int) and width > 0:
                 return width * _modes(facts)
     raise ConfigError(f"encoder.path={folder}: no module says how wide its vectors are")
+
+
+def _is_static(folder: Path) -> bool:
+    try:
+        modules = json.loads((folder / "modules.json").read_text())
+        return str(modules[0]["type"]).endswith(".StaticEmbedding")
+    except (OSError, ValueError, TypeError, LookupError):
+        return False
 
 
 def _transformer_folder(folder: Path) -> Path:

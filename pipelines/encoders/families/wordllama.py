@@ -11,19 +11,17 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from pipelines.encoders.embedding_bag import BagEncoder
 from pipelines.encoders.model_files import local_path
 from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.encoders.text_beginnings import encode_beginnings
-from pipelines.encoders.token_lists import flatten, token_counts
+from pipelines.encoders.token_lists import token_counts
 from pipelines.encoders.token_places import TokenPlaces
 from pipelines.encoders.word_tokenizer import WordTokenizer
-from pipelines.storage.device import pick_device
-from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import DependencyMissing
 
@@ -76,24 +74,6 @@ class WordLlamaPreparer:
         return token_counts(prepared)
 
 
-class WordLlamaEncoder:
-    """One EmbeddingBag: ragged input, no padding."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        """Load the token vectors (32000, 256) onto the device."""
-        weights = load_file(_package(config) / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
-        self._device = pick_device(config.device, "encoder.device")
-        self._bag = torch.nn.EmbeddingBag.from_pretrained(weights.float(), mode="mean").to(self._device).eval()
-
-    @torch.inference_mode()
-    def encode(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float32]:
-        """Encode B token lists to (B, 256) float32 unit rows."""
-        ids_T, lengths_B = flatten(prepared)
-        starts = torch.from_numpy(np.cumsum(lengths_B, dtype=np.int32) - lengths_B.astype(np.int32))
-        pooled = self._bag(torch.from_numpy(ids_T).to(self._device), starts.to(self._device))
-        return cast(npt.NDArray[np.float32], unit(pooled).cpu().numpy())
-
-
 class WordLlamaFamily(Family):
     """WordLlama."""
 
@@ -101,6 +81,7 @@ class WordLlamaFamily(Family):
         """Load the tokeniser."""
         return WordLlamaPreparer(spec, config)
 
-    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> WordLlamaEncoder:
-        """Load the token vectors."""
-        return WordLlamaEncoder(config)
+    def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> BagEncoder:
+        """Load the vectors of its tokens, (32000, 256)."""
+        weights = load_file(_package(config) / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
+        return BagEncoder(weights, config)

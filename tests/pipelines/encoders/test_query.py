@@ -84,11 +84,12 @@ def test_no_encoder_opens_a_path_that_a_table_names(tmp_path: Path, name: str) -
     assert not [path for path in _opened if str(strangers) in path]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, spec in REGISTRY.items() if spec.runs_code))
+@pytest.mark.parametrize("name", sorted(n for n, spec in REGISTRY.items() if spec.runs_code and spec.revision))
 def test_a_registered_model_runs_its_code_only_where_the_user_allows_it(name: str) -> None:
     space = make_space(EncoderConfig(name=name))
-    with pytest.raises(EncoderNotTrusted, match=r"encoder\.trust_remote_code is false"):
-        encode_query(space, "words")
+    for trust in (TrustConfig(), TrustConfig(unverified=True)):
+        with pytest.raises(EncoderNotTrusted, match=r"encoder\.trust_remote_code is false"):
+            encode_query(space, "words", trust)
 
 
 def test_code_in_a_folder_runs_only_if_the_user_names_the_folder_and_allows_code(

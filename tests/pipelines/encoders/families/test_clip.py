@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from transformers import (
     AutoTokenizer,
     CLIPConfig,
     CLIPModel,
+    MetaClip2Config,
+    MetaClip2Model,
     SiglipConfig,
     SiglipModel,
 )
@@ -33,22 +36,29 @@ from tests.support.tiny_encoders import (
 )
 
 
+@pytest.mark.parametrize(
+    ("like", "model_class", "config_class"),
+    [
+        ("clip-vit-base-patch32", CLIPModel, CLIPConfig),
+        ("metaclip-2-mt5-worldwide-b32", MetaClip2Model, MetaClip2Config),
+    ],
+)
 def test_clip_towers_share_a_space_and_equal_the_librarys_features(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, like: str, model_class: Any, config_class: Any
 ) -> None:
     save_tokenizer(tmp_path)
     text = small_text_config(dict, projection_dim=24, bos_token_id=2, eos_token_id=3)
     vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    config = CLIPConfig(
+    config = config_class(
         text_config=text, vision_config={**vision, "image_size": 32, "patch_size": 8}, projection_dim=24
     )
-    save_model(tmp_path, CLIPModel, config)
+    save_model(tmp_path, model_class, config)
     processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     processor.save_pretrained(tmp_path)
-    spec = register_like(monkeypatch, "clip-vit-base-patch32", dims=(24,), max_length=64)
+    spec = register_like(monkeypatch, like, dims=(24,), max_length=64)
     encoder_config = EncoderConfig(name=spec.name, path=str(tmp_path))
 
-    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), CLIPModel.from_pretrained(tmp_path).eval()
+    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), model_class.from_pretrained(tmp_path).eval()
     batch = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     pixels = processor([Image.open(io.BytesIO(p)) for p in PHOTOS], return_tensors="pt")
     with torch.no_grad():

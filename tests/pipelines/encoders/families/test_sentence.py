@@ -16,6 +16,8 @@ from torch.nn import functional
 from transformers import (
     BertConfig,
     BertModel,
+    ModernBertConfig,
+    ModernBertModel,
     Qwen3Config,
     Qwen3Model,
 )
@@ -79,6 +81,17 @@ def test_embeddinggemma_keeps_the_dense_modules_of_its_authors(
     for dim in spec.dims:
         recipe = functional.normalize(torch.from_numpy(full[:, :dim])).numpy()
         np.testing.assert_allclose(cut(ours, dim), recipe, atol=1e-5)
+
+
+def test_mmbert_is_pooled_by_its_own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    save_tokenizer(bare)
+    save_model(bare, ModernBertModel, small_text_config(ModernBertConfig))
+    SentenceTransformer(modules=[Transformer(str(bare)), Pooling(32), Normalize()], device="cpu").save(str(whole))
+    spec = register_like(monkeypatch, "mmbert-embed-32k-2d", dims=(8, 32), max_length=64)
+    full = SentenceTransformer(str(whole), device="cpu").encode(TEXTS)
+    ours = encode(EncoderConfig(name=spec.name, path=str(whole)), TEXTS)
+    np.testing.assert_allclose(cut(ours, 8), functional.normalize(torch.from_numpy(full[:, :8])).numpy(), atol=1e-5)
 
 
 def test_a_truncation_by_sentence_transformers_equals_our_cut_once_it_is_normalised(

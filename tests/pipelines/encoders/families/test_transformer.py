@@ -13,6 +13,8 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    ModernBertConfig,
+    ModernBertModel,
     NomicBertConfig,
     NomicBertModel,
     XLMRobertaConfig,
@@ -72,6 +74,7 @@ def test_nomic_text_is_mean_then_layer_norm_then_slice_then_l2(
             ("Represent this sentence for searching relevant passages: ", ""),
         ),
         ("bge-m3", XLMRobertaModel, XLMRobertaConfig, ("", "")),
+        ("snowflake-arctic-embed-l-v2.0", XLMRobertaModel, XLMRobertaConfig, ("query: ", "")),
     ],
 )
 def test_cls_models_take_the_first_token(
@@ -98,14 +101,29 @@ def test_cls_models_take_the_first_token(
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_e5_is_the_mean_with_its_two_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: Side) -> None:
+@pytest.mark.parametrize(
+    ("like", "model_class", "config_class", "prompts"),
+    [
+        ("e5-base-v2", BertModel, BertConfig, ("query: ", "passage: ")),
+        ("modernbert-embed-base", ModernBertModel, ModernBertConfig, ("search_query: ", "search_document: ")),
+    ],
+)
+def test_mean_models_leave_the_padding_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    side: Side,
+    like: str,
+    model_class: Any,
+    config_class: Any,
+    prompts: tuple[str, str],
+) -> None:
     save_tokenizer(tmp_path)
-    save_model(tmp_path, BertModel, small_text_config(BertConfig))
-    spec = register_like(monkeypatch, "e5-base-v2", dims=(32,), max_length=64)
+    save_model(tmp_path, model_class, small_text_config(config_class))
+    spec = register_like(monkeypatch, like, dims=(32,), max_length=64)
     ours = encode(EncoderConfig(name=spec.name, path=str(tmp_path), side=side), TEXTS)
 
-    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), BertModel.from_pretrained(tmp_path).eval()
-    prefix = {"query": "query: ", "document": "passage: "}[side]
+    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), model_class.from_pretrained(tmp_path).eval()
+    prefix = prompts[SIDES.index(side)]
     batch = tokenizer([prefix + text for text in TEXTS], padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
         hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
