@@ -21,6 +21,7 @@ from cluster.stragglers import Stragglers
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
+from pipelines.embedding.equality import EqualityChecker, check_equality, may_compare
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import EmbedPlan, make_plan, restored_companions
 from pipelines.embedding.reuse import stored_vectors
@@ -29,12 +30,12 @@ from pipelines.embedding.run import EmbedRun, Tell, create_table_for
 from pipelines.encoders import licence_notice, modules_to_send, resolve
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, Screen, open_screen
-from pipelines.reports.terminal import print_embed_plan, print_embed_summary
+from pipelines.reports.terminal import print_embed_plan, print_embed_summary, say_equality
 from pipelines.tables.rows import shared_ids_warning
 from pipelines.tables.runs import RunRecord
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, check_given, load_config
-from schemas.journal import EmbedSummary
+from schemas.journal import EmbedSummary, Equality
 from schemas.printable import counted
 from schemas.records import Lease, LeaseResult, Shard
 
@@ -101,7 +102,9 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
     screen.begin("connecting to Ray")
     with connect():
         size = dataclasses.replace(plan_pool(config.cluster), modules=modules_to_send(config.encoder))
+        equality = None
         if plan.table is None:
+            equality = _compare(config, size, plan, screen)
             fit = partial(_fit_rotation, config, size)
             table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
         else:
@@ -122,10 +125,23 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
             screen.begin(f"starting {counted(pool.actors, 'actor')}")
             display = ExportingDisplay(screen, RunMetrics("embed", record.run))
             embedding = EmbedRun(config, plan, table, record, display, replace=replace)
+            embedding.summary.equality = equality
             embedding.run(pool, lambda: stop.is_asked, began)
             if warning := shared_ids_warning(table.refresh().dataset, config.table):
                 screen.say(warning)
     return embedding.summary
+
+
+def _compare(config: EmbedConfig, size: PoolSize, plan: EmbedPlan, screen: Screen) -> Equality | None:
+    if not may_compare(config):
+        return None
+    screen.begin("comparing the encoder with its reference implementation")
+    one = dataclasses.replace(size, actors=1, in_flight=1, grows=False)
+    with ActorPool[Shard, Equality | None](partial(EqualityChecker, config, size.threads), one) as pool:
+        found = check_equality(pool, plan.todo[0], config.limits.max_tries)
+    if found is not None:
+        screen.say(say_equality(found))
+    return found
 
 
 def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...], tell: Tell) -> Rotation:

@@ -19,6 +19,7 @@ LakeError
 │   ├── EncoderNotFound    the registry has no such name
 │   ├── EncoderNotTrusted  a table or a model asks for code or files that this user's config does not name
 │   ├── EncoderRefuses     a server answers no request at all; it ends a run
+│   ├── EncoderMismatch    an encoder does not make the vectors of its model's reference implementation
 │   └── DependencyMissing  an optional library is not installed
 └── RunError               a run did not complete
     ├── ShardsFailed       some shards failed, the others are committed; exit code 1
@@ -126,6 +127,10 @@ class EncoderNotTrusted(EncoderError):
 
 class EncoderRefuses(EncoderError):
     """A served encoder refuses every input, a harmless one included, so the cause is its description or its key."""
+
+
+class EncoderMismatch(EncoderError):
+    """An encoder does not make the vectors of the reference implementation of its model."""
 
 
 class DependencyMissing(EncoderError):

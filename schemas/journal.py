@@ -73,6 +73,25 @@ class Advice:
     text: str
 
 
+@dataclass(frozen=True)
+class Equality:
+    """How the vectors of a few samples compare with those of the model's reference implementation.
+
+    Attributes:
+        reference: The library, with its version.
+        samples: How many were compared.
+        cosine: The smallest cosine of two vectors of one sample.
+        dtype: Arithmetic of the encoder; the reference's is float32.
+        note: Why the reference could not be used; "" where it was.
+    """
+
+    reference: str = ""
+    samples: int = 0
+    cosine: float = 0.0
+    dtype: str = ""
+    note: str = ""
+
+
 @dataclass
 class EmbedSummary:
     """How a run of `mlake embed` ended; stored in the journal.
@@ -100,6 +119,7 @@ class EmbedSummary:
         bound_by: The stage that the others waited for.
         stages: Seconds in each stage, summed over leases.
         advice: What bounded the run, and which setting to change; the largest share first.
+        equality: The comparison with the model's reference, of a run that made its table; None where there is none.
         is_stopped: The run was asked to stop, and did.
     """
 
@@ -130,6 +150,7 @@ class EmbedSummary:
     bound_by: str = ""
     stages: StageSeconds | None = None
     advice: tuple[Advice, ...] = ()
+    equality: Equality | None = None
     is_stopped: bool = False
 
     @property

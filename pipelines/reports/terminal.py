@@ -43,7 +43,7 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import rotated_ladder
 from schemas.cards import RecallCard
 from schemas.config import EmbedConfig, ShortlistConfig
-from schemas.journal import EmbedSummary
+from schemas.journal import EmbedSummary, Equality
 from schemas.printable import counted
 from schemas.redaction import redact
 
@@ -170,6 +170,16 @@ def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> 
         console.print(f"advice: {advice.text}")
     if summary.is_stopped:
         console.print("stopped as asked; the same command resumes")
+
+
+def say_equality(found: Equality) -> str:
+    """Return one sentence about a comparison with a reference implementation."""
+    if found.note:
+        return f"the encoder was not compared with its reference implementation: {found.note}"
+    return (
+        f"{counted(found.samples, 'sample')} compared with {found.reference}: cosine {found.cosine:.6f} or more, in "
+        f"{found.dtype}"
+    )
 
 
 def print_shortlist_plan(config: ShortlistConfig, console: Console) -> None:

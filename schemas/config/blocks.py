@@ -187,6 +187,8 @@ class EncoderConfig(ModelSettings):
         trust_remote_code: Let a model run the Python that comes with it, where it needs to (`runs_code` in `mlake
             encoders NAME`). No table and no model file can set this.
         unverified: Take a model that this release was not compared with (`unverified` in `mlake encoders`).
+        reference_samples: Samples that are compared with the model's reference implementation before a table is made,
+            where that is installed; 0 compares none.
     """
 
     # In Python the setting is `class_`, since `class` is a word of the language.
@@ -202,6 +204,7 @@ class EncoderConfig(ModelSettings):
     compile: bool = False
     trust_remote_code: bool = False
     unverified: bool = False
+    reference_samples: Annotated[int, Number, Field(ge=0, le=1000)] = 8
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.refuses = 0
+        self.vector_of: Callable[[str], list[float]] = vector_of
         self.lock = threading.Lock()
 
     @property
@@ -51,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(400, {"error": "this input is not allowed"})
         if fault.isdigit():
             return self._answer(int(fault), {"error": "later"}, {"Retry-After": "0"})
-        vectors = [vector_of(text) for text in texts]
+        vectors = [self.server.vector_of(text) for text in texts]
         if fault == "nan":
             vectors[0][0] = None  # type: ignore[call-overload]
         if fault == "width":

@@ -70,6 +70,8 @@ class Description(BaseModel):
         batch_characters: Characters in a request.
         concurrency: Requests at once.
         timeout_s: Seconds that a request may take.
+        reference: A folder of sentence-transformers with the model that the server runs, or `hf://OWNER/NAME@COMMIT`:
+            a few vectors are compared with it before a table is made.
         licence: The terms.
     """
 
@@ -89,6 +91,7 @@ class Description(BaseModel):
     batch_characters: int = Field(200_000, ge=1)
     concurrency: int = Field(4, ge=1, le=64)
     timeout_s: float = Field(60, gt=0, le=3600)
+    reference: str = ""
     licence: str = "its maker's"
 
 
