@@ -25,9 +25,9 @@ def main(
 ) -> int:
     """Erase rows from every generation of a table, and say when their last byte is gone.
 
-    They leave vectors, prefix columns, indexes and shortlist tables, and no later run embeds them again while their
-    shard is unchanged. Remove them from the shards too: a changed shard is embedded as it is. The command may be
-    repeated, and then says what still keeps bytes of rows that were erased before.
+    They leave vectors, prefix columns, indexes and shortlist tables, and no later run embeds them again, whatever
+    becomes of their shards, until `mlake lift` lets them in. The command may be repeated, and then says what still
+    keeps bytes of rows that were erased before.
 
     Args:
         where: SQL over the table's columns; rows that satisfy it are erased.

@@ -80,5 +80,9 @@ VERBS = {
         "Erase rows from every generation of a table, and say when their last byte is gone.",
         "mlake delete lake/photos.lance --where \"author = 'jo'\" --dry-run",
     ),
+    "lift": (
+        "Let erased samples in again, or count them by file.",
+        "mlake lift lake/photos.lance --id a-17",
+    ),
     "clean": ("Remove files that no version of a table needs.", "mlake clean lake/photos.lance --compact --dry-run"),
 }

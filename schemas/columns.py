@@ -273,10 +273,17 @@ RUNS = pa.schema(
     ]
 )
 
+Reach = Literal["content", "place", "file", "table"]
+"""How far the name of an erased sample reaches: that content of its file, since a later one has it not, or has another
+sample of that name; the same, and whether other contents have it cannot be known, since it is named by its place; every
+content of its file; or every file of the table, since no other sample has that name."""
+
 ERASED = pa.schema(
     [
         pa.field("shard", pa.int64(), nullable=False),
-        pa.field("sample", pa.int64(), nullable=False),  # a hash of the sample's id, since ids may be private
+        pa.field("uri", pa.string(), nullable=False),  # of the shard; empty where it is not known
+        pa.field("sample", pa.int64(), nullable=False),  # a hash of the sample's name, since ids may be private
+        pa.field("reach", pa.string(), nullable=False),  # `Reach`
         pa.field("named_by", pa.string(), nullable=False),  # `TableSource.named_by`
         pa.field("run", pa.string(), nullable=False),
     ]
@@ -326,6 +333,7 @@ __all__ = [
     "VECTOR",
     "Ladder",
     "Modality",
+    "Reach",
     "Space",
     "Step",
     "check_companion",

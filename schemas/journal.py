@@ -103,6 +103,7 @@ class EmbedSummary:
         units: Tokens or images that it encoded.
         cut_texts: Texts of which it encoded only the beginning, since the encoder takes no more.
         reused: Rows whose vector was taken from a sample of equal content.
+        erased: Samples that it left out, since `mlake delete` has erased them.
         seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before, and `plan_s`, which is in
             neither, was spent on listing and planning.
         flush_s: Wall-clock of the commits after the last lease.
@@ -131,6 +132,7 @@ class EmbedSummary:
     units: int = 0
     cut_texts: int = 0
     reused: int = 0
+    erased: int = 0
     seconds: float = 0.0
     start_s: float = 0.0
     plan_s: float = 0.0

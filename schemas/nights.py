@@ -27,6 +27,7 @@ class NightCounts(BaseModel):
         expected_rows: Rows that the plan expected to encode.
         encoded: Rows that were encoded.
         reused: Rows whose vector was taken from a row of equal content.
+        erased: Samples that were left out, since `mlake delete` has erased them.
         withdrawn: Rows that were removed with their shards.
         rejects: Samples that could not be embedded.
         rows: Rows of the table afterwards.
@@ -41,6 +42,7 @@ class NightCounts(BaseModel):
     expected_rows: int = 0
     encoded: int = 0
     reused: int = 0
+    erased: int = 0
     withdrawn: int = 0
     rejects: int = 0
     rows: int = 0

@@ -188,6 +188,7 @@ class LeaseResult:
         units: Tokens or images encoded.
         cut_texts: Texts of which only the beginning was encoded.
         reused: Rows whose vector was taken from a sample of equal content.
+        erased: Samples left out, since `mlake delete` has erased them.
         seconds: Time by stage.
         worker: What the actor has counted, this lease included; None where no actor embedded it.
     """
@@ -198,6 +199,7 @@ class LeaseResult:
     units: int
     cut_texts: int = 0
     reused: int = 0
+    erased: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
     worker: WorkerCounters | None = None
 

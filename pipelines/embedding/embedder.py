@@ -33,7 +33,7 @@ from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.run_vectors import RunVectors, encode_new
 from pipelines.encoders import BadSample, check_same_code, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
-from pipelines.tables.erasure import erased_samples, is_erased, without_erased
+from pipelines.tables.erased import erased_samples, is_erased, without_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
@@ -187,9 +187,10 @@ class Embedder:
             seconds.prepare += window.prepare_s
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if len(is_good_N) else None
             if self._erased:
-                window.rejects = without_erased(window.rejects, self._erased)
+                window.rejects = without_erased(window.rejects, self._erased, tally.files)
             if rows is not None and self._erased:
-                is_gone_N = is_erased(rows, self._erased)
+                is_gone_N = is_erased(rows, self._erased, tally.files)
+                tally.erased += int((is_gone_N & is_good_N).sum())
                 is_good_N &= ~is_gone_N
                 bad = {row: why for row, why in bad.items() if not is_gone_N[row]}
             tally.add(window, rows, is_good_N, bad)
@@ -261,7 +262,8 @@ class _LeaseTally:
         self.lease = lease
         self.rows: Counter[int] = Counter()
         self.rejects: list[Reject] = []
-        self.units = self.cut_texts = self.reused = 0
+        self.files = {shard.id: shard.name for shard in lease.shards}
+        self.units = self.cut_texts = self.reused = self.erased = 0
 
     @property
     def seen(self) -> int:
@@ -287,6 +289,5 @@ class _LeaseTally:
     def result(self, fragments: tuple[str, ...], seconds: StageSeconds, worker: WorkerCounters) -> LeaseResult:
         rejected = Counter(reject.shard for reject in self.rejects)
         counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
-        return LeaseResult(
-            counts, fragments, tuple(self.rejects), self.units, self.cut_texts, self.reused, seconds, worker
-        )
+        done = (self.units, self.cut_texts, self.reused, self.erased)
+        return LeaseResult(counts, fragments, tuple(self.rejects), *done, seconds, worker)

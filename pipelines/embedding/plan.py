@@ -16,7 +16,7 @@ from pipelines.encoders import check_trust, load_preparer, make_space, resolve
 from pipelines.shards import list_shards, read_blocks
 from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
-from pipelines.tables.erasure import check_erased
+from pipelines.tables.erased_checks import check_erased
 from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
 from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable

@@ -22,6 +22,7 @@ from pipelines.encoders.model_files import local_path
 from pipelines.shards import list_again
 from pipelines.storage.addresses import absolute
 from pipelines.tables.create import create_table
+from pipelines.tables.erased_checks import check_erased
 from pipelines.tables.erasure import erase_returned
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
@@ -30,6 +31,7 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import (
+    ColumnMismatch,
     EncoderRefuses,
     FieldNotFound,
     InputError,
@@ -173,6 +175,7 @@ class EmbedRun:
             self.summary.units += result.units
             self.summary.cut_texts += result.cut_texts
             self.summary.reused += result.reused
+            self.summary.erased += result.erased
             self._stages += result.seconds
             self.summary.leases += 1
             self._workers.add(result.worker, time.monotonic())
@@ -192,7 +195,7 @@ class EmbedRun:
 
     def _erase_returned(self) -> None:
         """Erase again what was erased after an actor had read its shard."""
-        if rows := erase_returned(self._table, [shard.id for shard in self._todo], self._record.run):
+        if rows := erase_returned(self._table, self._todo, self._record.run):
             self._display.say(
                 f"erased again: {counted(rows, 'row')} that `mlake delete` erased while the run read them"
             )
@@ -203,10 +206,12 @@ class EmbedRun:
         found = []
         for shard in changed:
             try:
-                found.append(list_again(shard, self._config.storage))
-            except InputError as error:
+                now = list_again(shard, self._config.storage)
+                check_erased(self._table.uri, self._table, [now], source_of(self._config), self._config.storage)
+            except (InputError, ColumnMismatch) as error:
                 self._give_up(shard, error)
                 continue
+            found.append(now)
             self._display.say(f"{shard.uri} has changed while the run read it; it is read again")
             self._todo = tuple(found[-1] if each == shard else each for each in self._todo)
         return found

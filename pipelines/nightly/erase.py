@@ -45,6 +45,7 @@ class Erasure:
         publication: Number of the publication that shows the table without them; None where none was made.
         keepers: What still keeps bytes of rows that were erased, now or before.
         before: Rows that no newest version has, and older ones do.
+        places: Samples that are known by their place in their file alone.
         hints: Where no row was found, what was looked at, and what may have been meant.
     """
 
@@ -54,6 +55,7 @@ class Erasure:
     publication: int | None = None
     keepers: tuple[Keeper, ...] = ()
     before: int = 0
+    places: int = 0
     hints: tuple[str, ...] = ()
 
 
@@ -120,6 +122,7 @@ def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, 
         erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.rows.values())
         erasure.shards = dict(Counter(erasure.shards) + Counter(removed.rows))
         erasure.before += removed.before
+        erasure.places += removed.places
         if rows or removed.before or must_go_on:
             purge(table.uri, table.storage)
             without: dict[str, Any] = {table.uri: table.refresh().dataset.version}

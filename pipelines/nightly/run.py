@@ -94,7 +94,8 @@ class NightRun:
         with self._step("embed"):
             summary = self._embed_shards(config)
         encoded = max(0, summary.rows - summary.reused)
-        counts = counts.model_copy(update={"encoded": encoded, "reused": summary.reused, "rejects": summary.rejects})
+        done = {"encoded": encoded, "reused": summary.reused, "erased": summary.erased, "rejects": summary.rejects}
+        counts = counts.model_copy(update=done)
         state = "stopped" if summary.is_stopped else "unfinished" if plan.is_cut else "running"
         self._lock.update(counts=counts, bound_by=summary.bound_by, state=state)
         self._lock.check()

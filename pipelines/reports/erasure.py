@@ -24,9 +24,12 @@ def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> No
     for hint in erasure.hints:
         say(hint)
     if erasure.shards:
+        stay = "would stay" if is_planned else "stay"
+        say(f"they are of {counted(len(erasure.shards), 'shard')}, and {stay} out under their ids until `mlake lift`")
+    if erasure.places:
         say(
-            f"they are of {counted(len(erasure.shards), 'shard')}; a shard that changes is embedded as it is: remove "
-            "them there"
+            f"without an id of their own are {counted(erasure.places, 'sample')}: should their shards change, "
+            "`mlake embed` refuses these until `mlake lift`; take the samples out of them"
         )
     if erasure.lists:
         say(f"the lists of {erasure.lists:,} queries named them, and are removed; mlake shortlist searches them anew")
@@ -52,6 +55,7 @@ def erasure_facts(erasure: Erasure, *, is_planned: bool) -> dict[str, Any]:
         "lists_removed": erasure.lists,
         "publication": erasure.publication,
         "rows_of_older_versions": erasure.before,
+        "known_by_place": erasure.places,
         "hints": list(erasure.hints),
         "is_gone": not erasure.keepers and not (is_planned and any(erasure.rows.values())),
         "keepers": [

@@ -62,6 +62,7 @@ def print_night(address: str, night: Night, console: Console) -> None:
     console.print(
         f"shards: {counts.new:,} new, {counts.changed:,} changed, {counts.vanished:,} vanished; rows: "
         f"{counts.encoded:,} encoded, {counts.reused:,} reused, {counts.rejects:,} rejected, "
+        f"{f'{counts.erased:,} left out as erased, ' if counts.erased else ''}"
         f"{counts.withdrawn:,} removed, {counts.rows:,} in all; {minutes:.1f} min",
         soft_wrap=True,
     )

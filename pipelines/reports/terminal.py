@@ -166,6 +166,9 @@ def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> 
         f"{f', {summary.reused:,} vectors reused' if summary.reused else ''}",
         highlight=False,
     )
+    if summary.erased:
+        said = f"left out, since `mlake delete` has erased them: {counted(summary.erased, 'sample')}"
+        console.print(f"{said}; mlake lift {table} lets them in", soft_wrap=True, highlight=False)
     for advice in summary.advice:
         console.print(f"advice: {advice.text}")
     if summary.is_stopped:

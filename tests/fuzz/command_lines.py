@@ -140,6 +140,7 @@ OPTIONS = {
     "history": ["--limit", "--json", "--endpoint"],
     "inspect": ["--version", "--html", "--json", "--region"],
     "jobs": ["--json"],
+    "lift": ["--id", "--shard", "--json", "--endpoint"],
     "nightly": ["--set", "--log"],
     "plan": ["--set", "--machines", "--cpus", "--gpus", "--price", "--rows-per-s", "--pilot-rows", "--json"],
     "prod": ["--json", "--metrics", "--profile"],

@@ -161,12 +161,15 @@ def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake
         lake.write(name, seed, turn=turn)
     # A budget spreads the generation over nights; the old one serves on.
     night = lake.night(budget={"rows": ROWS})
-    assert (night.state, night.generation, night.counts.encoded) == ("unfinished", 2, ROWS)
+    assert (night.state, night.generation, night.counts.encoded) == ("unfinished", 2, ROWS - 1)
+    assert night.counts.erased == 1
     assert VectorTable.open(lake.table, "prod").uri == lake.table
     night = lake.night(budget={"rows": ROWS})
     assert (night.state, night.generation, gates(night)) == ("published", 2, set())
     assert VectorTable.open(lake.table, "prod").uri == generation_uri(lake.table, 2)
-    assert lake.prod() == lake.from_scratch()  # the shards changed, and a changed shard is embedded as it is
+    whole = lake.from_scratch()
+    assert whole.pop("a-3")
+    assert lake.prod() == whole  # the shards changed, and what was erased stays out
 
     yesterday = lake.prod()
     lake.set_model("3")

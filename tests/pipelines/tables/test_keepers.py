@@ -14,7 +14,7 @@ from pipelines.storage.s3 import s3_client
 from pipelines.tables.commits import commit_without, create_scalar_index
 from pipelines.tables.compaction_commits import expire_versions
 from pipelines.tables.create import create_table
-from pipelines.tables.erasure import erased_samples, is_erased
+from pipelines.tables.erased import erased_samples, is_erased
 from pipelines.tables.indexes import index_prefix
 from pipelines.tables.prefixes import add_prefixes
 from tests.support.erasures import INDEX, LOCAL, A, B, delete, places, search
@@ -73,4 +73,4 @@ def test_rows_that_only_older_versions_have_are_erased_too(tmp_path: Path, capsy
     assert places(tmp_path) == set()
     # Should the file come back as it was, the sample does not.
     rows = pa.RecordBatch.from_pydict({"id": ids_of(A, 5), "shard": [A.id] * 5})
-    assert np.flatnonzero(is_erased(rows, erased_samples(table.refresh()))).tolist() == [3]
+    assert np.flatnonzero(is_erased(rows, erased_samples(table.refresh()), {})).tolist() == [3]
