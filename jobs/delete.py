@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from jobs.options import DryRun, Flag, Storage, TableAddress, Text
 from pipelines.nightly.erase import erase, plan_erasure
 from pipelines.reports.console import open_console
-from pipelines.reports.erasure import erasure_facts, print_erasure
+from pipelines.reports.erasure import erasure_facts, is_still_shown, print_erasure
 from pipelines.reports.json_lines import json_line
 from schemas.config import StorageConfig
 
@@ -19,6 +19,7 @@ def main(
     /,
     *,
     where: Annotated[str, Parameter(metavar="SQL"), Text],
+    hide_prod: Flag = False,
     dry_run: DryRun = False,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
     storage: Storage = StorageConfig(),
@@ -31,11 +32,13 @@ def main(
 
     Args:
         where: SQL over the table's columns; rows that satisfy it are erased.
+        hide_prod: Show readers of prod nothing until the next publication, where it shows such rows and the newest
+            version cannot take its place, since it has others that nobody has published.
         as_json: Print one JSON object.
     """
-    erasure = plan_erasure(address, where, storage) if dry_run else erase(address, where, storage)
+    erasure = plan_erasure(address, where, storage) if dry_run else erase(address, where, storage, hides_prod=hide_prod)
     if as_json:
         print(json_line(erasure_facts(erasure, is_planned=dry_run)))
-        return 0
-    print_erasure(erasure, open_console(), is_planned=dry_run)
-    return 0
+    else:
+        print_erasure(erasure, open_console(), is_planned=dry_run)
+    return 1 if is_still_shown(erasure) and not dry_run else 0

@@ -10,8 +10,8 @@ from jobs.options import Flag, Storage, TableAddress, within
 from pipelines.reports.console import open_console
 from pipelines.storage.addresses import absolute
 from pipelines.tables.erased_checks import check_none_erased
-from pipelines.tables.generations import PublishRequest, earlier_publication, rollback
-from pipelines.tables.publication_log import resolve_prod
+from pipelines.tables.generations import PublishRequest, rollback
+from pipelines.tables.publication_log import earlier_publication, resolve_prod
 from schemas.config import StorageConfig
 
 

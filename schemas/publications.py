@@ -22,7 +22,7 @@ PROD = "prod"
 """The name of the latest publication, and of the Lance tag that follows it."""
 MAX_GENERATION = 1_000_000
 
-Action = Literal["publish", "rollback", "fence"]
+Action = Literal["publish", "rollback", "fence", "hide"]
 
 
 class _Record(ShownAsHtml):
@@ -121,11 +121,11 @@ class Publication(Stored, ShownAsHtml):
     Attributes:
         number: Its place in the log, from 1.
         id: Given by who publishes; a log takes each id once.
-        action: `publish` and `rollback` move `prod`. `fence` leaves it, and makes an older run that wants to publish
-            look again.
+        action: `publish` and `rollback` move `prod`, and `hide` takes it away. `fence` leaves it, and makes an older
+            run that wants to publish look again.
         at: When it was written, by the clock of the table's store.
         run: Id of the run that made it; empty for a command by hand.
-        state: What readers see from now on; None where nothing is published yet.
+        state: What readers see from now on; None where nothing is published yet, or what was is hidden.
         restores: For a rollback, the number of the publication that is shown again.
         is_forced: It was published although the audit failed, or without one that was asked for.
         audit: The checks that were made.

@@ -33,7 +33,13 @@ def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> No
         )
     if erasure.lists:
         say(f"the lists of {erasure.lists:,} queries named them, and are removed; mlake shortlist searches them anew")
-    if erasure.publication is not None:
+    if is_planned and erasure.shown:
+        say(erasure.unseen or f"`prod` shows {counted(erasure.shown, 'such row')}; it would be published without them")
+    elif is_still_shown(erasure):
+        say(f"a run has committed meanwhile: {erasure.unseen}")
+    elif erasure.is_hidden:
+        say("`prod` shows nothing until the next publication")
+    elif erasure.publication is not None:
         say(f"publication {erasure.publication} shows the table without them")
     if not erasure.keepers:
         say("nothing was erased before that is still kept" if is_planned else "no version keeps a byte of erased rows")
@@ -45,6 +51,11 @@ def print_erasure(erasure: Erasure, console: Console, *, is_planned: bool) -> No
     say(_gone(erasure))
 
 
+def is_still_shown(erasure: Erasure) -> bool:
+    """Tell whether readers of `prod` are shown erased rows still."""
+    return bool(erasure.unseen) and not erasure.is_hidden
+
+
 def erasure_facts(erasure: Erasure, *, is_planned: bool) -> dict[str, Any]:
     """Return it as JSON holds it."""
     return {
@@ -53,7 +64,10 @@ def erasure_facts(erasure: Erasure, *, is_planned: bool) -> dict[str, Any]:
         "rows_by_generation": erasure.rows,
         "shards": len(erasure.shards),
         "lists_removed": erasure.lists,
+        "rows_of_prod": erasure.shown,
         "publication": erasure.publication,
+        "prod_is_hidden": erasure.is_hidden,
+        "prod_shows_them": is_still_shown(erasure),
         "rows_of_older_versions": erasure.before,
         "known_by_place": erasure.places,
         "hints": list(erasure.hints),

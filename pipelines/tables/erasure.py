@@ -16,7 +16,7 @@ from lance.commit import CommitConflictError
 
 from pipelines.tables.commits import commit_without
 from pipelines.tables.compaction_commits import purge
-from pipelines.tables.erased import erased_samples, has_passages, is_erased, own_name, remember
+from pipelines.tables.erased import erased_samples, files_of, has_passages, is_erased, own_name, remember
 from pipelines.tables.filtered import rows_before
 from pipelines.tables.ledger import rows_by_shard
 from pipelines.tables.records import amend_records, remove_rejects
@@ -153,6 +153,28 @@ def erase_returned(table: VectorTable, shards: Collection[Shard], run: str) -> i
             continue
         purge(table.uri, table.storage)
         return sum(map(len, names.values()))
+
+
+def rows_without(table: VectorTable, where: str) -> tuple[Counter[int], int]:
+    """Count the rows of a version that are not erased.
+
+    Returns:
+        The rows by shard that neither satisfy a filter nor are remembered as erased; and how many others there are.
+    """
+    dataset, erased = table.dataset, erased_samples(table)
+    rows, files = Counter(rows_by_shard(dataset)), files_of(table)
+    gone = Counter[int]()
+    try:
+        meant = dataset.scanner(columns=["shard"], filter=where, with_row_id=True).to_table()
+    except (OSError, ValueError):  # an older version without a column of the filter
+        meant = dataset.schema.empty_table().select(["shard"]).append_column("_rowid", pa.array([], pa.uint64()))
+    gone.update(meant["shard"].to_pylist())
+    if erased:
+        known = meant["_rowid"].combine_chunks()
+        for batch in dataset.scanner(columns=["shard", erased.column], with_row_id=True).to_batches():
+            is_gone = pc.and_not(pa.array(is_erased(batch, erased, files)), pc.is_in(batch["_rowid"], known))
+            gone.update(batch["shard"].filter(is_gone).to_pylist())
+    return +(rows - gone), gone.total()
 
 
 def erased_before(table: VectorTable, where: str) -> pa.Table:

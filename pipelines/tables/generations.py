@@ -25,6 +25,7 @@ from pipelines.tables.ledger import rejects_of, shards_of
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import (
     append_record,
+    earlier_publication,
     generation_uri,
     read_head,
     read_log,
@@ -146,34 +147,24 @@ def rollback(
     return _append(base, target.state, storage, "rollback", request, restores=target.number)
 
 
-def earlier_publication(base: str, storage: StorageConfig, to: int | None = None) -> Publication:
-    """Return the publication that `rollback` shows again; its `state` is not None.
-
-    Raises:
-        TableError: There is no such publication, or nothing earlier.
-    """
-    log = read_log(base, storage)
-    if not log or log[-1].state is None:
-        raise TableError(f"{base}: nothing is published, so there is nothing to roll back; run: mlake publish {base}")
-    present = log[-1].state
-    if to is None:
-        earlier = [each for each in log if each.state is not None and not each.state.is_same_content(present)]
-    else:
-        earlier = [each for each in log if each.number == to and each.state is not None]
-    if not earlier:
-        which = "earlier publication" if to is None else f"publication {to}"
-        raise TableError(f"{base}: there is no {which}; see: mlake history {base}")
-    return earlier[-1]
-
-
 def fence_off(base: str, storage: StorageConfig, run: str, note: str) -> int:
     """Make every run that began before now fail when it publishes; `prod` stays. Return the number of the new head."""
     while True:
         head = read_head(base, storage)
         record = _record(head, None if head is None else head.state, "fence", PublishRequest(run=run, note=note))
         with contextlib.suppress(PublicationConflict):
-            append_record(base, record.model_copy(update={"at": store_now(base, storage)}), storage)
-            return record.number
+            return _add(base, record, storage).number
+
+
+def hide(base: str, storage: StorageConfig, request: PublishRequest) -> Publication:
+    """Show readers of `prod` nothing until the next publication; those that have it open keep it.
+
+    Raises:
+        PublicationConflict: `prod` was moved at the same moment.
+    """
+    record = _add(base, _record(read_head(base, storage), None, "hide", request), storage)
+    repair_tags(base, storage)
+    return record
 
 
 def needed_versions(
@@ -293,9 +284,14 @@ def _append(
         raise TableError(f"{uri} is another table than the one that was published; see: mlake history {base}")
     if is_retired(open_dataset(uri, storage)):
         raise TableNotFound(f"{uri} is being removed, as `[retain] generations` says, so it is not published")
+    record = _add(base, record, storage)
+    repair_tags(base, storage)
+    return record
+
+
+def _add(base: str, record: Publication, storage: StorageConfig) -> Publication:
     record = record.model_copy(update={"at": store_now(base, storage)})
     append_record(base, record, storage)
-    repair_tags(base, storage)
     return record
 
 

@@ -102,6 +102,26 @@ def resolve_prod(table: str, storage: StorageConfig) -> Published | None:
     return Published(generation_uri(table, head.state.generation), head, head.state)
 
 
+def earlier_publication(base: str, storage: StorageConfig, to: int | None = None) -> Publication:
+    """Return the publication that `rollback` shows again; its `state` is not None.
+
+    Raises:
+        TableError: There is no such publication, or nothing earlier.
+    """
+    log = read_log(base, storage)
+    if all(each.state is None for each in log):
+        raise TableError(f"{base}: nothing is published, so there is nothing to roll back; run: mlake publish {base}")
+    shown, present = [each for each in log if each.state is not None], log[-1].state
+    if to is None:
+        earlier = [each for each in shown if each.state is not None and not each.state.is_same_content(present)]
+    else:
+        earlier = [each for each in shown if each.number == to]
+    if not earlier:
+        which = "earlier publication" if to is None else f"publication {to}"
+        raise TableError(f"{base}: there is no {which}; see: mlake history {base}")
+    return earlier[-1]
+
+
 def append_record(table: str, record: Publication, storage: StorageConfig) -> None:
     """Publish a record: the one compare-and-swap.
 

@@ -133,7 +133,7 @@ OPTIONS = {
     "shortlist": ["--set", "--dry-run", "--plot"],
     "train": ["--set", "--dry-run", "--log"],
     "evaluate": ["--set", "--json"],
-    "delete": ["--json", "--endpoint", "--region"],
+    "delete": ["--json", "--hide-prod", "--endpoint", "--region"],
     "demo": ["--set"],
     "deploy": ["--set"],
     "explore": ["--images", "--host", "--port", "--memory-gb", "--encoder-path", "--profile"],

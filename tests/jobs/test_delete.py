@@ -26,6 +26,7 @@ from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.runs import RunRecord, read_journal
 from pipelines.tables.table import VectorTable
+from schemas.errors import TableNotFound
 from schemas.records import Reject
 from tests.support.corpus import settings, write_config
 from tests.support.erasures import GONE, INDEX, LOCAL, WHERE, A, B, delete, lists_of, places, search
@@ -142,13 +143,48 @@ def test_it_says_what_keeps_bytes_and_until_when(lake: VectorTable, capsys: pyte
     assert "tags.delete" in kept["tag"]["command"]
     assert record.run in kept["run"]["what"]
     record.end("complete", {})
-    # What was committed after the publication has passed no audit, so it is not published.
+
+
+def test_prod_never_shows_erased_rows_after_an_erasure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lake = new_table(tmp_path)
+    for shard in (A, B):
+        commit_shards(lake, shard)
+    assert main(["publish", lake.uri]) == 0
+    assert main(["clean", lake.uri, "--compact"]) == 0
+    assert VectorTable.open(lake.uri).dataset.version > VectorTable.open(lake.uri, "prod").dataset.version
+    planned = delete(lake, capsys, "--dry-run")
+    assert (planned["rows_of_prod"], planned["publication"], planned["prod_shows_them"]) == (1, None, False)
+    assert delete(lake, capsys)["publication"] == 2
+    assert GONE not in contents(VectorTable.open(lake.uri, "prod"))
+    # What was committed since has passed no audit: it is not published, and `prod` is not left as it is either.
     commit_shards(lake, a_shard("c"))
-    done = delete(lake, capsys, where=f"id = '{ids_of(A, 5)[1]}'")
-    assert done["publication"] is None
-    assert "prod" in {keeper["kind"] for keeper in done["keepers"]}
-    assert main(["delete", lake.uri, "--where", WHERE]) == 0
-    assert "is `prod`" in capsys.readouterr().out
+    before, other = contents(lake), ids_of(A, 5)[1]
+    capsys.readouterr()
+    assert main(["delete", lake.uri, "--where", f"id = '{other}'"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "`prod` shows 1 row that would be erased" in said
+    assert "differs by 5 other rows that nobody has published; publish first" in said
+    assert contents(lake) == before
+    assert delete(lake, capsys, where="id = '/src/c.jsonl-0'")["publication"] is None  # `prod` has it not
+    done = delete(lake, capsys, "--hide-prod", where=f"id = '{other}'")
+    assert (done["rows"], done["prod_is_hidden"], done["prod_shows_them"]) == (1, True, False)
+    with pytest.raises(TableNotFound, match="nothing is published"):
+        VectorTable.open(lake.uri, "prod")
+    assert main(["rollback", lake.uri, "--to", "2"]) == 2
+    assert main(["publish", lake.uri]) == 0
+    assert {other, GONE}.isdisjoint(contents(VectorTable.open(lake.uri, "prod")))
+
+
+def test_an_erasure_that_was_killed_before_it_published_publishes_when_repeated(
+    lake: VectorTable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["publish", lake.uri]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.nightly.erase.publish", lambda *_: (_ for _ in ()).throw(OSError("no answer")))
+        assert main(["delete", lake.uri, "--where", WHERE]) == 1
+    assert GONE in contents(VectorTable.open(lake.uri, "prod"))
+    assert delete(lake, capsys)["publication"] == 2
+    assert GONE not in contents(VectorTable.open(lake.uri, "prod"))
 
 
 def test_an_erasure_that_was_killed_is_completed(
