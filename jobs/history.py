@@ -13,6 +13,7 @@ from pipelines.reports.history import nights_table, publications_table
 from pipelines.reports.json_lines import json_line
 from pipelines.storage.addresses import absolute
 from pipelines.tables.night_log import read_nights
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import read_log
 from schemas.config import StorageConfig
 
@@ -34,6 +35,8 @@ def main(
     base = absolute(address)
     log = read_log(base, storage)[-limit:] if limit else []
     nights = read_nights(base, storage, limit) if limit else []
+    if not log and not nights:
+        open_dataset(base, storage)
     if as_json:
         for kind, records in (("publication", log), ("night", nights)):
             for record in records:

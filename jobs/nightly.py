@@ -5,7 +5,7 @@ plan      compare the listing with the ledger; with nothing to do, the night end
 embed     the new and changed shards, by the embed job
 derive    prefix columns, indexes and funnels are brought up to date
 audit     every gate is measured
-publish   if all pass; else `prod` stays
+publish   if all pass; else `prod` stays, and so it does after a rollback
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ def main(
     if as_json:
         print(stored_line(night))
     if night.state == "refused":
-        failed = "; ".join(f"{gate.gate}: {gate.said}" for gate in night.audit if not gate.passed)
+        failed = "; ".join(gate.verdict for gate in night.audit if not gate.passed)
         raise AuditFailed(
             f"the audit refuses version {night.version} of generation {night.generation}, and `prod` stays: {failed}; "
-            f"to publish it all the same: mlake publish {config.table} --generation {night.generation} "
-            f"--version {night.version} --force"
+            f"look at it with `mlake search`; mend the shards or the model, change the setting in {config_file} if the "
+            f"bound is too strict, or publish it all the same: mlake publish {config.table} "
+            f"--generation {night.generation} --version {night.version} --force"
         )
     return 130 if night.state == "stopped" else 0
 

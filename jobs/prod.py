@@ -12,6 +12,7 @@ from pipelines.reports.console import open_console
 from pipelines.reports.json_lines import json_line
 from pipelines.storage.addresses import absolute
 from pipelines.tables.fencing import store_now
+from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import resolve_prod
 from schemas.config import StorageConfig
 from schemas.errors import TableNotFound
@@ -38,6 +39,7 @@ def main(
     base = absolute(address)
     published = resolve_prod(base, storage)
     if published is None:
+        open_dataset(base, storage)
         raise TableNotFound(f"nothing is published of {base}; run: mlake publish {address}")
     record, state = published.publication, published.state
     if as_json:

@@ -48,8 +48,8 @@ def main(
     refused = refused_audit(base, generation, table.dataset.version, storage)
     if refused and not force:
         raise AuditFailed(
-            f"the audit has refused version {table.dataset.version} of {table.uri}: {_said(refused)}; look at it with "
-            f"`mlake search`, and publish it all the same with: mlake publish {address} --generation {generation} "
+            f"the audit has refused version {table.dataset.version} of {table.uri}: {_verdicts(refused)}; look at it "
+            f"with `mlake search`, and publish it all the same with: mlake publish {address} --generation {generation} "
             f"--version {table.dataset.version} --force"
         )
     with RunRecord(table, "publish", {"version": table.dataset.version, "force": force, "note": note}) as record:
@@ -60,5 +60,5 @@ def main(
     return 0
 
 
-def _said(audit: tuple[GateResult, ...]) -> str:
-    return "; ".join(gate.said for gate in audit if not gate.passed)
+def _verdicts(audit: tuple[GateResult, ...]) -> str:
+    return "; ".join(gate.verdict for gate in audit if not gate.passed)

@@ -26,7 +26,7 @@ def main(
 ) -> int:
     """Show the readers of prod an earlier publication again.
 
-    Nothing is removed: the next night, or `mlake publish`, goes on from the newest version.
+    Nothing is removed. Nights go on with their work, and publish nothing until `mlake publish` does.
 
     Args:
         to: Number of the publication, from `mlake history`. Default: the one before the present content.

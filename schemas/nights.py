@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.publications import GateResult
 from schemas.stored import Format, Stored
 
-NightState = Literal["running", "nothing", "published", "unfinished", "refused", "failed", "stopped", "erased"]
+NightState = Literal["running", "nothing", "published", "unfinished", "refused", "held", "failed", "stopped", "erased"]
 
 
 class NightCounts(BaseModel):
@@ -56,7 +56,8 @@ class Night(Stored):
         run: Id of the process that runs it.
         host: Name of its machine.
         state: `running`; `nothing` (there was nothing to do); `published`; `unfinished` (the budget ended, the next
-            night goes on); `refused` (the audit failed, `prod` stays); `failed`; `stopped`; `erased` (`mlake delete`
+            night goes on); `refused` (the audit failed, `prod` stays); `held` (the audit passed, and `prod` stays as
+            somebody has rolled it back or hidden it); `failed`; `stopped`; `erased` (`mlake delete`
             had the lock).
         started_at: By the clock of the table's store.
         ended_at: None while it runs.

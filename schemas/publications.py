@@ -101,6 +101,7 @@ class GateResult(_Record):
         passed: Whether it allows the publication.
         measured: What was measured; None where nothing could be.
         bound: The bound that it was compared with.
+        setting: Full name of the setting that the bound comes from; empty where the rule has none.
         said: A sentence about it.
         examples: Shards that show it.
         rows: Ids of rows that show it. They are said once and never stored, since rows may be erased.
@@ -110,9 +111,18 @@ class GateResult(_Record):
     passed: bool
     measured: float | None = None
     bound: float | None = None
+    setting: str = ""
     said: str = ""
     examples: tuple[str, ...] = ()
     rows: tuple[str, ...] = Field((), exclude=True)
+
+    @property
+    def verdict(self) -> str:
+        """What was found, and against which bound, in one sentence."""
+        if self.bound is None:
+            return f"{self.gate}: {self.said}"
+        setting = f" ({self.setting})" if self.setting else ""
+        return f"{self.gate}: {self.said}; measured {self.measured:,.4g}, bound {self.bound:,.4g}{setting}"
 
 
 class Publication(Stored, ShownAsHtml):

@@ -139,7 +139,7 @@ class _Audit:
         before = len(self._prod) - withdrawn - self._erased_rows()
         loss = max(0.0, 1 - len(self._table) / max(1, before))
         said = f"{counted(len(self._table), 'row')} after {before:,}"
-        return _at_most("row loss", loss, self._bounds.max_row_loss, said)
+        return _at_most("row loss", loss, "max_row_loss", self._bounds, said)
 
     def _withdrawn_rows(self) -> int:
         """Count the published rows of shards that are not listed any more."""
@@ -162,7 +162,7 @@ class _Audit:
         if not samples:
             return _nothing("rejects", "no sample is new since the last publication")
         said = f"{rejects:,} of {counted(samples, 'sample')} were rejected"
-        return _at_most("rejects", rejects / samples, self._bounds.max_rejects, said)
+        return _at_most("rejects", rejects / samples, "max_rejects", self._bounds, said)
 
     def _norms(self) -> GateResult:
         bad, examples = 0, list[str]()
@@ -183,7 +183,8 @@ class _Audit:
                 continue
             said = f"recall@{plan.k} of the funnel in {home} is {measured}; its target is {plan.recall}"
             passed = measured.low >= bound
-            yield GateResult(gate=f"recall in {home}", passed=passed, measured=measured.low, bound=bound, said=said)
+            gate, setting = f"recall in {home}", "audit.recall_slack"
+            yield GateResult(gate=gate, passed=passed, measured=measured.low, bound=bound, setting=setting, said=said)
 
     def _canary(self) -> GateResult:
         """Encode rows of an old and of a new shard again, where there are both."""
@@ -202,7 +203,7 @@ class _Audit:
         if len(cosines) < self._bounds.canary_rows:
             said += f"; {self._bounds.canary_rows} were asked for (audit.canary_rows), and there are no more"
         bad = tuple(name for name, cosine in worst if cosine < self._bounds.min_canary)[:_EXAMPLES]
-        return _at_least("canary", worst[0][1], self._bounds.min_canary, said, bad)
+        return _at_least("canary", worst[0][1], "min_canary", self._bounds, said, bad)
 
     def _overlap(self) -> GateResult:
         """Compare the nearest rows of yesterday's rows in both versions, among the rows that both hold."""
@@ -229,11 +230,10 @@ class _Audit:
             most = min(len(old), len(new), _K)
             shares[keys[place][1]] = min(1.0, len(old & new) / most) if most else 1.0
         mean = float(np.mean(list(shares.values())))
-        bounds = self._bounds
-        bound = bounds.min_overlap if self._is_same_space else bounds.min_overlap_new_space
-        worst = tuple(sorted(shares, key=lambda name: shares[name])[:_EXAMPLES]) if mean < bound else ()
+        setting = "min_overlap" if self._is_same_space else "min_overlap_new_space"
+        worst = tuple(sorted(shares, key=lambda name: shares[name])[:_EXAMPLES])
         said = f"{mean:.0%} of the {_K} nearest rows of {len(shares)} published rows are as they were"
-        return _at_least("overlap", mean, bound, said, worst)
+        return _at_least("overlap", mean, setting, self._bounds, said, worst)
 
     def _names(self, table: VectorTable) -> dict[int, str]:
         """Return by what name each shard is compared: itself in one space, its address where all is encoded anew."""
@@ -252,10 +252,12 @@ class _Audit:
             return
         now, before = (sample_rows(table, _SPECTRUM_ROWS, seed=0).vectors_QD for table in (self._table, self._prod))
         shift = float(np.linalg.norm(now.mean(axis=0) - before.mean(axis=0)))
-        yield _at_most("mean shift", shift, self._bounds.max_mean_shift, f"the mean of the rows moved by {shift:.3f}")
+        yield _at_most(
+            "mean shift", shift, "max_mean_shift", self._bounds, f"the mean of the rows moved by {shift:.3f}"
+        )
         spectra = float(np.abs(_spectrum(now) - _spectrum(before)).sum())
         said = f"the spectrum of variance changed by {spectra:.3f}"
-        yield _at_most("spectrum shift", spectra, self._bounds.max_spectrum_shift, said)
+        yield _at_most("spectrum shift", spectra, "max_spectrum_shift", self._bounds, said)
 
     def _label(self, label: str) -> GateResult:
         now = _label_share(self._table, label, self._bounds.queries)
@@ -265,7 +267,7 @@ class _Audit:
         if before is None:
             return _nothing("label", "too few rows to compare")
         said = f"the nearest row has the same {label} for {now:.1%} of the rows, after {before:.1%}"
-        return _at_most("label", max(0.0, before - now), self._bounds.max_label_loss, said)
+        return _at_most("label", max(0.0, before - now), "max_label_loss", self._bounds, said)
 
 
 def _label_share(table: VectorTable, label: str, queries: int) -> float | None:
@@ -329,10 +331,23 @@ def _nothing(gate: str, said: str) -> GateResult:
     return GateResult(gate=gate, passed=True, said=said)
 
 
-def _at_most(gate: str, measured: float, bound: float, said: str) -> GateResult:
-    return GateResult(gate=gate, passed=measured <= bound, measured=measured, bound=bound, said=said)
+def _at_most(gate: str, measured: float, setting: str, bounds: AuditConfig, said: str) -> GateResult:
+    bound: float = getattr(bounds, setting)
+    passed = measured <= bound  # NaN does not pass
+    return GateResult(gate=gate, passed=passed, measured=measured, bound=bound, setting=f"audit.{setting}", said=said)
 
 
-def _at_least(gate: str, measured: float, bound: float, said: str, rows: tuple[str, ...] = ()) -> GateResult:
+def _at_least(
+    gate: str, measured: float, setting: str, bounds: AuditConfig, said: str, rows: tuple[str, ...] = ()
+) -> GateResult:
+    bound: float = getattr(bounds, setting)
     passed = measured >= bound  # NaN does not pass
-    return GateResult(gate=gate, passed=passed, measured=measured, bound=bound, said=said, rows=rows)
+    return GateResult(
+        gate=gate,
+        passed=passed,
+        measured=measured,
+        bound=bound,
+        setting=f"audit.{setting}",
+        said=said,
+        rows=() if passed else rows,
+    )

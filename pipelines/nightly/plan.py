@@ -15,7 +15,7 @@ from pipelines.tables.commits import commit_fragments
 from pipelines.tables.generations import generations_of, is_retired
 from pipelines.tables.ledger import records_of
 from pipelines.tables.opening import open_dataset
-from pipelines.tables.publication_log import generation_uri, resolve_prod
+from pipelines.tables.publication_log import generation_uri, holding_rollback, resolve_prod
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
@@ -40,6 +40,7 @@ class NightPlan:
         expected_rows: Rows to encode tonight, from the samples in one shard.
         expected_s: Seconds for these, by the rate of the last run; None where there was none.
         is_published: Whether the newest version of the table is what readers of `prod` see.
+        is_held: Whether `prod` stays as it is, since somebody has rolled it back.
     """
 
     uri: str
@@ -53,6 +54,7 @@ class NightPlan:
     expected_rows: int
     expected_s: float | None
     is_published: bool = False
+    is_held: bool = False
 
     @property
     def is_cut(self) -> bool:
@@ -69,11 +71,11 @@ def plan_night(config: NightlyConfig) -> NightPlan:
     """
     base = absolute(config.table)
     generation, embed = _generation_of(config, base)
-    uri = generation_uri(base, generation)
+    uri, is_held = generation_uri(base, generation), holding_rollback(base, config.storage) is not None
     job = config.embed_config(uri)
     if embed.table is None:
         tonight, rows, seconds = _within_budget(config, job, embed.todo, None)
-        return NightPlan(uri, generation, embed, embed.todo, (), (), 0, tonight, rows, seconds)
+        return NightPlan(uri, generation, embed, embed.todo, (), (), 0, tonight, rows, seconds, is_held=is_held)
     records = records_of(embed.table)
     known = dict(zip(records["uri"].to_pylist(), records["shard"].to_pylist(), strict=True))
     listed = {shard.name for shard in embed.shards}
@@ -83,8 +85,20 @@ def plan_night(config: NightlyConfig) -> NightPlan:
     tonight, rows, seconds = _within_budget(config, job, embed.todo, embed.table)
     prod = resolve_prod(base, config.storage)
     is_published = prod is not None and (prod.uri, prod.state.version) == (uri, embed.table.dataset.version)
-    unchanged = len(embed.shards) - len(embed.todo)
-    return NightPlan(uri, generation, embed, new, changed, vanished, unchanged, tonight, rows, seconds, is_published)
+    return NightPlan(
+        uri=uri,
+        generation=generation,
+        embed=embed,
+        new=new,
+        changed=changed,
+        vanished=vanished,
+        unchanged=len(embed.shards) - len(embed.todo),
+        tonight=tonight,
+        expected_rows=rows,
+        expected_s=seconds,
+        is_published=is_published,
+        is_held=is_held,
+    )
 
 
 def withdraw(table: VectorTable, shards: Sequence[int], run: str) -> VectorTable:

@@ -141,6 +141,9 @@ class NightRun:
         if not all(gate.passed for gate in gates):
             self._lock.update(state="refused")
             return
+        if plan.is_held:
+            self._lock.update(state="held")
+            return
         self._lock.check()
         with self._step("publish"):
             request = PublishRequest(run=self._lock.night.run, audit=gates, expected_head=self._head)

@@ -15,6 +15,7 @@ _STATES = {
     "published": "published",
     "unfinished": "the budget has ended; the next night goes on, and `prod` stays until all is done",
     "refused": "the audit refuses it; `prod` stays",
+    "held": "all is done but the publication: `prod` was rolled back, and stays so until `mlake publish`",
     "stopped": "stopped as asked; the same command goes on",
 }
 
@@ -36,6 +37,8 @@ def print_night_plan(config: NightlyConfig, plan: NightPlan, console: Console) -
             grid.add_row("cost", f"about {plan.expected_s / 3600 * config.price_per_hour:.2f}")
     elif plan.embed.todo:
         grid.add_row("time", "not known before the first run")
+    if plan.is_held:
+        grid.add_row("prod", "was rolled back, and stays so until `mlake publish`")
     console.print(grid, soft_wrap=True)
 
 
@@ -52,6 +55,7 @@ def night_plan_facts(plan: NightPlan) -> dict[str, object]:
         "rows": plan.expected_rows,
         "seconds": plan.expected_s,
         "is_published": plan.is_published,
+        "is_held": plan.is_held,
     }
 
 
@@ -73,6 +77,9 @@ def print_night(address: str, night: Night, console: Console) -> None:
             said = gate.said + (f"; for example {examples}" if examples else "")
             grid.add_row(gate.gate, "ok" if gate.passed else "NO", _number(gate.measured), _number(gate.bound), said)
         console.print(grid)
+    if night.state == "held":
+        command = f"mlake publish {address} --generation {night.generation} --version {night.version}"
+        console.print(f"the audit has passed; to show this version: {command}", soft_wrap=True)
     if night.publication is not None:
         console.print(f"publication {night.publication}: mlake prod {address}", soft_wrap=True)
     if night.freed:

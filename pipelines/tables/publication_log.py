@@ -102,6 +102,18 @@ def resolve_prod(table: str, storage: StorageConfig) -> Published | None:
     return Published(generation_uri(table, head.state.generation), head, head.state)
 
 
+def holding_rollback(base: str, storage: StorageConfig) -> Publication | None:
+    """Return the rollback that nights must not publish over; None where there is none.
+
+    It lasts until somebody publishes, or rolls back to what was published last.
+    """
+    log = [each for each in read_log(base, storage) if each.action != "fence"]
+    if not log or log[-1].action != "rollback" or (shown := log[-1].state) is None:
+        return None
+    last = next((each.state for each in reversed(log) if each.action == "publish"), None)
+    return None if shown.is_same_content(last) else log[-1]
+
+
 def earlier_publication(base: str, storage: StorageConfig, to: int | None = None) -> Publication:
     """Return the publication that `rollback` shows again; its `state` is not None.
 

@@ -126,6 +126,8 @@ def test_each_morning_prod_is_a_lake_made_from_scratch_or_that_of_yesterday(lake
     again = lake.night()  # with nothing new to read
     assert (again.state, gates(again), again.counts.encoded) == ("refused", {"rejects"}, 0)
     assert lake.prod() == yesterday
+    (verdict,) = (gate.verdict for gate in again.audit if not gate.passed)
+    assert verdict == ("rejects: 7 of 150 samples were rejected; measured 0.04667, bound 0.01 (audit.max_rejects)")
     assert main(["publish", lake.table]) == 1
     assert main(["publish", lake.table, "--force"]) == 0
     assert len(lake.prod()) == 4 * ROWS - 7
@@ -152,6 +154,32 @@ def test_each_morning_prod_is_a_lake_made_from_scratch_or_that_of_yesterday(lake
 
 
 @pytest.mark.slow
+def test_no_night_publishes_over_a_rollback(lake: Lake) -> None:
+    lake.night()
+    yesterday = lake.prod()
+    lake.write("c", 7)
+    lake.night()
+    assert main(["rollback", lake.table]) == 0
+    lake.write("d", 8)
+    held = lake.night()
+    assert (held.state, held.counts.encoded, gates(held), held.publication) == ("held", ROWS, set(), None)
+    assert lake.night().state == "held"
+    assert lake.prod() == yesterday
+    assert main(["publish", lake.table]) == 0
+    assert lake.prod() == lake.from_scratch()
+    lake.write("e", 9)
+    assert lake.night().state == "published"
+
+    # To roll back and forth again holds nothing, and no more do files of a crash that `clean` removes.
+    assert main(["rollback", lake.table]) == 0
+    assert main(["rollback", lake.table, "--to", "5"]) == 0
+    (Path(lake.table) / "data" / "left-by-a-crash.lance").write_bytes(b"x")
+    assert main(["clean", lake.table, "--older-than", "0"]) == 0
+    assert lake.night().state == "nothing"
+    lake.write("f", 10)
+    assert lake.night().state == "published"
+
+
 def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake: Lake) -> None:
     lake.night()
     assert main(["delete", lake.table, "--where", "id = 'a-3'"]) == 0
