@@ -28,6 +28,7 @@ from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
 from pipelines.embedding.run import EmbedRun, Tell, create_table_for
 from pipelines.encoders import licence_notice, modules_to_send, resolve
+from pipelines.nightly.erase import finish_erasure
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, Screen, open_screen
 from pipelines.reports.terminal import print_embed_plan, print_embed_summary, say_equality
@@ -86,6 +87,8 @@ def run(config: EmbedConfig, *, log: LogFormat = "screen", retry_rejects: bool =
     """
     check_given(EmbedConfig, config=config)
     with open_screen(log, "embed") as screen:
+        for said in finish_erasure(config.table, config.storage):
+            screen.say(said)
         with saying_that_it_waits("the listing of the shards", after_s=2.0):
             plan = make_plan(config, retry_rejects=retry_rejects)
         for note in (*restored_companions(plan), *plan.notes):

@@ -191,6 +191,7 @@ class LeaseResult:
         erased: Samples left out, since `mlake delete` has erased them.
         seconds: Time by stage.
         worker: What the actor has counted, this lease included; None where no actor embedded it.
+        memory: State of what is remembered of erased samples (`ErasedMemory.version`) that it left out.
     """
 
     counts: tuple[ShardCount, ...]
@@ -202,6 +203,7 @@ class LeaseResult:
     erased: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
     worker: WorkerCounters | None = None
+    memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.run_vectors import RunVectors, encode_new
 from pipelines.encoders import BadSample, check_same_code, concatenate, load_encoder, resolve, select
 from pipelines.storage.prefetch import Prefetcher
-from pipelines.tables.erased import erased_samples, is_erased, without_erased
+from pipelines.tables.erased import Erased, ErasedMemory, is_erased, without_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_arrow
@@ -114,7 +114,7 @@ class Embedder:
         encoder = config.encoder.model_copy(update={"dtype": self._table.space.dtype})
         check_same_code(self._table.space, encoder)
         self._config = config.model_copy(update={"encoder": encoder})
-        self._erased = erased_samples(self._table)
+        self._memory = ErasedMemory(self._table)
         stored = stored_vectors(self._table, self._config)
         self._reuse = None if stored is None else RunVectors(config, self._table.space.ladder.width)
         self._feeder = Feeder(self._config, run_columns(self._table, config), threads, stored)
@@ -138,7 +138,7 @@ class Embedder:
 
     def _run(self, lease: Lease, windows: Iterator[Window] | None) -> LeaseResult:
         began, seconds = time.perf_counter(), StageSeconds()
-        tally = _LeaseTally(lease)
+        tally = _LeaseTally(lease, *self._memory.read())
         source = Prefetcher(self._feeder.feed(lease) if windows is None else windows, WINDOWS_AHEAD, "feed")
         encoded = Prefetcher(self._encode(source, tally, seconds), _BATCHES_AHEAD, "encode")
         try:
@@ -186,10 +186,10 @@ class Embedder:
             seconds.read += window.read_s
             seconds.prepare += window.prepare_s
             rows = pa.Table.from_batches(window.rows).combine_chunks().to_batches()[0] if len(is_good_N) else None
-            if self._erased:
-                window.rejects = without_erased(window.rejects, self._erased, tally.files)
-            if rows is not None and self._erased:
-                is_gone_N = is_erased(rows, self._erased, tally.files)
+            if tally.gone:
+                window.rejects = without_erased(window.rejects, tally.gone, tally.files)
+            if rows is not None and tally.gone:
+                is_gone_N = is_erased(rows, tally.gone, tally.files)
                 tally.erased += int((is_gone_N & is_good_N).sum())
                 is_good_N &= ~is_gone_N
                 bad = {row: why for row, why in bad.items() if not is_gone_N[row]}
@@ -258,8 +258,8 @@ class _WorkClock:
 class _LeaseTally:
     """The rows and rejects of one lease so far."""
 
-    def __init__(self, lease: Lease) -> None:
-        self.lease = lease
+    def __init__(self, lease: Lease, gone: Erased, memory: int) -> None:
+        self.lease, self.gone, self._memory = lease, gone, memory
         self.rows: Counter[int] = Counter()
         self.rejects: list[Reject] = []
         self.files = {shard.id: shard.name for shard in lease.shards}
@@ -290,4 +290,4 @@ class _LeaseTally:
         rejected = Counter(reject.shard for reject in self.rejects)
         counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
         done = (self.units, self.cut_texts, self.reused, self.erased)
-        return LeaseResult(counts, fragments, tuple(self.rejects), *done, seconds, worker)
+        return LeaseResult(counts, fragments, tuple(self.rejects), *done, seconds, worker, self._memory)

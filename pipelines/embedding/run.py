@@ -23,7 +23,6 @@ from pipelines.shards import list_again
 from pipelines.storage.addresses import absolute
 from pipelines.tables.create import create_table
 from pipelines.tables.erased_checks import check_erased
-from pipelines.tables.erasure import erase_returned
 from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
 from pipelines.tables.splits import record_split
@@ -126,10 +125,7 @@ class EmbedRun:
             RunError: The table's store refuses fragments or commits.
         """
         try:
-            try:
-                self._embed(pool, should_stop, began)
-            finally:
-                self._erase_returned()
+            self._embed(pool, should_stop, began)
             self._check_complete()
         except BaseException as error:
             self._record.end(state_after(error), self._final_summary() | {"error": stored_text(error)})
@@ -192,13 +188,6 @@ class EmbedRun:
         reason = f"{type(error).__name__}: {error}"
         self._failed[shard.name] = reason
         self._display.say(f"given up {shard.uri}: {reason}")
-
-    def _erase_returned(self) -> None:
-        """Erase again what was erased after an actor had read its shard."""
-        if rows := erase_returned(self._table, self._todo, self._record.run):
-            self._display.say(
-                f"erased again: {counted(rows, 'row')} that `mlake delete` erased while the run read them"
-            )
 
     def _list_changed_again(self) -> list[Shard]:
         """Return the shards that changed while the run read them, as they are now."""

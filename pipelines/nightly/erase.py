@@ -19,19 +19,20 @@ from typing import Any
 from pipelines.shortlist.erasure import erase_lists
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.compaction_commits import purge
+from pipelines.tables.erased import remember
 from pipelines.tables.erasure import erase_rows, erased_before, rows_to_erase, rows_without
 from pipelines.tables.filtered import meant_by
 from pipelines.tables.generations import PublishRequest, describe, generations_of, hide, publish
-from pipelines.tables.keepers import JOB, Keeper, is_unfinished, keepers
+from pipelines.tables.keepers import JOB, Keeper, keepers, unfinished_erasure
 from pipelines.tables.night_log import NightLock
 from pipelines.tables.opening import open_dataset
-from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod
+from pipelines.tables.publication_log import generation_uri, has_log, resolve_prod, table_of
 from pipelines.tables.retention import remove_leftovers
 from pipelines.tables.rows import TEXTS
-from pipelines.tables.runs import RunRecord, living_runs, read_journal, shortlists_of
+from pipelines.tables.runs import RunRecord, living_runs, shortlists_of
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig
-from schemas.errors import TableError, TableNotFound
+from schemas.errors import NightRunning, TableError, TableNotFound
 from schemas.nights import NightCounts
 from schemas.printable import counted
 
@@ -112,28 +113,82 @@ def erase(base: str, where: str, storage: StorageConfig, *, hides_prod: bool = F
     planned = plan_erasure(base, where, storage)  # refuses a filter before anything is changed
     if planned.unseen and not hides_prod:
         raise TableError(f"{planned.unseen}; nothing is erased")
-    if not has_log(base, storage):
-        erasure = _erase_all(base, where, storage, planned)
+    with _locked(base, storage) as lock:
+        erasure = _erase_all(base, where, storage, planned, hides_prod=hides_prod)
         erasure.keepers = keepers(base, storage, list(erasure.rows))
-        return erasure
-    with NightLock(base, storage) as lock:
-        erasure = _erase_all(base, where, storage, planned)
-        if planned.shown:
-            _replace_prod(base, where, storage, erasure, hides_prod=hides_prod)
-        erasure.keepers = keepers(base, storage, list(erasure.rows))
-        lock.update(state="erased", counts=NightCounts(withdrawn=sum(erasure.rows.values())))
+        _end(lock, erasure)
     return erasure
 
 
-def _erase_all(base: str, where: str, storage: StorageConfig, planned: Erasure) -> Erasure:
+def finish_erasure(uri: str, storage: StorageConfig, *, has_lock: bool = False) -> list[str]:
+    """Complete an erasure that was killed: it had remembered what it erases, which leaves everything now.
+
+    Args:
+        uri: Address of a table, of any generation, or where one may be.
+        storage: Where S3 is.
+        has_lock: Whether the caller holds the lock of the table's nights.
+
+    Returns:
+        What was done, or why nothing was, in sentences; none where no erasure was killed.
+    """
+    base, _ = table_of(uri, storage)
+    try:
+        tables = [VectorTable.open(generation_uri(base, n), storage=storage) for n in generations_of(base, storage)]
+    except TableNotFound:
+        return []
+    killed = {run: table for table in tables if (run := unfinished_erasure(table)) is not None}
+    if not killed:
+        return []
+    run = next(iter(killed))
+    later = "what it had found to erase stays out of this run, and a later one completes it"
+    if any(run in living_runs(table) for run, table in killed.items()):
+        return [f"the erasure of run {run} is at work, or was killed less than 15 minutes ago: {later}"]
+    try:
+        with contextlib.nullcontext() if has_lock else _locked(base, storage) as lock:
+            erasure = _erase_all(base, None, storage, Erasure({}, {}))
+            _end(lock, erasure)
+    except NightRunning as error:
+        return [f"the erasure of run {run} was killed: {later}; now {error}"]
+    done = (
+        f"the erasure of run {run}, which was killed, is completed: {counted(sum(erasure.rows.values()), 'row')} erased"
+    )
+    return [done, *([erasure.unseen] if erasure.unseen else [])]
+
+
+def _locked(base: str, storage: StorageConfig) -> contextlib.AbstractContextManager[NightLock | None]:
+    """Return the lock of the table's nights; none where no night ran, and nothing was published."""
+    return NightLock(base, storage) if has_log(base, storage) else contextlib.nullcontext()
+
+
+def _end(lock: NightLock | None, erasure: Erasure) -> None:
+    if lock is not None:
+        lock.update(state="erased", counts=NightCounts(withdrawn=sum(erasure.rows.values())))
+
+
+def _erase_all(
+    base: str, where: str | None, storage: StorageConfig, planned: Erasure, *, hides_prod: bool = False
+) -> Erasure:
     remove_leftovers(base, storage)
     erasure, first = Erasure({}, {}, hints=planned.hints), VectorTable.open(base, storage=storage)
-    for generation in generations_of(base, storage):
-        _erase(VectorTable.open(generation_uri(base, generation), storage=storage), first, where, generation, erasure)
+    tables = {
+        each: VectorTable.open(generation_uri(base, each), storage=storage) for each in generations_of(base, storage)
+    }
+    # The texts of a filter may be private: the journal keeps what was asked, without them.
+    asked = {} if where is None else {"where": TEXTS.sub("'…'", where)}
+    with contextlib.ExitStack() as stack:
+        works = [_Work(table, first, where, asked) for table in tables.values()]
+        for work in works:
+            stack.enter_context(work.record)
+        # Whoever commits from now on knows what is erased of any generation, and whoever is killed has said so.
+        for work in works:
+            work.remember()
+        for generation, work in zip(tables, works, strict=True):
+            work.erase(generation, erasure)
+        _replace_prod(base, where, storage, erasure, hides_prod=hides_prod)
     return erasure
 
 
-def _look_at_prod(base: str, where: str, storage: StorageConfig) -> tuple[int, str]:
+def _look_at_prod(base: str, where: str | None, storage: StorageConfig) -> tuple[int, str]:
     """Count the rows of `prod` that a filter means, and say why the newest version could not take its place."""
     if (prod := resolve_prod(base, storage)) is None:
         return 0, ""
@@ -157,7 +212,7 @@ def _look_at_prod(base: str, where: str, storage: StorageConfig) -> tuple[int, s
     )
 
 
-def _replace_prod(base: str, where: str, storage: StorageConfig, erasure: Erasure, *, hides_prod: bool) -> None:
+def _replace_prod(base: str, where: str | None, storage: StorageConfig, erasure: Erasure, *, hides_prod: bool) -> None:
     """Publish the newest version in place of one that shows erased rows, or hide that."""
     erasure.shown, erasure.unseen = _look_at_prod(base, where, storage)
     if (prod := resolve_prod(base, storage)) is None or not erasure.shown:
@@ -171,25 +226,50 @@ def _replace_prod(base: str, where: str, storage: StorageConfig, erasure: Erasur
         erasure.publication, erasure.is_hidden = hide(base, storage, request).number, True
 
 
-def _erase(table: VectorTable, first: VectorTable, where: str, generation: int, erasure: Erasure) -> None:
-    is_idle = not living_runs(table)
-    must_go_on = is_unfinished([entry for entry in read_journal(table) if entry.job == JOB])
-    # The texts of a filter may be private: the journal keeps what was asked, without them.
-    with RunRecord(table, JOB, {"where": TEXTS.sub("'…'", where)}) as record:
-        removed = erase_rows(table, first, where, record.run)
+class _Work:
+    """The erasure of one generation.
+
+    Attributes:
+        record: Its entry in the generation's journal.
+    """
+
+    def __init__(self, table: VectorTable, first: VectorTable, where: str | None, asked: dict[str, str]) -> None:
+        """Look at who else is at work on it."""
+        self._table, self._first, self._where = table, first, where
+        self._is_idle = not living_runs(table)
+        self._must_go_on = unfinished_erasure(table) is not None
+        self.record = RunRecord(table, JOB, asked)
+
+    def remember(self) -> None:
+        """Remember the rows that the newest version has."""
+        if self._where is not None and (found := rows_to_erase(self._table, self._where)).num_rows:
+            remember(self._first, self._table, found, self.record.run)
+
+    def erase(self, generation: int, erasure: Erasure) -> None:
+        """Erase the rows, and what is derived from them."""
+        table, record = self._table, self.record
+        removed = erase_rows(
+            table,
+            self._first,
+            self._where,
+            record.run,
+            fences=not self._is_idle,
+            goes_on=self._must_go_on,
+        )
         erasure.rows[generation] = record.summary["rows"] = rows = sum(removed.rows.values())
         erasure.shards = dict(Counter(erasure.shards) + Counter(removed.rows))
         erasure.before += removed.before
         erasure.places += removed.places
-        if rows or removed.before or must_go_on:
-            purge(table.uri, table.storage)
-            without: dict[str, Any] = {table.uri: table.refresh().dataset.version}
-            if removed.rejects or must_go_on:
-                with contextlib.suppress(TableNotFound):  # the companion is lost
-                    purge(rejects := sibling(table.uri, "rejects"), table.storage)
-                    without[rejects] = open_dataset(rejects, table.storage).version
-            for uri in shortlists_of(table):
-                if (done := erase_lists(uri, table.refresh(), is_idle=is_idle)) is not None:
-                    queries, without[uri] = done
-                    erasure.lists += queries
-            record.summary |= {"without": without, "queries": erasure.lists}
+        if not (rows or removed.before or self._must_go_on):
+            return
+        purge(table.uri, table.storage)
+        without: dict[str, Any] = {table.uri: table.refresh().dataset.version}
+        if removed.rejects or self._must_go_on:
+            with contextlib.suppress(TableNotFound):  # the companion is lost
+                purge(rejects := sibling(table.uri, "rejects"), table.storage)
+                without[rejects] = open_dataset(rejects, table.storage).version
+        for uri in shortlists_of(table):
+            if (done := erase_lists(uri, table.refresh(), is_idle=self._is_idle)) is not None:
+                queries, without[uri] = done
+                erasure.lists += queries
+        record.summary |= {"without": without, "queries": erasure.lists}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pipelines.nightly.erase import finish_erasure
 from pipelines.nightly.plan import NightPlan, plan_night, withdraw
 from pipelines.storage.addresses import absolute
 from pipelines.tables.generations import PublishRequest, describe, publish
@@ -60,6 +61,8 @@ class NightRun:
             PublicationConflict: `prod` was moved meanwhile.
             LakeError: As the embed job.
         """
+        for said in finish_erasure(self._config.table, self._config.storage, has_lock=True):
+            self._say(said)
         with self._step("plan"):
             plan = plan_night(self._config)
         counts = NightCounts(

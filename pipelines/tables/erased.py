@@ -11,6 +11,7 @@ Owns this rule, and what is remembered. Owns no row (`erasure.py`).
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import pyarrow.compute as pc
 from pipelines.shards.names import format_of
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.companion_commits import append_rows, delete_rows
-from pipelines.tables.companions import ensure_companion, read_companion
+from pipelines.tables.companions import ensure_companion, open_companion, read_companion
 from pipelines.tables.publication_log import table_of
 from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
@@ -106,9 +107,38 @@ def own_name(shard: int, name: str) -> str:
     return name.removeprefix(f"{shard}-")
 
 
+class ErasedMemory:
+    """What is remembered of erased samples for a table of any generation, read again whenever it has changed.
+
+    Attributes:
+        version: Number of the state that was read last; 0 where nothing was ever erased.
+    """
+
+    def __init__(self, table: VectorTable) -> None:
+        """Read nothing yet."""
+        self.version = 0
+        self._table, self._erased, self._lock = table, Erased("id"), threading.Lock()
+        self._base = VectorTable.open(table_of(table.uri, table.storage)[0], storage=table.storage)
+
+    def read(self) -> tuple[Erased, int]:
+        """Return what is remembered now, and the number of this state, which grows."""
+        with self._lock:
+            try:
+                dataset = open_companion(self._base, "erased")
+            except TableNotFound:
+                return self._erased, 0
+            if dataset.version != self.version:
+                self._erased = _erased_of(self._table, dataset.to_table(columns=ERASED.names))
+                self.version = dataset.version
+            return self._erased, self.version
+
+
 def erased_samples(table: VectorTable) -> Erased:
     """Return the samples that must not be embedded, for a table of any generation."""
-    rows = memory_of(table.uri, table.storage)
+    return _erased_of(table, memory_of(table.uri, table.storage))
+
+
+def _erased_of(table: VectorTable, rows: pa.Table) -> Erased:
     rows = rows.filter(pc.equal(rows["named_by"], named_by(table)))
     everywhere = rows.filter(pc.equal(rows["reach"], "table"))["sample"].to_numpy()
     of_files = rows.filter(pc.equal(rows["reach"], "file"))

@@ -7,15 +7,14 @@ shortlist tables, nor what still keeps bytes (`keepers.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
-from pipelines.tables.commits import commit_without
-from pipelines.tables.compaction_commits import purge
+from pipelines.tables.commits import commit_nothing, commit_without
 from pipelines.tables.erased import erased_samples, files_of, has_passages, is_erased, own_name, remember
 from pipelines.tables.filtered import rows_before
 from pipelines.tables.ledger import rows_by_shard
@@ -24,7 +23,6 @@ from pipelines.tables.rows import TEXTS, check_filter, sql_texts
 from pipelines.tables.table import VectorTable
 from schemas.column_names import DOCUMENT
 from schemas.errors import TableError
-from schemas.records import Shard
 
 
 def rows_to_erase(table: VectorTable, where: str) -> pa.Table:
@@ -86,7 +84,9 @@ class Removed:
     places: int = 0
 
 
-def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> Removed:
+def erase_rows(
+    table: VectorTable, base: VectorTable, where: str | None, run: str, *, fences: bool, goes_on: bool
+) -> Removed:
     """Remove the rows that satisfy a filter from the newest version; older versions still hold them.
 
     What is erased is remembered and recorded first. So a call that was killed may be repeated.
@@ -94,78 +94,74 @@ def erase_rows(table: VectorTable, base: VectorTable, where: str, run: str) -> R
     Args:
         table: A generation.
         base: The first generation, beside which erased samples are remembered.
-        where: The filter, which `rows_to_erase` has checked.
+        where: The filter, which `rows_to_erase` has checked; None is no row.
         run: Id of the run.
+        fences: Whether another run may be about to commit such rows: then it looks again at what is remembered.
+        goes_on: Remove also the rows that are remembered, since an erasure was killed.
     """
-    rejects = 0
+    rejects = places = 0
     while True:
         table = table.refresh()
-        found = rows_to_erase(table, where)
-        erased = Counter(found["shard"].to_pylist())
-        if not erased:
-            before, places = _remember_before(table, base, where, run)
+        found = table.dataset.schema.empty_table().select(_naming(table))
+        if where is not None and (found := rows_to_erase(table, where)).num_rows:
+            places = remember(base, table, found, run)
+        if goes_on:
+            both = pa.concat_tables([found, *_live_erased(table)])
+            found = both.group_by(both.column_names).aggregate([])
+        if not found.num_rows and fences:
+            commit_nothing(table.uri, table.storage)
+            fences = False
+            continue
+        if not found.num_rows:
+            before, places = (0, 0) if where is None else _remember_before(table, base, where, run)
             return Removed({}, rejects, before, places)
-        places = remember(base, table, found, run)
-        held = rows_by_shard(table.dataset)
-        names = found.group_by("shard").aggregate([("id", "list")])
-        keys = dict(zip(names["shard"].to_pylist(), map(set, names["id_list"].to_pylist()), strict=True))
-        for shard, of_shard in keys.items():
-            of_shard |= {own_name(shard, name) for name in of_shard}
-        if has_passages(table):
-            for shard, name in zip(found["shard"].to_pylist(), found[DOCUMENT].to_pylist(), strict=True):
-                keys[shard].add(name)
+        erased, held, keys = Counter(found["shard"].to_pylist()), rows_by_shard(table.dataset), _keys(table, found)
         rejects += remove_rejects(table, keys, held, of_passages=has_passages(table))
         amend_records(table, {shard: held[shard] - rows for shard, rows in erased.items()})
         try:
-            commit_without(table.dataset, where, run, table.storage)
+            commit_without(table.dataset, _named(found) if goes_on else str(where), run, table.storage)
         except CommitConflictError:
             continue
         return Removed(dict(erased), rejects, places=places)
 
 
-def erase_returned(table: VectorTable, shards: Collection[Shard], run: str) -> int:
-    """Erase rows of samples that were erased while a run was at work on their shards; return how many.
-
-    Args:
-        table: The table that got the rows.
-        shards: The run's shards.
-        run: Id of the run.
-    """
-    files = {shard.id: shard.name for shard in shards}
-    while True:
-        table = table.refresh()
-        if not (erased := erased_samples(table)) or not files:
-            return 0
-        dataset, naming = table.dataset, _naming(table)
-        of = ", ".join(map(str, files))
-        names: dict[int, list[str]] = {}
-        for batch in dataset.scanner(columns=naming, filter=f"shard IN ({of})").to_batches():
-            for row in batch.filter(pa.array(is_erased(batch, erased, files))).to_pylist():
-                names.setdefault(row["shard"], []).append(row["id"])
-        if not names:
-            return 0
-        held = rows_by_shard(dataset)
-        amend_records(table, {shard: held[shard] - len(gone) for shard, gone in names.items()})
-        where = " OR ".join(f"(shard = {shard} AND id IN ({sql_texts(gone)}))" for shard, gone in names.items())
-        try:
-            commit_without(dataset, where, run, table.storage)
-        except CommitConflictError:
-            continue
-        purge(table.uri, table.storage)
-        return sum(map(len, names.values()))
+def _keys(table: VectorTable, found: pa.Table) -> dict[int, set[str]]:
+    """Return by shard the names that rejects of erased samples may have."""
+    keys = dict[int, set[str]]()
+    for name in _naming(table):
+        if name != "shard":
+            for shard, key in zip(found["shard"].to_pylist(), found[name].to_pylist(), strict=True):
+                keys.setdefault(shard, set()).update((key, own_name(shard, key)))
+    return keys
 
 
-def rows_without(table: VectorTable, where: str) -> tuple[Counter[int], int]:
+def _named(rows: pa.Table) -> str:
+    """Return the filter that finds rows by shard and id."""
+    ids = dict[int, list[str]]()
+    for shard, name in zip(rows["shard"].to_pylist(), rows["id"].to_pylist(), strict=True):
+        ids.setdefault(shard, []).append(name)
+    return " OR ".join(f"(shard = {shard} AND id IN ({sql_texts(some)}))" for shard, some in ids.items())
+
+
+def _live_erased(table: VectorTable) -> Iterator[pa.Table]:
+    """Yield the rows of a table that are remembered as erased."""
+    erased, files = erased_samples(table), files_of(table)
+    for batch in table.dataset.scanner(columns=_naming(table)).to_batches() if erased else ():
+        yield pa.table(batch.filter(pa.array(is_erased(batch, erased, files))))
+
+
+def rows_without(table: VectorTable, where: str | None) -> tuple[Counter[int], int]:
     """Count the rows of a version that are not erased.
 
     Returns:
         The rows by shard that neither satisfy a filter nor are remembered as erased; and how many others there are.
+        None as a filter is no row.
     """
     dataset, erased = table.dataset, erased_samples(table)
     rows, files = Counter(rows_by_shard(dataset)), files_of(table)
     gone = Counter[int]()
     try:
-        meant = dataset.scanner(columns=["shard"], filter=where, with_row_id=True).to_table()
+        meant = dataset.scanner(columns=["shard"], filter=where or "false", with_row_id=True).to_table()
     except (OSError, ValueError):  # an older version without a column of the filter
         meant = dataset.schema.empty_table().select(["shard"]).append_column("_rowid", pa.array([], pa.uint64()))
     gone.update(meant["shard"].to_pylist())

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
+from lance.file import LanceFileReader
 from lance.fragment import write_fragments as write_lance_fragments
 
 from pipelines.storage.s3 import lance_access
@@ -56,6 +57,15 @@ def write_fragments(table: VectorTable, batches: Iterable[pa.RecordBatch]) -> tu
 def written_bytes(fragments: Iterable[str]) -> int:
     """Return the size of the files of fragments that `write_fragments` returned."""
     return sum(file.get("file_size_bytes") or 0 for each in fragments for file in json.loads(each)["files"])
+
+
+def read_written(table: VectorTable, fragments: Iterable[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of the rows of fragments that `write_fragments` returned, committed or not."""
+    access = lance_access(table.uri, table.storage)
+    for fragment in fragments:
+        for file in json.loads(fragment)["files"]:
+            reader = LanceFileReader(f"{table.uri}/data/{file['path']}", columns=list(columns), **access)
+            yield from reader.read_all().to_batches()
 
 
 def _with_prefixes(

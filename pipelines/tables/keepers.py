@@ -80,17 +80,21 @@ def keepers(
     return tuple(found)
 
 
-def is_unfinished(entries: Sequence[JournalEntry]) -> bool:
-    """Tell whether the last erasure did not come to its end."""
-    return bool(entries) and entries[-1].state != "complete"
+def unfinished_erasure(table: VectorTable) -> str | None:
+    """Return the run of a generation's last erasure, where it did not come to its end."""
+    return _unfinished([entry for entry in read_journal(table) if entry.job == JOB])
+
+
+def _unfinished(erasures: Sequence[JournalEntry]) -> str | None:
+    return erasures[-1].run if erasures and erasures[-1].state != "complete" else None
 
 
 def _of_generation(
     table: VectorTable, base: str, entries: Sequence[JournalEntry], *, must_expire: bool
 ) -> Iterator[Keeper]:
-    if is_unfinished(entries):
-        what = f"the erasure of run {entries[-1].run} did not come to its end"
-        yield Keeper(table.uri, "unfinished", what, None, "the same command, without --dry-run")
+    if (run := _unfinished(entries)) is not None:
+        what = f"the erasure of run {run} did not come to its end"
+        yield Keeper(table.uri, "unfinished", what, None, "the same command, without --dry-run, or the next run")
     first_without: dict[str, int] = {}
     for entry in entries:
         first_without |= entry.summary.get("without", {})

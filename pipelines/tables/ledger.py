@@ -22,7 +22,8 @@ from lance.fragment import FragmentMetadata
 from pipelines.tables.commits import commit_fragments, data_paths
 from pipelines.tables.compaction_commits import compact_smaller
 from pipelines.tables.companions import ensure_companion
-from pipelines.tables.fragments import MAX_ROWS_PER_FRAGMENT
+from pipelines.tables.erased import ErasedMemory, is_erased
+from pipelines.tables.fragments import MAX_ROWS_PER_FRAGMENT, read_written
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.records import (
     append_records,
@@ -49,7 +50,8 @@ class CommitResult:
         shards: Shards that are in the table now and were not before.
         rows: Their rows.
         rejects: Their rejected samples.
-        redo: Shards to embed again: another run committed a shard of their lease first.
+        redo: Shards to embed again: another run committed a shard of their lease first, or `mlake delete` has erased a
+            sample of it since it was read.
         version: Version of the table afterwards.
     """
 
@@ -92,6 +94,7 @@ class Ledger:
         self._commits = 0
         self._records: set[int] = set()
         self._of_file: dict[str, tuple[int, ...]] = {}
+        self._memory = ErasedMemory(table)
         for suffix in ("shards", "rejects"):
             ensure_companion(table, suffix)
 
@@ -105,6 +108,15 @@ class Ledger:
             self.held |= shards_of(dataset, new)
             self._read_records()
         self._fragments = now
+
+    def has_erased(self, result: LeaseResult) -> bool:
+        """Tell whether a lease has rows of samples that were erased after they were read."""
+        erased, state = self._memory.read()
+        if not erased or state == result.memory:
+            return False
+        files = {count.shard.id: count.shard.name for count in result.counts}
+        batches = read_written(self._table, result.fragments, ["shard", erased.column])
+        return any(is_erased(batch, erased, files).any() for batch in batches)
 
     def stale(self, results: Sequence[LeaseResult]) -> set[int]:
         """Return the shards that the table holds of the same files as these."""
@@ -227,8 +239,9 @@ def commit_leases(
     """Make the rows of finished leases visible, each shard exactly once, whoever else commits at the same time.
 
     Rejects and the shards' records come first. Then one compare-and-swap commit adds the new rows and removes those of
-    the shards' older contents. If another run has committed a shard of a lease, the whole lease is dropped. A call may
-    be repeated after a failure, whether the commit was carried out or not: the ledger decides.
+    the shards' older contents. If another run has committed a shard of a lease, or a sample of it was erased, the whole
+    lease is dropped. A call may be repeated after a failure, whether the commit was carried out or not: the ledger
+    decides.
 
     Args:
         table: A handle of any version; its space is the one that the rows were made for.
@@ -290,6 +303,9 @@ def _claim(
             claims.committed.append(result)
         elif taken := claimed & ids if replace else claimed & ids | held & ids:
             claims.redo.extend(c.shard for c in result.counts if c.shard.id not in taken | held & ids)
+            continue
+        elif ledger.has_erased(result):
+            claims.redo.extend(count.shard for count in result.counts)
             continue
         else:
             claims.fresh.append(result)
