@@ -21,7 +21,7 @@ def test_publish_roll_back_and_read_the_history(tmp_path: Path, capsys: pytest.C
     assert "nothing is published" in capsys.readouterr().err
     for verb in ("prod", "history"):
         assert main([verb, f"{table.uri}-typo"]) == 2
-        assert "publish" not in capsys.readouterr().err
+        assert "did you mean 't.lance'" in capsys.readouterr().err
     for name in "ab":
         commit_shards(table, a_shard(name))
         assert main(["publish", table.uri, "--note", f"with {name}"]) == 0
