@@ -20,9 +20,10 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from cluster.feeders import Feeders
 from cluster.head_watch import answers, is_lost, raise_if_lost
 from cluster.placement import PoolSize, describe_loss, explain_no_room, is_node_alive, room_for_more
-from cluster.slots import ActorLost, ActorSlot, Task, start_feeders, start_slots
+from cluster.slots import ActorLost, ActorSlot, Task, start_slots
 from cluster.stragglers import Stragglers
 from schemas.errors import NoRoomForActors, RunError
 from schemas.printable import counted
@@ -70,8 +71,7 @@ class ActorPool(Generic[I, R]):
         self._start = partial(start_slots, make_worker, metric_tags=metric_tags)
         self._slots = self._start(size)
         self._look_for_nodes_at = self._began + _LOOK_FOR_NODES_S
-        self._feeders = start_feeders(make_feeder, size) if make_feeder else []
-        self._assigned = 0
+        self._feeders = Feeders(make_feeder, size)
         self._up_at: float | None = None
         self._counted_by_dead: Counter[str] = Counter()
         self._waiting: deque[Task] = deque()
@@ -85,7 +85,7 @@ class ActorPool(Generic[I, R]):
         """End the actors."""
         if is_lost():
             return
-        for actor in (*(slot.actor for slot in self._slots), *self._feeders):
+        for actor in (*(slot.actor for slot in self._slots), *self._feeders.actors):
             ray.kill(actor)
 
     @property
@@ -119,6 +119,7 @@ class ActorPool(Generic[I, R]):
                 slot.poll_starting()
             self._say_who_is_waited_for()
             self._grow()
+            self._poll_feeders()
             self._assign()
             working = {call: slot for slot in self._slots for call in slot.tasks}
             if not (self._open_tasks() or self._waiting or self._waiting_alone):
@@ -193,6 +194,8 @@ class ActorPool(Generic[I, R]):
         if not answers():
             return
         no_room = explain_no_room(self._size, unplaced)
+        if not no_room.is_over and self._feeders.actors and unplaced == len(self._slots):
+            self._feeders.release()
         if no_room.is_over:
             self._say_at = now + max(self._say_after_s, _LOOK_AGAIN_S)
             if is_early:
@@ -223,13 +226,10 @@ class ActorPool(Generic[I, R]):
         for slot in sorted(self._slots, key=lambda slot: len(slot.tasks)):
             if self._waiting_alone and slot.is_up and not slot.tasks:
                 slot.assign(self._waiting_alone.popleft(), None)  # no feeder: it works for other items as well
-                self._assigned += 1
             while self._waiting and slot.has_room(self._in_flight):
                 task = self._waiting.popleft()
                 task.is_alone = self._in_flight == 1
-                slot.assign(task, None if task.is_alone else self._next_feeder())
-                self._assigned += 1
-
+                slot.assign(task, None if task.is_alone else self._feeders.next())
         self._repeat_late()
 
     def _repeat_late(self) -> None:
@@ -240,15 +240,19 @@ class ActorPool(Generic[I, R]):
         late = self._stragglers.late(self._open_tasks(), time.monotonic()) if idle else []
         for slot, task in zip(idle, late, strict=False):
             running_s = time.monotonic() - task.began_s
-            slot.assign(task, None if task.is_alone else self._next_feeder())
+            slot.assign(task, None if task.is_alone else self._feeders.next())
             _LOG.warning(
                 "one lease has run for %.0f s, much longer than others of its size; another actor does it too, and the "
                 "first outcome counts",
                 running_s,
             )
 
-    def _next_feeder(self) -> Any:
-        return self._feeders[self._assigned % len(self._feeders)] if self._feeders else None
+    def _poll_feeders(self) -> None:
+        """Start feeders, and see which are up; actors come first, since they must have room and feeders need not."""
+        placed = sum(slot.has_process for slot in self._slots)
+        is_late = time.monotonic() - self._began >= _START_S
+        if placed and (is_late or placed == sum(not slot.is_lost for slot in self._slots)):
+            self._feeders.poll(self._say_after_s)
 
     def _on_started(self, slot: ActorSlot) -> None:
         try:
@@ -270,6 +274,8 @@ class ActorPool(Generic[I, R]):
             cause = error.cause if isinstance(error.cause, BaseException) else error
             is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
             is_blamed = task.is_alone or not is_feeder_gone
+            if is_feeder_gone:
+                self._feeders.doubt()
             return self._retry(task, cause, policy, died=is_feeder_gone, is_blamed=is_blamed)
         except RayError as error:
             if slot.is_up and answers():

@@ -20,6 +20,8 @@ from schemas.printable import counted
 
 _MAX_ACTORS_PER_CPU = 16
 _NODES_LISTED = 4
+# Of a CPU; a little less than one, since `largest_share` leaves a sliver.
+_LEAST_SHARE = 0.98
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,7 @@ def plan_pool(config: ClusterConfig) -> PoolSize:
     if feeders == "auto":
         feeders = int(sum(machine.get("CPU", 0) for machine in machines if not machine.get("GPU"))) if gpus else 0
     gpus_each = (1.0 if gpus else 0.0) if config.gpus_per_actor == "auto" else config.gpus_per_actor
-    free_by_node = _free_by_node()
-    fitting = [node for node in free_by_node if not gpus_each or node.get("GPU")]
-    free = [node.get("CPU", 0.0) for node in (fitting or free_by_node)]
-    share = largest_share(free if gpus_each else _without_feeders(free, feeders), actors)
-    cpus_each = share if config.cpus_per_actor == "auto" else config.cpus_per_actor
+    cpus_each = _share(actors, gpus_each, feeders) if config.cpus_per_actor == "auto" else config.cpus_per_actor
     threads = max(1, round(cpus_each)) if config.decode_threads == "auto" else config.decode_threads
     wait_s = config.wait_for_node_s
     size = PoolSize(actors, cpus_each, gpus_each, threads, config.leases_per_actor, feeders, wait_s, grows=is_auto)
@@ -105,6 +103,22 @@ def _free_by_node() -> list[dict[str, float]]:
         if sum(node.get("CPU", 0.0) for node in free) >= _resources().get("CPU", 0.0):
             break
     return free
+
+
+def _share(actors: int, gpus_each: float, feeders: int) -> float:
+    """Return the CPUs of each actor: what is free, or where that is less than one, what the machines have.
+
+    Where other jobs hold nearly all, an actor that took the sliver that is left would keep it for hours after they
+    ended. It waits for them instead, which the pool says.
+    """
+
+    def share(nodes: list[dict[str, float]]) -> float:
+        fitting = [node for node in nodes if not gpus_each or node.get("GPU")]
+        cpus = [node.get("CPU", 0.0) for node in (fitting or nodes)]
+        return largest_share(cpus if gpus_each else _without_feeders(cpus, feeders), actors)
+
+    free = share(_free_by_node())
+    return free if free >= _LEAST_SHARE else max(free, share(_machines()))
 
 
 def largest_share(free: Sequence[float], actors: int) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ from cluster.metrics import WorkerMetrics
 from cluster.placement import PoolSize
 from cluster.session import enter_folder
 from schemas.errors import LakeError
-from schemas.work import FeedingWorker
 
 _MAX_PARTS_AHEAD = 2
 _MAX_FAILED_STARTS = 5
@@ -173,20 +172,13 @@ def start_slots(
         "max_concurrency": size.in_flight,
         "concurrency_groups": {"watch": 1},
         "scheduling_strategy": "SPREAD",
-        **_sent(size),
+        **modules_option(size),
     }
     actor_class = ray.remote(**options)(_WorkerActor)
     return [ActorSlot(actor_class.remote(make_worker, str(Path.cwd()), metric_tags)) for _ in range(size.actors)]
 
 
-def start_feeders(make_feeder: Callable[[], FeedingWorker[Any]], size: PoolSize) -> list[Any]:
-    """Start the feeder actors of a pool, one CPU each."""
-    options: dict[str, Any] = {"num_cpus": 1, "max_restarts": -1, "max_concurrency": size.in_flight, **_sent(size)}
-    actor_class = ray.remote(**options)(_FeederActor)
-    return [actor_class.remote(make_feeder, str(Path.cwd())) for _ in range(size.feeders)]
-
-
-def _sent(size: PoolSize) -> dict[str, Any]:
+def modules_option(size: PoolSize) -> dict[str, Any]:
     """Return the options of an actor that gets copies of the pool's local modules; sends them to the cluster."""
     if not size.modules:
         return {}
@@ -242,13 +234,3 @@ class _WorkerActor:
     def progress(self) -> dict[str, int]:
         counters: dict[str, int] = self._worker.progress()
         return counters
-
-
-class _FeederActor:
-    def __init__(self, make_feeder: Callable[[], FeedingWorker[Any]], folder: str) -> None:
-        enter_folder(folder)
-        self._feeder = make_feeder()
-
-    def feed(self, item: Any) -> Iterator[Any]:
-        for part in self._feeder.feed(item):  # noqa: UP028 - Ray sends into this generator, iterators take nothing
-            yield part

@@ -25,6 +25,7 @@ from schemas.work import Outcome, PoolQueue, RetryPolicy
 from tests.support.actor_workers import (
     Counting,
     Crowded,
+    Fed,
     Feeding,
     FirstGated,
     Fragile,
@@ -204,6 +205,44 @@ def test_a_worker_that_can_be_made_at_the_second_try_is(tmp_path: Path) -> None:
 def test_feeders_prepare_what_workers_run() -> None:
     outcomes = work(Feeding, range(1, 9), size_of(feeders=1), make_feeder=Feeding)
     assert results(outcomes) == [(item, sum(range(item))) for item in range(1, 9)]
+
+
+def test_feeders_that_find_no_room_hold_up_no_work(caplog: pytest.LogCaptureFixture) -> None:
+    size = PoolSize(2, cpus=1, gpus=0, threads=1, in_flight=2, feeders=1)
+    with ActorPool[int, int](Feeding, size, Feeding, say_after_s=0.0) as actors:
+        done = []
+        for outcome in actors.run([9] * 20_000, tick_s=0.01):
+            done += [outcome.result] if outcome else []
+            if "1 feeder" in caplog.text:
+                actors.drop_waiting()
+    assert set(done) == {36}
+    assert "waiting for room: 1 of 1 feeder, of 1 CPU each; without them the actors prepare by" in caplog.text
+
+
+def test_two_pools_that_wait_for_each_others_room_both_end() -> None:
+    size = PoolSize(1, cpus=1, gpus=0, threads=1, in_flight=2, feeders=1)
+
+    def pool() -> ActorPool[int, int]:
+        return ActorPool[int, int](Fed, size, Fed, say_after_s=0.2)
+
+    def work_through(pool: ActorPool[int, int]) -> Iterator[Outcome[int, int] | None]:
+        with pool:
+            yield from pool.run([2, -1, 3], RetryPolicy(1))
+
+    with pool() as first:
+        assert any(outcome and outcome.result for outcome in first.run([1] * 100_000))  # its feeder has the last CPU
+        first.drop_waiting()
+        runs = {name: work_through(each) for name, each in (("a", first), ("b", pool()))}
+        done = []
+        while runs:  # the first one's actor dies, and the second one's takes its room
+            for name, run in list(runs.items()):
+                try:
+                    outcome = next(run)
+                except StopIteration:
+                    del runs[name]
+                else:
+                    done += [(name, outcome.item)] if outcome and outcome.item != 1 else []
+    assert sorted(done) == [(name, item) for name in "ab" for item in (-1, 2, 3)]
 
 
 def test_an_error_of_a_feeder_fails_the_item_and_its_death_blames_no_other() -> None:

@@ -37,6 +37,21 @@ def test_a_pool_takes_the_cpus_that_are_free(local_ray: None) -> None:
     assert plan_pool(asked) == PoolSize(3, cpus=0.25, gpus=0, threads=4, in_flight=1, feeders=1)
 
 
+def test_a_job_that_finds_a_sliver_waits_for_a_machine(local_ray: None) -> None:
+    @ray.remote
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    for held, share in ((1.99, 1.99), (1.0, 0.99)):
+        holder = Holder.options(num_cpus=held).remote()  # type: ignore[attr-defined]
+        assert ray.get(holder.ready.remote())
+        wait_until(lambda: ray.available_resources().get("CPU", 0.0) < 2.0)
+        assert plan_pool(ClusterConfig()).cpus == pytest.approx(share)
+        ray.kill(holder)
+        wait_until(lambda: ray.available_resources().get("CPU") == 2.0)
+
+
 def test_an_actor_that_has_its_room_is_not_said_to_wait(local_ray: None) -> None:
     @ray.remote(num_cpus=1.5)
     class Holder:

@@ -155,3 +155,12 @@ class Feeding(Counting):
 
     def run(self, item: int, parts: Iterator[int] | None = None) -> int:
         return sum(self.feed(item) if parts is None else parts)
+
+
+class Fed(Feeding):
+    """Returns 1 where a feeder has prepared a number, else 0; kills its process for a number below zero."""
+
+    def run(self, item: int, parts: Iterator[int] | None = None) -> int:
+        if item < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0 if parts is None else bool(list(parts))

@@ -33,10 +33,10 @@ class OwnCluster:
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Start a second node of two CPUs, and kill it afterwards."""
+        """Start another node of two CPUs, and kill it afterwards."""
         address = self.environment["RAY_ADDRESS"]
         options = ["--address", address, "--node-ip-address", "127.0.0.1", "--num-cpus", "2"]
-        node = _ray_start(options, self.environment, self.folder / "node.log")
+        node = _ray_start(options, self.environment, self.folder / f"node-{secrets.token_hex(4)}.log")
         try:
             yield
         finally:
