@@ -1,4 +1,4 @@
-"""Several `mlake embed` on one cluster share it: each works with what it gets, says what it waits for, and ends exact."""
+"""Several `mlake embed` on one cluster share it: each works with what it gets, says what it waits for, ends exact."""
 
 from __future__ import annotations
 
