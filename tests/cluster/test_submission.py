@@ -83,7 +83,7 @@ def test_a_verb_runs_there_and_its_exit_code_comes_back(head: Head, tmp_path: Pa
     config = write_config(tmp_path / "texts.toml", settings(tmp_path / "shards", tmp_path / "t.lance"))
     done = head.mlake("submit", "--address", head.address, "embed", str(config))
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path}/t.lance: 60 rows from 2 shards" in " ".join(done.stdout.split())
+    assert f"{tmp_path}/t.lance:60rowsfrom2shards" in "".join(done.stdout.split())  # wrapped at 80 columns
     assert '"shards_total": 2' in done.stdout
     refused = head.mlake("submit", "--address", head.address, "embed", str(config), "--set", "encoder.name=nothing")
     assert refused.returncode == 2

@@ -33,6 +33,7 @@ class CountedBars:
 
 
 def run_of(table: VectorTable, **blocks: Any) -> tuple[ShortlistRun, CountedBars]:
+    blocks["lists"] = {"memory_bytes": 16 << 30} | blocks.get("lists", {})  # all that this process holds counts
     config = ShortlistConfig(table=table.uri, index=PrefixIndexConfig(type="IVF_FLAT", partitions=2), **blocks)
     bars = CountedBars()
     record = RunRecord(table, "shortlist", config)
