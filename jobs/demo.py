@@ -4,13 +4,15 @@
     embed     run `mlake embed` for each of the three corpora
     train     train a Matryoshka head on images and their names, so that words find images
     funnel    add a prefix column with its index, tune a funnel to a recall, print its recall card
+    nights    three of them: an article is corrected, and a broken model is refused
     report    measure every prefix, ask questions, write one page
 
-Owns the order of these five. Each does only what is missing: a second run does nothing.
+Owns the order of these six. Each does only what is missing: a second run does nothing.
 """
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,14 +24,16 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from cluster.session import connect
-from jobs import embed
+from jobs import embed, nightly
 from jobs.options import Overrides
 from pipelines.demo.corpora import list_corpora, write_shards
+from pipelines.demo.nights import three_nights
 from pipelines.embedding.plan import make_plan
 from pipelines.funnel import Funnel, Goal
 from pipelines.funnel.goal import confirmable_recall
 from pipelines.reports.console import open_console
 from pipelines.reports.demo import PICTURES, TABLES, build_report
+from pipelines.reports.nightly import night_line
 from pipelines.reports.page import write_report
 from pipelines.reports.terminal import count_progress, print_next_steps, print_timed_card, waiting
 from pipelines.shortlist import add_prefixes, index_prefix
@@ -65,24 +69,26 @@ def run(config: DemoConfig, console: Console) -> Path:
     """
     began, folder = time.monotonic(), Path(config.folder)
     report = folder / "report.html"
-    console.print("1/5  shards", style="bold")
+    console.print("1/6  shards", style="bold")
     written = 0
     with count_progress(console, INDENT) as progress:
         for corpus in list_corpora(config.limit):
             bar = progress.add_task(corpus.name, total=len(corpus.samples))
             written += write_shards(corpus, folder / "shards", partial(progress.advance, bar))
     console.print(f"{INDENT}{written} new, in {folder / 'shards'}")
-    console.print("2/5  embed", style="bold")
+    console.print("2/6  embed", style="bold")
     rows = _embed(folder, console)
-    console.print("3/5  train", style="bold")
+    console.print("3/6  train", style="bold")
     trained, is_new = _train(folder, console)
     if not rows and not is_new and report.exists():
         console.print(f"nothing to do: every shard is embedded and measured; to start over, remove {folder}")
     else:
-        console.print("4/5  shortlist and funnel", style="bold")
+        console.print("4/6  shortlist and funnel", style="bold")
         questions = pq.read_table(folder / "shards" / "questions", columns=["gloss"])["gloss"].to_pylist()
         funnel = _build_funnel(config, _open(folder, "glosses"), questions, console)
-        console.print("5/5  report", style="bold")
+        console.print("5/6  nights", style="bold")
+        _show_nights(folder, console)
+        console.print("6/6  report", style="bold")
         with waiting(console, "measuring every prefix, asking questions", INDENT[1:]):
             tables = {name: _open(folder, name) for name in (*TABLES, PICTURES)}
             write_report(build_report(tables, funnel, questions, trained), report)
@@ -137,6 +143,15 @@ def _build_funnel(config: DemoConfig, table: VectorTable, questions: Sequence[st
         funnel = Funnel.build(table, Goal(recall=recall), queries=questions)
     print_timed_card(funnel.card, console)
     return funnel
+
+
+def _show_nights(folder: Path, console: Console) -> None:
+    """Run three nights, and print how each ended."""
+    quiet = Console(file=io.StringIO())
+    with connect():
+        for came, night in three_nights(folder, partial(nightly.run, console=quiet)):
+            console.print(f"{INDENT}{came}: {night_line(night)}", soft_wrap=True)
+    console.print(f"{INDENT}mlake history {folder / 'nights' / 'articles.lance'}", soft_wrap=True)
 
 
 def _open(folder: Path, name: str) -> VectorTable:

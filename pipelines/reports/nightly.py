@@ -87,5 +87,14 @@ def print_night(address: str, night: Night, console: Console) -> None:
         console.print(f"{night.freed:,} bytes freed{of} old versions and orphans", soft_wrap=True)
 
 
+def night_line(night: Night) -> str:
+    """Say in a line how a night ended: what was encoded, the publication, and what an audit refused."""
+    done = f"{counted(night.counts.encoded, 'row')} encoded, {night.counts.reused:,} reused"
+    failed = "; ".join(gate.verdict for gate in night.audit if not gate.passed)
+    if failed:
+        return f"{done}; the audit refuses it, and `prod` stays: {failed}"
+    return f"{done}; {night.state}" + (f" as publication {night.publication}" if night.publication else "")
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.4g}"

@@ -23,8 +23,10 @@ from jobs.__main__ import main
 from pipelines.demo.corpora import list_corpora
 from pipelines.funnel import Funnel
 from pipelines.tables.ledger import rejects_of
+from pipelines.tables.night_log import read_nights
+from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
-from schemas.config import DemoConfig
+from schemas.config import DemoConfig, StorageConfig
 from tests.support.demo_lakes import LIMIT, DemoLake, run_demo
 
 ROOT = Path(__file__).parent.parent.parent
@@ -64,6 +66,25 @@ def test_the_definitions_have_a_shortlist_and_a_funnel_that_agrees_with_exact_se
     exact, found = glosses.search(question, k=5), funnel.search(question, k=5)
     assert found["id"].to_pylist() == exact["id"].to_pylist()
     np.testing.assert_allclose(found["score"].to_numpy(), exact["score"].to_numpy(), atol=2e-3)
+
+
+def test_its_nights_publish_a_correction_and_refuse_a_broken_model(demo_lake: DemoLake) -> None:
+    articles = str(demo_lake.folder / "nights" / "articles.lance")
+    nights = read_nights(articles, StorageConfig())
+    assert [(night.state, night.publication) for night in nights] == [
+        ("published", 1),
+        ("published", 2),
+        ("refused", None),
+    ]
+    assert [night.counts.encoded for night in nights][1] == 1
+    assert [gate.gate for gate in nights[2].audit if not gate.passed] == ["overlap"]
+    assert "audit.min_overlap_new_space" in demo_lake.said
+    prod, news = VectorTable.open(articles, "prod"), demo_lake.table("news")
+    assert prod.publication is not None
+    assert (prod.publication.number, len(prod)) == (2, len(news))
+    before, now = (table.dataset.to_table(columns=["id", "vector"]).sort_by("id") for table in (news, prod))
+    changed = (to_numpy(before["vector"]) != to_numpy(now["vector"])).any(axis=1)
+    assert changed.sum() == 1
 
 
 def test_it_prints_what_it_did_and_three_commands_that_exist(
