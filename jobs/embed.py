@@ -15,30 +15,28 @@ from functools import partial
 
 from cluster.actors import ActorPool
 from cluster.metrics import ExportingDisplay, RunMetrics
-from cluster.placement import PoolSize, has_gpu, plan_pool
+from cluster.placement import has_gpu, plan_pool
 from cluster.session import Stop, connect, saying_that_it_waits
 from cluster.stragglers import Stragglers
+from jobs.embed_pilots import compare_encoder, fit_on_an_actor
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
-from pipelines.embedding.equality import EqualityChecker, check_equality, may_compare
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import EmbedPlan, make_plan, restored_companions
 from pipelines.embedding.reuse import stored_vectors
-from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
-from pipelines.embedding.run import EmbedRun, Tell, create_table_for
+from pipelines.embedding.run import EmbedRun, create_table_for
 from pipelines.encoders import licence_notice, modules_to_send, resolve
 from pipelines.nightly.erase import finish_erasure
 from pipelines.reports.console import open_console
 from pipelines.reports.progress import LogFormat, Screen, open_screen
-from pipelines.reports.terminal import print_embed_plan, print_embed_summary, say_equality
+from pipelines.reports.terminal import print_embed_plan, print_embed_summary
 from pipelines.tables.rows import shared_ids_warning
 from pipelines.tables.runs import RunRecord
-from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, check_given, load_config
-from schemas.journal import EmbedSummary, Equality
+from schemas.journal import EmbedSummary
 from schemas.printable import counted
-from schemas.records import Lease, LeaseResult, Shard
+from schemas.records import Lease, LeaseResult
 
 
 def main(
@@ -107,8 +105,8 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
         size = dataclasses.replace(plan_pool(config.cluster), modules=modules_to_send(config.encoder))
         equality = None
         if plan.table is None:
-            equality = _compare(config, size, plan, screen)
-            fit = partial(_fit_rotation, config, size)
+            equality = compare_encoder(config, size, plan, screen)
+            fit = partial(fit_on_an_actor, config, size)
             table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
         else:
             table = apply_columns(plan.table, plan.columns)
@@ -133,21 +131,3 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
             if warning := shared_ids_warning(table.refresh().dataset, config.table):
                 screen.say(warning)
     return embedding.summary
-
-
-def _compare(config: EmbedConfig, size: PoolSize, plan: EmbedPlan, screen: Screen) -> Equality | None:
-    if not may_compare(config):
-        return None
-    screen.begin("comparing the encoder with its reference implementation")
-    one = dataclasses.replace(size, actors=1, in_flight=1, grows=False)
-    with ActorPool[Shard, Equality | None](partial(EqualityChecker, config, size.threads), one) as pool:
-        found = check_equality(pool, plan.todo[0], config.limits.max_tries)
-    if found is not None:
-        screen.say(say_equality(found))
-    return found
-
-
-def _fit_rotation(config: EmbedConfig, size: PoolSize, shards: tuple[Shard, ...], tell: Tell) -> Rotation:
-    one = dataclasses.replace(size, actors=1, in_flight=1, grows=False)
-    with ActorPool[tuple[Shard, ...], Rotation](partial(RotationFitter, config, size.threads), one) as pool:
-        return fit_rotation(pool, shards, config.limits.max_tries, tell)
