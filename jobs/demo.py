@@ -12,7 +12,6 @@ Owns the order of these six. Each does only what is missing: a second run does n
 
 from __future__ import annotations
 
-import io
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -109,8 +108,7 @@ def _embed(folder: Path, console: Console) -> int:
 
 def _show_nights(folder: Path, console: Console) -> None:
     """Run three nights, and print how each ended."""
-    quiet = Console(file=io.StringIO())
     with connect():
-        for came, night in three_nights(folder, partial(nightly.run, console=quiet)):
+        for came, night in three_nights(folder, partial(nightly.run, say=lambda said: None)):
             console.print(f"{INDENT}{came}: {night_line(night)}", soft_wrap=True)
     console.print(f"{INDENT}mlake history {folder / 'nights' / 'articles.lance'}", soft_wrap=True)

@@ -10,11 +10,11 @@ publish   if all pass; else `prod` stays, and so it does after a rollback
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.nightly.hooks import run_hooks
@@ -57,7 +57,7 @@ def main(
         else:
             print_night_plan(config, plan, console)
         return 0
-    night = run(config, log=log, console=console)
+    night = run(config, log=log, say=console.print)
     print_night(config.table, night, console)
     if as_json:
         print(stored_line(night))
@@ -72,18 +72,23 @@ def main(
     return 130 if night.state == "stopped" else 0
 
 
-def run(config: NightlyConfig, *, log: Log = "screen", console: Console | None = None) -> Night:
+def run(config: NightlyConfig, *, log: Log = "screen", say: Callable[[str], object] | None = None) -> Night:
     """Run one night, and return its record.
+
+    Args:
+        config: The night.
+        log: How the embed job shows its progress.
+        say: Is told in a sentence what was brought up to date; default: it is printed.
 
     Raises:
         NightRunning: Another night is at work on the table.
         RunExpired: This night was suspended, and another has taken over.
         LakeError: As the embed job.
     """
-    lock, shown = NightLock(config.table, config.storage), console or open_console(is_error=log == "json")
+    lock, say = NightLock(config.table, config.storage), say or open_console(is_error=log == "json").print
     try:
         with lock:
-            NightRun(config, lock, partial(_embed, log=log), shown.print).run()
+            NightRun(config, lock, partial(_embed, log=log), say).run()
     finally:
         run_hooks(config.hooks, lock.night)
     return lock.night

@@ -131,8 +131,9 @@ def finish_erasure(uri: str, storage: StorageConfig, *, has_lock: bool = False) 
     Returns:
         What was done, or why nothing was, in sentences; none where no erasure was killed.
     """
-    base, _ = table_of(uri, storage)
     try:
+        VectorTable.open(uri, storage=storage)  # an address that no table can have is refused in its words
+        base, _ = table_of(uri, storage)
         tables = [VectorTable.open(generation_uri(base, n), storage=storage) for n in generations_of(base, storage)]
     except TableNotFound:
         return []

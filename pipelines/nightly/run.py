@@ -38,7 +38,7 @@ class NightRun:
         config: NightlyConfig,
         lock: NightLock,
         embed: Callable[[EmbedConfig], EmbedSummary],
-        say: Callable[[str], None],
+        say: Callable[[str], object],
     ) -> None:
         """Look at what is published now: if that moves before the end, nothing is published.
 
