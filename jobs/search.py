@@ -18,7 +18,7 @@ from pipelines.reports.json_lines import json_line
 from pipelines.tables.queries import check_search
 from pipelines.tables.table import VectorTable
 from schemas.config import StorageConfig, TrustConfig
-from schemas.errors import FunnelWarning, InputError, RunError
+from schemas.errors import FunnelWarning, InputError, RowsLeftOut, RunError
 from schemas.printable import counted
 
 _Search = Callable[[str | bytes], pa.Table]
@@ -74,7 +74,7 @@ def main(
     table = VectorTable.open(address, storage=storage, trust=trust)
     check_search(table.dataset, table.uri, options.k, options.where, options.columns)
     search, refused = _searcher(table, options, is_one=query != "-"), list[int]()
-    with warnings_as_notes(FunnelWarning):
+    with warnings_as_notes(FunnelWarning, RowsLeftOut):
         for line, asked in queries_of(query):
             try:
                 rows = search(read_query(asked)).to_pylist()

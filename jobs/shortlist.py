@@ -64,6 +64,12 @@ def main(
     report = _agreement(summary.lists, config) if summary.lists is not None else None
     if report is not None:
         console.print(f"{summary.lists}: {summary.searches} searches")
+        if summary.lost_rows or summary.lost_queries:
+            console.print(
+                f"without a direction (all zeros, NaN or infinity), as another tool has written them: "
+                f"{counted(summary.lost_rows, 'row')}, in no list; {summary.lost_queries:,} asked, and have none",
+                soft_wrap=True,
+            )
         print_agreement(report, console)
         if plot:
             report.plot(plot)

@@ -233,5 +233,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+class RowsLeftOut(UserWarning):
+    """Rows whose vectors have no direction, as another tool may write them, are in no result of a search."""
+
+
 class FunnelWarning(UserWarning):
     """A funnel answers more slowly, or perhaps with less recall, than its card says, or saves no time at all."""

@@ -169,10 +169,15 @@ class ShortlistSummary:
         fragments: Fragments that got a prefix.
         indexed: Dims whose index was built anew; the indexes of the others were extended by the rows appended since.
         searches: Pairs of a query block and a part of the table that were searched.
+        lost_rows: Searched rows that are in no list of the widest dim, since their vectors have no direction (all
+            zeros, NaN or infinity).
+        lost_queries: Queries without lists for the same reason.
         lists: Address of the shortlist table, if the config asks for one.
     """
 
     fragments: int = 0
     indexed: tuple[int, ...] = ()
     searches: int = 0
+    lost_rows: int = 0
+    lost_queries: int = 0
     lists: str | None = None

@@ -20,7 +20,7 @@ from pipelines.funnel.ground_truth import GroundTruth, exact_neighbours
 from pipelines.tables.rows import ROW_ID, row_ids, scan_small_batches
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats, RowIds, to_numpy
-from pipelines.vectors.matryoshka import cut, prefix, unit
+from pipelines.vectors.matryoshka import cut, have_direction, prefix, unit
 from schemas.columns import VECTOR
 
 Mask = npt.NDArray[np.bool_]
@@ -59,7 +59,8 @@ class SliderSearch:
 
     Attributes:
         dims: The ladder of the table's space, ascending.
-        rows_in_table: Rows of the table.
+        rows_in_table: Rows of the table. Those without a direction are not searched.
+        is_sample: Whether the memory holds only a sample of them.
     """
 
     def __init__(self, table: VectorTable, max_bytes: int) -> None:
@@ -74,6 +75,9 @@ class SliderSearch:
         width = table.space.ladder.width
         fit = max(1, max_bytes // (4 * (width + len(self.dims))))
         self._rows_N, self._x_ND = _read(table, fit)
+        self.is_sample = len(self._rows_N) < self.rows_in_table
+        if not (usable_N := have_direction(self._x_ND)).all():  # what another tool has written
+            self._rows_N, self._x_ND = self._rows_N[usable_N], self._x_ND[usable_N]
         self._norms = {dim: _prefix_norms(self._x_ND, dim) for dim in self.dims}
         self._of_row = {int(row): place for place, row in enumerate(self._rows_N)}
 
@@ -81,11 +85,6 @@ class SliderSearch:
     def rows(self) -> int:
         """Number of rows in memory."""
         return len(self._rows_N)
-
-    @property
-    def is_sample(self) -> bool:
-        """Whether the memory holds only a sample of the table."""
-        return self.rows < self.rows_in_table
 
     def vector(self, row: int) -> Floats | None:
         """Return the vector (D,) of a row id, or None if it is not in memory."""

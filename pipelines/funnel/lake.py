@@ -19,7 +19,7 @@ from pipelines.funnel.rerank import Found, search_table
 from pipelines.funnel.widening import expected_misses
 from pipelines.tables.rows import has_everywhere, read_rows, row_ids
 from pipelines.vectors.arrays import Floats, to_numpy
-from pipelines.vectors.matryoshka import cut
+from pipelines.vectors.matryoshka import cut, have_direction
 from schemas.columns import VECTOR, prefix_column
 from schemas.explanations import Explanation, StageReport
 from schemas.plans import FunnelStage, Plan
@@ -177,12 +177,14 @@ def _narrow(
 def rank(
     dataset: LanceDataset, stage: FunnelStage, query_D: Floats, rows_K: Positions, keep: int
 ) -> tuple[Floats, Positions]:
-    """Compare rows at the dims of one stage; return the cosines and row ids of the `keep` best."""
+    """Compare rows at the dims of one stage; return the cosines and row ids of the `keep` best with a direction."""
     column = column_of(dataset, stage.dims)
     found = read_rows(dataset, rows_K, [column])
-    scores = cut(to_numpy(found[column]).astype(np.float32), stage.dims) @ cut(query_D, stage.dims)
+    x_KM = cut(to_numpy(found[column]).astype(np.float32), stage.dims)
+    compared_K = have_direction(x_KM)
+    scores = x_KM[compared_K] @ cut(query_D, stage.dims)
     best = np.argsort(-scores, kind="stable")[:keep]
-    return scores[best], row_ids(found)[best]
+    return scores[best], row_ids(found)[compared_K][best]
 
 
 def column_of(dataset: LanceDataset, dim: int) -> str:

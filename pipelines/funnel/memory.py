@@ -25,7 +25,7 @@ from pipelines.funnel.stage_index import Fill, StageIndex
 from pipelines.funnel.widening import are_close, are_short, judges_codes
 from pipelines.tables.rows import ROW_ID, read_rows, read_vectors, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
-from pipelines.vectors.matryoshka import unit
+from pipelines.vectors.matryoshka import have_direction, unit
 from schemas.columns import VECTOR
 from schemas.explanations import Explanation, StageReport
 from schemas.plans import Plan
@@ -54,7 +54,8 @@ class _Snapshot:
         stages: The filled stages.
         row_ids_N: Row ids of the rows in the stages.
         updated_N: Version in which each of these was last written.
-        alive_N: Which of these are still in the table unchanged; None: all.
+        usable_N: Which of these have a direction, and may be found at all.
+        alive_N: Which of these are also still in the table unchanged; None: all rows of the stages.
         tail_ids_T: Row ids of the rows written since the stages were filled.
         tail_TD: Their vectors.
         allowed: Cached results of filters: masks (N,) and (T,) by SQL.
@@ -64,6 +65,7 @@ class _Snapshot:
     stages: StageIndex
     row_ids_N: Positions
     updated_N: npt.NDArray[np.int64]
+    usable_N: Mask
     alive_N: Mask | None
     tail_ids_T: Positions
     tail_TD: Halves
@@ -279,18 +281,19 @@ class MemoryIndex:
         return masks
 
     def _load(self, dataset: LanceDataset) -> _Snapshot:
-        ids, updated = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        ids, updated, usable = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
 
         def blocks() -> Iterator[Halves]:
             for batch, block_BD in scan_vectors(dataset, [ROW_ID, _UPDATED]):
                 ids.append(row_ids(batch))
                 updated.append(batch[_UPDATED].to_numpy().astype(np.int64))
-                yield block_BD
+                usable.append(have_direction(block_BD))
+                yield block_BD if usable[-1].all() else np.where(usable[-1][:, None], block_BD, np.float16(0))
 
         stages = self._fill(blocks(), dataset.count_rows())
         none_TD = np.empty((0, self.plan.stages[-1].dims), np.float16)
-        ids_N = np.concatenate(ids)
-        return _Snapshot(dataset, stages, ids_N, np.concatenate(updated), None, np.empty(0, np.int64), none_TD)
+        known = (np.concatenate(ids), np.concatenate(updated), usable_N := np.concatenate(usable))
+        return _Snapshot(dataset, stages, *known, _mask_of(usable_N), np.empty(0, np.int64), none_TD)
 
     def _follow(self, old: _Snapshot, dataset: LanceDataset) -> _Snapshot:
         """Return the snapshot of another version: mask what is gone and read the tail, or fill anew."""
@@ -304,10 +307,20 @@ class MemoryIndex:
         if max(len(tail_ids), (~alive_N).sum()) > max(_TAIL_ROWS, int(len(alive_N) * _REBUILD_FRACTION)):
             return self._load(dataset)
         tail = read_rows(dataset, tail_ids, [VECTOR])
-        mask = None if alive_N.all() else alive_N
+        tail_TD = to_numpy(tail[VECTOR])
+        has_direction_T = have_direction(tail_TD)
         return replace(
-            old, dataset=dataset, alive_N=mask, tail_ids_T=row_ids(tail), tail_TD=to_numpy(tail[VECTOR]), allowed={}
+            old,
+            dataset=dataset,
+            alive_N=_mask_of(alive_N & old.usable_N),
+            tail_ids_T=row_ids(tail)[has_direction_T],
+            tail_TD=tail_TD[has_direction_T],
+            allowed={},
         )
+
+
+def _mask_of(is_alive_N: Mask) -> Mask | None:
+    return None if is_alive_N.all() else is_alive_N
 
 
 def _among(plan: Plan, rows: int, allowed: int) -> Plan:

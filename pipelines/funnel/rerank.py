@@ -41,6 +41,11 @@ class Found:
     rows_BK: Positions
     dataset: LanceDataset
 
+    @property
+    def fewest(self) -> int:
+        """Rows of the query that has the fewest."""
+        return int((self.rows_BK >= 0).sum(axis=1).min(initial=self.rows_BK.shape[1]))
+
     def read(self, wanted: Sequence[str], skip: int | None = None) -> pa.Table:
         """Read the columns `query, <wanted>, score` of the rows but `skip`, by query, best first, ties by id."""
         query_F, place_F = np.nonzero((self.rows_BK >= 0) & (self.rows_BK != (-1 if skip is None else skip)))

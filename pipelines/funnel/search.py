@@ -28,6 +28,7 @@ from pipelines.funnel.proof import ProofIndex, Proven
 from pipelines.funnel.rerank import Found
 from pipelines.tables.grouping import best_of_each, concatenate_answers
 from pipelines.tables.hits import QUERY, Hits
+from pipelines.tables.nearest import warn_of_rows_left_out
 from pipelines.tables.opening import Version
 from pipelines.tables.queries import (
     Query,
@@ -121,7 +122,7 @@ class Funnel:
             TableError: The table has too few rows, or was opened at a version; the lake has no prefix column to search;
                 or the test queries do not confirm the goal's recall. Then nothing is stored.
         """
-        _check_home(home)
+        check_choice(get_args(Home), home=home)
         check_given(Goal, goal=goal)
         table = table.refresh() if isinstance(table, VectorTable) else VectorTable.open(table, storage=storage)
         if table.is_pinned:
@@ -164,7 +165,7 @@ class Funnel:
             ConfigError: There is no such home or device, or the home is "lake" and a device is given.
             TableError: The table has no such funnel.
         """
-        _check_home(home)
+        check_choice(get_args(Home), home=home)
         if home == "lake" and device is not None:
             raise ConfigError(
                 f"device {device!r}: a funnel in the lake holds no vectors on a device; leave `device` out, or open "
@@ -337,13 +338,12 @@ class Funnel:
                     f"{uri} has {rows:,} rows, and its recall card speaks of {self.card.rows_in_table:,} (version "
                     f"{self.card.version}): the recall may be lower now; run: mlake funnel {uri} --home {home}",
                 )
-        return self._index.find(query_BD, k, plan, where)
+        found = self._index.find(query_BD, k, plan, where)
+        if found.fewest < k:
+            warn_of_rows_left_out(found.dataset, query_BD.shape[1], where, found.fewest)
+        return found
 
     def _warn_once(self, about: str, text: str) -> None:
         if about not in self._said:
             self._said.add(about)
             warnings.warn(text, FunnelWarning, stacklevel=4)
-
-
-def _check_home(home: str) -> None:
-    check_choice(get_args(Home), home=home)

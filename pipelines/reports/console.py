@@ -53,14 +53,15 @@ def print_error(text: str) -> None:
 
 
 @contextmanager
-def warnings_as_notes(category: type[Warning]) -> Iterator[None]:
-    """Print warnings of a category as notes to the standard error stream, every time."""
+def warnings_as_notes(*categories: type[Warning]) -> Iterator[None]:
+    """Print warnings of some categories as notes to the standard error stream, every time."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         open_console(is_error=True).print(f"note: {message}", soft_wrap=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", category)
+        for category in categories:
+            warnings.simplefilter("always", category)
         warnings.showwarning = show
         yield
 

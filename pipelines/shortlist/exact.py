@@ -3,7 +3,9 @@
 Owns the arithmetic: which rows can be among the K best, and their exact scores. Owns no table and no files. Memory
 grows with the size of a chunk and with queries x dims x K.
 
-**What is exact.** The score of a row is the cosine of the two prefixes in float32. Equal scores are ordered by id.
+**What is exact.** The score of a row is the cosine of the two prefixes in float32. Equal scores are ordered by id. A
+row whose prefix has no direction (all zeros, NaN or infinity, as another tool may write) is not compared, and counted;
+a query without one finds nothing.
 
 **How it is found.** Rows are added in chunks, and each chunk is searched in blocks. For each dim the prefixes of a
 block are multiplied with those of the queries, in bfloat16 where the machine is fast at it. The products are rough
@@ -37,7 +39,7 @@ import pyarrow.compute as pc
 import torch
 
 from pipelines.storage.device import pick_device
-from pipelines.vectors.matryoshka import cut
+from pipelines.vectors.matryoshka import cut, have_direction
 from schemas.config import ExactConfig
 
 _GROUP = 16
@@ -61,6 +63,9 @@ class Best:
 
 class ExactSearch:
     """Collects the exact K best rows of each query at each dim from rows that are added chunk by chunk.
+
+    Attributes:
+        lost: Rows so far that were not compared, by dim, since they have no direction there.
 
     Example:
         >>> search = ExactSearch(queries_QD, dims=(64, 768), k=10)  # doctest: +SKIP
@@ -90,6 +95,7 @@ class ExactSearch:
         self._product = _Product(len(queries_QD), self._device, config.precision)
         queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32)).to(self._device)
         self._dims = {dim: _Dim(cut(queries, dim), k, self._product.dtype) for dim in sorted(set(dims))}
+        self.lost = dict.fromkeys(self._dims, 0)
 
     @property
     def best(self) -> dict[int, Best]:
@@ -113,8 +119,12 @@ class ExactSearch:
             here = (own_rows >= start) & (own_rows < start + len(block_BD))
             own = own_rows[here] - start, own_queries[here]
             for dim, state in self._dims.items():
-                rough_BQ = self._product(cut(block_BD, dim), state.rough_MQ)
+                cut_BM = cut(block_BD, dim)
+                rough_BQ = self._product(cut_BM, state.rough_MQ)
                 rough_BQ[own] = -torch.inf
+                if (lost_B := ~have_direction(cut_BM)).any():
+                    rough_BQ[lost_B] = -torch.inf
+                    self.lost[dim] += int(lost_B.sum())
                 state.select(rough_BQ, start, is_last=start + len(block_BD) == len(ids))
                 if state.has_many_hits():
                     state.score_hits(ids, vectors)
@@ -134,8 +144,9 @@ class _Dim:
     """The search at one dim: prefixes of the queries, the bound that rows must reach, and the best rows so far."""
 
     def __init__(self, exact_QM: torch.Tensor, k: int, rough: torch.dtype) -> None:
-        self.exact_QM, self.k = exact_QM, k
-        queries, self.dim = exact_QM.shape
+        self.is_lost_Q = ~have_direction(exact_QM)
+        self.exact_QM = exact_QM = exact_QM.masked_fill(self.is_lost_Q[:, None], 0)
+        self.k, (queries, self.dim) = k, exact_QM.shape
         rough_QM = exact_QM.to(rough)
         self.rough_MQ = rough_QM.T.contiguous()
         # Rounding to bfloat16's 8 significant bits moves a unit row by at most 2^-8, and a product by as large a part.
@@ -143,6 +154,7 @@ class _Dim:
         off_by = (rough_QM.float() - exact_QM).norm(dim=1).max().item() if queries else 0.0
         self.error = off_by + (1 + off_by) * self.roundoff + (self.dim + 16) * 2.0**-23
         self.bound_Q = torch.full((queries,), -torch.inf, device=exact_QM.device)
+        self.bound_Q[self.is_lost_Q] = torch.inf  # which no row reaches
         self.best = Best(np.full((queries, k), -np.inf, np.float32), pa.nulls(queries * k))
         self.pool: list[torch.Tensor] | None = []
         self.blocks = 0
@@ -191,7 +203,7 @@ class _Dim:
         self.best = merge_best(self.best, queries, rows, self._score(queries, rows, vectors_ND), ids)
         worst_Q = torch.from_numpy(self.best.scores_QK.min(axis=1)).to(self.bound_Q.device)
         self.bound_Q = torch.maximum(self.bound_Q, worst_Q)
-        if torch.isfinite(worst_Q).all():
+        if (torch.isfinite(worst_Q) | self.is_lost_Q.to(worst_Q.device)).all():
             self.pool = None
 
     def _drop_low(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,6 +224,7 @@ class _Dim:
             largest_QK = maxima_GQ.T.contiguous().topk(self.k, dim=1, sorted=False).values
             self.pool = [largest_QK.T]
             least_Q = largest_QK.amin(1).float()
+            least_Q = least_Q.clamp(min=-2)  # -inf of rows that are left out, of which infinity times 0 would be NaN
             self.bound_Q = torch.maximum(self.bound_Q, least_Q - least_Q.abs() * self.roundoff - self.error)
 
     def _score(

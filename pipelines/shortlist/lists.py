@@ -13,6 +13,7 @@ Shapes: Q queries, L dims, K ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -36,13 +37,29 @@ from pipelines.tables.opening import open_dataset
 from pipelines.tables.rows import ROW_ID
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
+from pipelines.vectors.matryoshka import have_direction, prefix
 from schemas.columns import VECTOR
 from schemas.config import ShortlistConfig
 from schemas.errors import TableError
 from schemas.shortlists import PIECE, ShortlistSpec, shortlist_schema, shortlist_spec
 
 
-def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: SearchTask) -> int:
+@dataclass(frozen=True)
+class Searched:
+    """What a search of one task did not compare: vectors without a direction at the widest dim.
+
+    Attributes:
+        task: The task.
+        lost_rows: Such rows of its part.
+        lost_queries: Such queries.
+    """
+
+    task: SearchTask
+    lost_rows: int
+    lost_queries: int
+
+
+def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: SearchTask) -> Searched:
     """Search one part of a table for the queries of one task, and write the result as a piece.
 
     Args:
@@ -50,9 +67,6 @@ def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: Se
         uri: Address of the shortlist table.
         config: The plan's config: memory budget, arithmetic and storage.
         task: The queries and the part.
-
-    Returns:
-        Number of rows searched.
 
     Raises:
         ConfigError: The memory budget is too small for the queries.
@@ -65,15 +79,14 @@ def search_task(spec: ShortlistSpec, uri: str, config: ShortlistConfig, task: Se
     names = row_names(asking) if is_same else asking["id"].combine_chunks()
     own_ids = names if spec.exclude_self else None
     rows = chunk_rows(asking[VECTOR].type.list_size, len(asking), spec.dims, spec.k, lists_of(config).memory_bytes)
-    search = ExactSearch(to_numpy(asking[VECTOR]), spec.dims, spec.k, config.exact, own_ids)
+    queries_QD, widest = to_numpy(asking[VECTOR]), max(spec.dims)
+    search = ExactSearch(queries_QD, spec.dims, spec.k, config.exact, own_ids)
     added = None if task.changed_since is None else changed_since(task.changed_since)
     selection = RowSelection(task.fragments, _all_of(spec.where, added), spec.column)
-    searched = 0
     for names, vectors_ND in read_chunks(vectors, selection, rows):
         search.add(names, vectors_ND, None if is_same or own_ids is None else split_names(names)[0])
-        searched += len(names)
     Pieces(uri, config.storage).write(task.file, task.queries, search.best)
-    return searched
+    return Searched(task, search.lost[widest], int((~have_direction(prefix(queries_QD, widest))).sum()))
 
 
 def commit_lists(plan: ListsPlan) -> LanceDataset:

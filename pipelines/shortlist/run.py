@@ -150,8 +150,11 @@ class ShortlistRun:
         if plan is None:
             return lists_uri(self._config)
         search = partial(search_task, plan.spec, plan.uri, plan.config)
-        for _ in self._results(pool, "searches", [partial(search, task) for task in plan.todo()]):
+        rows, queries = dict[int, int](), dict[int, int]()
+        for done in self._results(pool, "searches", [partial(search, task) for task in plan.todo()]):
             self.summary.searches += 1
+            rows[done.task.part], queries[done.task.block] = done.lost_rows, done.lost_queries
+        self.summary.lost_rows, self.summary.lost_queries = sum(rows.values()), sum(queries.values())
         commit_lists(plan)
         return plan.uri
 

@@ -5,6 +5,7 @@ Owns no encoding and no funnel. Shapes: B rows of a batch, M dims compared, D fu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,10 @@ from lance import LanceDataset
 
 from pipelines.tables.rows import ROW_ID, has_everywhere, places_of, read_rows, row_ids, scan_vectors
 from pipelines.vectors.arrays import Floats, Halves, to_numpy
-from pipelines.vectors.matryoshka import cut
+from pipelines.vectors.matryoshka import cut, have_direction, prefix
 from schemas.columns import VECTOR, prefix_column
+from schemas.errors import RowsLeftOut
+from schemas.printable import counted
 
 # A rounded query moves a cosine by at most 2^-11, that of the k-th and that of the last row.
 _ROUNDING = 2**-10
@@ -46,7 +49,8 @@ def nearest_rows(
 
     Returns:
         The wanted columns and `score`, the cosine in float32, best first; ties by id. Unless a prefix column is
-        searched, no other row has a better score, or the score of the k-th and a smaller id.
+        searched, no other row has a better score, or the score of the k-th and a smaller id. A row whose first M dims
+        have no direction is never returned; where it is missed, a `RowsLeftOut` warns.
     """
     dim, more = len(query_M), k + (skip is not None)
     column = VECTOR if dim == width else prefix_column(dim)
@@ -57,9 +61,26 @@ def nearest_rows(
         best = _by_prefix(dataset, column, query_M, more, where, names)
     else:
         best = _read(dataset, _by_scan(dataset, query_M, more, where), names)
+    if best.num_rows < more:
+        warn_of_rows_left_out(dataset, dim, where, found=best.num_rows)
     if skip is not None:
         best = best.filter(pa.array(row_ids(best) != skip)).slice(0, k)
     return best.select([*wanted, "score"])
+
+
+def warn_of_rows_left_out(dataset: LanceDataset, dim: int, where: str | None, found: int) -> None:
+    """Warn that a search could return only `found` rows, if others have no direction in the first `dim` dims."""
+    if dataset.count_rows(where) == found:
+        return
+    lost = sum(int((~have_direction(prefix(x_BD, dim))).sum()) for _, x_BD in scan_vectors(dataset, [], where))
+    if lost:
+        warnings.warn(
+            f"not compared: {counted(lost, 'row')} of {dataset.uri}, since the first {dim} dims of their vectors have "
+            "no direction (all zeros, NaN or infinity), as another tool has written them; give them vectors, or erase "
+            "them with `mlake delete`",
+            RowsLeftOut,
+            stacklevel=2,
+        )
 
 
 def _by_prefix(
@@ -96,7 +117,9 @@ def _by_scan(dataset: LanceDataset, query_M: Floats, k: int, where: str | None) 
         {"id": pa.array([], pa.string()), ROW_ID: pa.array([], pa.uint64()), "score": pa.array([], pa.float32())}
     )
     for batch, x_BD in scan_vectors(dataset, ["id", ROW_ID], where):
-        scored = _ranked(pa.Table.from_batches([batch]).select(["id", ROW_ID]), _cosines(x_BD, query_M), k)
+        compared_B = have_direction(prefix(x_BD, len(query_M)))
+        rows = pa.Table.from_batches([batch.filter(pa.array(compared_B))]).select(["id", ROW_ID])
+        scored = _ranked(rows, _cosines(x_BD[compared_B], query_M), k)
         both = pa.concat_tables([best, scored], promote_options="permissive")
         best = _ranked(both.drop_columns("score"), both["score"].to_numpy(), k)
     return best

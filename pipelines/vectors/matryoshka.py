@@ -111,8 +111,11 @@ def are_unit(x_BD: np.ndarray) -> npt.NDArray[np.bool_]:
     return is_unit_B
 
 
-def have_direction(x_BD: np.ndarray) -> npt.NDArray[np.bool_]:
-    """Tell for each row whether it can be compared with others: finite, and not all zeros: (B,)."""
+def have_direction(x_BD: Array) -> Array:
+    """Tell for each row whether it can be compared with others: finite, and not all zeros: (B,) booleans."""
+    if not isinstance(x_BD, np.ndarray):
+        squares = x_BD.float().square().sum(dim=-1)
+        return squares.isfinite() & (squares > 0)
     with np.errstate(over="ignore", invalid="ignore"):
         squares_B = np.einsum("bd,bd->b", x_BD, x_BD, dtype=np.float32, casting="same_kind")
     has_direction_B: npt.NDArray[np.bool_] = np.isfinite(squares_B) & (squares_B > 0)

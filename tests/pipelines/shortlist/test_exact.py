@@ -88,10 +88,19 @@ def test_any_shape_with_ties_zeros_and_negative_cosines(rows, queries, k, chunk,
     ids = pa.array([f"r{i}" for i in rng.permutation(len(x))])
     best = search(q, x, (3, 8), k, precision, chunk=chunk, ids=ids)
     for dim in (3, 8):
-        assert is_exact(best[dim], scores_by_numpy(q, x, dim), ids, k)
-        held = min(k, len(x))
+        usable = np.flatnonzero(x[:, :dim].any(axis=1))
+        assert is_exact(best[dim], scores_by_numpy(q, x[usable], dim), ids.take(pa.array(usable)), k)
+        held = min(k, len(usable))
         assert best[dim].ids.null_count == queries * (k - held)
         assert np.isneginf(best[dim].scores_QK[:, held:]).all()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("k", [49, 50, 51])
+def test_all_rows_are_listed_where_as_many_are_asked_for_as_there_are(precision, k):
+    x, names = vectors(50, 1), pa.array([f"r{i}" for i in range(50)])
+    best = search(x, x, (8, 32), k, precision, ids=names, query_ids=names)
+    assert all((np.isfinite(found.scores_QK).sum(axis=1) == 49).all() for found in best.values())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
