@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.chaos.faults import FAULTS, SHARES
 from tests.chaos.shared_cluster import open_shared_cluster
+from tests.chaos.shares import FAULTS, SHARES
 from tests.chaos.trial import TrialResult, run_trial
 from tests.support.s3 import running_s3
 

@@ -20,6 +20,7 @@ from unittest import mock
 from pipelines.funnel import Funnel
 from pipelines.tables import maintenance
 from pipelines.tables.table import VectorTable
+from schemas.config import StorageConfig
 from schemas.errors import TableNotFound
 from tests.chaos.processes import actors_below, command, descendants, end_tree, kill, raylets_below
 from tests.chaos.shared_cluster import SharedCluster
@@ -27,7 +28,7 @@ from tests.support.drivers import ROOT
 
 _CLOCK = threading.Lock()  # the trials have the module in common
 _RUN_S = 6.0  # about how long a run takes: what is random in time is spread over this
-_ROTATE_S, _TUNE_S = 3.0, 0.4  # and about how long these take
+_ROTATE_S, _TUNE_S, _CLEAN_S = 3.0, 0.4, 0.12  # and about how long these take
 _WORK_S = 2.5  # about how long from the first sign of an actor to its last lease
 
 
@@ -175,6 +176,35 @@ def rewrite_shards(run: Run) -> list[int]:
         return [code.result()]
 
 
+def kill_clean(run: Run) -> list[int]:
+    """Kill `mlake clean --compact` again and again; the table stays as it is, and a last one leaves nothing over."""
+    codes = kill_driver(run) + undisturbed(run)  # files that nobody has committed, and older versions
+    before = _rows(run)
+    for attempt in range(run.rng.randint(2, 4)):
+        with run.shared.driver() as cleaner, ThreadPoolExecutor(1) as pool:
+            clean = ["clean", run.table, "--compact", "--older-than", "0"]
+            code = pool.submit(cleaner.run, clean, run.log)
+            with contextlib.suppress(TimeoutError):
+                code.result(run.rng.uniform(0, _CLEAN_S))
+            if not code.done():
+                cleaner.send_signal(signal.SIGKILL)
+            codes.append(code.result())
+        assert _rows(run) == before, f"other rows are there after clean number {attempt + 1} was killed"
+    _clean(run)
+    with run.shared.driver() as cleaner:
+        codes.append(cleaner.run(clean, run.log))
+    assert _rows(run) == before, "other rows are there after the last clean"
+    assert len(VectorTable.open(run.table).dataset.versions()) == 1, "older versions are left"
+    left = maintenance.unneeded_files(run.table, StorageConfig())["path"].to_pylist()
+    assert not left, f"files are left that no version needs: {left}"
+    return codes
+
+
+def _rows(run: Run) -> list[dict[str, object]]:
+    rows = VectorTable.open(run.table).dataset.to_table()
+    return sorted(rows.to_pylist(), key=lambda row: str(row["id"]))
+
+
 def kill_rotate(run: Run) -> list[int]:
     """Embed, then kill rotations of the table until one is through, and clean impatiently after each."""
     rotate = ["rotate", run.table, "--even-if-trained"]
@@ -279,59 +309,3 @@ def _wait_for_a_random_moment(run: Run, code: Future[int], ray_pid: int) -> None
             time.sleep(run.rng.uniform(0, _WORK_S))
             return
         time.sleep(0.005)
-
-
-# Exit codes that a run may end with. Where the store fails, it may give up for the time being.
-_COMPLETE, _STOPPED, _NOT_COMPLETE, _KILLED = 0, 130, 1, -signal.SIGKILL
-FAULTS: dict[str, Callable[[Run], list[int]]] = {
-    "undisturbed": undisturbed,
-    "kill_driver": kill_driver,
-    "kill_actors": kill_actors,
-    "kill_node": kill_node,
-    "two_drivers": two_drivers,
-    "stop_driver": stop_driver,
-    "kill_local_cluster": kill_local_cluster,
-    "bad_network": undisturbed,  # the network is what disturbs it
-    "impatient_cleaner": impatient_cleaner,
-    "suspended_driver": suspended_driver,
-    "kill_cleaner": kill_cleaner,
-    "lose_companion": lose_companion,
-    "rewrite_shards": rewrite_shards,
-    "kill_rotate": kill_rotate,
-    "kill_funnel": kill_funnel,
-}
-ALLOWED: dict[str, tuple[int, ...]] = {
-    "undisturbed": (_COMPLETE,),
-    "kill_driver": (_COMPLETE, _KILLED),
-    "kill_actors": (_COMPLETE,),
-    "kill_node": (_COMPLETE,),
-    "two_drivers": (_COMPLETE, _KILLED),
-    "stop_driver": (_COMPLETE, _STOPPED),
-    "kill_local_cluster": (_COMPLETE, _KILLED, _NOT_COMPLETE),
-    "bad_network": (_COMPLETE, _NOT_COMPLETE),
-    "impatient_cleaner": (_COMPLETE, _NOT_COMPLETE),
-    "suspended_driver": (_COMPLETE, _NOT_COMPLETE),
-    "kill_cleaner": (_COMPLETE,),
-    "lose_companion": (_COMPLETE, _KILLED),
-    "rewrite_shards": (_COMPLETE, _NOT_COMPLETE),
-    "kill_rotate": (_COMPLETE, _KILLED),
-    "kill_funnel": (_COMPLETE, _KILLED),
-}
-# Of a hundred trials, how many meet each fault.
-SHARES = {
-    "undisturbed": 2,
-    "kill_driver": 15,
-    "kill_actors": 13,
-    "kill_node": 7,
-    "two_drivers": 11,
-    "stop_driver": 5,
-    "kill_local_cluster": 4,
-    "bad_network": 13,
-    "impatient_cleaner": 8,
-    "suspended_driver": 8,
-    "kill_cleaner": 5,
-    "lose_companion": 5,
-    "rewrite_shards": 4,
-    "kill_rotate": 4,
-    "kill_funnel": 4,
-}

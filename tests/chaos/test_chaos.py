@@ -10,9 +10,9 @@ import pytest
 from cluster.actors import ActorPool
 from cluster.placement import PoolSize
 from tests.chaos.__main__ import plan, summary
-from tests.chaos.faults import FAULTS, SHARES
 from tests.chaos.processes import actors_below
 from tests.chaos.shared_cluster import SharedCluster, open_shared_cluster
+from tests.chaos.shares import FAULTS, SHARES
 from tests.chaos.trial import TrialResult, run_trial
 from tests.support.actor_workers import Named
 from tests.support.s3 import S3Server

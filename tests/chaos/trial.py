@@ -26,8 +26,9 @@ from pipelines.tables.table import VectorTable
 from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig, StorageConfig
 from schemas.records import Lease
-from tests.chaos.faults import ALLOWED, FAULTS, Run
+from tests.chaos.faults import Run
 from tests.chaos.shared_cluster import SharedCluster, put
+from tests.chaos.shares import ALLOWED, FAULTS
 from tests.support.corpus import Corpus, Row, contents, differing, lines, settings, texts, truth, write_config
 from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.s3 import REGION
