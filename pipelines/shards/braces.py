@@ -18,7 +18,8 @@ _NUMBERS = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.-?(\d{1,18}))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d{1,18}))?")
 _ZEROS_BEFORE = re.compile(r"-?0\d")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_MOST_DEPTH = 20
+_MOST_DEPTH, _MOST_GROUPS = 20, 1_000
+_SHOWN = 200  # characters of a pattern in a message
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,35 @@ def expand_braces(pattern: str) -> list[str]:
     """Expand a pattern to its names, in order.
 
     Raises:
-        ConfigError: Its braces are not balanced or nested more than 20 deep, or it stands for over a million names.
+        ConfigError: Its braces are not balanced, nested more than 20 deep or more than 1,000, or it stands for over a
+            million names.
     """
     depths = [0]
     for character in pattern:
         if character in "{}":
             depths.append(depths[-1] + (1 if character == "{" else -1))
     if depths[-1] or min(depths) < 0:
-        raise ConfigError(f"shards: the braces of {pattern!r} are not balanced; write for example x-{{000..099}}.tar")
+        raise ConfigError(
+            f"shards: the braces of {_shown(pattern)} are not balanced; write for example x-{{000..099}}.tar"
+        )
     if max(depths) > _MOST_DEPTH:
-        raise ConfigError(f"shards: the braces of {pattern!r} are nested more than {_MOST_DEPTH} deep")
+        raise ConfigError(f"shards: the braces of {_shown(pattern)} are nested more than {_MOST_DEPTH} deep")
+    if (groups := pattern.count("{")) > _MOST_GROUPS:
+        raise ConfigError(
+            f"shards: a pattern of {len(pattern):,} characters has {groups:,} pairs of braces, and {_MOST_GROUPS:,} "
+            f"are the most: {_shown(pattern)}; write the names into a file, one a line, and give it as @FILE"
+        )
     parts = _parts(pattern)
     if prod(part.count for part in parts) > MOST_NAMES:
         raise ConfigError(
-            f"shards: {pattern!r} stands for more than {MOST_NAMES:,} names, the most that one pattern may; "
+            f"shards: {_shown(pattern)} stands for more than {MOST_NAMES:,} names, the most that one pattern may; "
             "name a folder, a glob, or several patterns"
         )
     return list(_product(parts))
+
+
+def _shown(pattern: str) -> str:
+    return repr(pattern if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]}…")
 
 
 def _parts(pattern: str) -> list[_Part]:

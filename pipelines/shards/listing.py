@@ -28,6 +28,8 @@ from schemas.redaction import redact
 _IN_TABLE = re.compile(r"(.*?\.lance)/.*|(.+)/data/[^/]+\.lance", re.DOTALL)
 _SPECIAL = re.compile(r"[*?\[{}]")
 _SHOWN = 5
+# A glob that matches nothing is looked for so many folders deeper, in so many folders of each level.
+_DEEPER, _LOOKED_INTO = 3, 20
 
 FormatSetting = Literal["auto"] | ShardFormat
 
@@ -69,7 +71,8 @@ def list_shards(
         if not is_same and first.name == shard.name:
             raise ConfigError(
                 f"shards: two addresses of {redact(shard.name)} differ only in what is taken for a password or a "
-                "signature, and no equal ETag says that they are one file; name one of them, or give them other names"
+                "signature, and no equal ETag says that they are one file; keep one of them, or copy one file to "
+                "another path; versions of a file are told apart by ?versionId="
             )
     return list(once.values())
 
@@ -230,13 +233,45 @@ def _not_there(pattern: str, lost: Sequence[str], store: Store) -> ShardNotFound
     name = lost[0]
     if not is_wild(name) and store.is_folder(name):
         return _holds_no_shard(name, store)
-    there = store.neighbours(name.rstrip("/"))
     what = f"{pattern} matches nothing" if is_wild(name) else f"{name} is not there"
     if len(lost) > 1:
         what = f"{len(lost)} of {pattern} are not there, the first is {name}"
+    if is_wild(name) and (elsewhere := _at_another_level(name, store)):
+        return ShardNotFound(f"{what}; did you mean {elsewhere!r}? `**/` stands for folders of any depth")
+    lacking, there = _lacking(name.rstrip("/"), store)
+    near = nearest(lacking.rpartition("/")[2], [each.rstrip("/") for each in there])
+    if lacking != name.rstrip("/"):
+        what += f": there is no {lacking}"
     shown = ", ".join(islice(there, _SHOWN)) + (", …" if len(there) > _SHOWN else "")
     holds = f"its folder holds {shown}" if there else "its folder does not exist or is empty"
-    return ShardNotFound(f"{what}{nearest(name.rstrip('/').rpartition('/')[2], there)}; {holds}")
+    return ShardNotFound(f"{what}{near}; {holds}")
+
+
+def _lacking(name: str, store: Store) -> tuple[str, list[str]]:
+    """Return the first part of a path that is not there, and the names beside it."""
+    while not (there := store.neighbours(name)) and "/" in (above := name.rpartition("/")[0].rstrip("/")):
+        if above.endswith(":/"):
+            break
+        name = above
+    return name, there
+
+
+def _at_another_level(name: str, store: Store) -> str:
+    """Return the glob of the same files that has matches in other folders; empty if a look into a few finds none."""
+    head, tail = split_wild(name)
+    *between, last = tail.split("/")
+    folders = [store.address(head or ".").rstrip("/")]
+    for _ in range(len(between) + _DEEPER if "**" not in between else 0):
+        inside = [(folder, each) for folder in folders[:_LOOKED_INTO] for each in store.neighbours(f"{folder}/x")]
+        if any(format_of(each) and NamePattern(folder, last).matches(f"{folder}/{each}") for folder, each in inside):
+            return f"{head.rstrip('/')}/**/{last}" if head else f"**/{last}"
+        folders = [
+            f"{folder}/{each.rstrip('/')}"
+            for folder, each in inside
+            if not each.startswith((".", "_"))
+            and (each.endswith("/") or not (store.lists_by_prefix or format_of(each)))
+        ]
+    return ""
 
 
 def _holds_no_shard(folder: str, store: Store) -> ShardNotFound:

@@ -22,6 +22,7 @@ from schemas.config import StorageConfig
 from schemas.errors import RunError, ShardNotFound
 
 _HEAD_AT_MOST = 16
+_LISTED = 1000
 
 
 class S3Store:
@@ -64,11 +65,17 @@ class S3Store:
         """Return the names in the folder of an address."""
         bucket, key = split_s3(uri)
         folder = key[: key.rfind("/") + 1]
+        names = self._names(uri, bucket, folder)
+        if len(names) >= _LISTED:  # those that begin alike may be further on
+            names += self._names(uri, bucket, key[: len(folder) + (len(key) - len(folder)) // 2])
+        return [name.removeprefix(folder) for name in dict.fromkeys(names) if name != folder]
+
+    def _names(self, uri: str, bucket: str, prefix: str) -> list[str]:
+        """Return the first thousand objects and folders whose keys begin alike."""
         with _explained(uri):
-            found = self._client.list_objects_v2(Bucket=bucket, Prefix=folder, Delimiter="/")
+            found = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=_LISTED)
         names = [each["Key"] for each in found.get("Contents", [])]
-        names += [each["Prefix"] for each in found.get("CommonPrefixes", [])]
-        return [name.removeprefix(folder) for name in names if name != folder]
+        return names + [each["Prefix"] for each in found.get("CommonPrefixes", [])]
 
     def open(self, file: File, *, is_forward: bool = True) -> BinaryIO:
         """Open an object for reading."""

@@ -96,6 +96,30 @@ def test_an_unknown_extension_is_refused(tmp_path: Path) -> None:
             list_shards([f"{tmp_path}/{pattern}"])
 
 
+def test_a_glob_of_another_level_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/b/x-1.parquet", "a/b/y.tar", "_a/z.jsonl", "top.jsonl")
+    for pattern, meant in {
+        "*.parquet": "**/*.parquet",
+        "a/x-*": "a/**/x-*",
+        "a/b/*/*/*.tar": "a/b/**/*.tar",
+        "*/*.jsonl": "**/*.jsonl",
+    }.items():
+        with pytest.raises(ShardNotFound) as refused:
+            list_shards([f"{tmp_path}/{pattern}"])
+        assert f"matches nothing; did you mean '{tmp_path}/{meant}'? `**/` stands for folders" in str(refused.value)
+        assert list_shards([f"{tmp_path}/{meant}"])
+    for pattern in ("*.pq", "a/**/*.jsonl", "nowhere/*.tar"):
+        with pytest.raises(ShardNotFound, match="matches nothing") as refused:
+            list_shards([f"{tmp_path}/{pattern}"])
+        assert "**/` stands" not in str(refused.value)
+
+
+def test_the_first_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/2024/a.tar")
+    with pytest.raises(ShardNotFound, match=r"is not there: there is no .*/phtos; did you mean 'photos'\?; its folder"):
+        list_shards([f"{tmp_path}/phtos/2024/a.tar"])
+
+
 def test_a_missing_file_is_named_with_its_neighbours(tmp_path: Path) -> None:
     touch(tmp_path, "train-0.tar", "train-1.tar")
     with pytest.raises(ShardNotFound, match=r"trian-0\.tar is not there; did you mean 'train-0\.tar'\?"):
@@ -106,7 +130,7 @@ def test_a_missing_file_is_named_with_its_neighbours(tmp_path: Path) -> None:
         list_shards([f"{tmp_path}/*.parquet"])
     with pytest.raises(ShardNotFound, match=r"2 of .*\{0\.\.3\}\.tar are not there, the first is .*train-2\.tar"):
         list_shards([f"{tmp_path}/train-{{0..3}}.tar"])
-    with pytest.raises(ShardNotFound, match="its folder does not exist or is empty"):
+    with pytest.raises(ShardNotFound, match=r"there is no .*/none; its folder holds train-0\.tar"):
         list_shards([f"{tmp_path}/none/x.tar"])
     with pytest.raises(ShardNotFound, match=r"no\.txt is not there"):
         list_shards([f"@{tmp_path}/no.txt"])

@@ -55,6 +55,14 @@ def test_many_objects_are_looked_up_in_pages(s3_server: S3Server, bucket: str) -
     assert len(list_shards([f"s3://{bucket}/p/{{00001..01100}}.tar"], storage=s3_server.storage)) == 1100
     with pytest.raises(ShardNotFound, match=r"2 of .* are not there, the first is .*/01101\.tar"):
         list_shards([f"s3://{bucket}/p/{{00001..01102}}.tar"], storage=s3_server.storage)
+    for name, near in {
+        "p/0109O.tar": r"did you mean '0109\d\.tar'",
+        "pp/00001.tar": "there is no .*/pp; did you mean 'p'",
+    }.items():
+        with pytest.raises(ShardNotFound, match=near):
+            list_shards([f"s3://{bucket}/{name}"], storage=s3_server.storage)
+    with pytest.raises(ShardNotFound, match=rf"did you mean 's3://{bucket}/\*\*/\*\.tar'"):
+        list_shards([f"s3://{bucket}/*.tar"], storage=s3_server.storage)
 
 
 def test_shards_read_as_they_do_locally(s3_server: S3Server, bucket: str, tmp_path: Path) -> None:
