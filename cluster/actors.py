@@ -20,9 +20,10 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from cluster.deaths import Deaths, Verdict
 from cluster.feeders import Feeders
 from cluster.head_watch import answers, is_lost, raise_if_lost
-from cluster.placement import PoolSize, describe_loss, explain_no_room, is_node_alive, room_for_more
+from cluster.placement import PoolSize, describe_loss, explain_no_room, room_for_more
 from cluster.slots import ActorLost, ActorSlot, Task, start_slots
 from cluster.stragglers import Stragglers
 from schemas.errors import NoRoomForActors, RunError
@@ -52,6 +53,7 @@ class ActorPool(Generic[I, R]):
         say_after_s: float = 5.0,
         metric_tags: Mapping[str, str] | None = None,
         stragglers: Stragglers | None = None,
+        most_halvings: int = 0,
     ) -> None:
         """Start the actors.
 
@@ -63,6 +65,8 @@ class ActorPool(Generic[I, R]):
             metric_tags: `job` and `run`; with them each actor exports its worker's counters to Prometheus.
             stragglers: Says which items are late, and so are given to an idle actor as well; None repeats none. The
                 work must allow to be done twice.
+            most_halvings: How often the batches of a worker can be halved when memory runs out; where it is not 0, its
+                worker and its feeders are `Lightening`.
         """
         self._in_flight, self._size = size.in_flight, size
         self._began, self._say_after_s = time.monotonic(), say_after_s
@@ -70,6 +74,7 @@ class ActorPool(Generic[I, R]):
         self._stragglers = stragglers
         self._start = partial(start_slots, make_worker, metric_tags=metric_tags)
         self._slots = self._start(size)
+        self._deaths = Deaths(most_halvings, self._start_more)
         self._look_for_nodes_at = self._began + _LOOK_FOR_NODES_S
         self._feeders = Feeders(make_feeder, size)
         self._up_at: float | None = None
@@ -91,7 +96,13 @@ class ActorPool(Generic[I, R]):
     @property
     def actors(self) -> int:
         """How many actors work; feeders are not counted."""
-        return len(self._slots)
+        return len(self._kept_slots())
+
+    def _kept_slots(self) -> list[ActorSlot]:
+        return [slot for slot in self._slots if not slot.is_lost] or self._slots
+
+    def _start_more(self, count: int) -> None:
+        self._slots += self._start(replace(self._size, actors=count))
 
     def run(
         self, items: Iterable[I], retry: RetryPolicy[I] | None = None, tick_s: float = 0.25
@@ -176,7 +187,8 @@ class ActorPool(Generic[I, R]):
             NoRoomForActors: No node was large enough for any of them for `size.wait_s`.
         """
         now = time.monotonic()
-        unplaced = sum(not (slot.has_process or slot.is_lost) for slot in self._slots)
+        kept = self._kept_slots()
+        unplaced = sum(not slot.has_process for slot in kept)
         if not self.queue().pending_actors:
             self._say_at = now + self._say_after_s
             return
@@ -189,18 +201,18 @@ class ActorPool(Generic[I, R]):
             return
         if not unplaced:
             if not any(slot.is_up for slot in self._slots):
-                _LOG.warning("waiting until one of %s has loaded what it needs", counted(len(self._slots), "actor"))
+                _LOG.warning("waiting until one of %s has loaded what it needs", counted(len(kept), "actor"))
             return
         if not answers():
             return
         no_room = explain_no_room(self._size, unplaced)
-        if not no_room.is_over and self._feeders.actors and unplaced == len(self._slots):
+        if not no_room.is_over and self._feeders.actors and unplaced == len(kept):
             self._feeders.release()
         if no_room.is_over:
             self._say_at = now + max(self._say_after_s, _LOOK_AGAIN_S)
             if is_early:
                 return
-        if no_room.is_for_ever and unplaced == len(self._slots):
+        if no_room.is_for_ever and unplaced == len(kept):
             left_s = self._began + self._size.wait_s - now
             if left_s <= 0:
                 raise NoRoomForActors(f"{no_room.text}; then run the same command again")
@@ -217,7 +229,7 @@ class ActorPool(Generic[I, R]):
         self._look_for_nodes_at = now + _LOOK_FOR_NODES_S
         if self.queue().pending_actors or not answers() or not (more := room_for_more(self._size)):
             return
-        self._slots += self._start(replace(self._size, actors=more))
+        self._start_more(more)
         self._size = replace(self._size, actors=len(self._slots))
         _LOG.warning("the cluster has grown: actors: %d more, %d in all", more, len(self._slots))
 
@@ -225,12 +237,16 @@ class ActorPool(Generic[I, R]):
         """Give waiting tasks to the actors that have room, the least busy first."""
         for slot in sorted(self._slots, key=lambda slot: len(slot.tasks)):
             if self._waiting_alone and slot.is_up and not slot.tasks:
-                slot.assign(self._waiting_alone.popleft(), None)  # no feeder: it works for other items as well
+                self._give(slot, self._waiting_alone.popleft(), None)  # no feeder: it works for other items as well
             while self._waiting and slot.has_room(self._in_flight):
                 task = self._waiting.popleft()
                 task.is_alone = self._in_flight == 1
-                slot.assign(task, None if task.is_alone else self._feeders.next())
+                self._give(slot, task, None if task.is_alone else self._feeders.next())
         self._repeat_late()
+
+    def _give(self, slot: ActorSlot, task: Task, feeder: Any) -> None:
+        task.halvings = max(task.halvings, self._deaths.halvings)
+        slot.assign(task, feeder)
 
     def _repeat_late(self) -> None:
         """Give late tasks to actors that have nothing else to do as well."""
@@ -240,7 +256,7 @@ class ActorPool(Generic[I, R]):
         late = self._stragglers.late(self._open_tasks(), time.monotonic()) if idle else []
         for slot, task in zip(idle, late, strict=False):
             running_s = time.monotonic() - task.began_s
-            slot.assign(task, None if task.is_alone else self._feeders.next())
+            self._give(slot, task, None if task.is_alone else self._feeders.next())
             _LOG.warning(
                 "one lease has run for %.0f s, much longer than others of its size; another actor does it too, and the "
                 "first outcome counts",
@@ -268,42 +284,45 @@ class ActorPool(Generic[I, R]):
     def _take_result(self, slot: ActorSlot, call: Any, policy: RetryPolicy[I]) -> Outcome[I, R] | None:
         task, node = slot.tasks.pop(call), slot.node
         task.calls -= 1
+        is_open = not (task.is_done or task.calls)  # no other actor does it as well, or has done it
         try:
             result = ray.get(call)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             is_feeder_gone = isinstance(cause, RayError) and not isinstance(cause, RayTaskError)
-            is_blamed = task.is_alone or not is_feeder_gone
             if is_feeder_gone:
                 self._feeders.doubt()
-            return self._retry(task, cause, policy, died=is_feeder_gone, is_blamed=is_blamed)
+            verdict = Verdict(task.is_alone or not is_feeder_gone, is_alone=is_feeder_gone)
+            return self._retry(task, cause, policy, verdict, died=is_feeder_gone) if is_open else None
         except RayError as error:
+            tries_left = policy.max_tries - task.failures
+            judged = self._deaths.judge(task, slot, self._slots, tries_left) if is_open else None
             if slot.is_up and answers():
-                _LOG.warning("%s; what it worked on is done by others", describe_loss(node))
+                loss = describe_loss(node) + (", and perhaps its node is lost" if task.doubted_node else "")
+                _LOG.warning("%s; what it worked on is done by others", loss)
             self._counted_by_dead.update(slot.on_died())
-            # Of several items in flight in an actor that died, none is known to have killed it; nor if its node died.
-            is_blamed = task.is_alone and answers() and is_node_alive(node)
-            return self._retry(task, error, policy, died=True, is_blamed=is_blamed)
+            return self._retry(task, error, policy, judged, died=True) if judged else None
         if task.is_done:
             return None
         task.is_done = True
+        self._deaths.on_done(task)
         if self._stragglers is not None:
             self._stragglers.note(task, time.monotonic())
         return Outcome(task.item, result=result)
 
     def _retry(
-        self, task: Task, error: BaseException, policy: RetryPolicy[I], *, died: bool, is_blamed: bool
+        self, task: Task, error: BaseException, policy: RetryPolicy[I], verdict: Verdict, *, died: bool
     ) -> Outcome[I, R] | None:
-        """Queue a failed task again, or give it up; not one that another actor does as well or has done."""
-        if task.is_done or task.calls:
-            return None
+        """Queue a failed task again, or give it up."""
         policy.on_failure(error)
-        queue = self._waiting_alone if died else self._waiting
-        if parts := policy.split(task.item):
-            queue.extend(Task(part, is_alone=died) for part in parts)
+        queue = self._waiting_alone if verdict.is_alone else self._waiting
+        is_innocent = died and not (verdict.is_blamed or verdict.is_alone)
+        if not is_innocent and (parts := policy.split(task.item)):
+            queue.extend(Task(part, is_alone=verdict.is_alone, lost_nodes=task.lost_nodes) for part in parts)
             return None
-        failures = task.failures + is_blamed
+        failures = task.failures + verdict.is_blamed
         if failures >= policy.max_tries or (not died and policy.is_final(error)):
+            self._deaths.on_given_up(task)
             return Outcome(task.item, error=error, died=died)
-        queue.append(Task(task.item, failures, is_alone=died))
+        queue.append(replace(task, failures=failures, is_alone=verdict.is_alone, began_s=0.0))
         return None

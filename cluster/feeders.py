@@ -130,6 +130,8 @@ class _FeederActor:
     def is_alive(self) -> bool:
         return True
 
-    def feed(self, item: Any) -> Iterator[Any]:
+    def feed(self, item: Any, halvings: int) -> Iterator[Any]:
+        if halvings:
+            self._feeder.lighten(halvings)  # type: ignore[attr-defined]
         for part in self._feeder.feed(item):  # noqa: UP028 - Ray sends into this generator, iterators take nothing
             yield part

@@ -45,6 +45,10 @@ class Task:
         began_s: When it was first given to an actor, by the monotonic clock.
         calls: In how many actors it is in flight; a late task runs in a second one as well.
         is_done: One of its calls has given the outcome; what the other gives is dropped.
+        halvings: How often its worker halves its batches for it.
+        lost_nodes: How many machines were lost while they worked on it.
+        doubted_node: Id of the machine that was perhaps lost when it failed last.
+        ended_actors: How many actors were ended so that it finds more memory.
     """
 
     item: Any
@@ -53,6 +57,10 @@ class Task:
     began_s: float = 0.0
     calls: int = 0
     is_done: bool = False
+    halvings: int = 0
+    lost_nodes: int = 0
+    doubted_node: str = ""
+    ended_actors: int = 0
 
 
 @dataclass
@@ -64,11 +72,12 @@ class ActorSlot:
         starting: The call of `is_alive` or `start` that is on its way, if any.
         has_process: The process answers; the next call makes the worker.
         is_up: The worker is ready.
-        is_lost: The actor cannot start and is not asked again.
+        is_lost: The actor cannot start, or was ended, and is not asked again.
         failed_starts: How often in a row the worker could not be made.
         tasks: Tasks in flight, by their calls.
         counters: The worker's counters as last seen.
         node: Id of the node on which the worker was made last.
+        worker: Ray's id of the process in which it was made.
     """
 
     actor: Any
@@ -80,6 +89,7 @@ class ActorSlot:
     tasks: dict[Any, Task] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     node: str = ""
+    worker: str = ""
     _next_poll_at: float = 0.0
     _counters_call: Any = None
     _ask_counters_at: float = 0.0
@@ -93,7 +103,7 @@ class ActorSlot:
         if not task.calls:
             task.began_s = time.monotonic()
         task.calls += 1
-        self.tasks[self.actor.run.remote(task.item, feeder)] = task
+        self.tasks[self.actor.run.remote(task.item, feeder, task.halvings)] = task
 
     def poll_starting(self) -> None:
         """Ask an actor that is not up for the next step of its start."""
@@ -120,7 +130,7 @@ class ActorSlot:
             self.has_process = True
             return None
         self.is_up, self.failed_starts = True, 0
-        made_at, self.node = answer
+        made_at, self.node, self.worker = answer
         return float(made_at)
 
     def on_start_failed(self, error: RayError) -> None:
@@ -143,6 +153,11 @@ class ActorSlot:
         counted, self.counters, self._counters_call = self.counters, {}, None
         self.is_up = self.has_process = False
         return counted
+
+    def end(self) -> None:
+        """End the actor for good; the tasks that it has in flight fail."""
+        self.is_lost, self.is_up, self.starting = True, False, None
+        ray.kill(self.actor)
 
     def update_counters(self) -> None:
         """Take the worker's counters if they have arrived, and ask for the next twice a second at most; never waits."""
@@ -202,27 +217,30 @@ class _WorkerActor:
     def is_alive(self) -> bool:
         return True
 
-    def start(self) -> tuple[float, str]:
+    def start(self) -> tuple[float, str, str]:
         with self._lock:
             if self._worker is None:
                 self._worker = self._make_worker()
                 self._made_at = time.time()
                 if self._metrics is not None:
                     threading.Thread(target=self._export, name="metrics", daemon=True).start()
-        return self._made_at, ray.get_runtime_context().get_node_id()
+        context = ray.get_runtime_context()
+        return self._made_at, context.get_node_id(), context.get_worker_id()
 
-    def run(self, item: Any, feeder: Any) -> Any:
+    def run(self, item: Any, feeder: Any, halvings: int) -> Any:
+        if halvings:
+            self._worker.lighten(halvings)
         try:
-            return self._run(item, feeder)
+            return self._run(item, feeder, halvings)
         finally:
             if self._metrics is not None:  # also now, since an actor that has nothing more to do is ended
                 self._metrics.update(self._worker.progress())
 
-    def _run(self, item: Any, feeder: Any) -> Any:
+    def _run(self, item: Any, feeder: Any, halvings: int) -> Any:
         if feeder is None:
             return self._worker.run(item)
         stream = feeder.feed.options(num_returns="streaming", _generator_backpressure_num_objects=_MAX_PARTS_AHEAD)
-        parts = stream.remote(item)
+        parts = stream.remote(item, halvings)
         return self._worker.run(item, (ray.get(part) for part in parts))
 
     def _export(self) -> None:

@@ -20,6 +20,7 @@ from cluster.session import Stop, connect, saying_that_it_waits
 from cluster.stragglers import Stragglers
 from jobs.embed_pilots import compare_encoder, fit_on_an_actor
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
+from pipelines.embedding.batching import most_halvings
 from pipelines.embedding.column_plan import apply_columns, run_columns
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
@@ -120,6 +121,7 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
                 make_feeder,
                 metric_tags={"job": "embed", "run": record.run},
                 stragglers=Stragglers(weigh=lambda lease: sum(shard.size for shard in lease.shards)),
+                most_halvings=most_halvings(config.encoder),
             ) as pool,
         ):
             screen.name_run(record.run)

@@ -28,6 +28,14 @@ class Worker(Protocol[I_contra, R_co]):
         ...
 
 
+class Lightening(Protocol):
+    """What a worker, and its feeder, offer where a pool may make them lighter when memory runs out."""
+
+    def lighten(self, halvings: int) -> None:
+        """Halve batches and buffers so many times, compared with their first size; called before an item is run."""
+        ...
+
+
 class FeedingWorker(Protocol[I_contra]):
     """An object that lives in a feeder actor and prepares items for the workers of other actors."""
 

@@ -99,6 +99,11 @@ class BatchBudget:
     pads: bool = True
     _best_rate: float = 0.0
     _full_batches: int = 0
+    _whole: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Remember the first size."""
+        self._whole = self.ceiling, self.rows
 
     @property
     def window_units(self) -> int:
@@ -157,9 +162,21 @@ class BatchBudget:
         self._best_rate, self._full_batches = rate, 0
         self.units = min(2 * self.units, self.ceiling)
 
+    def lighten(self, halvings: int) -> None:
+        """Allow at most the first size divided by 2^halvings from now on: the process was killed for want of memory."""
+        units, rows = (max(1, whole >> halvings) for whole in self._whole)
+        self.ceiling, self.rows = min(self.ceiling, units), min(self.rows, rows)
+        self.units = min(self.units, self.ceiling)
+
     def on_out_of_memory(self, units: int) -> None:
         """Allow at most half of `units` from now on: a batch of that size did not fit."""
         self.units = self.ceiling = max(1, min(self.units, units // 2))
+
+
+def most_halvings(config: EncoderConfig) -> int:
+    """Return how often the batches of a config can be halved: down to single inputs, or to some hundred tokens."""
+    largest = config.batch if isinstance(config.batch, int) else max(most for _, most in _AUTO_UNITS.values()) // 128
+    return largest.bit_length() - 1
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,11 @@ class WindowEncoder:
         self.busy_s = 0.0
         self.batches = self.padding_units = 0
 
+    def lighten(self, halvings: int) -> None:
+        """Halve batches so many times, compared with their first size."""
+        with self._lock:
+            self._budget.lighten(halvings)
+
     def encode(
         self, window: Window, chosen: npt.NDArray[np.int64] | None = None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], dict[int, BadSample]]:
@@ -121,6 +126,11 @@ class Embedder:
         self._encoder = WindowEncoder(self._config, threads)
         self._counters, self._counting = Counter[str](rows=0, rejects=0, units=0), threading.Lock()
         self._clock, self._name = _WorkClock(), uuid.uuid4().hex[:8]
+
+    def lighten(self, halvings: int) -> None:
+        """Halve batches and windows so many times, compared with their first size, to need less memory."""
+        self._encoder.lighten(halvings)
+        self._feeder.lighten(halvings)
 
     def run(self, lease: Lease, windows: Iterator[Window] | None = None) -> LeaseResult:
         """Embed a lease.

@@ -33,6 +33,7 @@ BLOCKS_AHEAD = 2
 WINDOWS_AHEAD = 2
 _WINDOWS_IN_MEMORY = WINDOWS_AHEAD + 2  # one more is being filled, and one is being encoded
 _SUBMITTED_AHEAD = 1
+_LEAST_WINDOW_BYTES = 64 << 10
 _SUBMIT_ROWS = {"text": 4096, "image": 64, "vector": 1024}
 
 
@@ -99,7 +100,11 @@ class Feeder:
         self._preparer = load_preparer(config.encoder, config.limits)
         self._cutter = load_cutter(config, self._preparer)
         self._window_units = BatchBudget.of(config.encoder, modality).window_units
-        self._window_bytes = config.limits.buffer_bytes // _WINDOWS_IN_MEMORY
+        self._window_bytes = self._whole_window_bytes = config.limits.buffer_bytes // _WINDOWS_IN_MEMORY
+
+    def lighten(self, halvings: int) -> None:
+        """Fill windows only up to their first size divided by 2^halvings from now on; 64 KiB stay allowed."""
+        self._window_bytes = max(_LEAST_WINDOW_BYTES, self._whole_window_bytes >> halvings)
 
     def feed(self, lease: Lease) -> Iterator[Window]:
         """Yield the samples of a lease, prepared, in windows of bounded size that span its shards."""

@@ -102,6 +102,16 @@ def test_a_shard_that_kills_its_actor_is_given_up_and_a_sample_that_hangs_is_rej
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
+@pytest.mark.slow
+def test_an_actor_that_runs_out_of_memory_goes_on_with_smaller_batches(tmp_path: Path) -> None:
+    folder, corpus, config = make_lake(tmp_path, shards=6, rows=100)
+    arguments = ["embed", config, "--set", "encoder.batch=64", "--log", "json"]
+    ended = run_job(arguments, tmp_path, {"PYTHONPATH": str(MISBEHAVING), "MOST_ROWS": "20"})
+    assert ended.code == 0, ended.err
+    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
+    assert "was done with batches of 1/4 of their size: so is all work from now on; set encoder.batch" in ended.out
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 

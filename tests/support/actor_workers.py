@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from schemas.errors import ConfigError
 
 
@@ -164,3 +166,53 @@ class Fed(Feeding):
         if item < 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return 0 if parts is None else bool(list(parts))
+
+
+class Heavy(Counting):
+    """Is killed when its batches hold more than 20 of 64 inputs; returns how many they hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch = 64
+
+    def lighten(self, halvings: int) -> None:
+        self.batch = 64 >> halvings
+
+    def run(self, item: int) -> int:
+        if self.batch > 20:
+            self.die()
+        return self.batch
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hoarding(Heavy):
+    """Takes memory until Ray ends its process when its batches hold more than 20 of 64 inputs."""
+
+    def die(self) -> None:
+        taken = []
+        while True:
+            taken.append(os.urandom(1 << 20) * 64)
+            time.sleep(0.02)
+
+
+class Crowding(Heavy):
+    """Is killed by zero while another one lives, and always by a number below zero."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        (folder / str(os.getpid())).touch()
+
+    def run(self, item: int) -> int:
+        others = {int(one.name) for one in self._folder.iterdir()} - {os.getpid()}
+        if item < 0 or (item == 0 and any(map(_lives, others))):
+            self.die()
+        return self.batch
+
+
+def _lives(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False

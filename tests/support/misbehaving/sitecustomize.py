@@ -1,7 +1,8 @@
-"""Put on PYTHONPATH by a test: makes the tokeniser of wordllama die, hang or wait for some texts.
+"""Put on PYTHONPATH by a test: makes the tokeniser of wordllama die, hang or wait for some texts, or its encoder die.
 
-A text with "cyanide" kills the process, "hang" takes an hour, "wait for PATH" lasts until that file exists. This stands
-for what native decoders do to a process. The product knows nothing of it.
+A text with "cyanide" kills the process, "hang" takes an hour, "wait for PATH" lasts until that file exists. A batch of
+more texts than MOST_ROWS kills the process, as the kernel does when memory runs out. This stands for what native
+decoders do to a process. The product knows nothing of it.
 """
 
 import importlib.abc
@@ -26,6 +27,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         def exec_module(module):
             run(module)
             _spoil(module.WordLlamaPreparer)
+            if "MOST_ROWS" in os.environ:
+                _limit(module.BagEncoder, int(os.environ["MOST_ROWS"]))
 
         spec.loader.exec_module = exec_module
         return spec
@@ -45,6 +48,17 @@ def _spoil(preparer):
         return prepare(self, values)
 
     preparer.prepare = prepare_or_die
+
+
+def _limit(encoder, most_rows):
+    encode = encoder.encode
+
+    def encode_or_die(self, prepared):
+        if len(prepared) > most_rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(self, prepared)
+
+    encoder.encode = encode_or_die
 
 
 sys.meta_path.insert(0, _Finder())
