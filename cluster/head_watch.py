@@ -2,7 +2,8 @@
 
 Owns the question whether the head answers. Ray asks it by itself, and after `RAY_gcs_rpc_server_reconnect_timeout_s`
 (60 s) without an answer it ends the process at once, with exit code 1. So a run gives up when three fifths of that time
-are over. A head that comes back before, as on Kubernetes with fault tolerance, is not noticed at all.
+are over; and a process that hangs in Ray is ended here when four fifths are, after what must be written. A head that
+comes back before, as on Kubernetes with fault tolerance, is not noticed at all.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import ray
 from ray.exceptions import RayError
 
 from schemas.errors import CLUSTER_LOST_CODE, ClusterLost
+from schemas.last_words import say_last_words
 
 _EVERY_S, _ANSWER_S = 2.0, 3.0
-_GIVE_UP_AT, _END_AT = 0.6, 0.85
+_GIVE_UP_AT, _END_AT, _SPOKEN_AT = 0.6, 0.8, 0.95
 _lost = threading.Event()
 
 
@@ -28,8 +30,8 @@ _lost = threading.Event()
 def watching_head() -> Iterator[None]:
     """While entered, ask the head every two seconds whether it is there; `raise_if_lost` says what came of it.
 
-    Where the main thread waits in Ray and never asks, the process ends shortly before Ray would end it, with the
-    sentence and the exit code of `ClusterLost`.
+    Where the main thread waits in Ray and never asks, the process ends before Ray would end it, with the sentence, the
+    exit code and the last words of `ClusterLost`.
     """
     _lost.clear()
     is_over = threading.Event()
@@ -95,4 +97,5 @@ def _watch(is_over: threading.Event, ask: Callable[[], bool]) -> None:
         if silent_s >= _limit_s() * _END_AT:
             sys.stderr.write(_sentence() + "\n")
             sys.stderr.flush()
+            say_last_words(ClusterLost(_sentence()), _limit_s() * (_SPOKEN_AT - _END_AT))
             os._exit(CLUSTER_LOST_CODE)

@@ -26,6 +26,7 @@ from pipelines.tables.publication_log import nights_folder
 from pipelines.tables.runs import ALIVE_FOR, BEAT_S
 from schemas.config import StorageConfig
 from schemas.errors import NightRunning, RunExpired, is_interrupt, stored_text
+from schemas.last_words import last_word
 from schemas.nights import Night
 from schemas.publications import GateResult
 
@@ -54,6 +55,7 @@ class NightLock:
         """
         self._base, self._storage = absolute(base), storage
         self._lock, self._over = threading.Lock(), threading.Event()
+        self._entered = contextlib.ExitStack()
         self.night, self.took_over = self._take()
         if self.took_over is not None:
             note = f"night {self.night.number} took over from night {self.took_over.number}, which was not seen"
@@ -63,18 +65,24 @@ class NightLock:
         """Start to keep the lock alive."""
         self._thread = threading.Thread(target=self._beat_until_over, name="night", daemon=True)
         self._thread.start()
+        self._entered.enter_context(last_word(self._end))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """End the night, if `finish` has not."""
+        self._entered.close()
         self._over.set()
         self._thread.join()
+        self._end(error)
+        with contextlib.suppress(OSError):
+            self._forget_old()
+
+    def _end(self, error: BaseException | None) -> None:
         if self.night.state == "running":
             self.update(state="stopped" if is_interrupt(error) else "failed", error=stored_text(error))
         with contextlib.suppress(OSError):
             self.update(ended_at=store_now(self._base, self._storage))
             self._write()
-            self._forget_old()
 
     def update(self, **changes: object) -> None:
         """Change the record; it is stored with the next beat, and at the end."""

@@ -28,6 +28,7 @@ from pipelines.tables.table import VectorTable
 from schemas.columns import RUNS
 from schemas.errors import RunError, is_interrupt, stored_text
 from schemas.journal import JournalEntry, journal_entry
+from schemas.last_words import last_word
 from schemas.redaction import redact
 from schemas.source import TableSource
 
@@ -55,7 +56,8 @@ class RunRecord:
         self.summary: dict[str, Any] = {}
         self._table, self._job = table, job
         self._config = redact(config.model_dump_json() if isinstance(config, BaseModel) else json.dumps(dict(config)))
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._over = threading.RLock(), threading.Event()
+        self._entered = contextlib.ExitStack()
         ensure_companion(table, "runs")
         self._started_at = store_now(table.uri, table.storage)
         self.run = f"{self._started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -66,17 +68,16 @@ class RunRecord:
         """Start to record that the run is alive."""
         self._thread = threading.Thread(target=self._beat_until_over, name="journal", daemon=True)
         self._thread.start()
+        self._entered.enter_context(last_word(self._end_if_open))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Record the end of the run."""
-        is_open = not self._over.is_set()
-        self._over.set()
+        self._entered.close()
+        self._end_if_open(error)
         self._thread.join()
-        if is_open:
-            self.end(state_after(error), self.summary | ({} if error is None else {"error": stored_text(error)}))
 
     def beat(self) -> None:
         """Record that the run is alive, once a minute at most. If the store fails, the next try is a minute later."""
@@ -86,8 +87,14 @@ class RunRecord:
 
     def end(self, state: str, summary: dict[str, Any]) -> None:
         """Record the end of the run: `complete`, `incomplete`, `stopped` or `failed`."""
-        self._over.set()
-        self._write(state, summary)
+        with self._lock:
+            self._over.set()
+            self._write(state, summary)
+
+    def _end_if_open(self, error: BaseException | None) -> None:
+        with self._lock:  # an end that is being written is waited for
+            if not self._over.is_set():
+                self.end(state_after(error), self.summary | ({} if error is None else {"error": stored_text(error)}))
 
     def _beat_until_over(self) -> None:
         while not self._over.wait(BEAT_S / 4):
