@@ -17,6 +17,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
+from pipelines.nightly.forecast import forecast
 from pipelines.nightly.hooks import run_hooks
 from pipelines.nightly.plan import plan_night
 from pipelines.nightly.run import NightRun
@@ -52,10 +53,11 @@ def main(
     console = open_console(is_error=as_json or log == "json")
     if dry_run:
         plan = plan_night(config)
+        seen = forecast(config, plan)
         if as_json:
-            print(json_line(night_plan_facts(plan)))
+            print(json_line(night_plan_facts(plan, seen)))
         else:
-            print_night_plan(config, plan, console)
+            print_night_plan(config, plan, seen, console)
         return 0
     night = run(config, log=log, say=console.print)
     print_night(config.table, night, console)

@@ -12,6 +12,7 @@ LakeError
 │   ├── TableExists        something is at that address already
 │   ├── SpaceMismatch      vectors of two spaces would be mixed or compared
 │   └── ColumnMismatch     rows would not fit the table's columns, or are made from other fields
+│       └── ChunkMismatch  rows are other passages of the same texts
 ├── DimError               a vector cannot be cut there
 │   ├── DimNotInLadder     the space was not trained for that dim
 │   └── NotMatryoshka      the space was trained for its full width only
@@ -94,11 +95,33 @@ class TableExists(TableError):
 
 
 class SpaceMismatch(TableError):
-    """Vectors of two spaces would be mixed or compared."""
+    """Vectors of two spaces would be mixed or compared.
+
+    Attributes:
+        differing: Each setting that differs, with both values.
+    """
+
+    def __init__(self, message: str, differing: str = "") -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.differing = differing
 
 
 class ColumnMismatch(TableError):
     """Rows would not fit the columns of a table, or are made from other fields than its rows."""
+
+
+class ChunkMismatch(ColumnMismatch):
+    """The rows of a table are cut from texts in another way, and are made as the config asks otherwise.
+
+    Attributes:
+        differing: Both values of `[chunk]`.
+    """
+
+    def __init__(self, message: str, differing: str) -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.differing = differing
 
 
 class DimError(LakeError):

@@ -22,7 +22,7 @@ from pipelines.tables.runs import recorded_source
 from pipelines.tables.table import VectorTable
 from schemas.columns import FIELD_KEY
 from schemas.config import EmbedConfig
-from schemas.errors import ColumnMismatch
+from schemas.errors import ChunkMismatch, ColumnMismatch
 from schemas.records import Shard
 from schemas.source import TableSource, passage_fields
 from schemas.templates import is_template
@@ -175,12 +175,15 @@ def _check_source(config: EmbedConfig, table: VectorTable) -> None:
         differing.append(f"input.{asked.modality} is {asked.field!r}, and input.{was.modality} was {was.field!r}")
     if was.side != asked.side:
         differing.append(f"encoder.side is {asked.side!r}, and was {was.side!r}")
+    chunk = f"[chunk] is {asked.chunk or 'not there'}, and was {was.chunk or 'not there'}"
     if was.chunk != asked.chunk:
-        differing.append(f"[chunk] is {asked.chunk or 'not there'}, and was {was.chunk or 'not there'}")
-    if differing:
-        raise ColumnMismatch(
-            f"{table.uri} was made from other fields: {'; '.join(differing)}; use those{_or_further(was)}"
-        )
+        differing.append(chunk)
+    if not differing:
+        return
+    message = f"{table.uri} was made from other fields: {'; '.join(differing)}; use those{_or_further(was)}"
+    if differing == [chunk]:
+        raise ChunkMismatch(message, chunk)
+    raise ColumnMismatch(message)
 
 
 def _alternatives(field: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -23,7 +23,7 @@ from pipelines.tables.table import VectorTable
 from schemas.columns import Space
 from schemas.config import EmbedConfig, LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
-from schemas.records import Lease, Shard
+from schemas.records import Lease, SampleBlock, Shard
 from schemas.redaction import unsigned
 
 _LEASES_PER_ACTOR = 4
@@ -94,7 +94,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     if config.rotation.kind != "none" and table.space.rotation is None:
         raise SpaceMismatch(
             f"{table.uri} holds vectors that were not rotated, and rotation.kind is {config.rotation.kind!r}; "
-            "run `mlake rotate` on the table first, or leave rotation.kind out"
+            "run `mlake rotate` on the table first, or leave rotation.kind out",
+            f"rotation.kind: table 'none', asked {config.rotation.kind!r}",
         )
     shards = under_known_names(shards, read_companion(table, "shards").select(["uri", "etag"]))
     done = done_shards(table)
@@ -186,11 +187,16 @@ def expected_rows(shards: Sequence[Shard], config: EmbedConfig) -> int:
     if not shards:
         return 0
     median = sorted(shards, key=lambda shard: shard.size)[len(shards) // 2]
-    blocks = read_blocks(median, config.input, config.limits, config.storage)
-    if (cutter := _cutter(config)) is not None:
-        blocks = chain.from_iterable(map(cutter.split, blocks))
-    counted: int = sum(block.rows.num_rows + len(block.rejects) for block in blocks)
+    counted: int = sum(block.rows.num_rows + len(block.rejects) for block in sample_blocks(median, config))
     return round(counted * sum(shard.size for shard in shards) / max(1, median.size))
+
+
+def sample_blocks(shard: Shard, config: EmbedConfig) -> Iterator[SampleBlock]:
+    """Yield the samples of a shard, or the passages, as a run reads them."""
+    blocks = read_blocks(shard, config.input, config.limits, config.storage)
+    if (cutter := _cutter(config)) is not None:
+        return chain.from_iterable(map(cutter.split, blocks))
+    return blocks
 
 
 def _cutter(config: EmbedConfig) -> PassageCutter | None:

@@ -8,7 +8,7 @@ Shapes: Q queries, D full width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.funnel import Funnel
-from pipelines.funnel.ground_truth import GroundTruth
 from pipelines.nightly.canary import encode_again
-from pipelines.nightly.recall import Sample, funnel_recall, neighbours_of, read_sample, sample_rows
+from pipelines.nightly.overlap import Side, answer_overlap
+from pipelines.nightly.recall import Sample, funnel_recall, neighbours_of, sample_rows
+from pipelines.tables.erased import has_passages
 from pipelines.tables.ledger import records_of, rows_by_shard
-from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors, sql_texts
+from pipelines.tables.rows import read_rows, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.config import EmbedConfig
@@ -90,8 +91,14 @@ class _Audit:
             yield self._label(self._bounds.label)
 
     @property
-    def _is_same_space(self) -> bool:
-        return self._prod is not None and self._prod.space.fingerprint == self._table.space.fingerprint
+    def _is_same_kind(self) -> bool:
+        """Whether the published rows are of the same space, and cut alike."""
+        prod = self._prod
+        return prod is not None and prod.space.fingerprint == self._table.space.fingerprint and self._is_same_cut
+
+    @property
+    def _is_same_cut(self) -> bool:
+        return self._prod is not None and _cut_of(self._prod) == _cut_of(self._table)
 
     @cached_property
     def _held(self) -> dict[int, int]:
@@ -136,16 +143,22 @@ class _Audit:
         if self._prod is None:
             return _nothing("row loss", "nothing was published before")
         withdrawn = self._withdrawn_rows() if self._subject.withdraws else 0
-        before = len(self._prod) - withdrawn - self._erased_rows()
-        loss = max(0.0, 1 - len(self._table) / max(1, before))
-        said = f"{counted(len(self._table), 'row')} after {before:,}"
+        if self._is_same_cut:
+            now, before, what = len(self._table), len(self._prod) - withdrawn - self._erased_rows(), "row"
+        else:
+            now, before, what = _texts(self._table), _texts(self._prod) - withdrawn, "text"
+        loss = max(0.0, 1 - now / max(1, before))
+        said = f"{counted(now, what)} after {before:,}"
         return _at_most("row loss", loss, "max_row_loss", self._bounds, said)
 
     def _withdrawn_rows(self) -> int:
-        """Count the published rows of shards that are not listed any more."""
+        """Count the published rows of shards that are not listed any more, or their texts where these are cut anew."""
         records, listed = self._records_before, {shard.name for shard in self._subject.shards}
-        rows = zip(records["uri"].to_pylist(), records["rows"].to_pylist(), strict=True)
-        return sum(count for uri, count in rows if uri not in listed)
+        gone = records.filter(pa.array([uri not in listed for uri in records["uri"].to_pylist()], pa.bool_()))
+        if self._is_same_cut:
+            return sum(gone["rows"].to_pylist())
+        assert self._prod is not None
+        return _texts(self._prod, gone["shard"].to_pylist())
 
     def _erased_rows(self) -> int:
         """Count the published rows of shards that are recorded with fewer rows now, since some were erased."""
@@ -209,28 +222,13 @@ class _Audit:
         """Compare the nearest rows of yesterday's rows in both versions, among the rows that both hold."""
         if self._prod is None or not len(self._prod):
             return _nothing("overlap", "nothing was published before that is still there")
-        asked = sample_rows(self._prod, self._bounds.queries, seed=int(self._prod.dataset.version))
-        names_before, names = self._names(self._prod), self._names(self._table)
-        keys = _keys(self._prod, asked.rows_Q, names_before)
-        there = _rows_of(self._table, keys, names)
-        kept = [place for place, row in enumerate(there) if row is not None]
-        before = neighbours_of(self._prod, asked, _K)
-        now_rows = np.array([there[place] for place in kept], np.int64)
-        now_sample = read_sample(self._table, now_rows)
-        now = neighbours_of(self._table, now_sample, _K)
-        if before is None or now is None or not kept:
+        by_document = not self._is_same_cut
+        before, now = (Side(table, self._names(table), by_document) for table in (self._prod, self._table))
+        shares = answer_overlap(before, now, self._bounds.queries, _K)
+        if shares is None:
             return _nothing("overlap", "too few rows to compare answers")
-        shares = dict[str, float]()
-        keys_before = _answer_keys(self._prod, before, names_before)
-        keys_now = dict(zip(now_sample.rows_Q.tolist(), _answer_keys(self._table, now, names), strict=True))
-        held_before, held = set(names_before.values()), set(names.values())
-        for place, row in zip(kept, now_rows.tolist(), strict=True):
-            old = {key for key in keys_before[place] if key[0] in held}
-            new = {key for key in keys_now[row] if key[0] in held_before}
-            most = min(len(old), len(new), _K)
-            shares[keys[place][1]] = min(1.0, len(old & new) / most) if most else 1.0
         mean = float(np.mean(list(shares.values())))
-        setting = "min_overlap" if self._is_same_space else "min_overlap_new_space"
+        setting = "min_overlap" if self._is_same_kind else "min_overlap_new_space"
         worst = tuple(sorted(shares, key=lambda name: shares[name])[:_EXAMPLES])
         said = f"{mean:.0%} of the {_K} nearest rows of {len(shares)} published rows are as they were"
         return _at_least("overlap", mean, setting, self._bounds, said, worst)
@@ -239,14 +237,15 @@ class _Audit:
         """Return by what name each shard is compared: itself in one space, its address where all is encoded anew."""
         held = self._held if table is self._table else self._held_before
         names = {shard: str(shard) for shard in held}
-        if not self._is_same_space:
+        if not self._is_same_kind:
             records = self._records if table is self._table else self._records_before
             names |= dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
         return names
 
     def _drift(self) -> Iterator[GateResult]:
-        if self._prod is None or not self._is_same_space:
-            why = "nothing was published before" if self._prod is None else "the published rows are of another space"
+        if self._prod is None or not self._is_same_kind:
+            others = "the published rows are of another space, or of other passages"
+            why = "nothing was published before" if self._prod is None else others
             yield _nothing("mean shift", why)
             yield _nothing("spectrum shift", why)
             return
@@ -268,6 +267,19 @@ class _Audit:
             return _nothing("label", "too few rows to compare")
         said = f"the nearest row has the same {label} for {now:.1%} of the rows, after {before:.1%}"
         return _at_most("label", max(0.0, before - now), "max_label_loss", self._bounds, said)
+
+
+def _cut_of(table: VectorTable) -> str | None:
+    """Return how the texts of a table are cut into passages, in words; None where they are not."""
+    return None if table.source is None else table.source.chunk
+
+
+def _texts(table: VectorTable, shards: Sequence[int] | None = None) -> int:
+    """Count the texts of a table, or of some of its shards, of which its rows may be passages."""
+    wanted = ["passage = 0"] if has_passages(table) else []
+    if shards is not None:
+        wanted.append(f"shard IN ({', '.join(map(str, shards))})" if shards else "false")
+    return int(table.dataset.count_rows(" AND ".join(wanted) or None))
 
 
 def _label_share(table: VectorTable, label: str, queries: int) -> float | None:
@@ -292,39 +304,6 @@ def _spectrum(x_ND: Floats) -> npt.NDArray[np.float64]:
     full = np.zeros(x_ND.shape[1])
     full[: len(values)] = values / max(values.sum(), 1e-12)
     return full
-
-
-Key = tuple[str, str]  # of a row: the name of its shard, and its id
-
-
-def _keys(table: VectorTable, rows: npt.NDArray[np.int64], names: Mapping[int, str]) -> list[Key]:
-    """Return the keys of rows, in their order."""
-    found = read_rows(table.dataset, np.unique(rows), ["shard", "id"])
-    of_row = dict(zip(row_ids(found).tolist(), _pairs(found, names), strict=True))
-    return [of_row[row] for row in rows.tolist()]
-
-
-def _rows_of(table: VectorTable, keys: Sequence[Key], names: Mapping[int, str]) -> list[int | None]:
-    """Return the row ids of keys in a table; None where it has no such row."""
-    quoted = sql_texts(sorted({name for _, name in keys}))
-    found = table.dataset.scanner(columns=["shard", "id", ROW_ID], filter=f"id IN ({quoted})").to_table()
-    of_key = dict(zip(_pairs(found, names), row_ids(found).tolist(), strict=True))
-    return [of_key.get(key) for key in keys]
-
-
-def _pairs(rows: pa.Table, names: Mapping[int, str]) -> list[Key]:
-    return [(names[shard], name) for shard, name in zip(rows["shard"].to_pylist(), rows["id"].to_pylist(), strict=True)]
-
-
-def _answer_keys(table: VectorTable, truth: GroundTruth, names: Mapping[int, str]) -> list[set[Key]]:
-    """Return the keys of the nearest rows of each query, ties included."""
-    answers = [
-        np.concatenate([better, ties[:_K]]).astype(np.int64)
-        for better, ties in zip(truth.better_Q, truth.ties_Q, strict=True)
-    ]
-    everything = np.unique(np.concatenate(answers)) if answers else np.empty(0, np.int64)
-    of_row = dict(zip(everything.tolist(), _keys(table, everything, names), strict=True))
-    return [{of_row[row] for row in rows.tolist()} for rows in answers]
 
 
 def _nothing(gate: str, said: str) -> GateResult:

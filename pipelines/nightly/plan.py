@@ -20,7 +20,7 @@ from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
 from schemas.config.nightly import NightlyConfig
-from schemas.errors import SpaceMismatch, TableNotFound
+from schemas.errors import ChunkMismatch, SpaceMismatch, TableNotFound
 from schemas.records import Shard
 
 
@@ -41,6 +41,7 @@ class NightPlan:
         expected_s: Seconds for these, by the rate of the last run; None where there was none.
         is_published: Whether the newest version of the table is what readers of `prod` see.
         is_held: Whether `prod` stays as it is, since somebody has rolled it back.
+        differing: Where a generation is started, the newest one that is there, and by what it differs from that.
     """
 
     uri: str
@@ -55,6 +56,7 @@ class NightPlan:
     expected_s: float | None
     is_published: bool = False
     is_held: bool = False
+    differing: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -70,12 +72,13 @@ def plan_night(config: NightlyConfig) -> NightPlan:
         LakeError: As `pipelines.embedding.plan.make_plan`.
     """
     base = absolute(config.table)
-    generation, embed = _generation_of(config, base)
+    generation, embed, differing = _generation_of(config, base)
     uri, is_held = generation_uri(base, generation), holding_rollback(base, config.storage) is not None
     job = config.embed_config(uri)
     if embed.table is None:
         tonight, rows, seconds = _within_budget(config, job, embed.todo, None)
-        return NightPlan(uri, generation, embed, embed.todo, (), (), 0, tonight, rows, seconds, is_held=is_held)
+        new = embed.todo
+        return NightPlan(uri, generation, embed, new, (), (), 0, tonight, rows, seconds, False, is_held, differing)
     records = records_of(embed.table)
     known = dict(zip(records["uri"].to_pylist(), records["shard"].to_pylist(), strict=True))
     listed = {shard.name for shard in embed.shards}
@@ -111,9 +114,9 @@ def withdraw(table: VectorTable, shards: Sequence[int], run: str) -> VectorTable
     return table.refresh()
 
 
-def _generation_of(config: NightlyConfig, base: str) -> tuple[int, EmbedPlan]:
-    """Return the newest generation whose space is that of the config, or the next number for a new one."""
-    last = 0
+def _generation_of(config: NightlyConfig, base: str) -> tuple[int, EmbedPlan, str]:
+    """Return the newest generation of the config's space and passages, or the next number and why it is a new one."""
+    last, differing = 0, ""
     for generation in reversed(generations_of(base, config.storage)):
         try:
             dataset = open_dataset(generation_uri(base, generation), config.storage)
@@ -123,10 +126,10 @@ def _generation_of(config: NightlyConfig, base: str) -> tuple[int, EmbedPlan]:
         if is_retired(dataset):
             continue
         try:
-            return generation, make_plan(config.embed_config(generation_uri(base, generation)))
-        except SpaceMismatch:
-            continue
-    return last + 1, make_plan(config.embed_config(generation_uri(base, last + 1)))
+            return generation, make_plan(config.embed_config(generation_uri(base, generation))), ""
+        except (SpaceMismatch, ChunkMismatch) as error:
+            differing = differing or f"generation {generation}, {error.differing}"
+    return last + 1, make_plan(config.embed_config(generation_uri(base, last + 1))), differing
 
 
 def _within_budget(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.nightly.forecast import Forecast
 from pipelines.nightly.plan import NightPlan
 from schemas.config.nightly import NightlyConfig
 from schemas.nights import Night
@@ -20,15 +21,17 @@ _STATES = {
 }
 
 
-def print_night_plan(config: NightlyConfig, plan: NightPlan, console: Console) -> None:
-    """Print what the night would do, how long it takes, and what it costs."""
+def print_night_plan(config: NightlyConfig, plan: NightPlan, seen: Forecast, console: Console) -> None:
+    """Print what the night would do, how long it takes, what it costs, and what its operator should know before."""
     grid = Table.grid(padding=(0, 2))
     is_new = plan.embed.table is None
     grid.add_row("table", f"{plan.uri}{' (new)' if is_new else ''}, generation {plan.generation}")
     grid.add_row("shards", f"{len(plan.new):,} new, {len(plan.changed):,} changed, {plan.unchanged:,} as they were")
     gone = "their rows are removed" if config.withdraw else "their rows stay; withdraw = true removes them"
     grid.add_row("vanished", f"{len(plan.vanished):,}{f'; {gone}' if plan.vanished else ''}")
-    grid.add_row("rows to encode", f"about {plan.expected_rows:,}")
+    reused = seen.reused or 0
+    of_equal = f"; about {reused:,} more are of equal content, and take over a vector" if reused else ""
+    grid.add_row("rows to encode", f"about {max(0, plan.expected_rows - reused):,}{of_equal}")
     if plan.is_cut:
         grid.add_row("budget", f"{len(plan.tonight):,} of {counted(len(plan.embed.todo), 'shard')} tonight")
     if plan.expected_s is not None:
@@ -40,9 +43,13 @@ def print_night_plan(config: NightlyConfig, plan: NightPlan, console: Console) -
     if plan.is_held:
         grid.add_row("prod", "was rolled back, and stays so until `mlake publish`")
     console.print(grid, soft_wrap=True)
+    for note in plan.embed.notes:
+        console.print(note, soft_wrap=True)
+    for warning in seen.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
 
 
-def night_plan_facts(plan: NightPlan) -> dict[str, object]:
+def night_plan_facts(plan: NightPlan, seen: Forecast) -> dict[str, object]:
     """Return the plan as JSON holds it; shards by their addresses."""
     return {
         "table": plan.uri,
@@ -53,9 +60,12 @@ def night_plan_facts(plan: NightPlan) -> dict[str, object]:
         "unchanged": plan.unchanged,
         "tonight": len(plan.tonight),
         "rows": plan.expected_rows,
+        "reused": seen.reused,
         "seconds": plan.expected_s,
         "is_published": plan.is_published,
         "is_held": plan.is_held,
+        "notes": plan.embed.notes,
+        "warnings": seen.warnings,
     }
 
 

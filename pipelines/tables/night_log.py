@@ -10,7 +10,6 @@ Owns the lock and the records.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import re
 import socket
@@ -105,32 +104,22 @@ class NightLock:
 
     def _take(self) -> tuple[Night, Night | None]:
         while True:
-            last = read_nights(self._base, self._storage, 1)
-            previous = last[0] if last else None
-            now = store_now(self._base, self._storage)
-            is_open = previous is not None and previous.state == "running"
-            if previous is not None and is_open and self._written_at(previous.number) + ALIVE_FOR > now:
+            previous, is_alive = last_night(self._base, self._storage)
+            if previous is not None and is_alive:
                 raise NightRunning(
-                    f"night {previous.number} of {self._base} is at work since {previous.started_at:%Y-%m-%d %H:%M} "
-                    f"UTC on {previous.host}; nights do not overlap: run the command again when it has ended"
+                    f"{at_work(previous, self._base)}; nights do not overlap: run the command again when it has ended"
                 )
             night = Night(
                 number=1 if previous is None else previous.number + 1,
                 run=f"{uuid.uuid4().hex}-{os.getpid()}",
                 host=socket.gethostname(),
                 state="running",
-                started_at=now,
+                started_at=store_now(self._base, self._storage),
             )
             data = night.to_json().encode()
             uri = _address(self._base, night.number)
             if create_file(uri, data, self._storage) or read_file(uri, self._storage) == data:
-                return night, previous if is_open else None
-
-    def _written_at(self, number: int) -> dt.datetime:
-        name = f"{number:08d}.json"
-        return next(
-            file.written_at for file in list_files(nights_folder(self._base), self._storage) if file.name == name
-        )
+                return night, previous if previous is not None and previous.state == "running" else None
 
     def _beat_until_over(self) -> None:
         while not self._over.wait(BEAT_S):
@@ -159,6 +148,21 @@ def read_nights(base: str, storage: StorageConfig, last: int | None = None) -> l
         if (data := read_file(uri, storage)) is not None:
             nights.append(Night.from_json(data, uri))
     return nights
+
+
+def last_night(base: str, storage: StorageConfig) -> tuple[Night | None, bool]:
+    """Return the last night, if there was any, and whether it is at work still, as far as its record says."""
+    last = read_nights(base := absolute(base), storage, 1)
+    if not last or last[0].state != "running":
+        return (last[0] if last else None), False
+    now, name = store_now(base, storage), f"{last[0].number:08d}.json"
+    written = (file.written_at for file in list_files(nights_folder(base), storage) if file.name == name)
+    return last[0], next(written, last[0].started_at) + ALIVE_FOR > now
+
+
+def at_work(night: Night, base: str) -> str:
+    """Say that a night is at work, since when and where."""
+    return f"night {night.number} of {base} is at work since {night.started_at:%Y-%m-%d %H:%M} UTC on {night.host}"
 
 
 def refused_audit(base: str, generation: int, version: int, storage: StorageConfig) -> tuple[GateResult, ...]:

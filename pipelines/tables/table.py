@@ -167,7 +167,8 @@ class VectorTable:
         differing = ", ".join(f"{k}: table {ours[k]!r}, asked {theirs[k]!r}" for k in ours if ours[k] != theirs[k])
         raise SpaceMismatch(
             f"{self.uri} holds vectors of space {self.space.fingerprint}, not {space.fingerprint} ({differing}); "
-            "use the table's own settings, or write to another table"
+            "use the table's own settings, or write to another table",
+            differing,
         )
 
     @property

@@ -23,7 +23,7 @@ class AuditConfig(ConfigBlock):
         max_rejects: Share of the samples since the last publication that may be rejected.
         max_row_loss: Share of the published rows that may be gone.
         min_overlap: Share of yesterday's answers that must be there still, among rows that both versions hold.
-        min_overlap_new_space: The same where the space is another one.
+        min_overlap_new_space: The same where the space is another one, or texts are cut into other passages.
         max_mean_shift: Distance between the mean of the rows and that of the published ones, from 0 to 2; in one space.
         max_spectrum_shift: Distance between the two spectra of variance, each with sum 1, from 0 to 2; in one space.
         canary_rows: Rows that are encoded again and compared with what is stored; 0 leaves this out.

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from jobs.__main__ import main
+from jobs.nightly import run as run_night
 from pipelines.funnel import Funnel, Goal
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
+from schemas.config import load_config
+from schemas.config.nightly import NightlyConfig
 from schemas.errors import FunnelWarning
+from schemas.publications import GateResult
 from tests.support.corpus import settings, write_config
 from tests.support.printed import Printed
 
@@ -37,7 +41,8 @@ def write_shard(folder: Path, name: str, seed: int, documents: int = 12) -> dict
 
 def config_of(folder: Path, table: str | None = None, **blocks: Any) -> str:
     own = {"input": {"id": "id", "text": "body", "keep": ["title", "body as passage_text", "body"]}, "chunk": CHUNK}
-    config = settings(folder / "src", table or folder / "t.lance", **(own | blocks))
+    blocks = {name: block for name, block in (own | blocks).items() if block is not None}
+    config = settings(folder / "src", table or folder / "t.lance", **blocks)
     return str(write_config(folder / "c.toml", config))
 
 
@@ -103,6 +108,44 @@ def test_a_document_is_erased_as_a_whole_and_stays_erased(tmp_path: Path, local_
         assert main(["embed", config_of(tmp_path, uri, chunk=chunk), "--retry-rejects"]) == 0
         assert {row["document"] for row in rows_of(uri)} == {f"a-{n}" for n in range(12)} - {"a-2", "a-3"}
     assert len(rows_of(second)) > len(rows_of(table))
+
+
+@pytest.mark.slow
+def test_texts_that_are_cut_anew_have_a_generation_of_their_own(tmp_path: Path, local_ray: None) -> None:
+    table = str(tmp_path / "t.lance")
+    texts = write_shard(tmp_path / "src", "a", 0, documents=40) | write_shard(tmp_path / "src", "b", 500, documents=40)
+
+    def night(**blocks: Any) -> tuple[str, int, dict[str, GateResult]]:
+        """Run a night; return its state, its generation, and the gates that measured something."""
+        config = load_config(NightlyConfig, Path(config_of(tmp_path, **blocks)))
+        done = run_night(config, log="json")
+        return done.state, done.generation, {gate.gate: gate for gate in done.audit if gate.measured is not None}
+
+    longer, plain = {"chunk": {"tokens": 96, "overlap": 8}}, {"chunk": None}
+    assert night()[:2] == ("published", 1)
+    assert night()[0] == "nothing"
+    state, generation, gates = night(**longer)
+    assert (state, generation) == ("published", 2)
+    assert (gates["row loss"].measured, gates["row loss"].said) == (0, "80 texts after 80")
+    assert gates["overlap"].setting == "audit.min_overlap_new_space"
+    assert "mean shift" not in gates
+    rows = rows_of(generation_uri(table, 2))
+    assert {row["document"] for row in rows} == texts.keys()
+    assert len(rows) < len(rows_of(table))
+    assert VectorTable.open(table, "prod").uri == generation_uri(table, 2)
+
+    # The old cut has its generation still, and goes on with it; whole texts have a third.
+    write_shard(tmp_path / "src", "c", 900)
+    assert night()[:2] == ("published", 1)
+    assert {row["document"] for row in rows_of(table)} == texts.keys() | {f"c-{n}" for n in range(12)}
+    state, generation, gates = night(**plain)
+    assert (state, generation, gates["row loss"].said) == ("published", 3, "92 texts after 92")
+
+    # Texts of two files in three are gone: too many, however they are cut.
+    (tmp_path / "src" / "a.jsonl").unlink()
+    (tmp_path / "src" / "b.jsonl").unlink()
+    state, generation, gates = night(chunk={"tokens": 20, "overlap": 0})
+    assert (state, generation, gates["row loss"].said) == ("refused", 4, "12 texts after 92")
 
 
 def test_what_cannot_be_cut_into_passages_is_refused(tmp_path: Path, local_ray: None, printed: Printed) -> None:
