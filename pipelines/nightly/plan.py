@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipelines.embedding.plan import EmbedPlan, expected_rows, make_plan
 from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import commit_fragments
+from pipelines.tables.fencing import differ_in_fencing_only
 from pipelines.tables.generations import generations_of, is_retired
 from pipelines.tables.ledger import records_of
 from pipelines.tables.opening import open_dataset
@@ -87,7 +88,7 @@ def plan_night(config: NightlyConfig) -> NightPlan:
     vanished = tuple(shard for address, shard in known.items() if address not in listed)
     tonight, rows, seconds = _within_budget(config, job, embed.todo, embed.table)
     prod = resolve_prod(base, config.storage)
-    is_published = prod is not None and (prod.uri, prod.state.version) == (uri, embed.table.dataset.version)
+    is_published = prod is not None and prod.uri == uri and _is_still(prod.state.version, embed.table)
     return NightPlan(
         uri=uri,
         generation=generation,
@@ -130,6 +131,15 @@ def _generation_of(config: NightlyConfig, base: str) -> tuple[int, EmbedPlan, st
         except (SpaceMismatch, ChunkMismatch) as error:
             differing = differing or f"generation {generation}, {error.differing}"
     return last + 1, make_plan(config.embed_config(generation_uri(base, last + 1))), differing
+
+
+def _is_still(version: int, table: VectorTable) -> bool:
+    """Tell whether a table is as it was at a version, but for what a cleaner wrote."""
+    try:
+        was = open_dataset(table.uri, table.storage, version)
+    except TableNotFound:
+        return False
+    return differ_in_fencing_only(was, table.dataset)
 
 
 def _within_budget(

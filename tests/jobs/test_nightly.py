@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,8 +174,13 @@ def test_no_night_publishes_over_a_rollback(lake: Lake) -> None:
     # To roll back and forth again holds nothing, and no more do files of a crash that `clean` removes.
     assert main(["rollback", lake.table]) == 0
     assert main(["rollback", lake.table, "--to", "5"]) == 0
-    (Path(lake.table) / "data" / "left-by-a-crash.lance").write_bytes(b"x")
+    orphan = Path(lake.table) / "data" / "left-by-a-crash.lance"
+    orphan.write_bytes(b"x")
+    os.utime(orphan, (1, 1))
+    version = VectorTable.open(lake.table).dataset.version
     assert main(["clean", lake.table, "--older-than", "0"]) == 0
+    assert not orphan.exists()
+    assert VectorTable.open(lake.table).dataset.version > version
     assert lake.night().state == "nothing"
     lake.write("f", 10)
     assert lake.night().state == "published"
