@@ -81,6 +81,8 @@ class _Audit:
     def gates(self) -> Iterator[GateResult]:
         yield self._counts()
         yield self._row_loss()
+        if self._subject.withdraws:
+            yield self._withdrawal()
         yield self._rejects()
         yield self._norms()
         yield from self._recall()
@@ -150,6 +152,15 @@ class _Audit:
         loss = max(0.0, 1 - now / max(1, before))
         said = f"{counted(now, what)} after {before:,}"
         return _at_most("row loss", loss, "max_row_loss", self._bounds, said)
+
+    def _withdrawal(self) -> GateResult:
+        """Hold up a night that removes much, as where a disk was not mounted."""
+        if self._prod is None:
+            return _nothing("withdrawn", "nothing was published before")
+        before = len(self._prod) if self._is_same_cut else _texts(self._prod)
+        gone = self._withdrawn_rows()
+        said = f"{gone:,} of {before:,} published are of files that are gone"
+        return _at_most("withdrawn", gone / max(1, before), "max_withdrawn", self._bounds, said)
 
     def _withdrawn_rows(self) -> int:
         """Count the published rows of shards that are not listed any more, or their texts where these are cut anew."""

@@ -164,10 +164,10 @@ def _of_shards(config: NightlyConfig, plan: NightPlan) -> Iterator[str]:
     if gone and config.withdraw:
         rows = rows_by_shard(table.dataset)
         share = sum(rows.get(shard, 0) for shard in plan.vanished) / max(1, sum(rows.values()))
-        if share > config.audit.max_row_loss:
+        if share > config.audit.max_withdrawn:
             yield (
                 f"withdraw = true removes the rows of {counted(gone, 'file')} that are gone, {share:.0%} of all: is a "
-                "disk not there, or has a pattern changed?"
+                "disk not there, or has a pattern changed? audit.max_withdrawn would refuse the night"
             )
 
 

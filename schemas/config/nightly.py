@@ -21,7 +21,8 @@ class AuditConfig(ConfigBlock):
         queries: Rows that ask: half of them new ones, where there are any.
         recall_slack: The lower end of a funnel's measured recall may be this far below its target.
         max_rejects: Share of the samples since the last publication that may be rejected.
-        max_row_loss: Share of the published rows that may be gone.
+        max_row_loss: Share of the published rows that may be gone, those not counted that `withdraw` removes.
+        max_withdrawn: Share of the published rows that `withdraw` may remove in one night.
         min_overlap: Share of yesterday's answers that must be there still, among rows that both versions hold.
         min_overlap_new_space: The same where the space is another one, or texts are cut into other passages.
         max_mean_shift: Distance between the mean of the rows and that of the published ones, from 0 to 2; in one space.
@@ -36,6 +37,7 @@ class AuditConfig(ConfigBlock):
     recall_slack: _Part = 0.01
     max_rejects: _Part = 0.01
     max_row_loss: _Part = 0.1
+    max_withdrawn: _Part = 0.5
     min_overlap: _Part = 0.9
     min_overlap_new_space: _Part = 0.2
     max_mean_shift: Annotated[float, Number, Field(ge=0, le=2)] = 0.3

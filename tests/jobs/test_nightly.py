@@ -185,6 +185,14 @@ def test_no_night_publishes_over_a_rollback(lake: Lake) -> None:
     lake.write("f", 10)
     assert lake.night().state == "published"
 
+    # Most of the files are gone at once, as where a disk is not mounted.
+    yesterday = lake.prod()
+    for name in "abcd":
+        (lake.folder / "shards" / f"{name}.jsonl").unlink()
+    refused = lake.night(withdraw=True)
+    assert (refused.state, gates(refused)) == ("refused", {"withdrawn"})
+    assert lake.prod() == yesterday
+
 
 def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake: Lake) -> None:
     lake.night()
