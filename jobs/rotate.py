@@ -5,6 +5,8 @@ The rotation is fitted by one exact pass over all vectors and applied to them in
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -23,6 +25,9 @@ from pipelines.tables.rotate import RotatePart, Rotator, check_rotatable, commit
 from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from schemas.config import ClusterConfig, StorageConfig
+from schemas.printable import counted
+
+_SAY_EVERY_S = 10.0
 
 
 def main(
@@ -79,8 +84,21 @@ def run(uri: str, storage: StorageConfig = StorageConfig(), *, even_if_trained: 
         size = plan_pool(ClusterConfig(gpus_per_actor=0.0))
         make_rotator = partial(Rotator, table.uri, table.dataset.version, storage)
         with ActorPool[RotatePart, Any](make_rotator, size) as pool:
-            rotation, fragments = rotate_parts(table, pool)
+            rotation, fragments = rotate_parts(table, pool, _teller(len(table)))
         before, after = rotated_recall(table, rotation)
         rotated = commit_rotation(table, rotation, fragments)
         record.summary |= {"fragments": len(fragments), "rotation": rotation.fingerprint}
     return Rotated(rotated, rotated.space.ladder.dims, before, after)
+
+
+def _teller(rows: int) -> Callable[[str, int], None]:
+    """Return a function that says how many rows are done, at most every ten seconds."""
+    console, said_at = open_console(is_error=True), time.monotonic()
+
+    def tell(step: str, done: int) -> None:
+        nonlocal said_at
+        if time.monotonic() >= said_at + _SAY_EVERY_S:
+            said_at = time.monotonic()
+            console.print(f"{step}: {min(done, rows):,} of {counted(rows, 'row')}")
+
+    return tell

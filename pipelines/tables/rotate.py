@@ -11,8 +11,10 @@ Shapes: B rows, D full width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +34,7 @@ from schemas.columns import SPACE_KEY, VECTOR, Space, vector_field
 from schemas.config import StorageConfig
 from schemas.errors import NotMatryoshka, RunError, TableError
 from schemas.plans import FUNNEL_KEY
+from schemas.printable import counted
 from schemas.work import RetryPolicy, WorkPool
 
 _ROTATED = f"{VECTOR}_rotated"
@@ -58,41 +61,56 @@ class Rotator:
     def __init__(self, uri: str, version: int, storage: StorageConfig) -> None:
         """Open the table at the version that is rotated."""
         self._table = VectorTable.open(uri, version, storage)
-        self._fragments = 0
+        self._done = Counter[str](fragments=0, fitted=0, rotated=0)
 
     def run(self, part: RotatePart) -> Moments | tuple[str, ...]:
         """Return the moments of a part, or the JSON of its rotated fragments."""
         if part.rotation is None:
-            return moments_of(self._table, part.fragment_ids)
-        written = rotate_fragments(self._table, part.fragment_ids, part.rotation)
-        self._fragments += len(written)
+            return moments_of(self._table, part.fragment_ids, partial(self._count, "fitted"))
+        written = rotate_fragments(self._table, part.fragment_ids, part.rotation, partial(self._count, "rotated"))
+        self._count("fragments", len(written))
         return written
 
+    def _count(self, what: str, number: int) -> None:
+        self._done[what] += number
+
     def progress(self) -> dict[str, int]:
-        """Return the fragments written."""
-        return {"fragments": self._fragments}
+        """Return the fragments written, and the rows of each pass."""
+        return dict(self._done)
 
 
-def rotate_parts(table: VectorTable, pool: WorkPool[RotatePart, Any]) -> tuple[Rotation, list[str]]:
+def rotate_parts(
+    table: VectorTable, pool: WorkPool[RotatePart, Any], tell: Callable[[str, int], None] = lambda step, rows: None
+) -> tuple[Rotation, list[str]]:
     """Fit a rotation on all vectors of a table, store it beside the table, and write the vectors rotated.
 
     Args:
         table: It has rows.
         pool: Actors that each hold a `Rotator` of this table and version.
+        tell: Told often how many rows a step has done: `fitted`, then `rotated`.
 
     Returns:
         The rotation, and the JSON of the rotated fragments, which are not yet visible.
 
     Raises:
         RunError: A part failed; the table is unchanged.
+        TableError: Rows have no direction, as another tool may have written them; the table is unchanged.
     """
     ids = [fragment.fragment_id for fragment in table.dataset.get_fragments()]
     size = -(-len(ids) // (_PARTS_PER_ACTOR * pool.actors))
     parts = [RotatePart(tuple(ids[start : start + size])) for start in range(0, len(ids), size)]
-    first, *others = _results(pool, parts)
-    rotation = sum(others, first).rotation()
+    first, *others = _results(pool, parts, "fitted", tell)
+    moments = sum(others, first)
+    if moments.lost:
+        raise TableError(
+            f"{counted(moments.lost, 'row')} of {table.uri} have vectors without a direction (all zeros, NaN or "
+            "infinity), which another tool has written: nothing is rotated; give them vectors, or erase them with "
+            "`mlake delete`"
+        )
+    rotation = moments.rotation()
     save_rotation(rotation, table.uri, table.storage)
-    written = _results(pool, [replace(part, rotation=rotation.fingerprint) for part in parts])
+    parts = [replace(part, rotation=rotation.fingerprint) for part in parts]
+    written = _results(pool, parts, "rotated", tell)
     return rotation, [fragment for fragments in written for fragment in fragments]
 
 
@@ -120,8 +138,10 @@ def check_rotatable(table: VectorTable, *, even_if_trained: bool = False) -> Non
         raise TableError(f"{table.uri} has no rows to fit a rotation on; run `mlake embed` first")
 
 
-def moments_of(table: VectorTable, fragment_ids: Sequence[int]) -> Moments:
-    """Sum the moments of the vectors in some fragments."""
+def moments_of(
+    table: VectorTable, fragment_ids: Sequence[int], count: Callable[[int], None] = lambda rows: None
+) -> Moments:
+    """Sum the moments of the vectors in some fragments; `count` is told of each block of rows."""
     width = table.space.ladder.width
 
     def blocks() -> Iterator[Halves]:
@@ -129,17 +149,24 @@ def moments_of(table: VectorTable, fragment_ids: Sequence[int]) -> Moments:
         for fragment_id in fragment_ids:
             for batch in _fragment(table, fragment_id).to_batches(columns=[VECTOR]):
                 yield to_numpy(batch.column(0))
+                count(batch.num_rows)
 
     return Moments.of(blocks())
 
 
-def rotate_fragments(table: VectorTable, fragment_ids: Sequence[int], fingerprint: str) -> tuple[str, ...]:
+def rotate_fragments(
+    table: VectorTable,
+    fragment_ids: Sequence[int],
+    fingerprint: str,
+    count: Callable[[int], None] = lambda rows: None,
+) -> tuple[str, ...]:
     """Rotate the vectors of some fragments into new files that no reader sees before `commit_rotation`.
 
     Args:
         table: Open at the version that `commit_rotation` will replace.
         fragment_ids: Fragments of that version.
         fingerprint: A rotation saved beside the table.
+        count: Told of each block of rows.
 
     Returns:
         JSON of the fragments with their new files.
@@ -149,6 +176,7 @@ def rotate_fragments(table: VectorTable, fragment_ids: Sequence[int], fingerprin
 
     def rotated(batch: pa.RecordBatch) -> pa.RecordBatch:
         x_BD = to_numpy(batch.column(VECTOR)).astype(np.float32)
+        count(batch.num_rows)
         return pa.RecordBatch.from_arrays([to_arrow(rotation.apply(x_BD))], schema=pa.schema([field]))
 
     written = []
@@ -216,10 +244,13 @@ def rotated_space(space: Space, rotation: Rotation) -> Space:
     return space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
 
 
-def _results(pool: WorkPool[RotatePart, Any], parts: Sequence[RotatePart]) -> Iterator[Any]:
+def _results(
+    pool: WorkPool[RotatePart, Any], parts: Sequence[RotatePart], step: str, tell: Callable[[str, int], None]
+) -> Iterator[Any]:
     """Yield the result of every part; only the death of an actor is worth another try."""
     for outcome in pool.run(parts, RetryPolicy[RotatePart](is_final=lambda error: True)):
         if outcome is None:
+            tell(step, pool.progress().get(step, 0))
             continue
         if outcome.error is not None:
             raise RunError(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.vectors.arrays import Floats
+from pipelines.vectors.matryoshka import have_direction
 from schemas.columns import Ladder
 
 
@@ -58,6 +59,7 @@ class Moments:
         count: Rows seen.
         total_D: float64, their sum.
         moment_DD: float64, the sum of their outer products.
+        lost: Rows that are in no sum, since they have no direction (all zeros, NaN or infinity).
 
     Source: Pearson 1901; sums over disjoint parts add.
     """
@@ -65,6 +67,7 @@ class Moments:
     count: int
     total_D: npt.NDArray[np.float64]
     moment_DD: npt.NDArray[np.float64]
+    lost: int = 0
 
     @classmethod
     def of(cls, blocks: Iterable[npt.NDArray[np.floating]]) -> Moments:
@@ -73,9 +76,11 @@ class Moments:
         Raises:
             ValueError: There is no block.
         """
-        count, total_D, moment_DD = 0, None, None
+        count, lost, total_D, moment_DD = 0, 0, None, None
         for block in blocks:
-            x_BD = block.astype(np.float64)
+            usable_B = have_direction(block)
+            lost += len(block) - int(usable_B.sum())
+            x_BD = (block if usable_B.all() else block[usable_B]).astype(np.float64)
             if total_D is None or moment_DD is None:
                 total_D, moment_DD = np.zeros(x_BD.shape[1]), np.zeros((x_BD.shape[1],) * 2)
             count += len(x_BD)
@@ -83,10 +88,11 @@ class Moments:
             moment_DD += x_BD.T @ x_BD
         if total_D is None or moment_DD is None:
             raise ValueError("a rotation cannot be fitted on no vectors")
-        return cls(count, total_D, moment_DD)
+        return cls(count, total_D, moment_DD, lost)
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(self.count + other.count, self.total_D + other.total_D, self.moment_DD + other.moment_DD)
+        sums = (self.total_D + other.total_D, self.moment_DD + other.moment_DD)
+        return Moments(self.count + other.count, *sums, self.lost + other.lost)
 
     def rotation(self) -> Rotation:
         """Return the rotation to the principal axes.

@@ -145,11 +145,29 @@ def test_the_rotation_is_that_of_all_rows_and_every_fragment_is_written(make_tab
     shards = [vectors(50, seed) for seed in range(5)]
     table = make_table(*shards)
     rotator = Rotator(table.uri, table.dataset.version, table.storage)
-    rotation, fragments = rotate_parts(table, LocalPool(rotator))
+    told: list[tuple[str, int]] = []
+    rotation, fragments = rotate_parts(table, LocalPool(rotator), lambda step, rows: told.append((step, rows)))
     whole = fit_pca([np.concatenate(shards).astype(np.float32)])
     np.testing.assert_allclose(rotation.matrix_DD, whole.matrix_DD, atol=1e-4)
     assert load_rotation(rotation.fingerprint, table.uri, table.storage).fingerprint == rotation.fingerprint
-    assert len(fragments) == rotator.progress()["fragments"] == 5
+    assert len(fragments) == 5
+    done = rotator.progress()
+    assert (done["fragments"], done["fitted"]) == (5, 250)
+    assert done["rotated"] >= 250  # Lance asks for a row of each fragment twice
+    assert {step for step, _ in told} == {"fitted", "rotated"}
+    assert table.refresh().dataset.version == table.dataset.version
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 0.0])
+def test_rows_without_a_direction_are_counted_and_nothing_is_rotated(
+    make_table: Callable[..., VectorTable], number: float
+) -> None:
+    x_ND = np.array(vectors(50, 0))
+    x_ND[7:10] = number
+    table = make_table(x_ND, vectors(50, 1))
+    pool = LocalPool(Rotator(table.uri, table.dataset.version, table.storage))
+    with pytest.raises(TableError, match=r"3 rows of .* have vectors without a direction .*: nothing is rotated"):
+        rotate_parts(table, pool)
     assert table.refresh().dataset.version == table.dataset.version
 
 
