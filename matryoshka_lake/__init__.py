@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     )
     from schemas.errors import (
         AuditFailed,
+        ChunkMismatch,
         ClusterLost,
         ClusterUnreachable,
         ColumnMismatch,
@@ -115,6 +116,7 @@ __all__ = [
     "BudgetConfig",
     "CascadeConfig",
     "ChunkConfig",
+    "ChunkMismatch",
     "ClusterConfig",
     "ClusterLost",
     "ClusterUnreachable",

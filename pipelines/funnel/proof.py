@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pipelines.funnel.faiss_stages import Positions
 from pipelines.vectors.arrays import Floats
 from pipelines.vectors.matryoshka import split, unit
-from pipelines.vectors.rotation import fit_pca
+from pipelines.vectors.rotation import Moments
 
 # Vectors that are read in full at each level, to find the score to beat.
 _FIRST_READ = 64
@@ -65,7 +65,8 @@ class ProofIndex:
         """
         self._x_ND = unit(np.asarray(x_ND, np.float32))
         width = self._x_ND.shape[1]
-        self._rotation = fit_pca([self._x_ND]) if len(self._x_ND) else None
+        moments = Moments.of([self._x_ND])
+        self._rotation = moments.rotation() if moments.count else None
         rotated_ND = self._rotation.apply(self._x_ND) if self._rotation else self._x_ND
         self._levels = [_level(rotated_ND, dim) for dim in dims or (width // 2, width * 3 // 4)]
         # A float32 dot product of unit vectors is off by at most D roundings. There are four of them: the rotation of
