@@ -11,6 +11,7 @@ own config, or `--encoder-path`, names the folder; a table's path is never opene
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -126,15 +127,17 @@ class _Modules:
                 yield
             finally:
                 sys.path.remove(self._folder)
-                self._held = {name: module for name, module in sys.modules.items() if self._is_ours(module)}
+                there = sys.modules.copy()  # other threads may import meanwhile
+                self._held = {name: module for name, module in there.items() if self._is_ours(module)}
                 for name in self._held:
-                    del sys.modules[name]
+                    sys.modules.pop(name, None)
                 sys.modules.update(hidden)
 
-    def _is_ours(self, module: ModuleType) -> bool:
-        file = getattr(module, "__file__", None)
-        is_named_by_us = module.__name__.startswith("mlake_own_")
-        return file is not None and not is_named_by_us and Path(file).is_relative_to(self._folder)
+    def _is_ours(self, module: object) -> bool:
+        if not isinstance(module, ModuleType):  # None forbids an import, and libraries put objects of their own there
+            return False
+        file, is_named_by_us = getattr(module, "__file__", None), module.__name__.startswith("mlake_own_")
+        return file is not None and not is_named_by_us and file.startswith(f"{self._folder}{os.sep}")
 
 
 @lru_cache(maxsize=8)

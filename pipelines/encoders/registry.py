@@ -186,14 +186,25 @@ def describe_tower(config: EncoderConfig) -> FrozenTower:
     Raises:
         ConfigError: It is a class that is named by a config: a file names no code.
     """
+    _check_no_class(config)
+    space = make_space(config.model_copy(update={"dtype": "float32"}))
+    settings = ModelSettings(**{name: getattr(config, name) for name in ModelSettings.model_fields})
+    return FrozenTower(name=config.name, path=config.path, space=space.fingerprint, settings=settings)
+
+
+def _check_no_class(config: EncoderConfig) -> None:
     if class_name(config) is not None:
         raise ConfigError(
             f"a head cannot stand on encoder.class={class_name(config)}, since its file would name code; put the class "
             'into a folder with an encoder.json, embed with name = "own" and path, and train on that table'
         )
-    space = make_space(config.model_copy(update={"dtype": "float32"}))
-    settings = ModelSettings(**{name: getattr(config, name) for name in ModelSettings.model_fields})
-    return FrozenTower(name=config.name, path=config.path, space=space.fingerprint, settings=settings)
+
+
+def _check_code(config: EncoderConfig) -> None:
+    """Refuse the encoder that a file names if it is a class, or a folder with one that the config does not allow."""
+    _check_no_class(config)
+    spec = encoder_spec(config.name)
+    may_run_code(replace(spec, runs_code=spec.runs_code or spec.family == "own"), config)
 
 
 def _tower(config: EncoderConfig, name: str) -> EncoderConfig:
@@ -203,7 +214,7 @@ def _tower(config: EncoderConfig, name: str) -> EncoderConfig:
 def _head() -> Family:
     from pipelines.encoders.families.head import FrozenEncoders, HeadFamily
 
-    return HeadFamily(FrozenEncoders(resolve, describe_tower, load_preparer, load_encoder))
+    return HeadFamily(FrozenEncoders(resolve, describe_tower, _check_code, load_preparer, load_encoder))
 
 
 # A family's library is imported when the family is first used: some are optional, and all are slow to import.

@@ -52,12 +52,14 @@ class FrozenEncoders:
     Attributes:
         resolve: From a config to a spec.
         describe_tower: From a config to the tower that `head.json` would hold for it.
+        check_code: Refuses the config of a tower with Python of its own, unless it allows that.
         load_preparer: From a config to the CPU half.
         load_encoder: From a config to the accelerator half.
     """
 
     resolve: Callable[[EncoderConfig], EncoderSpec]
     describe_tower: Callable[[EncoderConfig], FrozenTower]
+    check_code: Callable[[EncoderConfig], None]
     load_preparer: Callable[[EncoderConfig, LimitsConfig], Preparer]
     load_encoder: Callable[[EncoderConfig], Encoder]
 
@@ -73,39 +75,49 @@ class HeadFamily(Family):
         """Complete a spec from `head.json`: ladder, modalities, and the prompts of its text tower.
 
         Raises:
-            ConfigError: The folder holds no head.
+            ConfigError: The folder holds no head, or one on a class.
         """
         head = read_head(path)
         spec = replace(spec, dims=head.dims, modalities=tuple(head.towers), licence=head.licence)
         if "text" not in head.towers:
             return spec
-        text = self._registry.resolve(_frozen_config(head.towers["text"], EncoderConfig(name=spec.name)))
+        described = EncoderConfig(name=spec.name, trust_remote_code=True)  # a folder's description is read, not run
+        text_config = _frozen_config(head.towers["text"], described)
+        self._registry.check_code(text_config)
+        text = self._registry.resolve(text_config)
         return replace(spec, prompts=text.prompts, max_length=text.max_length)
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> Preparer:
-        """Load the preparers of the frozen encoders."""
-        towers = read_head(local_path(config.path or "")).towers
-        return JointPreparer(
-            {
-                modality: self._registry.load_preparer(_frozen_config(tower, config), limits)
-                for modality, tower in towers.items()
-            }
-        )
+        """Load the preparers of the frozen encoders.
+
+        Raises:
+            EncoderNotTrusted: One of them runs Python of its own, and the config does not allow it.
+        """
+        towers = self._frozen_configs(config).items()
+        return JointPreparer({modality: self._registry.load_preparer(frozen, limits) for modality, frozen in towers})
 
     def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> Encoder:
         """Load the heads; each frozen encoder is loaded at its first batch.
 
         Raises:
+            EncoderNotTrusted: One of them runs Python of its own, and the config does not allow it.
             EncoderError: At the first batch: a frozen encoder is not the one that the head was trained on.
         """
-        folder = local_path(config.path or "")
-        towers = read_head(folder).towers
+        towers = self._frozen_configs(config).items()
         return JointEncoder(
-            {modality: partial(self._load_tower, folder, modality, tower, config) for modality, tower in towers.items()}
+            {modality: partial(self._load_tower, config, modality, frozen) for modality, frozen in towers}
         )
 
-    def _load_tower(self, folder: Path, modality: Modality, tower: FrozenTower, config: EncoderConfig) -> Encoder:
-        frozen = _frozen_config(tower, config)
+    def _frozen_configs(self, config: EncoderConfig) -> dict[Modality, EncoderConfig]:
+        towers = read_head(local_path(config.path or "")).towers
+        configs = {modality: _frozen_config(tower, config) for modality, tower in towers.items()}
+        for frozen in configs.values():
+            self._registry.check_code(frozen)
+        return configs
+
+    def _load_tower(self, config: EncoderConfig, modality: Modality, frozen: EncoderConfig) -> Encoder:
+        folder = local_path(config.path or "")
+        tower = read_head(folder).towers[modality]
         if self._registry.describe_tower(frozen).space != tower.space:
             raise EncoderError(
                 f"{folder} was trained on another {tower.name} than the one here: its space is not the same"

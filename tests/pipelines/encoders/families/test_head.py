@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
+from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space, own_class, registry
 from pipelines.encoders.checkpoints import Layer, save_head
+from pipelines.encoders.own_class import GROUP
 from pipelines.encoders.registry import describe_tower
 from schemas.checkpoints import HeadFile
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
-from schemas.errors import EncoderError
+from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
+from tests.support.own_folders import CODE, write_own
 
 TEXT, IMAGE = EncoderConfig(name="wordllama"), EncoderConfig(name="efficientnet-lite0")
 
@@ -71,3 +74,29 @@ def test_a_head_on_another_encoder_than_it_was_trained_on_is_refused(joint: Enco
     prepared = load_preparer(joint, LimitsConfig()).prepare(["a goal"])
     with pytest.raises(EncoderError, match="its space is not the same"):
         load_encoder(joint).encode(prepared)
+
+
+def test_a_head_runs_no_code_of_its_towers_without_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_run = tmp_path / "has-run"
+    own = write_own(tmp_path / "own", f"{CODE}\nimport pathlib; pathlib.Path({str(has_run)!r}).touch()\n")
+    folder = tmp_path / "head"
+    save_head(folder, HeadFile(dims=(4, 8), towers={"text": describe_tower(own)}), {"text": layers(8, 8)})
+    head = EncoderConfig(name="matryoshka-head", path=str(folder))
+    space = make_space(head)
+    for use in (load_encoder, lambda config: load_preparer(config, LimitsConfig())):
+        with pytest.raises(EncoderNotTrusted, match=r"own runs Python code from .*own, and encoder\.trust_remote_code"):
+            use(head)
+    with pytest.raises(EncoderNotTrusted, match="--trust-remote-code"):
+        encode_query(space, "a", TrustConfig(encoder_path=head.path))
+    assert not has_run.exists()
+    assert encode_query(space, "a", TrustConfig(encoder_path=head.path, trust_remote_code=True)).shape == (8,)
+    assert has_run.exists()
+
+    # A class that a package offers is named by no head that was made here.
+    point = EntryPoint("birds", "mine:Letters", GROUP)
+    monkeypatch.setattr(own_class, "offered", lambda: {"birds": point})
+    monkeypatch.setattr(registry, "offered", lambda: {"birds": point})
+    file = folder / "head.json"
+    file.write_text(file.read_text().replace('"own"', '"birds"'))
+    with pytest.raises(ConfigError, match="a head cannot stand on"):
+        make_space(head)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,32 +16,11 @@ from pipelines.encoders import load_encoder, load_preparer, make_space
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted, SpaceMismatch
-
-CODE = """
-import numpy as np
-from counting import letters
-
-class Letters:
-    def __init__(self, device):
-        self.device = device
-
-    def encode(self, inputs, side):
-        return np.array([letters(text) for text in inputs]) + (side == "query") * 0.0
-"""
-NEIGHBOUR = "def letters(text):\n    return [1 + text.lower().count(letter) for letter in 'abcdefgh']\n"
-
-
-def write(folder: Path, code: str = CODE, **facts: object) -> EncoderConfig:
-    folder.mkdir(exist_ok=True)
-    (folder / "model.py").write_text(code)
-    (folder / "counting.py").write_text(NEIGHBOUR)
-    described = {"class": "model:Letters", "revision": "1", "dims": [4, 8], "modality": "text"}
-    (folder / "encoder.json").write_text(json.dumps(described | facts))
-    return EncoderConfig(name="own", path=str(folder), device="cpu")
+from tests.support.own_folders import CODE, NEIGHBOUR, write_own
 
 
 def test_a_class_of_ones_own_makes_a_table_that_words_search(local_ray: None, tmp_path: Path) -> None:
-    config = write(tmp_path / "mine")
+    config = write_own(tmp_path / "mine")
     (tmp_path / "texts.jsonl").write_text(
         "".join(json.dumps({"id": text, "text": text}) + "\n" for text in ("aaaa", "bbbb", "ccdd", "ünï €𝄞 h", " "))
     )
@@ -73,7 +54,7 @@ def test_a_class_of_ones_own_makes_a_table_that_words_search(local_ray: None, tm
 def test_a_class_that_breaks_its_promise_is_refused(
     tmp_path: Path, code: str, facts: dict[str, object], said: str
 ) -> None:
-    config = write(tmp_path / f"m{abs(hash(said))}", code, **facts)
+    config = write_own(tmp_path / f"m{abs(hash(said))}", code, **facts)
     with pytest.raises(EncoderError, match=said):
         load_encoder(config).encode(load_preparer(config, LimitsConfig()).prepare(["a", "b"]))  # type: ignore[arg-type]
 
@@ -81,7 +62,7 @@ def test_a_class_that_breaks_its_promise_is_refused(
 def test_a_description_that_is_wrong_is_refused_with_an_example(tmp_path: Path) -> None:
     for facts in ({"dims": []}, {"dims": [0, 8]}, {"class": "os.system"}, {"unknown": 1}):
         with pytest.raises(ConfigError, match=r"needs a file encoder\.json, such as"):
-            make_space(write(tmp_path / "m", **facts))
+            make_space(write_own(tmp_path / "m", **facts))
     with pytest.raises(ConfigError, match=r"set encoder\.path"):
         make_space(EncoderConfig(name="own"))
 
@@ -91,7 +72,7 @@ def encoded(config: EncoderConfig, *texts: str) -> np.ndarray:
 
 
 def test_two_folders_keep_their_modules_apart_and_changed_files_are_read_anew(tmp_path: Path) -> None:
-    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    first, second = write_own(tmp_path / "a"), write_own(tmp_path / "b")
     other = NEIGHBOUR.replace("abcdefgh", "stuvwxyz")
     (tmp_path / "b" / "counting.py").write_text(other)
     one, two = load_encoder(first), load_encoder(second)
@@ -105,7 +86,7 @@ def test_two_folders_keep_their_modules_apart_and_changed_files_are_read_anew(tm
 
 
 def test_all_files_beside_the_class_are_part_of_its_space(tmp_path: Path) -> None:
-    config = write(tmp_path / "a")
+    config = write_own(tmp_path / "a")
     fingerprints = {make_space(config).fingerprint}
     for name in ("weights.npy", "vocabulary.yaml", "deep/model.gguf"):
         (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
@@ -130,4 +111,28 @@ class Letters:
         from counting import letters
         return [[self.scale * n for n in letters(text)] for text in inputs]
 """
-    assert encoded(write(tmp_path / "a", code), "aaaa", "b").shape == (2, 8)
+    assert encoded(write_own(tmp_path / "a", code), "aaaa", "b").shape == (2, 8)
+
+
+def test_other_threads_may_import_while_a_class_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_own(tmp_path / "a")
+    encoder = load_encoder(config)
+    prepared = load_preparer(config, LimitsConfig()).prepare(["aaaa"])
+    monkeypatch.setitem(sys.modules, "forbidden_here", None)  # type: ignore[arg-type]
+    is_over = threading.Event()
+
+    def import_again_and_again() -> None:
+        while not is_over.is_set():
+            for number in range(100):
+                sys.modules[f"made_up_{number}"] = ModuleType(f"made_up_{number}")
+            for number in range(100):
+                del sys.modules[f"made_up_{number}"]
+
+    importing = threading.Thread(target=import_again_and_again)
+    importing.start()
+    try:
+        for _ in range(50):
+            assert encoder.encode(prepared)[0].argmax() == 0  # type: ignore[arg-type]
+    finally:
+        is_over.set()
+        importing.join()
