@@ -16,7 +16,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.shortlist.erasure import erase_lists
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.compaction_commits import purge
 from pipelines.tables.erased import remember
@@ -269,6 +268,8 @@ class _Work:
             with contextlib.suppress(TableNotFound):  # the companion is lost
                 purge(rejects := sibling(table.uri, "rejects"), table.storage)
                 without[rejects] = open_dataset(rejects, table.storage).version
+        from pipelines.shortlist.erasure import erase_lists  # here, since it loads torch
+
         for uri in shortlists_of(table):
             if (done := erase_lists(uri, table.refresh(), is_idle=self._is_idle)) is not None:
                 queries, without[uri] = done

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ from schemas.nights import Night
 from tests.support.funnel_tables import WIDTH, vectors
 
 ROWS = 150
+_NIGHT_THAT_LISTS_WHAT_IT_LOADED = """
+import sys
+from jobs.__main__ import main
+main(["nightly", sys.argv[1]])
+print({"torch", "ray", "transformers", "sklearn", "faiss"} & set(sys.modules))
+"""
 
 
 @dataclass
@@ -269,6 +277,14 @@ def test_nights_do_not_overlap_and_hooks_are_told(
     assert "nights do not overlap" in " ".join(capsys.readouterr().err.split())
     assert main(["nightly", str(config)]) == 0
     assert json.loads(told.read_text())["state"] == "published"
+    loaded = subprocess.run(
+        [sys.executable, "-c", _NIGHT_THAT_LISTS_WHAT_IT_LOADED, str(config)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert json.loads(told.read_text())["state"] == "nothing"
+    assert loaded[-1] == "set()", "a night with nothing to do loads neither torch nor Ray"
     lake.write("c", 3, rejects=6)
     capsys.readouterr()
     assert main(["nightly", str(config), "--json"]) == 1
