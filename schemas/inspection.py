@@ -70,7 +70,8 @@ class RejectCount(_Part):
 class RunState(_Part):
     """A run of the journal. `state` is `running`, `dead`, `complete`, `failed`, … as the journal says.
 
-    `cut_texts` are those that were longer than the encoder takes; None where the job or its release counts none.
+    `cut_texts` are those that were longer than the encoder takes, `cut_tokens` the tokens of all texts that it did not
+    get, of `text_tokens`. None where the job or its release counts none, or the encoder does not say how it cuts.
     """
 
     run: str
@@ -79,6 +80,8 @@ class RunState(_Part):
     started_at: dt.datetime
     rows: int | None = None
     cut_texts: int | None = None
+    cut_tokens: int | None = None
+    text_tokens: int | None = None
 
 
 class PublishedNow(_Part):

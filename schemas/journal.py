@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.records import StageSeconds
+from schemas.records import StageSeconds, TextCounts
 from schemas.stored import Format
 
 _CONFIG = Format("the config of a run in the journal")
@@ -101,7 +101,9 @@ class EmbedSummary:
         rows: Rows that it committed.
         rejects: Samples that could not be embedded.
         units: Tokens or images that it encoded.
-        cut_texts: Texts of which it encoded only the beginning, since the encoder takes no more.
+        text_tokens: Tokens of the texts, without padding; 0 where the encoder does not say how it cuts texts.
+        cut_texts: Texts of which it encoded only a part, since the encoder takes no more.
+        cut_tokens: Tokens that were left out.
         reused: Rows whose vector was taken from a sample of equal content.
         erased: Samples that it left out, since `mlake delete` has erased them.
         seconds: Wall-clock from the first loaded encoder on; `start_s` is the time before, and `plan_s`, which is in
@@ -130,7 +132,9 @@ class EmbedSummary:
     rows: int = 0
     rejects: int = 0
     units: int = 0
+    text_tokens: int = 0
     cut_texts: int = 0
+    cut_tokens: int = 0
     reused: int = 0
     erased: int = 0
     seconds: float = 0.0
@@ -154,6 +158,12 @@ class EmbedSummary:
     advice: tuple[Advice, ...] = ()
     equality: Equality | None = None
     is_stopped: bool = False
+
+    def add_texts(self, counts: TextCounts) -> None:
+        """Add what the encoder got of texts."""
+        self.text_tokens += counts.tokens
+        self.cut_texts += counts.cut_texts
+        self.cut_tokens += counts.cut_tokens
 
     @property
     def total_s(self) -> float:

@@ -178,6 +178,27 @@ class WorkerCounters:
 
 
 @dataclass(frozen=True)
+class TextCounts:
+    """What encoders got of texts. All are 0 where no tokeniser here counts, as where a server does.
+
+    Attributes:
+        tokens: Tokens of the whole texts, with prompts and marks, without padding.
+        cut_texts: Texts that have more tokens than the encoder takes.
+        cut_tokens: Tokens that it did not get.
+    """
+
+    tokens: int = 0
+    cut_texts: int = 0
+    cut_tokens: int = 0
+
+    def __add__(self, other: TextCounts) -> TextCounts:
+        """Add up counts."""
+        return TextCounts(
+            self.tokens + other.tokens, self.cut_texts + other.cut_texts, self.cut_tokens + other.cut_tokens
+        )
+
+
+@dataclass(frozen=True)
 class LeaseResult:
     """An embedded lease: fragments that are written but not yet visible.
 
@@ -186,7 +207,7 @@ class LeaseResult:
         fragments: JSON of the uncommitted Lance fragments (`FragmentMetadata`).
         rejects: Rejected samples of all shards of the lease.
         units: Tokens or images encoded.
-        cut_texts: Texts of which only the beginning was encoded.
+        texts: What the encoder got of texts.
         reused: Rows whose vector was taken from a sample of equal content.
         erased: Samples left out, since `mlake delete` has erased them.
         seconds: Time by stage.
@@ -198,7 +219,7 @@ class LeaseResult:
     fragments: tuple[str, ...]
     rejects: tuple[Reject, ...]
     units: int
-    cut_texts: int = 0
+    texts: TextCounts = field(default_factory=TextCounts)
     reused: int = 0
     erased: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)

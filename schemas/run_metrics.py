@@ -58,6 +58,7 @@ _ALL = (
     _of_actor("rows", "row", "Rows that the actor has encoded; a shard that is tried again counts again.", "rows"),
     _of_actor("units", "token or image", "Tokens of texts, or images, that the actor has encoded.", "units"),
     _of_actor("cut_texts", "text", "Texts longer than the encoder takes, of which it got the beginning.", "cut_texts"),
+    _of_actor("cut_tokens", "token", "Tokens of those texts that it did not get.", "cut_tokens"),
     _of_actor("batches", "batch", "Batches that the encoder has been given.", "batches"),
     _of_actor("padding_units", "token", "Tokens of padding that the encoder has worked on.", "padding_units"),
     _of_actor("rejects", "sample", "Samples that could not be embedded, by reason.", "rejects/", (*_OF_RUN, "reason")),

@@ -119,11 +119,7 @@ def _notes(summary: EmbedSummary, config: EmbedConfig) -> list[Advice]:
         notes.append(
             Advice("padding", padding, setting, f"{padding:.0%} of the encoded tokens were padding; {setting}: {how}")
         )
-    if summary.cut_texts:
-        share = min(1.0, summary.cut_texts / max(1, summary.rows + summary.rejects - summary.reused))
-        said = f"cut, since longer than the encoder takes: {counted(summary.cut_texts, 'text')} ({share:.1%})"
-        how = "[chunk] cuts them into passages, each a row, in a new table; or choose an encoder that takes more"
-        notes.append(Advice("cut", share, "chunk", f"{said}; {how}"))
+    notes += _cuts(summary, config)
     rejects = summary.rejects / max(1, summary.rejects + summary.rows)
     if rejects >= _MANY_REJECTS:
         how = f"`mlake rejects {config.table}` counts the reasons"
@@ -133,3 +129,18 @@ def _notes(summary: EmbedSummary, config: EmbedConfig) -> list[Advice]:
         share = summary.failed_leases / max(1, summary.failed_leases + summary.leases)
         notes.append(Advice("failures", share, "", f"{tries}; the log names the errors"))
     return notes
+
+
+def _cuts(summary: EmbedSummary, config: EmbedConfig) -> list[Advice]:
+    """Say what of the texts was cut, or that it is not known."""
+    if config.input.modality == "text" and summary.units and not summary.text_tokens:
+        text = f"{config.encoder.name} tokenises texts itself, so whether it cut some is not known"
+        return [Advice("cut", 0.0, "", text)]
+    if not summary.cut_texts:
+        return []
+    share = min(1.0, summary.cut_texts / max(1, summary.rows + summary.rejects - summary.reused))
+    texts = f"{counted(summary.cut_texts, 'text')} ({share:.1%})"
+    tokens = f"{counted(summary.cut_tokens, 'token')} ({summary.cut_tokens / max(1, summary.text_tokens):.1%})"
+    said = f"cut, since longer than the encoder takes: {texts}; it did not get {tokens}"
+    how = "[chunk] cuts them into passages, each a row, in a new table; or choose an encoder that takes more"
+    return [Advice("cut", share, "chunk", f"{said}; {how}")]

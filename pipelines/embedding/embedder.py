@@ -40,7 +40,7 @@ from pipelines.vectors.arrays import to_arrow
 from schemas.columns import INPUT_HASH, VECTOR
 from schemas.config import EmbedConfig
 from schemas.errors import EncoderError
-from schemas.records import Lease, LeaseResult, Reject, ShardCount, StageSeconds, WorkerCounters
+from schemas.records import Lease, LeaseResult, Reject, ShardCount, StageSeconds, TextCounts, WorkerCounters
 
 _BATCHES_AHEAD = 2
 
@@ -206,7 +206,8 @@ class Embedder:
             tally.add(window, rows, is_good_N, bad)
             check_rejects(tally.rejects, len(tally.rejects), tally.seen, limit, min_seen=MIN_SEEN_OF_LEASE)
             reasons = [*(reject.reason for reject in window.rejects), *(why.reason for why in bad.values())]
-            self._count(rows=int(is_good_N.sum()), rejects=len(reasons), units=window.units, cut_texts=window.cut_texts)
+            self._count(rows=int(is_good_N.sum()), rejects=len(reasons), units=window.units)
+            self._count(cut_texts=window.texts.cut_texts, cut_tokens=window.texts.cut_tokens)
             self._count(**Counter(f"rejects/{reason}" for reason in reasons))
             if rows is None or not is_good_N.any():
                 continue
@@ -273,7 +274,8 @@ class _LeaseTally:
         self.rows: Counter[int] = Counter()
         self.rejects: list[Reject] = []
         self.files = {shard.id: shard.name for shard in lease.shards}
-        self.units = self.cut_texts = self.reused = self.erased = 0
+        self.texts = TextCounts()
+        self.units = self.reused = self.erased = 0
 
     @property
     def seen(self) -> int:
@@ -288,7 +290,7 @@ class _LeaseTally:
     ) -> None:
         self.rejects += window.rejects
         self.units += window.units
-        self.cut_texts += window.cut_texts
+        self.texts += window.texts
         if rows is None:
             return
         shards_N = rows.column("shard").to_numpy()
@@ -299,5 +301,5 @@ class _LeaseTally:
     def result(self, fragments: tuple[str, ...], seconds: StageSeconds, worker: WorkerCounters) -> LeaseResult:
         rejected = Counter(reject.shard for reject in self.rejects)
         counts = tuple(ShardCount(shard, self.rows[shard.id], rejected[shard.id]) for shard in self.lease.shards)
-        done = (self.units, self.cut_texts, self.reused, self.erased)
+        done = (self.units, self.texts, self.reused, self.erased)
         return LeaseResult(counts, fragments, tuple(self.rejects), *done, seconds, worker, self._memory)

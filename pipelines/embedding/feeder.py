@@ -21,13 +21,13 @@ from pipelines.embedding.batching import BatchBudget
 from pipelines.embedding.passages import load_cutter
 from pipelines.embedding.prepare_pool import PreparePool, Submitted
 from pipelines.embedding.reuse import Known, StoredVectors
-from pipelines.encoders import BadSample, Prepared, Raw, TokenLists, count_cut, load_preparer
+from pipelines.encoders import BadSample, Prepared, Raw, TokenLists, count_texts, load_preparer
 from pipelines.shards import read_blocks
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.vectors.arrays import Halves, to_numpy
 from schemas.columns import input_hash_field
 from schemas.config import EmbedConfig
-from schemas.records import Lease, Reject, Shard
+from schemas.records import Lease, Reject, Shard, TextCounts
 
 BLOCKS_AHEAD = 2
 WINDOWS_AHEAD = 2
@@ -48,7 +48,7 @@ class Window:
         is_known: Whether the vector of each sample is known; an array for each of `rows`, or none at all.
         known: The known vectors in the order of the rows, (K, D) half precision; an array for each of `rows`.
         units: Cost of all inputs.
-        cut_texts: Texts among them of which the encoder gets only the beginning.
+        texts: What the encoder gets of texts.
         rejects: Samples among them that could not be read or prepared.
         nbytes: Size of rows and inputs.
         read_s: Seconds that the feeder waited for the reader.
@@ -61,7 +61,7 @@ class Window:
     is_known: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     known: list[Halves] = field(default_factory=list)
     units: int = 0
-    cut_texts: int = 0
+    texts: TextCounts = field(default_factory=TextCounts)
     rejects: list[Reject] = field(default_factory=list)
     nbytes: int = 0
     read_s: float = 0.0
@@ -159,7 +159,7 @@ class Feeder:
         given = samples.submitted.values
         if bad:
             given = [one for row, one in enumerate(given) if row not in bad]
-        window.cut_texts += count_cut(self._preparer, given, prepared)
+        window.texts += count_texts(self._preparer, given, prepared)
         if samples.found is not None:
             unknown = np.flatnonzero(~samples.found.is_known_N)
             bad = {int(unknown[row]): why for row, why in bad.items()}

@@ -169,7 +169,7 @@ class EmbedRun:
             self._refusals_in_a_row = 0
             self._embedded += len(result.counts)
             self.summary.units += result.units
-            self.summary.cut_texts += result.cut_texts
+            self.summary.add_texts(result.texts)
             self.summary.reused += result.reused
             self.summary.erased += result.erased
             self._stages += result.seconds

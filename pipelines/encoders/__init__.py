@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pipelines.encoders.of_space import check_same_code, spec_of
 from pipelines.encoders.own_class import modules_to_send
-from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, count_cut
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
     REGISTRY,
@@ -22,6 +22,7 @@ from pipelines.encoders.registry import (
     resolve,
 )
 from pipelines.encoders.spec import EncoderSpec, licence_notice
+from pipelines.encoders.text_counts import count_texts
 from pipelines.encoders.token_lists import TokenLists, concatenate, select
 from pipelines.encoders.token_places import TokenPlaces, token_places
 
@@ -38,7 +39,7 @@ __all__ = [
     "check_same_code",
     "check_trust",
     "concatenate",
-    "count_cut",
+    "count_texts",
     "encode_query",
     "encoder_spec",
     "known_encoders",

@@ -29,11 +29,13 @@ from pipelines.encoders.model_files import model_source
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec, may_run_code
 from pipelines.encoders.text_beginnings import encode_beginnings, joins_words
+from pipelines.encoders.text_counts import count_cut, count_kept
 from pipelines.encoders.token_lists import Ids, TokenLists, flatten, token_counts
 from pipelines.encoders.token_places import TokenPlaces
 from pipelines.storage.device import to_device
 from schemas.config import EncoderConfig
 from schemas.errors import ConfigError, EncoderError
+from schemas.records import TextCounts
 
 # Silences a warning about forks, which does not apply: nothing here forks, and all threads share one pool.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -54,7 +56,7 @@ class TextPreparer:
         self._slow = tokenizer
         self._lock = threading.Lock()
         # A copy whose settings never change. Every call sets those of the shared one, so threads would race on it.
-        self._fast = self._copy(self._limit)
+        self._fast = self._fast_copy()
         if self._fast is not None and self._pads_to_max:
             pad = tokenizer.pad_token
             self._fast.enable_padding(length=self._limit, pad_id=tokenizer.pad_token_id, pad_token=pad)
@@ -73,30 +75,41 @@ class TextPreparer:
         """Count the tokens of each text, (B,)."""
         return token_counts(prepared)
 
-    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
-        """Count the texts that have more tokens than the encoder takes."""
-        full = np.flatnonzero(token_counts(prepared) >= self._limit)
-        texts = [self._prompt + cast(str, values[at]) for at in full.tolist() if self._is_full(cast(Ids, prepared[at]))]
-        longer = encode_beginnings(texts, self._limit + 1, self._one_more, can_cut=lambda: self._can_cut)
-        return int((longer.lengths > self._limit).sum())
+    def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
+        """Count the tokens of texts, and those that the encoder does not get; padding is none."""
+        kept = token_counts(prepared)
+        may_be_cut = kept >= self._limit
+        if self._pads_to_max and len(values):
+            kept, may_be_cut = count_kept(prepared, self._slow.pad_token_id, self._marks)
+        return count_cut(values, kept, may_be_cut, self._limit, self._count_whole)
 
     def token_places(self) -> TokenPlaces | None:
         """Return what finds the tokens of whole texts; None for a tokeniser that is written in Python."""
-        if self._fast is None:
-            return None
-        return TokenPlaces(self._fast, self._prompt, self._limit, has_special=True)
+        return self._places
 
     @cached_property
-    def _longer(self) -> Tokenizer | None:
-        """A tokeniser that keeps one token more, which only a text that is cut has; made for the first long text."""
-        return self._copy(self._limit + 1)
+    def _places(self) -> TokenPlaces | None:
+        return None if self._fast is None else TokenPlaces(self._fast, self._prompt, self._limit, has_special=True)
 
-    def _copy(self, limit: int) -> Tokenizer | None:
-        """Copy the fast tokeniser, if there is one, to cut after `limit` tokens and not to pad."""
+    @cached_property
+    def _marks(self) -> int:
+        """Tokens around a text that have the id of padding, as where a text ends with it."""
+        return int(np.count_nonzero(np.array(self._slow("")["input_ids"]) == self._slow.pad_token_id))
+
+    def _count_whole(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Count the tokens of each of B whole texts, (B,)."""
+        if self._places is not None:
+            return self._places.count(texts)
+        with self._lock:
+            encoded = self._slow([self._prompt + text for text in texts], truncation=False, verbose=False)
+        return np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
+
+    def _fast_copy(self) -> Tokenizer | None:
+        """Copy the fast tokeniser, if there is one, to cut where the encoder does and not to pad."""
         if not self._slow.is_fast:
             return None
         copied = Tokenizer.from_str(self._slow.backend_tokenizer.to_str())
-        copied.enable_truncation(limit, direction=self._slow.truncation_side)
+        copied.enable_truncation(self._limit, direction=self._slow.truncation_side)
         copied.no_padding()
         return copied
 
@@ -113,17 +126,11 @@ class TextPreparer:
         return bool(ids[-1] != self._slow.pad_token_id or ids[-2] != self._slow.pad_token_id)
 
     def _token_lists(self, texts: Sequence[str]) -> TokenLists:
-        return self._tokenise(texts, self._fast, self._limit, pads=self._pads_to_max)
-
-    def _one_more(self, texts: Sequence[str]) -> TokenLists:
-        return self._tokenise(texts, self._longer, self._limit + 1, pads=False)
-
-    def _tokenise(self, texts: Sequence[str], fast: Tokenizer | None, limit: int, *, pads: bool) -> TokenLists:
-        if fast is not None:
-            return TokenLists.of([encoding.ids for encoding in fast.encode_batch_fast(list(texts))])
+        if self._fast is not None:
+            return TokenLists.of([encoding.ids for encoding in self._fast.encode_batch_fast(list(texts))])
         with self._lock:
-            padding = "max_length" if pads else False
-            encoded = self._slow(list(texts), truncation=True, max_length=limit, padding=padding)
+            padding = "max_length" if self._pads_to_max else False
+            encoded = self._slow(list(texts), truncation=True, max_length=self._limit, padding=padding)
         return TokenLists.of(cast(list[list[int]], encoded["input_ids"]))
 
 

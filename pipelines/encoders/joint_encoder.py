@@ -14,13 +14,13 @@ from pipelines.encoders.protocol import (
     Prepared,
     Preparer,
     Raw,
-    count_cut,
     modality_of,
     modality_of_prepared,
 )
+from pipelines.encoders.text_counts import count_texts
 from pipelines.encoders.token_places import TokenPlaces, token_places
 from schemas.errors import InputError
-from schemas.records import Modality
+from schemas.records import Modality, TextCounts
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ class JointPreparer:
             return np.empty(0, np.int64)
         return self._tower(modality_of_prepared(prepared[0])).units(prepared)
 
-    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
-        """Count the texts that were cut, of values of one modality."""
-        return count_cut(self._tower(modality_of(values[0])), values, prepared) if len(values) else 0
+    def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
+        """Count the tokens of texts, of values of one modality."""
+        return count_texts(self._tower(modality_of(values[0])), values, prepared) if len(values) else TextCounts()
 
     def token_places(self) -> TokenPlaces | None:
         """Return what finds the tokens of texts; None where there is no tower of texts, or it cannot say it."""

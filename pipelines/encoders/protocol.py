@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,25 +39,6 @@ class Preparer(Protocol):
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Return the cost of each of B inputs of one modality, (B,): its tokens (text), or 1 (image, vector)."""
         ...
-
-
-@runtime_checkable
-class CutCounter(Protocol):
-    """A preparer that knows how long a text may be."""
-
-    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
-        """Count the texts whose end is not among their tokens.
-
-        Args:
-            values: B texts.
-            prepared: What `prepare` made of them, (B,); none is bad.
-        """
-        ...
-
-
-def count_cut(preparer: Preparer, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
-    """Count the texts that were cut; 0 where a preparer cuts none, or cannot know since a server cuts them."""
-    return preparer.count_cut(values, prepared) if isinstance(preparer, CutCounter) else 0
 
 
 class Encoder(Protocol):

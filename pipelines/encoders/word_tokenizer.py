@@ -44,7 +44,7 @@ class WordTokenizer:
         if crossing := [token for token in described["model"]["vocab"] if _SPACE in token.lstrip(_SPACE)]:
             raise ValueError(f"the token {crossing[0]!r} joins two words, so that words cannot be tokenised alone")
         self._tokenizer, self._max_length, self._max_known_ids = tokenizer, max_length, max_known_ids
-        tokenizer.enable_truncation(max_length + 1)  # one more tells that a text was cut
+        tokenizer.enable_truncation(max_length)
         # A text that matches this is tokenised whole: runs of spaces and added tokens may be one token.
         added = [re.escape(token["content"]) for token in described["added_tokens"]]
         self._needs_whole = "|".join(["  ", "^ ", " $", _SPACE, *added])
@@ -52,15 +52,15 @@ class WordTokenizer:
         self._place_of = _Places()
         self._known = TokenLists.of([])
 
-    def encode(self, texts: Sequence[str], *, one_more: bool = False) -> TokenLists:
-        """Return the ids of B texts, without special tokens; with `one_more` one id beyond `max_length`."""
+    def encode(self, texts: Sequence[str]) -> TokenLists:
+        """Return the ids of B texts, without special tokens."""
         array = pa.array(texts, pa.large_string())
         is_whole = pc.match_substring_regex(array, self._needs_whole)
         words = pc.split_pattern(array, " ")
         if pc.any(is_whole).as_py():
             wholes = pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), array)
             words = pc.if_else(is_whole, wholes, words)
-        return self._of_words(words).truncate(self._max_length + one_more)
+        return self._of_words(words).truncate(self._max_length)
 
     def _of_words(self, words: pa.ListArray) -> TokenLists:
         """Look up words and concatenate the ids of each text's words."""

@@ -7,7 +7,7 @@ never the vectors.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -148,8 +148,15 @@ def _runs(table: VectorTable) -> Iterator[RunState]:
             state="dead" if is_dead else entry.state,
             started_at=entry.started_at,
             rows=_count(entry.summary.get("rows")),
-            cut_texts=_count(entry.summary.get("cut_texts")),
+            **_text_counts(entry.summary),
         )
+
+
+def _text_counts(summary: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return what of the texts was cut; a release before this one counted no tokens."""
+    names = ("cut_texts", "cut_tokens", "text_tokens")
+    is_unknown = summary.get("text_tokens") == 0
+    return {name: None if is_unknown else _count(summary.get(name)) for name in names}
 
 
 def _count(value: object) -> int | None:
@@ -175,7 +182,10 @@ def _advice(found: Inspection) -> Iterator[str]:
             yield f"Run {run.run} ({run.job}) died. Start the same command again: it resumes, and nothing is lost."
         if run.cut_texts:
             cut = f"{counted(run.cut_texts, 'text')} of run {run.run}"
-            yield f"{cut} had more tokens than the encoder takes, and were cut. See others: mlake encoders"
+            of_all = (
+                f" ({run.cut_tokens / run.text_tokens:.1%} of all tokens)" if run.cut_tokens and run.text_tokens else ""
+            )
+            yield f"{cut} had more tokens than the encoder takes, and were cut{of_all}. See others: mlake encoders"
     for index in found.indexes:
         if index.unindexed_rows:
             share = index.unindexed_rows / (index.rows + index.unindexed_rows)

@@ -107,12 +107,24 @@ def _tables(found: Inspection) -> Iterable[tuple[str, Sequence[str], list[list[s
     yield "rejects", ("reason", "samples"), [[r.reason, f"{r.samples:,}"] for r in found.rejects]
     yield (
         "last runs",
-        ("run", "job", "state", "started, UTC", "rows", "cut texts"),
+        ("run", "job", "state", "started, UTC", "rows", "cut texts", "cut tokens"),
         [
-            [r.run, r.job, r.state, f"{r.started_at:%Y-%m-%d %H:%M}", _number(r.rows), _number(r.cut_texts)]
+            [
+                r.run,
+                r.job,
+                r.state,
+                f"{r.started_at:%Y-%m-%d %H:%M}",
+                _number(r.rows),
+                _number(r.cut_texts),
+                _share(r.cut_tokens, r.text_tokens),
+            ]
             for r in found.runs
         ],
     )
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return "" if part is None or not whole else f"{part / whole:.1%}"
 
 
 def _number(value: int | None) -> str:

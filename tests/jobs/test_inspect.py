@@ -33,7 +33,7 @@ def test_an_inspection_says_what_is_there(tmp_path: Path, capsys: pytest.Capture
     assert main(["publish", table.uri]) == 0
     commit_shards(table, a_shard("c"), rows=30)
     with RunRecord(table, "embed", {}) as record:
-        record.summary |= {"rows": 30, "cut_texts": 4}
+        record.summary |= {"rows": 30, "cut_texts": 4, "cut_tokens": 50, "text_tokens": 1_000}
     with RunRecord(table, "rotate", {}):
         found = inspected(table.uri, capsys)
     table = table.refresh()
@@ -60,6 +60,7 @@ def test_an_inspection_says_what_is_there(tmp_path: Path, capsys: pytest.Capture
         f"mlake rejects {table.uri}",
         f"mlake publish {table.uri}",
         "4 texts of run",
+        "cut (5.0% of all tokens)",
     ):
         assert advice in said
     earlier = inspected(table.uri, capsys, "--version", "june")

@@ -20,10 +20,12 @@ from pipelines.encoders.joint_encoder import JointPreparer
 from pipelines.encoders.model_files import local_path
 from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw, modality_of_prepared
 from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.text_counts import Count, count_cut, count_kept
 from pipelines.encoders.token_lists import token_counts
 from pipelines.storage.device import pick_device, to_device
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError
+from schemas.records import TextCounts
 
 
 class OpenClipTextPreparer:
@@ -33,6 +35,25 @@ class OpenClipTextPreparer:
         """Load the tokeniser."""
         self._tokenise: Any = open_clip.get_tokenizer(f"local-dir:{folder}", context_length=spec.max_length)
         self._prompt = spec.prompts.get(config.side, "")
+        inner = getattr(self._tokenise, "tokenizer", None)
+        self._pad = 0 if inner is None else inner.pad_token_id
+        self._marks = 0 if inner is None else inner("")["input_ids"].count(self._pad)
+        self._count_whole = self._counter(inner)
+
+    def _counter(self, inner: Any) -> Count | None:
+        """Return what counts the tokens of whole texts; None where the tokeniser has a rule of its own to cut them."""
+        own = self._tokenise
+        if getattr(own, "reduction_fn", None) is not None or getattr(own, "tokenizer_mode", None):
+            return None
+
+        def count(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+            prompted = [self._prompt + text for text in texts]
+            if inner is None:  # a start and an end mark stand around each text
+                return np.array([len(own.encode(text)) + 2 for text in prompted], np.int64)
+            encoded = inner([own.clean_fn(text) for text in prompted], verbose=False)
+            return np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
+
+        return count
 
     def prepare(self, values: Sequence[Raw]) -> list[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
@@ -42,6 +63,13 @@ class OpenClipTextPreparer:
             row if text.strip() else BadSample("empty_text", "only white space")
             for row, text in zip(ids_BL, texts, strict=True)
         ]
+
+    def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
+        """Count the tokens of texts without padding, and those beyond the context; nothing where it cannot know."""
+        if not len(values) or self._count_whole is None:
+            return TextCounts()
+        kept, may_be_cut = count_kept(prepared, self._pad, self._marks)
+        return count_cut(values, kept, may_be_cut, len(prepared[0]), self._count_whole)
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Count the tokens of each text, padding included: the model computes that as well."""

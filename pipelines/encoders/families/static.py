@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -18,9 +19,12 @@ from pipelines.encoders.embedding_bag import BagEncoder
 from pipelines.encoders.model_files import HUB, local_path
 from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
+from pipelines.encoders.text_counts import count_cut
 from pipelines.encoders.token_lists import TokenLists, token_counts
+from pipelines.encoders.token_places import TokenPlaces
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError
+from schemas.records import TextCounts
 
 _WEIGHTS = "embedding.weight"
 LONGEST = 1 << 17
@@ -36,26 +40,31 @@ class StaticPreparer:
         self._tokenizer.no_padding()
         own = (self._tokenizer.truncation or {}).get("max_length", LONGEST)
         self._limit = min(own, spec.max_length or LONGEST)
-        self._tokenizer.enable_truncation(self._limit + 1)  # one more tells that a text was cut
         self._prompt = spec.prompts.get(config.side, "")
+        self._tokenizer.enable_truncation(self._limit)
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
         """Tokenise texts to int32 ids of shape (L,)."""
-        ids = self._tokenise(values).truncate(self._limit)
+        texts = [self._prompt + cast(str, value) for value in values]
+        ids = TokenLists.of([e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
         return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Count the tokens of each text, (B,)."""
         return token_counts(prepared)
 
-    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
-        """Count the texts that have more tokens than the encoder takes."""
-        full = np.flatnonzero(token_counts(prepared) >= self._limit)
-        return int((self._tokenise([values[at] for at in full.tolist()]).lengths > self._limit).sum())
+    def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
+        """Count the tokens of texts, and those that the encoder does not get."""
+        kept = token_counts(prepared)
+        return count_cut(values, kept, kept >= self._limit, self._limit, self._places.count)
 
-    def _tokenise(self, values: Sequence[Raw]) -> TokenLists:
-        texts = [self._prompt + cast(str, value) for value in values]
-        return TokenLists.of([e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
+    def token_places(self) -> TokenPlaces:
+        """Return what finds the tokens of whole texts."""
+        return self._places
+
+    @cached_property
+    def _places(self) -> TokenPlaces:
+        return TokenPlaces(self._tokenizer, self._prompt, self._limit, has_special=False)
 
 
 class StaticFamily(Family):

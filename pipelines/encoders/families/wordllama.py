@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -19,11 +19,13 @@ from pipelines.encoders.model_files import local_path
 from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.encoders.text_beginnings import encode_beginnings
+from pipelines.encoders.text_counts import count_cut
 from pipelines.encoders.token_lists import token_counts
 from pipelines.encoders.token_places import TokenPlaces
 from pipelines.encoders.word_tokenizer import WordTokenizer
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import DependencyMissing
+from schemas.records import TextCounts
 
 
 def _package(config: EncoderConfig) -> Path:
@@ -47,7 +49,7 @@ class WordLlamaPreparer:
         tokenizer.no_padding()
         self._max_length = spec.max_length or 1024
         self._prompt = spec.prompts.get(config.side, "")
-        self._places = partial(TokenPlaces, tokenizer, self._prompt, self._max_length, has_special=False)
+        self._tokenizer = tokenizer
         self._words = WordTokenizer(tokenizer, self._max_length)
 
     def prepare(self, values: Sequence[Raw]) -> Sequence[Prepared | BadSample]:
@@ -58,16 +60,18 @@ class WordLlamaPreparer:
             return ids
         return [row if len(row) else BadSample("empty_text", "no tokens are left after tokenising") for row in ids]
 
-    def count_cut(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> int:
-        """Count the texts that have more than `max_length` tokens."""
-        full = np.flatnonzero(token_counts(prepared) >= self._max_length)
-        texts = [self._prompt + cast(str, values[at]) for at in full.tolist()]
-        longer = encode_beginnings(texts, self._max_length + 1, partial(self._words.encode, one_more=True))
-        return int((longer.lengths > self._max_length).sum())
+    def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
+        """Count the tokens of texts, and those beyond `max_length`."""
+        kept = token_counts(prepared)
+        return count_cut(values, kept, kept >= self._max_length, self._max_length, self._places.count)
 
     def token_places(self) -> TokenPlaces:
         """Return what finds the tokens of whole texts."""
-        return self._places()
+        return self._places
+
+    @cached_property
+    def _places(self) -> TokenPlaces:
+        return TokenPlaces(self._tokenizer, self._prompt, self._max_length, has_special=False)
 
     def units(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Count the tokens of each text, (B,)."""

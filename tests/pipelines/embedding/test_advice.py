@@ -21,7 +21,15 @@ CONFIG = EmbedConfig.model_validate(
 )
 # 100 s of work by two actors, all of it in the encoders.
 BUSY = EmbedSummary(
-    shards=8, rows=10_000, units=100_000, seconds=100.0, actors=2, actor_s=200.0, busy_s=200.0, leases=8
+    shards=8,
+    rows=10_000,
+    units=100_000,
+    text_tokens=110_000,
+    seconds=100.0,
+    actors=2,
+    actor_s=200.0,
+    busy_s=200.0,
+    leases=8,
 )
 
 
@@ -61,12 +69,17 @@ def test_a_setting_is_named_that_the_config_can_still_change() -> None:
 
 def test_padding_cuts_rejects_and_failures_are_said_from_where_they_matter_on() -> None:
     assert [one.about for one in advise(BUSY, CONFIG)] == ["encode"]
-    wasted = dataclasses.replace(BUSY, padding_units=100_000, cut_texts=2_750, rejects=1_000, failed_leases=2)
+    wasted = dataclasses.replace(
+        BUSY, padding_units=100_000, cut_texts=2_750, cut_tokens=11_000, rejects=1_000, failed_leases=2
+    )
     notes = {one.about: one for one in advise(wasted, CONFIG)}
     assert list(notes) == ["encode", "padding", "cut", "rejects", "failures"]
     assert notes["padding"].share == 0.5
     assert notes["failures"].share == 0.2
     assert notes["cut"].text.startswith("cut, since longer than the encoder takes: 2,750 texts (25.0%)")
+    assert "it did not get 11,000 tokens (10.0%)" in notes["cut"].text
+    unseen = {one.about: one for one in advise(dataclasses.replace(BUSY, text_tokens=0), CONFIG)}
+    assert unseen["cut"].text == "wordllama tokenises texts itself, so whether it cut some is not known"
     assert "mlake rejects t.lance" in notes["rejects"].text
 
 

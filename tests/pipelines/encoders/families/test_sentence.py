@@ -24,7 +24,7 @@ from transformers import (
 
 from pipelines.embedding.embedder import WindowEncoder
 from pipelines.embedding.feeder import Window
-from pipelines.encoders import count_cut, load_encoder, load_preparer, make_space
+from pipelines.encoders import count_texts, load_encoder, load_preparer, make_space
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted
@@ -119,7 +119,7 @@ def test_a_tokeniser_that_keeps_the_end_of_a_text_is_obeyed(tmp_path: Path) -> N
     theirs = SentenceTransformer(str(whole), device="cpu").encode(texts, normalize_embeddings=True)
     np.testing.assert_allclose(encode(config, texts), theirs, atol=1e-5)
     preparer = load_preparer(config, LimitsConfig())
-    assert count_cut(preparer, texts, preparer.prepare(texts)) == sum(len(text.split()) > 10 for text in texts)
+    assert count_texts(preparer, texts, preparer.prepare(texts)).cut_texts == sum(len(t.split()) > 10 for t in texts)
 
 
 def test_the_layout_of_older_releases_is_read(tmp_path: Path) -> None:

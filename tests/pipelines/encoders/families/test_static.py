@@ -12,10 +12,11 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from pipelines.encoders import BadSample, count_cut, load_preparer, make_space
+from pipelines.encoders import BadSample, count_texts, load_preparer, make_space
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError
+from schemas.records import TextCounts
 from tests.support.tiny_encoders import TEXTS, encode, register_like, save_tokenizer
 
 
@@ -46,7 +47,7 @@ def test_a_static_folder_of_the_users_own_is_read_as_it_is(tmp_path: Path) -> No
     prepared = preparer.prepare([*TEXTS, "", "goal " * 40, "goal " * 41])
     assert isinstance(prepared[len(TEXTS)], BadSample)
     long = ["goal " * 40, "goal " * 41]
-    assert count_cut(preparer, long, preparer.prepare(long)) == 1  # type: ignore[arg-type]
+    assert count_texts(preparer, long, preparer.prepare(long)) == TextCounts(81, 1, 1)  # type: ignore[arg-type]
     np.testing.assert_allclose(encode(config, TEXTS), full, atol=1e-6)  # type: ignore[arg-type]
     (tmp_path / "whole" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ConfigError, match="holds no table"):

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.embedding.batching import BatchBudget, encode_safely
-from pipelines.encoders import BadSample, Encoder, Prepared, count_cut, load_encoder, load_preparer, resolve
+from pipelines.encoders import BadSample, Encoder, Prepared, count_texts, load_encoder, load_preparer, resolve
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
+from schemas.records import TextCounts
 
 WORDS = st.sampled_from(["goal", "bank", "the", "minister", "said", "naïve", "数", "🙂", "x" * 40, "2005", "\n", "—"])
 TEXT = st.lists(WORDS, min_size=1, max_size=120).map(" ".join).filter(str.strip)
@@ -49,8 +50,10 @@ def test_texts_that_are_cut_are_counted(name: str, special: int) -> None:
     assert longest is not None
     words = [longest - special + more for more in (-1, 0, 1, 2, 9 * longest)]  # each word is one token
     texts = ["a", *(" ".join(["the"] * count) for count in words)]
-    assert count_cut(preparer, texts, _prepare(name, texts)) == 3
-    assert count_cut(preparer, [], _prepare(name, [])) == 0
+    left_out = sum(count + special - longest for count in words[2:])
+    counts = count_texts(preparer, texts, _prepare(name, texts))
+    assert counts == TextCounts(sum(words) + 1 + special * len(texts), 3, left_out)
+    assert count_texts(preparer, [], _prepare(name, [])) == TextCounts()
 
 
 def test_the_cut_of_256_to_64_is_the_cut_to_64_for_real_vectors() -> None:
