@@ -66,7 +66,11 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
             (
                 "Rejects by reason, and texts cut, per second",
                 "short",
-                ((f"sum by (reason) (rate({_m('rejects')}[5m]))", "{{reason}}"), (_rate("cut_texts"), "texts cut")),
+                (
+                    (f"sum by (reason) (rate({_m('rejects')}[5m]))", "{{reason}}"),
+                    (_rate("cut_texts"), "texts cut"),
+                    (_rate("cut_tokens"), "tokens left out"),
+                ),
             ),
             (
                 "Failures",

@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.encoders.token_lists import Ids, TokenLists
 
 # No token joins two words, so a space between two words can be cut at without any effect on the tokens before it.
-_BETWEEN_WORDS = re.compile(r"(?<=\w) (?=\w)")
+BETWEEN_WORDS = re.compile(r"(?<=\w) (?=\w)")
 _SPACES = ("▁", "Ġ", " ")
 # Characters for each token that is kept. Most languages have two to five.
 _FIRST_TRY = 16
@@ -72,5 +72,5 @@ def _beginning(text: str, scale: int) -> str:
     first, last = _FIRST_TRY * scale, (_FIRST_TRY + _LONGEST_WORD) * scale
     if len(text) <= first:
         return text
-    space = _BETWEEN_WORDS.search(text, first, last)
+    space = BETWEEN_WORDS.search(text, first, last)
     return text[: space.start() if space else last]

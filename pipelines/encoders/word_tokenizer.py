@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
+from pipelines.encoders.text_beginnings import BETWEEN_WORDS
 from pipelines.encoders.token_lists import TokenLists
 
 _SPACE = "▁"
@@ -44,7 +45,7 @@ class WordTokenizer:
         if crossing := [token for token in described["model"]["vocab"] if _SPACE in token.lstrip(_SPACE)]:
             raise ValueError(f"the token {crossing[0]!r} joins two words, so that words cannot be tokenised alone")
         self._tokenizer, self._max_length, self._max_known_ids = tokenizer, max_length, max_known_ids
-        tokenizer.enable_truncation(max_length)
+        tokenizer.no_truncation()
         # A text that matches this is tokenised whole: runs of spaces and added tokens may be one token.
         added = [re.escape(token["content"]) for token in described["added_tokens"]]
         self._needs_whole = "|".join(["  ", "^ ", " $", _SPACE, *added])
@@ -54,23 +55,39 @@ class WordTokenizer:
 
     def encode(self, texts: Sequence[str]) -> TokenLists:
         """Return the ids of B texts, without special tokens."""
-        array = pa.array(texts, pa.large_string())
-        is_whole = pc.match_substring_regex(array, self._needs_whole)
-        words = pc.split_pattern(array, " ")
+        array, is_whole, words = self._words(texts)
         if pc.any(is_whole).as_py():
             wholes = pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), array)
             words = pc.if_else(is_whole, wholes, words)
-        return self._of_words(words).truncate(self._max_length)
+        known, places_W = self._known_words(words)
+        ids_W = known.take(places_W)
+        offsets = words.offsets.to_numpy()
+        return TokenLists(ids_W.flat, ids_W.starts[offsets - offsets[0]]).truncate(self._max_length)
 
-    def _of_words(self, words: pa.ListArray) -> TokenLists:
-        """Look up words and concatenate the ids of each text's words."""
+    def count(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Count the tokens of each of B whole texts, (B,)."""
+        _, is_whole, words = self._words(texts)
+        if pc.any(is_whole).as_py():
+            # At a space between two words a text may be cut, however odd the rest of it is.
+            parts = [BETWEEN_WORDS.split(text) for text in texts]
+            words = pc.if_else(is_whole, pa.array(parts, words.type), words)
+        known, places_W = self._known_words(words)
+        before = np.concatenate((np.zeros(1, np.int64), np.cumsum(known.lengths[places_W])))
+        offsets = words.offsets.to_numpy()
+        return np.array(np.diff(before[offsets - offsets[0]]), np.int64)
+
+    def _words(self, texts: Sequence[str]) -> tuple[pa.Array, pa.Array, pa.ListArray]:
+        """Return texts, whether each must not be cut at every space, and their words."""
+        array = pa.array(texts, pa.large_string())
+        return array, pc.match_substring_regex(array, self._needs_whole), pc.split_pattern(array, " ")
+
+    def _known_words(self, words: pa.ListArray) -> tuple[TokenLists, npt.NDArray[np.int64]]:
+        """Return the ids of known words, and the place of each of W words among them, (W,)."""
         distinct = words.flatten().dictionary_encode()
         with self._lock:
             places = self._places(distinct.dictionary.to_pylist())
             known = self._known
-        ids_W = known.take(places[distinct.indices.to_numpy()])
-        offsets = words.offsets.to_numpy()
-        return TokenLists(ids_W.flat, ids_W.starts[offsets - offsets[0]])
+        return known, places[distinct.indices.to_numpy()]
 
     def _places(self, words: list[str]) -> npt.NDArray[np.int64]:
         """Return the places of words in the cache; tokenise the new ones first."""

@@ -56,7 +56,7 @@ class StaticPreparer:
     def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
         """Count the tokens of texts, and those that the encoder does not get."""
         kept = token_counts(prepared)
-        return count_cut(values, kept, kept >= self._limit, self._limit, self._places.count)
+        return count_cut(values, kept, kept >= self._limit, self._limit, lambda texts: self._places.count(texts))
 
     def token_places(self) -> TokenPlaces:
         """Return what finds the tokens of whole texts."""

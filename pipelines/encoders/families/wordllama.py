@@ -63,11 +63,14 @@ class WordLlamaPreparer:
     def count_texts(self, values: Sequence[Raw], prepared: Sequence[Prepared]) -> TextCounts:
         """Count the tokens of texts, and those beyond `max_length`."""
         kept = token_counts(prepared)
-        return count_cut(values, kept, kept >= self._max_length, self._max_length, self._places.count)
+        return count_cut(values, kept, kept >= self._max_length, self._max_length, self._count_whole)
 
     def token_places(self) -> TokenPlaces:
         """Return what finds the tokens of whole texts."""
         return self._places
+
+    def _count_whole(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        return self._words.count([self._prompt + text for text in texts])
 
     @cached_property
     def _places(self) -> TokenPlaces:

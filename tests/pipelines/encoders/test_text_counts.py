@@ -72,7 +72,7 @@ def test_prompts_count_as_tokens_and_python_tokenisers_count_alike(
 
 
 def test_of_an_endless_text_the_rest_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_counts, "_MOST_CHARACTERS", 100)
+    monkeypatch.setattr(text_counts, "_MOST_COUNTED", 100)
     seen: list[int] = []
 
     def count(texts: list[str]) -> np.ndarray:

@@ -56,6 +56,9 @@ def test_ids_are_those_of_the_tokeniser(texts: list[str]) -> None:
     whole.enable_truncation(LONGEST)
     expected = [encoding.ids for encoding in whole.encode_batch_fast(texts, add_special_tokens=False)]
     assert [list(ids) for ids in by_words().encode(texts)] == expected
+    whole.no_truncation()
+    counts = [len(encoding.ids) for encoding in whole.encode_batch_fast(texts, add_special_tokens=False)]
+    assert by_words().count(texts).tolist() == counts
 
 
 def test_the_cache_is_emptied_before_it_fills_the_memory() -> None:
