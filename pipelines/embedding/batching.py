@@ -40,6 +40,7 @@ _AUTO_UNITS = {
 _MAX_ROWS = 4_096
 _WINDOW_BATCHES = 64
 _TYPICAL_TOKENS = 256
+_LONGEST_TOKENS = 8_192  # where an encoder does not say how long a text may be
 _WORTH_GROWING = 1.05
 # Parts of the messages of torch on the CPU, onnxruntime and cuBLAS, which raise a plain RuntimeError.
 _OUT_OF_MEMORY = ("allocate memory", "ALLOC_FAILED")
@@ -123,7 +124,7 @@ class BatchBudget:
         pads = not spec.is_ragged
         window = _WINDOW_BATCHES if modality == "text" and pads else 1
         if isinstance(config.batch, int):
-            longest = (spec.max_length or 1) if modality == "text" else 1
+            longest = (spec.max_length or _LONGEST_TOKENS) if modality == "text" else 1
             units = config.batch * longest
             # Few texts have the longest length; a window sized for that would be far too large.
             window = max(1, window * min(longest, _TYPICAL_TOKENS) // longest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -154,10 +155,14 @@ def test_auto_learns_nothing_from_batches_that_are_half_empty() -> None:
     assert plan.units == 100
 
 
-def test_a_number_for_batch_is_rows_and_is_kept() -> None:
+def test_a_number_for_batch_is_rows_and_is_kept(tmp_path: Path) -> None:
     plan = BatchBudget.of(EncoderConfig(name="wordllama", batch=8))
     assert (plan.rows, plan.units) == (8, 8 * 1024)
     assert plan.ceiling == plan.units
+    server = tmp_path / "server.json"
+    server.write_text('{"api": "openai", "url": "http://localhost:1/v1/embeddings", "model": "m", "dims": [8]}')
+    plan = BatchBudget.of(EncoderConfig(name="served", path=str(server), batch=8))  # does not say how long a text may be
+    assert [len(batch) for batch in plan.plan(np.full(24, 100, np.int64))] == [8, 8, 8]
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200), st.integers(1, 20))
