@@ -6,13 +6,14 @@ dashboard address, such as `http://head:8265`, and its token where the cluster a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ PACKAGES = ("matryoshka_lake", "jobs", "pipelines", "cluster", "schemas")
 _ROOT = Path(__file__).resolve().parent.parent
 _MAX_UPLOAD_BYTES = 100 << 20  # Ray refuses more
 _POLL_S, _RETRY_S, _MAX_RETRIES = 1.0, 2.0, 30
+_SILENCE_S = 60.0  # a connection that a firewall has dropped says nothing
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -109,25 +111,39 @@ class JobClient:
             InputError: There is no such job.
         """
         seen, failures = 0, 0
+
+        def pass_on(text: str) -> None:
+            nonlocal seen
+            tell(text)
+            seen += len(text)
+
         while True:
+            self._stream(job, seen, pass_on)
             try:
                 state = self.details(job)
-                text = self.logs(job)
-                failures = 0
+                has_ended = state.status in _ENDED
+                if has_ended and (rest := self.logs(job)[seen:]):
+                    pass_on(rest)
             except ClusterUnreachable:
                 failures += 1
                 if failures > _MAX_RETRIES:
                     raise
                 time.sleep(_RETRY_S)
                 continue
-            has_ended = state.status in _ENDED
-            whole = len(text) if has_ended else text.rfind("\n") + 1  # a line may be on its way
-            if whole > seen:
-                tell(text[seen:whole])
-                seen = whole
             if has_ended:
                 return exit_code(state)
+            failures = 0
             time.sleep(_POLL_S)
+
+    def _stream(self, job: str, seen: int, pass_on: Callable[[str], None]) -> None:
+        """Pass on whole lines as they come, after the first `seen` characters, until the connection ends or is silent.
+
+        Why it ended is not told here: the next question to the cluster does.
+        """
+        from aiohttp import ClientError
+
+        with suppress(OSError, RuntimeError, ClientError):
+            asyncio.run(_pass_on_lines(self._client.tail_job_logs(job), seen, pass_on))
 
     def details(self, job: str) -> JobDetails:
         """Return the state of a job.
@@ -180,6 +196,20 @@ class JobClient:
             if type(error).__name__ != "AuthenticationError":  # its module is not imported before it is raised
                 raise
             raise ConfigError(_about_token(self.address)) from None
+
+
+async def _pass_on_lines(chunks: AsyncIterator[str], seen: int, pass_on: Callable[[str], None]) -> None:
+    held = ""
+    while True:
+        try:
+            chunk = await asyncio.wait_for(anext(chunks), _SILENCE_S)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        held += chunk[seen:]
+        seen = max(0, seen - len(chunk))
+        lines, end, held = held.rpartition("\n")  # a line may be on its way
+        if end:
+            pass_on(lines + end)
 
 
 def exit_code(state: JobDetails) -> int:

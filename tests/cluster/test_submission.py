@@ -9,17 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import boto3
 import pytest
 
 from cluster.submission import JobClient, Submission, _gather
 from jobs.__main__ import main
+from pipelines.storage.s3 import lance_options
 from schemas.errors import ClusterUnreachable, ConfigError, InputError
-from tests.support.corpus import settings, write_config, write_corpus
+from tests.support.corpus import contents, differing, lines, settings, texts, write_config, write_corpus
+from tests.support.s3 import running_moto
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "0123456789abcdef" * 2
@@ -56,6 +59,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         **os.environ,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
+        "AWS_ACCESS_KEY_ID": "any",  # the keys to the store are the cluster's
+        "AWS_SECRET_ACCESS_KEY": "any",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps 127.0.0.1 as it is
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
@@ -102,6 +107,35 @@ def test_a_verb_runs_there_and_its_exit_code_comes_back(head: Head, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_store_is_all_that_is_shared_and_the_table_is_that_of_a_local_run(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    (tmp_path / "user").mkdir()
+    with running_moto() as storage:
+        client = boto3.client("s3", endpoint_url=storage.endpoint, region_name=storage.region)
+        client.create_bucket(Bucket="bucket")
+        for name in ("a", "b", "c", "d"):
+            client.put_object(Bucket="bucket", Key=f"src/{name}.jsonl", Body=lines(texts(name, 25, 0)).encode())
+
+        def write(table: str) -> str:
+            raw = settings("s3://bucket/src", table, storage=storage.model_dump(exclude_none=True))
+            return str(write_config(tmp_path / "user" / "texts.toml", raw))
+
+        done = head.mlake("submit", "--address", head.address, "embed", write("s3://bucket/lake/t.lance"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        assert told[-1]["landed"] == told[-1]["shards_total"] == 4
+        assert "100rowsfrom4shards" in "".join(done.stdout.split())
+
+        assert main(["embed", write(str(tmp_path / "local.lance"))]) == 0
+        there = contents("s3://bucket/lake/t.lance", lance_options(storage))
+        assert differing(there, contents(tmp_path / "local.lance")) == []
+        assert len(there) == 100
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("token", "said"), [(None, "asks for a token, and none was given"), ("f" * 32, "does not accept the token")]
 )
@@ -118,11 +152,19 @@ def test_a_job_that_is_not_there_is_named(head: Head) -> None:
     assert (refused.returncode, "has no job 'nothing'" in refused.stderr) == (2, True)
 
 
-def test_a_line_is_passed_on_whole() -> None:
-    client = JobClient.__new__(JobClient)
-    texts, told = iter(["a\nb", "a\nbc\nd", "a\nbc\nde"]), list[str]()
+def test_lines_are_passed_on_whole_and_once_though_the_stream_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.submission._POLL_S", 0.0)
+    client, told = JobClient.__new__(JobClient), list[str]()
+    streams = iter([["a\nb"], ["a", "\nbc\n", "d"], []])
+
+    async def tail(job: str) -> AsyncIterator[str]:
+        for chunk in next(streams):
+            yield chunk
+        raise RuntimeError("the connection is lost")
+
     states = iter(["RUNNING", "RUNNING", "SUCCEEDED"])
-    client.logs = lambda job: next(texts)  # type: ignore[method-assign]
+    client._client = SimpleNamespace(tail_job_logs=tail)  # type: ignore[assignment]
+    client.logs = lambda job: "a\nbc\nde"  # type: ignore[method-assign]
     client.details = lambda job: SimpleNamespace(status=next(states))  # type: ignore[method-assign, return-value]
     assert client.follow("job", told.append) == 0
     assert told == ["a\n", "bc\n", "de"]
