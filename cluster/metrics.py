@@ -7,7 +7,6 @@ appears with its first value: an alert asks for the value, which starts anew wit
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 from collections.abc import Mapping
 from typing import Protocol
@@ -114,18 +113,3 @@ class ExportingDisplay:
         """Show how far the run is, and export it."""
         self._display.show(progress, is_last=is_last)
         self._metrics.update(progress)
-
-
-def export_publication(table: str, name: str, published_at: dt.datetime) -> None:
-    """Export when readers of a name last got a new publication.
-
-    Call it when a job starts and when it has published. The time is exported, and not the age: a job ends, and
-    Prometheus can compute the age of a time that it has seen hours ago.
-
-    Args:
-        table: Address of the table.
-        name: What readers open, such as `prod`.
-        published_at: When it was published, with a time zone.
-    """
-    exporter = _Exporter({"table": table, "name": name})
-    exporter.export(METRICS["lake_published_timestamp_seconds"], published_at.timestamp())

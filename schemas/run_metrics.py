@@ -78,13 +78,6 @@ _ALL = (
     _of_run("open_leases", "lease", "Leases that wait or are worked on.", "gauge"),
     _of_run("actors", "actor", "Encoder actors of the run, those that are not up yet included.", "gauge"),
     _of_run("pending_actors", "actor", "Encoder actors that are not up: no room, starting, or loading.", "gauge"),
-    MetricSpec(
-        "lake_published_timestamp_seconds",
-        "gauge",
-        "second",
-        "When readers last got a new publication, in seconds since the epoch; its age is time() minus this.",
-        ("table", "name"),
-    ),
 )
 
 METRICS: Mapping[str, MetricSpec] = {metric.name: metric for metric in _ALL}

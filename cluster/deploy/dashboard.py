@@ -18,6 +18,11 @@ def _rate(name: str) -> str:
     return f"sum(rate({_m(name)}[5m]))"
 
 
+def _of_live_runs(name: str) -> str:
+    # Ray exports a counter until its node ends, and a gauge only while its run sets it.
+    return f"sum by (run) ({_m(name)}) and sum by (run) ({_m('planned_shards')})"
+
+
 def _share(name: str) -> str:
     return f"{_rate(name)} / {_rate('actor_up_seconds')}"
 
@@ -31,7 +36,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
             (
                 "Share of the shards that is done",
                 "percentunit",
-                ((f"sum({_m('committed_shards')}) / sum({_m('planned_shards')})", "done"),),
+                ((f"sum by (run) ({_m('committed_shards')}) / sum by (run) ({_m('planned_shards')})", "{{run}}"),),
             ),
         ),
     ),
@@ -75,7 +80,10 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
             (
                 "Failures",
                 "short",
-                ((f"sum({_m('failed_leases')})", "failed tries"), (f"sum({_m('given_up_shards')})", "shards given up")),
+                (
+                    (_of_live_runs("failed_leases"), "{{run}}: failed tries"),
+                    (_of_live_runs("given_up_shards"), "{{run}}: shards given up"),
+                ),
             ),
         ),
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import time
 import urllib.request
@@ -12,7 +11,7 @@ import pytest
 import ray
 
 from cluster.actors import ActorPool
-from cluster.metrics import RunMetrics, WorkerMetrics, export_publication
+from cluster.metrics import RunMetrics, WorkerMetrics
 from jobs.embed import run
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
@@ -23,7 +22,6 @@ from tests.support.corpus import write_shard
 from tests.support.embedded_lakes import make_lake
 
 _SAMPLE = re.compile(r"^(ray_lake_\w+)\{([^}]*)\} (\S+)$", flags=re.M)
-_PUBLISHED = dt.datetime(2026, 11, 26, 2, 30, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,6 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
         by_hand.update(dict.fromkeys(map(_counter, BY_COUNTER.values()), 1_000) | {"of no metric": 7})
         by_hand.update(dict.fromkeys(map(_counter, BY_COUNTER.values()), 3_000))
         RunMetrics("by-hand", "r").update(EmbedProgress(failed_leases=2, failed=1))
-        export_publication("lake/t.lance", "prod", _PUBLISHED)
         run(load_config(EmbedConfig, config, ["limits.max_reject_fraction=1", "limits.max_tries=1"]))
     return seen
 
@@ -116,8 +113,3 @@ def test_a_run_exports_what_it_did(scraped: Scraped) -> None:
 def test_a_counter_that_is_read_twice_is_counted_once(scraped: Scraped) -> None:
     for metric in BY_COUNTER.values():
         assert scraped.value(metric.name, job="by-hand") == pytest.approx(3_000 * metric.scale), metric
-
-
-def test_the_time_of_a_publication_is_exported(scraped: Scraped) -> None:
-    found = scraped.value("lake_published_timestamp_seconds", table="lake/t.lance", name="prod")
-    assert found == _PUBLISHED.timestamp()

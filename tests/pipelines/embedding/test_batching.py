@@ -161,7 +161,9 @@ def test_a_number_for_batch_is_rows_and_is_kept(tmp_path: Path) -> None:
     assert plan.ceiling == plan.units
     server = tmp_path / "server.json"
     server.write_text('{"api": "openai", "url": "http://localhost:1/v1/embeddings", "model": "m", "dims": [8]}')
-    plan = BatchBudget.of(EncoderConfig(name="served", path=str(server), batch=8))  # does not say how long a text may be
+    plan = BatchBudget.of(
+        EncoderConfig(name="served", path=str(server), batch=8)
+    )  # does not say how long a text may be
     assert [len(batch) for batch in plan.plan(np.full(24, 100, np.int64))] == [8, 8, 8]
 
 
