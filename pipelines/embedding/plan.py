@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import pyarrow as pa
@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from pipelines.embedding.column_plan import ColumnPlan, plan_columns, source_of
 from pipelines.embedding.passages import PassageCutter, load_cutter
 from pipelines.encoders import check_trust, load_preparer, make_space, resolve
-from pipelines.shards import list_shards, read_blocks
+from pipelines.shards import read_blocks, tabulate_shards
+from pipelines.shards.shard_table import ShardTable, are_among
 from pipelines.storage.addresses import absolute, real
 from pipelines.tables.companions import read_companion
 from pipelines.tables.erased_checks import check_erased
-from pipelines.tables.ledger import done_shards, rejects_of, restore_companions
+from pipelines.tables.ledger import committed_shards, rejects_of, restore_companions
 from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
@@ -41,15 +42,17 @@ class EmbedPlan:
         columns: The kept columns that the run adds to the table, or makes it with.
         notes: What the run changes, leaves out or brings back, a sentence each.
         seconds: Wall-clock of the planning.
+        committed: Ids of the shards that the table holds.
     """
 
-    shards: tuple[Shard, ...]
+    shards: ShardTable
     todo: tuple[Shard, ...]
     table: VectorTable | None
     space: Space
     columns: ColumnPlan
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    committed: pa.Int64Array = field(default_factory=lambda: pa.array([], pa.int64()))
 
 
 def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool = False) -> EmbedPlan:
@@ -74,7 +77,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     check_trust(config.encoder)
     _check_modality(config)
     _cutter(config)
-    shards = tuple(list_shards(config.shards, config.input.format, config.storage, table=config.table))
+    shards = tabulate_shards(config.shards, config.input.format, config.storage, table=config.table)
     try:
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
@@ -83,7 +86,7 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         columns = plan_columns(config, shards, None)
         notes = (*columns.notes, *changed)
         space = make_space(config.encoder, has_gpu=has_gpu)
-        return EmbedPlan(shards, shards, None, space, columns, notes, time.monotonic() - began)
+        return EmbedPlan(shards, tuple(shards), None, space, columns, notes, time.monotonic() - began)
     encoder = config.encoder
     if encoder.dtype == "auto":
         encoder = encoder.model_copy(update={"dtype": table.space.dtype})
@@ -97,15 +100,29 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
             "run `mlake rotate` on the table first, or leave rotation.kind out",
             f"rotation.kind: table 'none', asked {config.rotation.kind!r}",
         )
-    shards = under_known_names(shards, read_companion(table, "shards").select(["uri", "etag"]))
-    done = done_shards(table)
+    committed = committed_shards(table)
     if retry_rejects:
-        done -= set(rejects_of(table)["shard"].to_pylist())
-    todo = tuple(shard for shard in shards if shard.id not in done)
+        rejected = rejects_of(table)["shard"].combine_chunks()
+        committed = committed.filter(pc.invert(are_among(committed, rejected)))
+    shards, todo = _still_to_do(shards, committed, table)
     changed = check_erased(config.table, table, todo, source_of(config), config.storage)
     columns = plan_columns(config, todo, table)
     notes = (*columns.notes, *changed)
-    return EmbedPlan(shards, todo, table, table.space, columns, notes, time.monotonic() - began)
+    return EmbedPlan(shards, todo, table, table.space, columns, notes, time.monotonic() - began, committed)
+
+
+def _still_to_do(
+    listed: ShardTable, committed: pa.Int64Array, table: VectorTable
+) -> tuple[ShardTable, tuple[Shard, ...]]:
+    """Return the shards under the names that the table knows, and those of them that it does not hold."""
+    is_open = pc.invert(are_among(listed.ids, committed))
+    rest = listed.filter(is_open)
+    if not len(rest):
+        return listed, ()
+    known = under_known_names(rest, read_companion(table, "shards", ("uri", "etag")))
+    is_done = are_among(pa.array([shard.id for shard in known], pa.int64()), committed).to_pylist()
+    todo = tuple(shard for shard, done in zip(known, is_done, strict=True) if not done)
+    return listed.renamed(is_open, known) if any(shard.known_as for shard in known) else listed, todo
 
 
 def restored_companions(plan: EmbedPlan) -> list[str]:

@@ -309,7 +309,7 @@ def create_table_for(
     space = plan.space
     if config.rotation.kind == "pca":
         display.say(f"fitting a rotation on up to {config.rotation.sample_rows:,} samples")
-        rotation = fit(plan.shards, _say_now_and_then(display))
+        rotation = fit(tuple(plan.shards), _say_now_and_then(display))
         save_rotation(rotation, absolute(config.table), config.storage)
         space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
     try:

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.embedding.plan import EmbedPlan, expected_rows, make_plan
+from pipelines.shards.shard_table import are_among
 from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import commit_fragments
 from pipelines.tables.fencing import differ_in_fencing_only
 from pipelines.tables.generations import generations_of, is_retired
-from pipelines.tables.ledger import records_of
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import generation_uri, holding_rollback, resolve_prod
+from pipelines.tables.records import addresses_of
 from pipelines.tables.runs import read_journal
 from pipelines.tables.table import VectorTable
 from schemas.config import EmbedConfig
@@ -80,12 +84,12 @@ def plan_night(config: NightlyConfig) -> NightPlan:
         tonight, rows, seconds = _within_budget(config, job, embed.todo, None)
         new = embed.todo
         return NightPlan(uri, generation, embed, new, (), (), 0, tonight, rows, seconds, False, is_held, differing)
-    records = records_of(embed.table)
-    known = dict(zip(records["uri"].to_pylist(), records["shard"].to_pylist(), strict=True))
-    listed = {shard.name for shard in embed.shards}
+    not_listed = embed.committed.filter(pc.invert(are_among(embed.committed, embed.shards.ids)))
+    known = {uri: shard for shard, uri in addresses_of(embed.table, not_listed).items()}
     new = tuple(shard for shard in embed.todo if shard.name not in known)
     changed = tuple(shard for shard in embed.todo if shard.name in known)
-    vanished = tuple(shard for address, shard in known.items() if address not in listed)
+    is_listed = pc.is_in(pa.array(list(known), pa.string()), embed.shards.names) if known else pa.array([], pa.bool_())
+    vanished = tuple(shard for shard, there in zip(known.values(), is_listed.to_pylist(), strict=True) if not there)
     tonight, rows, seconds = _within_budget(config, job, embed.todo, embed.table)
     prod = resolve_prod(base, config.storage)
     is_published = prod is not None and prod.uri == uri and _is_still(prod.state.version, embed.table)

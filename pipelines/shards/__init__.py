@@ -9,7 +9,7 @@ cannot be opened at all is ShardUnreadable.
 
 from __future__ import annotations
 
-from pipelines.shards.listing import list_again, list_shards
+from pipelines.shards.listing import list_again, list_shards, tabulate_shards
 from pipelines.shards.reading import read_blocks, sample_schemas, shard_schema
 
-__all__ = ["list_again", "list_shards", "read_blocks", "sample_schemas", "shard_schema"]
+__all__ = ["list_again", "list_shards", "read_blocks", "sample_schemas", "shard_schema", "tabulate_shards"]

@@ -16,13 +16,13 @@ from typing import Literal
 from pipelines.shards.braces import expand_braces
 from pipelines.shards.lance_fragments import list_fragments
 from pipelines.shards.names import EXTENSIONS, NamePattern, format_of, is_wild, split_wild
+from pipelines.shards.shard_table import ShardTable, collect_shards
 from pipelines.shards.store_protocol import File, Store, gone
 from pipelines.shards.stores import store_of
 from pipelines.storage.addresses import companion_stem, named_path, real
 from schemas.config import StorageConfig
 from schemas.errors import ConfigError, ShardNotFound, nearest
 from schemas.records import IMAGE_SUFFIXES, Shard, ShardFormat
-from schemas.redaction import redact
 
 # A table is a folder `x.lance`, or any folder with `data/*.lance` in it.
 _IN_TABLE = re.compile(r"(.*?\.lance)/.*|(.+)/data/[^/]+\.lance", re.DOTALL)
@@ -61,20 +61,19 @@ def list_shards(
         ConfigError: A name has no known extension, braces are not balanced, or a shard is the table itself; or
             the addresses of two files differ in nothing but a password or a signature.
     """
+    return list(tabulate_shards(patterns, format, storage, table=table))
+
+
+def tabulate_shards(
+    patterns: Sequence[str],
+    format: FormatSetting = "auto",
+    storage: StorageConfig = StorageConfig(),
+    *,
+    table: str | None = None,
+) -> ShardTable:
+    """List shards as `list_shards` does, in columns: what many take in memory is the columns alone."""
     listing = _Listing(format, storage, table)
-    found = [each for pattern in _with_lists(patterns, storage) for each in listing.find(pattern)]
-    found.sort(key=lambda each: _natural(each[0].uri))
-    once: dict[str, Shard] = {}
-    for shard, address in found:
-        first = once.setdefault(address, shard)
-        is_same = first.uri == shard.uri or (bool(shard.etag) and (first.size, first.etag) == (shard.size, shard.etag))
-        if not is_same and first.name == shard.name:
-            raise ConfigError(
-                f"shards: two addresses of {redact(shard.name)} differ only in what is taken for a password or a "
-                "signature, and no equal ETag says that they are one file; keep one of them, or copy one file to "
-                "another path; versions of a file are told apart by ?versionId="
-            )
-    return list(once.values())
+    return collect_shards(each for pattern in _with_lists(patterns, storage) for each in listing.find(pattern))
 
 
 def list_again(shard: Shard, storage: StorageConfig = StorageConfig()) -> Shard:
@@ -133,10 +132,12 @@ class _Listing:
             if name in files:
                 yield _with_address(files[name], self._format)
                 continue
-            shards = list(self._several(name, given, store))
-            yield from shards
-            if not shards:
+            several = self._several(name, given, store)
+            if (first := next(several, None)) is None:
                 lost.append(name)
+            else:
+                yield first
+                yield from several
         if lost:
             raise _not_there(pattern, lost, store)
 
@@ -283,11 +284,3 @@ def _holds_no_shard(folder: str, store: Store) -> ShardNotFound:
     are_pictures = any(ending.lower() in IMAGE_SUFFIXES for ending in endings)
     pack = f"; pack pictures into a shard: cd {folder} && tar -cf ../pictures.tar *" if are_pictures else ""
     return ShardNotFound(f"{folder} holds no shard ({allowed}), but {held or 'nothing'}{pack}")
-
-
-def _natural(uri: str) -> list[list[tuple[int, str]]]:
-    """Return a sort key: folder by folder, numbers by value, so that 2 comes before 10 and `d/` before `d2/`."""
-    return [
-        [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", folder)]
-        for folder in uri.split("/")
-    ]

@@ -94,23 +94,27 @@ class LocalStore:
 
     def _discovered(self, entry: os.DirEntry[str], path: str, real_folder: str, *, spelled: bool) -> Iterator[File]:
         if entry.is_file():
-            yield _file(path, real_folder, is_spelled=spelled)
+            if entry.is_symlink():
+                yield _file(path, real_folder, is_spelled=spelled)
+            else:
+                uri, stat = stored_form(f"{real_folder.rstrip('/')}/{entry.name}"), entry.stat()
+                yield File(uri, stat.st_size, str(stat.st_mtime_ns), real=uri, is_spelled=spelled)
         elif entry.is_symlink() and ending_of(path) and not Path(path).exists():
             raise ShardNotFound(
                 f"{path} is a link to {Path(path).readlink()}, which is not there; repair the link, or remove it"
             )
 
 
-def _entries(folder: str, *, is_start: bool) -> list[os.DirEntry[str]]:
+def _entries(folder: str, *, is_start: bool) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder, in no order; nothing is kept, since it may be very much."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            yield from entries
     except OSError as error:
-        if is_start and error.errno in _NO_SUCH_NAME:
-            return []
-        raise ShardUnreadable(f"{folder} cannot be listed: {error.strerror}") from None
+        if not is_start or error.errno not in _NO_SUCH_NAME:
+            raise ShardUnreadable(f"{folder} cannot be listed: {error.strerror}") from None
     except ValueError:  # a zero byte
-        return []
+        return
 
 
 def _path(uri: str) -> str:

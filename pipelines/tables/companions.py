@@ -8,6 +8,7 @@ their companions. Owns no meaning of the rows (`records.py`, `runs.py`).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -61,13 +62,20 @@ def open_companion(table: Owner, suffix: str) -> LanceDataset:
     return dataset
 
 
-def read_companion(table: Owner, suffix: str) -> pa.Table:
-    """Read all rows of a companion in the order in which they were written; none if it is lost or another table's."""
+def read_companion(table: Owner, suffix: str, names: Sequence[str] | None = None) -> pa.Table:
+    """Read all rows of a companion in the order in which they were written; none if it is lost or another table's.
+
+    Args:
+        table: The table.
+        suffix: Which companion.
+        names: Columns to read; None reads all.
+    """
     columns = COMPANIONS[suffix]
+    wanted = columns.names if names is None else list(names)
     try:
-        return open_companion(table, suffix).to_table(columns=columns.names)
+        return open_companion(table, suffix).to_table(columns=wanted)
     except TableNotFound:
-        return columns.empty_table()
+        return columns.empty_table().select(wanted)
 
 
 def ensure_companion(table: Owner, suffix: str) -> tuple[LanceDataset, bool]:

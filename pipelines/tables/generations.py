@@ -21,7 +21,7 @@ from lance import LanceDataset
 
 from pipelines.storage.addresses import absolute, sibling
 from pipelines.tables.fencing import store_now
-from pipelines.tables.ledger import rejects_of, shards_of
+from pipelines.tables.ledger import held_shards, rejects_of
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.publication_log import (
     append_record,
@@ -100,7 +100,7 @@ def describe(table: VectorTable, generation: int, shortlists: Sequence[str] = ()
         space=table.space.fingerprint,
         encoder=table.space.encoder_name,
         rows=dataset.count_rows(),
-        shards=len(shards_of(dataset)),
+        shards=len(held_shards(dataset)),
         rejects=len(rejects_of(table)),
         prefix_dims=table.prefix_dims,
         indexes=indexes,

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceDataset, LanceFragment
@@ -29,6 +31,7 @@ from pipelines.tables.records import (
     append_records,
     current_records,
     current_rejects,
+    empty_shards,
     restore_records,
     unrecorded,
     withdraw_records,
@@ -40,6 +43,7 @@ from schemas.records import LeaseResult, Shard
 # fragments, so a row is rewritten three times at most, and a table has a few hundred small fragments at most.
 _MERGED_BELOW = {1 << 12: 64, 1 << 16: 64, MAX_ROWS_PER_FRAGMENT: 256}
 _RECORDS_MERGED_BELOW, _RECORDS_MERGED_EVERY = 1 << 16, 32
+_MOST_LOOSE = 1 << 18  # ids of shards that may stand there more than once
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,19 @@ class Ledger:
 
 
 def done_shards(table: VectorTable) -> set[int]:
-    """Return the ids of all committed shards.
+    """Return the ids of all committed shards; see `committed_shards`."""
+    return set(committed_shards(table).to_pylist())
 
-    A shard that gave no rows is known from its record alone. It counts as done unless the table holds rows of another
-    content of the same file, or another content that gave none was recorded after it.
+
+def committed_shards(table: VectorTable) -> pa.Int64Array:
+    """Return the id of each committed shard, once; the columns of so many take little memory.
+
+    A shard that gave no rows is known from its record alone. It counts as committed unless the table holds rows of
+    another content of the same file, or another content that gave none was recorded after it.
     """
-    held = shards_of(table.dataset)
-    return held | set(current_records(table, held)["shard"].to_pylist())
+    held = held_shards(table.dataset)
+    empty = empty_shards(table, held)
+    return pa.concat_arrays([held, empty]) if len(empty) else held
 
 
 def rejects_of(table: VectorTable) -> pa.Table:
@@ -185,10 +195,18 @@ def records_of(table: VectorTable) -> pa.Table:
 
 def shards_of(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> set[int]:
     """Return the distinct values of the `shard` column, of all fragments or of some."""
-    shards: set[int] = set()
+    return set(held_shards(dataset, fragments).to_pylist())
+
+
+def held_shards(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> pa.Int64Array:
+    """Return the distinct values of the `shard` column, of all fragments or of some, ascending."""
+    found, some, loose = np.empty(0, np.int64), list[npt.NDArray[np.int64]](), 0
     for batch in dataset.scanner(columns=["shard"], fragments=fragments).to_batches():
-        shards.update(pc.unique(batch.column(0)).to_pylist())
-    return shards
+        some.append(np.unique(batch.column(0)))
+        loose += len(some[-1])
+        if loose > max(_MOST_LOOSE, len(found)):
+            found, some, loose = np.unique(np.concatenate([found, *some])), [], 0
+    return pa.array(np.unique(np.concatenate([found, *some])))
 
 
 def rows_by_shard(dataset: LanceDataset) -> dict[int, int]:

@@ -26,7 +26,7 @@ from schemas.records import Reject, Shard, ShardCount
 _ROW = "_rowid"
 
 
-def current_records(table: Owner, held: Collection[int]) -> pa.Table:
+def current_records(table: Owner, held: Collection[int] | pa.Int64Array) -> pa.Table:
     """Return one record for each shard that the table holds and for each that gave no rows; columns of `SHARDS`.
 
     Args:
@@ -36,7 +36,24 @@ def current_records(table: Owner, held: Collection[int]) -> pa.Table:
     return _current(read_companion(table, "shards"), held)
 
 
-def current_rejects(table: Owner, held: Collection[int]) -> pa.Table:
+def empty_shards(table: Owner, held: pa.Int64Array) -> pa.Int64Array:
+    """Return the shards that gave no rows, and count as committed; see `current_records`."""
+    if not pc.any(pc.equal(read_companion(table, "shards", ("rows",))["rows"], 0)).as_py():
+        return pa.array([], pa.int64())
+    records = _current(read_companion(table, "shards", ("shard", "uri", "rows")), held)
+    return records.filter(pc.invert(_is_one_of(records, held)))["shard"].combine_chunks()
+
+
+def addresses_of(table: Owner, shards: pa.Int64Array) -> dict[int, str]:
+    """Return the addresses of shards by their ids, as far as they are recorded."""
+    if not len(shards):
+        return {}
+    records = read_companion(table, "shards", ("shard", "uri"))
+    known = records.filter(_is_one_of(records, shards))
+    return dict(zip(known["shard"].to_pylist(), known["uri"].to_pylist(), strict=True))
+
+
+def current_rejects(table: Owner, held: Collection[int] | pa.Int64Array) -> pa.Table:
     """Return the rejects of the shards that the table holds, or that gave no rows; columns of `REJECTS`."""
     records = current_records(table, held)
     return _rejects_of(records, read_companion(table, "rejects"))
@@ -166,7 +183,7 @@ def _with_rows(table: Owner, suffix: str) -> pa.Table:
         return columns.append(pa.field(_ROW, pa.uint64())).empty_table()
 
 
-def _current(records: pa.Table, held: Collection[int]) -> pa.Table:
+def _current(records: pa.Table, held: Collection[int] | pa.Int64Array) -> pa.Table:
     last = _last_of_each(records, ["shard"])
     is_held = _is_one_of(last, held)
     there = last.filter(is_held)
@@ -175,8 +192,8 @@ def _current(records: pa.Table, held: Collection[int]) -> pa.Table:
     return pa.concat_tables([there, empty.filter(pc.invert(occupied))])
 
 
-def _is_one_of(rows: pa.Table, shards: Collection[int]) -> pa.ChunkedArray:
-    return pc.is_in(rows["shard"], pa.array(list(shards), pa.int64()))
+def _is_one_of(rows: pa.Table, shards: Collection[int] | pa.Int64Array) -> pa.ChunkedArray:
+    return pc.is_in(rows["shard"], shards if isinstance(shards, pa.Array) else pa.array(list(shards), pa.int64()))
 
 
 def _rejects_of(records: pa.Table, rejects: pa.Table) -> pa.Table:

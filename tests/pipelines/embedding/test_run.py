@@ -73,7 +73,7 @@ def test_what_is_erased_while_a_run_reads_it_does_not_come_back(tmp_path: Path) 
     plan = make_plan(trial.config)
     record = RunRecord(trial.table, "embed", trial.config)
     trial.run = EmbedRun(
-        trial.config, replace(plan, todo=plan.shards), trial.table, record, trial.display, replace=True
+        trial.config, replace(plan, todo=tuple(plan.shards)), trial.table, record, trial.display, replace=True
     )
     name = sorted(contents(trial.table.uri))[3]
 
