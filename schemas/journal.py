@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.records import StageSeconds, TextCounts
+from schemas.records import StageSeconds, TextCounts, Usage
 from schemas.stored import Format
 
 _CONFIG = Format("the config of a run in the journal")
@@ -121,6 +121,8 @@ class EmbedSummary:
         commits: Commits to the table, which took `commit_s` seconds.
         bound_by: The stage that the others waited for.
         stages: Seconds in each stage, summed over leases.
+        usage: What a served encoder was asked for; None where the encoder is here. Requests before a table is made, as
+            for its rotation, are not in it.
         advice: What bounded the run, and which setting to change; the largest share first.
         equality: The comparison with the model's reference, of a run that made its table; None where there is none.
         is_stopped: The run was asked to stop, and did.
@@ -155,6 +157,7 @@ class EmbedSummary:
     commit_s: float = 0.0
     bound_by: str = ""
     stages: StageSeconds | None = None
+    usage: Usage | None = None
     advice: tuple[Advice, ...] = ()
     equality: Equality | None = None
     is_stopped: bool = False

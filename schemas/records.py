@@ -6,7 +6,7 @@ They are plain and small: they are pickled between processes. Only a SampleBlock
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -199,6 +199,41 @@ class TextCounts:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a served encoder was asked for.
+
+    Attributes:
+        requests: Answered requests.
+        tokens: Tokens of their texts: as the server counts them, or estimated from the characters where it does not.
+        estimated_tokens: How many of them are estimated.
+        cost: What they cost, in the currency of the description's price; None where it names no price.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    estimated_tokens: int = 0
+    cost: float | None = None
+
+    @classmethod
+    def of(cls, counters: Mapping[str, int]) -> Usage | None:
+        """Read it from the counters of workers; None where no server was asked."""
+        if not counters.get("served_requests"):
+            return None
+        millionths = counters.get("served_cost_millionths")
+        return cls(
+            requests=counters["served_requests"],
+            tokens=counters.get("served_tokens", 0),
+            estimated_tokens=counters.get("served_estimated_tokens", 0),
+            cost=None if millionths is None else millionths / 1e6,
+        )
+
+
+def most_usage(*counted: Usage | None) -> Usage | None:
+    """Return the largest of several counts, some of which are older than others."""
+    return max((usage for usage in counted if usage is not None), key=lambda usage: usage.tokens, default=None)
+
+
+@dataclass(frozen=True)
 class LeaseResult:
     """An embedded lease: fragments that are written but not yet visible.
 
@@ -246,6 +281,7 @@ class EmbedProgress:
         pending_actors: Encoder actors that are not up.
         encoder_busy: Share of the last seconds in which the encoders worked.
         bound_by: The stage that the run waits for: encode, read, prepare, write, or start (no actor is up yet).
+        usage: What a served encoder was asked for; None where the encoder is here.
         oldest_leases: The leases that are worked on for longest: the first shard, how many shards, and the seconds.
     """
 
@@ -266,4 +302,5 @@ class EmbedProgress:
     pending_actors: int = 0
     encoder_busy: float = 0.0
     bound_by: str = "start"
+    usage: Usage | None = None
     oldest_leases: tuple[tuple[str, int, float], ...] = ()

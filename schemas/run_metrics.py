@@ -47,7 +47,8 @@ class MetricSpec:
 
 
 def _of_actor(name: str, unit: str, text: str, counter: str, tags: tuple[str, ...] = _OF_RUN) -> MetricSpec:
-    return MetricSpec(f"lake_{name}", "counter", unit, text, tags, counter, 0.001 if counter.endswith("_ms") else 1.0)
+    scale = {"ms": 1e-3, "millionths": 1e-6}.get(counter.rpartition("_")[2], 1.0)
+    return MetricSpec(f"lake_{name}", "counter", unit, text, tags, counter, scale)
 
 
 def _of_run(name: str, unit: str, text: str, kind: Literal["counter", "gauge"] = "counter") -> MetricSpec:
@@ -59,6 +60,8 @@ _ALL = (
     _of_actor("units", "token or image", "Tokens of texts, or images, that the actor has encoded.", "units"),
     _of_actor("cut_texts", "text", "Texts longer than the encoder takes, of which it got the beginning.", "cut_texts"),
     _of_actor("cut_tokens", "token", "Tokens of those texts that it did not get.", "cut_tokens"),
+    _of_actor("served_tokens", "token", "Tokens of which a server was asked for vectors.", "served_tokens"),
+    _of_actor("served_cost", "currency", "What a server was paid, by the price of its file.", "served_cost_millionths"),
     _of_actor("batches", "batch", "Batches that the encoder has been given.", "batches"),
     _of_actor("padding_units", "token", "Tokens of padding that the encoder has worked on.", "padding_units"),
     _of_actor("rejects", "sample", "Samples that could not be embedded, by reason.", "rejects/", (*_OF_RUN, "reason")),

@@ -89,7 +89,11 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
     ),
     (
         "What does it move?",
-        (("Bytes per second", "Bps", ((_rate("read_bytes"), "read"), (_rate("written_bytes"), "written"))),),
+        (
+            ("Bytes per second", "Bps", ((_rate("read_bytes"), "read"), (_rate("written_bytes"), "written"))),
+            ("Tokens asked of servers, per second", "short", ((_rate("served_tokens"), "tokens"),)),
+            ("Paid to servers", "short", ((f"sum({_m('served_cost')})", "cost"),)),
+        ),
     ),
     ("Is it fresh?", (("Age of prod", "s", (("lake_prod_age_seconds", "{{table}}"),)),)),
 )

@@ -31,7 +31,7 @@ from pipelines.embedding.feeder import WINDOWS_AHEAD, Feeder, Window, reject_of
 from pipelines.embedding.rejects import MIN_SEEN_OF_LEASE, check_rejects
 from pipelines.embedding.reuse import stored_vectors
 from pipelines.embedding.run_vectors import RunVectors, encode_new
-from pipelines.encoders import BadSample, check_same_code, concatenate, load_encoder, resolve, select
+from pipelines.encoders import BadSample, check_same_code, concatenate, load_encoder, resolve, select, usage_of
 from pipelines.storage.prefetch import Prefetcher
 from pipelines.tables.erased import Erased, ErasedMemory, is_erased, without_erased
 from pipelines.tables.fragments import write_fragments, written_bytes
@@ -69,6 +69,10 @@ class WindowEncoder:
         """Halve batches so many times, compared with their first size."""
         with self._lock:
             self._budget.lighten(halvings)
+
+    def usage(self) -> dict[str, int]:
+        """Return what the encoder has asked of a server, as counters; empty where it asks none."""
+        return usage_of(self._encoder)
 
     def encode(
         self, window: Window, chosen: npt.NDArray[np.int64] | None = None
@@ -181,6 +185,7 @@ class Embedder:
             **counted,
             "batches": encoder.batches,
             "padding_units": encoder.padding_units,
+            **encoder.usage(),
             **{f"{name}_ms": int(1000 * value) for name, value in seconds.items()},
         }
 

@@ -16,6 +16,7 @@ from pipelines.encoders.model_files import local_path
 from pipelines.encoders.protocol import BadSample, Raw
 from pipelines.encoders.reference import compare_with_reference
 from pipelines.encoders.registry import resolve
+from pipelines.encoders.served_description import read_description
 from pipelines.shards import read_blocks
 from schemas.config import EmbedConfig
 from schemas.errors import RunError
@@ -70,8 +71,6 @@ def may_compare(config: EmbedConfig) -> bool:
     is_published = spec.family in ("clip", "sentence", "served", "static", "transformer", "vision")
     is_tested = bool(spec.package) and config.encoder.path is None
     if spec.family == "served":
-        from pipelines.encoders.families.served import read_description
-
         is_published = bool(read_description(local_path(config.encoder.path or "")).reference)
     return config.encoder.reference_samples > 0 and is_published and not is_tested
 

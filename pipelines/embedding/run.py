@@ -44,7 +44,7 @@ from schemas.errors import (
 )
 from schemas.journal import EmbedSummary
 from schemas.printable import counted
-from schemas.records import EmbedProgress, Lease, LeaseResult, Shard, StageSeconds
+from schemas.records import EmbedProgress, Lease, LeaseResult, Shard, StageSeconds, Usage, most_usage
 from schemas.work import Outcome, RetryPolicy, WorkPool
 
 _MAX_REFUSALS_IN_A_ROW = 16
@@ -240,6 +240,7 @@ class EmbedRun:
         summary.shards, summary.rows, summary.rejects = committer.shards, committer.rows, committer.rejects
         summary.commits, summary.commit_s = committer.commits, committer.commit_s
         summary.stages, summary.bound_by = self._stages, self._stages.bound_by
+        summary.usage = most_usage(self._workers.usage(), summary.usage)
         summary.advice = advise(summary, self._config)
         return asdict(summary)
 
@@ -248,6 +249,7 @@ class EmbedRun:
         busy_s = counters.get("busy_ms", 0) / 1000 / pool.actors
         bound_by = "encode" if counters.get("rows") else "start"
         queue, committer = pool.queue(), self._committer
+        self.summary.usage = most_usage(Usage.of(counters), self.summary.usage)
         return EmbedProgress(
             shards=self._embedded,
             shards_total=len(self._todo),
@@ -264,6 +266,7 @@ class EmbedRun:
             open_leases=queue.open_items,
             actors=pool.actors,
             pending_actors=queue.pending_actors,
+            usage=self.summary.usage,
             encoder_busy=self._meter.share(busy_s, time.monotonic()),
             bound_by=self._stages.bound_by if self._embedded else bound_by,
             oldest_leases=tuple(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from schemas.journal import EmbedSummary
-from schemas.records import WorkerCounters
+from schemas.records import Usage, WorkerCounters
 
 
 class WorkerTimes:
@@ -32,6 +32,13 @@ class WorkerTimes:
     def end(self, now_s: float) -> None:
         """Note when the last lease ended; a later call replaces it."""
         self._ended_s = now_s
+
+    def usage(self) -> Usage | None:
+        """Return what the encoders of all actors asked of a server; None where they asked none."""
+        total = Counter[str]()
+        for counters, _ in self._last.values():
+            total.update({name: count for name, count in counters.items() if name.startswith("served_")})
+        return Usage.of(total)
 
     def add_to(self, summary: EmbedSummary) -> None:
         """Write the sums over all actors into a summary whose `actors` and `seconds` are known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pipelines.encoders.of_space import check_same_code, spec_of
 from pipelines.encoders.own_class import modules_to_send
-from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw
+from pipelines.encoders.protocol import BadSample, Encoder, Prepared, Preparer, Raw, usage_of
 from pipelines.encoders.query import encode_query
 from pipelines.encoders.registry import (
     REGISTRY,
@@ -52,4 +52,5 @@ __all__ = [
     "select",
     "spec_of",
     "token_places",
+    "usage_of",
 ]

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from pipelines.encoders.catalogue import MODELS
 from pipelines.encoders.spec import EncoderSpec
 from schemas.config.bounds import Dim
+
+
+def _is_shared(name: str) -> str:
+    if name and name not in (known := sorted({spec.shares for spec in MODELS if spec.shares})):
+        raise ValueError(f"no models share a space named {name!r}; known: {', '.join(known)}")
+    return name
+
+
+SharedName = Annotated[str, AfterValidator(_is_shared)]
+"""Name of a space that models of the catalogue share."""
 
 
 class Described(BaseModel):

@@ -9,7 +9,7 @@ import re
 
 from pipelines.encoders.model_settings import settings_of
 from pipelines.encoders.own_class import offered
-from pipelines.encoders.registry import encoder_spec, make_space, resolve, weights_of
+from pipelines.encoders.registry import REGISTRY, encoder_spec, make_space, resolve, weights_of
 from pipelines.encoders.spec import EncoderSpec
 from schemas.columns import Space
 from schemas.config import EncoderConfig, TrustConfig
@@ -61,6 +61,53 @@ def config_of(space: Space, trust: TrustConfig = TrustConfig()) -> EncoderConfig
             f"{' and '.join(parts)} are not those that made this space; restore them, or embed the table again"
         )
     return config
+
+
+def config_of_sharing(space: Space, trust: TrustConfig) -> EncoderConfig:
+    """Return the config that loads `trust.encoder`, as a query's: a model that shares the space of a table.
+
+    Raises:
+        SpaceMismatch: Its makers do not state that it shares this space, or its vectors cannot be cut to this width.
+        ConfigError: A class is named as well.
+        EncoderNotFound: No encoder has this name.
+    """
+    if trust.encoder_class is not None:
+        raise ConfigError(f"encoder={trust.encoder} and encoder_class={trust.encoder_class}: name one of them")
+    config = EncoderConfig(
+        name=trust.encoder or "",
+        path=trust.encoder_path,
+        side="query",
+        trust_remote_code=trust.trust_remote_code,
+        unverified=trust.unverified,
+    )
+    name, others = _shared_name(space), sharing(space)
+    here = make_space(config)
+    if not name or here.shares != name:
+        allowed = f"models that share its space: {', '.join(others)}" if others else "no other model shares its space"
+        raise SpaceMismatch(
+            f"{trust.encoder} does not answer for {space.encoder_name}: no maker states that they share a space; "
+            f"{allowed}"
+        )
+    if space.ladder.width > here.ladder.width:
+        raise SpaceMismatch(
+            f"the table's vectors have {space.ladder.width} dims, and {trust.encoder} gives {here.ladder.width}; pass "
+            "a vector as the query"
+        )
+    here.ladder.check(space.ladder.width, trust.encoder or "")
+    return config
+
+
+def sharing(space: Space) -> list[str]:
+    """Name the registered models that take words or pictures and share a space, by their makers' word."""
+    name = _shared_name(space)
+    found = (spec for spec in REGISTRY.values() if name and spec.shares == name)
+    return [spec.name for spec in found if "vector" not in spec.modalities and spec.name != space.encoder]
+
+
+def _shared_name(space: Space) -> str:
+    """Return what a space is named among models that share it; tables of earlier releases do not say it."""
+    is_registered = space.path is None and space.class_name is None and space.encoder in REGISTRY
+    return space.shares or (REGISTRY[space.encoder].shares if is_registered else "")
 
 
 def _name(space: Space, trust: TrustConfig) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,21 @@ class Encoder(Protocol):
             (B, D) float32, unit rows, in the order given. A row depends on its own input only, not on its neighbours.
         """
         ...
+
+
+@runtime_checkable
+class CountsUsage(Protocol):
+    """An encoder that asks a server, and counts what it asked for."""
+
+    def usage(self) -> dict[str, int]:
+        """Return requests, tokens and cost so far, by the names that `schemas.records.Usage.of` reads."""
+        ...
+
+
+def usage_of(encoder: Encoder) -> dict[str, int]:
+    """Return what an encoder has asked of a server so far, each name behind `served_`; empty where there is none."""
+    used = encoder.usage() if isinstance(encoder, CountsUsage) else {}
+    return {f"served_{name}": count for name, count in used.items()}
 
 
 class Family(Protocol):

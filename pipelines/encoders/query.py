@@ -8,10 +8,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.encoders.of_space import check_encoder, config_of, spec_of
+from pipelines.encoders.of_space import check_encoder, config_of, config_of_sharing, sharing, spec_of
 from pipelines.encoders.protocol import BadSample, Encoder, Preparer, modality_of
-from pipelines.encoders.registry import encoder_spec, load_encoder, load_preparer
-from pipelines.vectors.matryoshka import are_unit
+from pipelines.encoders.registry import encoder_spec, load_encoder, load_preparer, resolve
+from pipelines.encoders.spec import EncoderSpec
+from pipelines.vectors.matryoshka import are_unit, cut
 from schemas.columns import Space
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import InputError, SpaceMismatch
@@ -33,7 +34,7 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
     """Encode a text or the bytes of an image with the space's own encoder and query prompt, before any rotation.
 
     A joint model encodes with the tower of the query's modality, whichever tower made the table. The encoder is loaded
-    once per process.
+    once per process. Where `trust.encoder` names a model that shares the space, that one encodes.
 
     Args:
         space: The space of a table.
@@ -50,19 +51,32 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
         InputError: The query is empty, not an image, or refused by its server.
     """
     modality = modality_of(query)
+    if trust.encoder is not None:
+        config = config_of_sharing(space, trust)
+        spec = resolve(config)
+        _check_modality(space, spec, modality)
+        return cut(_encode(config, query, spec.ladder.width, trust.encoder), space.ladder.width)
     if space.class_name is None and encoder_spec(space.encoder).family == "precomputed":
         raise SpaceMismatch(
             f"{_ASKED[modality]}, and the table's vectors are precomputed: embed it where they were made, and pass the "
-            f"vector; {_kinds_of_query(space, ())}"
+            f"vector; {_kinds_of_query(space, ())}{_or_sharing(space)}"
         )
     spec = spec_of(space, trust)
+    _check_modality(space, spec, modality)
+    config = config_of(space, trust)
+    _check(space.model_dump_json(), config)
+    return _encode(config, query, space.ladder.width, spec.name)
+
+
+def _check_modality(space: Space, spec: EncoderSpec, modality: Modality) -> None:
     if modality not in spec.modalities:
         raise SpaceMismatch(
             f"{_ASKED[modality]}, and {spec.name} embeds only {' and '.join(spec.modalities)} inputs; "
             f"{_kinds_of_query(space, spec.modalities)}. {_REMEDIES[modality]}"
         )
-    config = config_of(space, trust)
-    _check(space.model_dump_json(), config)
+
+
+def _encode(config: EncoderConfig, query: str | bytes, width: int, name: str) -> npt.NDArray[np.float32]:
     preparer, encoder = _load(config)
     prepared = preparer.prepare([query])[0]
     try:
@@ -71,14 +85,20 @@ def encode_query(space: Space, query: str | bytes, trust: TrustConfig = TrustCon
         vector_D: npt.NDArray[np.float32] = encoder.encode([prepared])[0]
     except BadSample as error:
         raise InputError(f"the query cannot be embedded: {error}") from None
-    if vector_D.shape != (space.ladder.width,):
+    if vector_D.shape != (width,):
         raise SpaceMismatch(
-            f"{spec.name} gives {len(vector_D)} dims, and the table's space has {space.ladder.width}; the files at "
-            "--encoder-path are another model"
+            f"{name} gives {len(vector_D)} dims, and the space has {width}; the files at --encoder-path "
+            "are another model"
         )
     if not are_unit(vector_D):
         raise InputError("the query cannot be embedded: its vector has no direction (all zeros, NaN or infinity)")
     return vector_D
+
+
+def _or_sharing(space: Space) -> str:
+    """Say which models answer for one whose vectors are precomputed."""
+    others = sharing(space)
+    return f"; or let a model answer that shares its space: --encoder {others[0]}" if others else ""
 
 
 def _kinds_of_query(space: Space, modalities: Sequence[Modality]) -> str:

@@ -5,7 +5,7 @@ A text travels as its Unicode code points, int32; the bytes of an image as uint8
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipelines.encoders.protocol import BadSample, Prepared, Raw
 from schemas.records import Modality
 
-_CHARACTERS_PER_TOKEN = 4  # of English; only batches are sized by it
+_CHARACTERS_PER_TOKEN = 4  # of English
 
 
 class RawPreparer:
@@ -31,7 +31,7 @@ class RawPreparer:
         """Return the estimated tokens of texts, or 1 for each image, (B,)."""
         if self._modality == "image":
             return np.ones(len(prepared), np.int64)
-        return np.array([1 + len(one) // _CHARACTERS_PER_TOKEN for one in prepared], np.int64)
+        return np.array([estimated_tokens(one) for one in prepared], np.int64)
 
     def _pack(self, value: Raw) -> Prepared | BadSample:
         if isinstance(value, str) and self._modality == "text":
@@ -41,6 +41,11 @@ class RawPreparer:
         if isinstance(value, bytes) and self._modality == "image":
             return np.frombuffer(value, np.uint8) if value else BadSample("bad_image", "no bytes")
         return BadSample("wrong_input", f"this encoder takes {self._modality} inputs")
+
+
+def estimated_tokens(text: Sized) -> int:
+    """Estimate the tokens of a text that a tokeniser elsewhere makes, from its characters."""
+    return 1 + len(text) // _CHARACTERS_PER_TOKEN
 
 
 def unpack(prepared: Prepared) -> str | bytes:

@@ -27,6 +27,7 @@ from pipelines.encoders.inference import apply_steps
 from pipelines.encoders.model_files import HUB, local_path, model_source
 from pipelines.encoders.protocol import BadSample, Raw
 from pipelines.encoders.registry import load_encoder, load_preparer, resolve
+from pipelines.encoders.served_description import read_description
 from pipelines.encoders.spec import EncoderSpec, may_run_code, pick_dtype
 from pipelines.storage.device import pick_device
 from schemas.config import EncoderConfig, LimitsConfig
@@ -149,8 +150,6 @@ def find_reference(spec: EncoderSpec, config: EncoderConfig, modality: Modality)
         ConfigError: A description names a reference that is not there.
     """
     if spec.family == "served":
-        from pipelines.encoders.families.served import read_description
-
         said = read_description(local_path(config.path or ""))
         if not said.reference:
             return None

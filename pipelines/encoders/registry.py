@@ -16,6 +16,7 @@ from pipelines.encoders.model_files import HUB, check_package, hash_files, local
 from pipelines.encoders.model_settings import apply_settings, check_settings
 from pipelines.encoders.own_class import ClassCode, class_name, offered
 from pipelines.encoders.protocol import Encoder, Family, Preparer
+from pipelines.encoders.served_description import identity
 from pipelines.encoders.spec import EncoderSpec, FamilyName, check_verified, may_run_code, pick_dtype
 from schemas.checkpoints import FrozenTower
 from schemas.columns import ENCODERS_BY_STORED_NAME, Space
@@ -118,7 +119,8 @@ def make_space(config: EncoderConfig, *, has_gpu: bool = False) -> Space:
         max_length=spec.max_length,
         dtype=pick_dtype(spec, config.dtype, has_gpu=has_gpu and config.device != "cpu"),
         ladder=spec.ladder,
-        shares="" if config.path else spec.shares,  # weights of the user's own are another space
+        # Weights of the user's own are another space; a description names the space that its model shares.
+        shares=spec.shares if config.path is None or spec.family in ("precomputed", "served") else "",
     )
 
 
@@ -134,8 +136,6 @@ def weights_of(config: EncoderConfig) -> str:
     if config.path is None:
         return ""
     if encoder_spec(config.name).family == "served":
-        from pipelines.encoders.families.served import identity
-
         return identity(local_path(config.path))
     if config.path.startswith(HUB):
         return hashlib.sha256(config.path.encode()).hexdigest()  # a commit never changes, and what is cached may

@@ -141,6 +141,10 @@ class PersonScreen:
             Text.assemble("encoder busy ", (f"{progress.encoder_busy:.0%}", "cyan")),
             Text.assemble("bound by ", (progress.bound_by, "cyan")),
         )
+        if (usage := progress.usage) is not None:
+            about = "~" * (usage.estimated_tokens > 0)
+            paid = f"{about}{usage.tokens:,} tokens" if usage.cost is None else f"cost {about}{usage.cost:,.4f}"
+            grid.add_row(Text.assemble("server ", (paid, "cyan")))
         self._live.update(Group(self._progress, grid))
 
 

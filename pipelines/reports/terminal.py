@@ -45,6 +45,7 @@ from schemas.cards import RecallCard
 from schemas.config import EmbedConfig, ShortlistConfig
 from schemas.journal import EmbedSummary, Equality
 from schemas.printable import counted
+from schemas.records import Usage
 from schemas.redaction import redact
 
 _MAX_SHARDS = 10
@@ -169,10 +170,27 @@ def print_embed_summary(table: str, summary: EmbedSummary, console: Console) -> 
     if summary.erased:
         said = f"left out, since `mlake delete` has erased them: {counted(summary.erased, 'sample')}"
         console.print(f"{said}; mlake lift {table} lets them in", soft_wrap=True, highlight=False)
+    if summary.usage is not None:
+        console.print(say_usage(summary.usage), soft_wrap=True, highlight=False)
     for advice in summary.advice:
         console.print(f"advice: {advice.text}")
     if summary.is_stopped:
         console.print("stopped as asked; the same command resumes")
+
+
+def say_usage(usage: Usage) -> str:
+    """Return one sentence about what a served encoder was asked for, and its cost."""
+    counts = f"asked the server for {counted(usage.tokens, 'token')} in {counted(usage.requests, 'request')}"
+    if usage.estimated_tokens == usage.tokens:
+        how = "estimated from the characters, since it reports no usage"
+    elif usage.estimated_tokens:
+        how = f"{usage.estimated_tokens:,} of them estimated, since some answers report no usage"
+    else:
+        how = "as it counts them"
+    cost = "no cost, since its file names no price_per_million_tokens"
+    if usage.cost is not None:
+        cost = f"cost {'about ' * (usage.estimated_tokens > 0)}{usage.cost:,.4f}"
+    return f"{counts}, {how}; {cost}"
 
 
 def say_equality(found: Equality) -> str:

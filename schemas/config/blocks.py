@@ -227,6 +227,8 @@ class TrustConfig(ConfigBlock):
     A table may come from a stranger, so the path in its space is never opened, and it cannot ask for code.
 
     Attributes:
+        encoder: Name of a model that answers in place of the table's encoder, since the makers of both state that they
+            share a space: `voyage-4-nano` for a table of `voyage-4-large`. `encoder_path` is then its file.
         encoder_path: Your folder or file with the weights of the table's encoder, if it was made with local ones.
         encoder_class: Your class, as in `my_pkg.my_module:MyEncoder`, if the table was made by one; or the name of an
             encoder that a package you installed offers.
@@ -234,6 +236,7 @@ class TrustConfig(ConfigBlock):
         unverified: Take an encoder that this release was not compared with.
     """
 
+    encoder: str | None = None
     encoder_path: str | None = None
     encoder_class: str | None = None
     trust_remote_code: bool = False

@@ -48,6 +48,9 @@ def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
+PRICE = {"price_per_million_tokens": 2}
+
+
 @pytest.mark.parametrize("status", [400, 401])
 def test_a_server_that_refuses_everything_ends_the_run_and_one_bad_input_costs_itself(
     tmp_path: Path, local_ray: None, printed: Printed, status: int
@@ -56,7 +59,7 @@ def test_a_server_that_refuses_everything_ends_the_run_and_one_bad_input_costs_i
     folder, _, config = make_lake(tmp_path, encoder={"name": "served", "path": str(description)})
     write_shard(folder / "src" / "s001.jsonl", texts("s001", 20, 0) | {"s001-7": "bad"})
     with running_server() as server:
-        description.write_text(json.dumps({"api": "openai", "url": server.url, "model": "m", "dims": [4, DIM]}))
+        description.write_text(json.dumps({"api": "openai", "url": server.url, "model": "m", "dims": [4, DIM]} | PRICE))
         server.refuses = status
         assert embed(config) == 2
         words = printed()
@@ -66,7 +69,15 @@ def test_a_server_that_refuses_everything_ends_the_run_and_one_bad_input_costs_i
         assert len(server.asked) < 30
         server.refuses = 0
         assert embed(config) == 0
+        billed = server.billed
     assert row_count(folder) == 59
+    summary = json.loads(lance.dataset(str(folder / "t.runs.lance")).to_table()["summary"].to_pylist()[-1])
+    assert (summary["usage"]["tokens"], summary["usage"]["cost"]) == (billed, pytest.approx(2e-6 * billed))
+    words = printed()
+    assert (
+        f"asked the server for {billed:,} tokens in {summary['usage']['requests']} requests, as it counts them" in words
+    )
+    assert "whether it cut some is not known" in words
     (reject,) = lance.dataset(str(folder / "t.rejects.lance")).to_table().to_pylist()
     assert (reject["key"], reject["reason"]) == ("s001-7", "refused")
 

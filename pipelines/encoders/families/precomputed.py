@@ -1,21 +1,22 @@
 """Precomputed vectors, made elsewhere (OpenAI, Cohere, …): checked, scaled to unit length, in a space of their own.
 
 The registry knows some makers. Vectors of any other model enter as `precomputed`, and `encoder.path` names a JSON file
-that describes them: `{"model": "my-model", "revision": "2026-08", "dims": [64, 256, 768], "licence": "…"}`.
+that describes them: `{"model": "my-model", "revision": "2026-08", "dims": [64, 256, 768], "licence": "…"}`, and with
+`shares` the space that registered models share with it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from pipelines.encoders.described import Described, SharedName
 from pipelines.encoders.protocol import BadSample, Family, Prepared, Raw
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.vectors.matryoshka import unit
@@ -23,16 +24,12 @@ from schemas.config import EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch
 
 
-class Description(BaseModel):
+class Description(Described):
     """The content of the description file at `encoder.path`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     revision: str
-    dims: tuple[int, ...] = Field(min_length=1)
-    any_from: int | None = None
-    licence: str = "its maker's"
+    shares: SharedName = ""
 
 
 class VectorPreparer:
@@ -93,13 +90,7 @@ class PrecomputedFamily(Family):
             raise ConfigError(
                 f"encoder.path={path} must describe the vectors (model, revision, dims): {error}"
             ) from None
-        return replace(
-            spec,
-            dims=tuple(sorted(set(description.dims))),
-            any_from=description.any_from,
-            revision=f"{description.model} {description.revision}",
-            licence=description.licence,
-        )
+        return description.complete(spec, f"{description.model} {description.revision}", shares=description.shares)
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> VectorPreparer:
         """Load the checks."""

@@ -1,4 +1,4 @@
-"""Encoders behind an HTTP interface: OpenAI's `/v1/embeddings` (vLLM, TEI, Infinity, Ollama, …), Voyage, Cohere.
+"""Encoders behind an HTTP interface: OpenAI's `/v1/embeddings` (vLLM, TEI, Infinity, …), Voyage, Cohere, Gemini.
 
 `encoder.path` names a JSON file of this user's own:
 
@@ -7,35 +7,34 @@
 
 Keys come from the environment only; `url_env` names a variable in place of `url`. What makes the vectors is part of the
 space: not the address, nor how many texts are sent at once. Texts are sent in batches, several at a time. A server that
-asks to wait (429, 503, Retry-After) is waited for. Answers are checked: number, order, width.
+asks to wait (429, 503, Retry-After) is waited for. Answers are checked: number, order, width. Tokens are counted as the
+server reports them, and estimated where it does not.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import urllib3
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.encoders.model_files import local_path
 from pipelines.encoders.protocol import BadSample, Family, Prepared
-from pipelines.encoders.raw_inputs import RawPreparer, unpack
+from pipelines.encoders.raw_inputs import RawPreparer, estimated_tokens, unpack
+from pipelines.encoders.served_apis import INTERFACES
+from pipelines.encoders.served_description import read_description
 from pipelines.encoders.spec import EncoderSpec
 from pipelines.vectors.matryoshka import unit
 from schemas.config import EncoderConfig, LimitsConfig
-from schemas.config.bounds import Dim
 from schemas.errors import ConfigError, EncoderError, EncoderRefuses
-from schemas.records import Side
 from schemas.redaction import redact
 
 _RETRIED = (408, 429, 500, 502, 503, 504)
@@ -52,49 +51,6 @@ _REMEDIES = {
 }
 
 
-class Description(BaseModel):
-    """The file at `encoder.path`.
-
-    Attributes:
-        api: How the server is asked.
-        url: Its address.
-        url_env: Environment variable with the address, in place of `url`.
-        model: Name of the model there.
-        revision: What you call this state of the model; another one is another space.
-        dims: The ladder, up to the full width, which is what is asked for.
-        any_from: Smallest dim, where the model was trained for every dim from there.
-        key_env: Environment variable with the key; none is sent without it.
-        sends_dims: Ask for the full width by a parameter of the request, where the server knows one.
-        input_types: What Voyage and Cohere call documents and queries; for OpenAI's interface, text put in front.
-        batch: Texts in a request.
-        batch_characters: Characters in a request.
-        concurrency: Requests at once.
-        timeout_s: Seconds that a request may take.
-        reference: A folder of sentence-transformers with the model that the server runs, or `hf://OWNER/NAME@COMMIT`:
-            a few vectors are compared with it before a table is made.
-        licence: The terms.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    api: Literal["openai", "voyage", "cohere"]
-    url: str = ""
-    url_env: str = ""
-    model: str = Field(min_length=1)
-    revision: str = ""
-    dims: tuple[Dim, ...] = Field(min_length=1)
-    any_from: Dim | None = None
-    key_env: str = ""
-    sends_dims: bool = False
-    input_types: dict[Side, str] = Field({})
-    batch: int = Field(64, ge=1, le=2048)
-    batch_characters: int = Field(200_000, ge=1)
-    concurrency: int = Field(4, ge=1, le=64)
-    timeout_s: float = Field(60, gt=0, le=3600)
-    reference: str = ""
-    licence: str = "its maker's"
-
-
 class ServedEncoder:
     """Asks a server for the vectors of texts."""
 
@@ -106,10 +62,12 @@ class ServedEncoder:
         """
         self._file = file = local_path(config.path or "")
         self._description, self._side, self._width = read_description(file), config.side, spec.ladder.width
+        self._interface = INTERFACES[self._description.api]
         self._url = self._description.url or _variable(self._description.url_env, file)
         self._headers = {"Content-Type": "application/json", "User-Agent": "matryoshka-lake"}
         if self._description.key_env:
-            self._headers["Authorization"] = f"Bearer {_variable(self._description.key_env, file)}"
+            header, key = self._interface.key_header, _variable(self._description.key_env, file)
+            self._headers[header] = f"Bearer {key}" if header == "Authorization" else key
         retries = urllib3.Retry(
             total=_TRIES,
             backoff_factor=_BACKOFF_S,
@@ -122,6 +80,7 @@ class ServedEncoder:
         self._pool = urllib3.PoolManager(
             maxsize=self._description.concurrency, retries=retries, timeout=self._description.timeout_s
         )
+        self._used, self._counting = Counter[str](), threading.Lock()
         self._answered: dict[str, npt.NDArray[np.float32]] = {}
         self._threads = ThreadPoolExecutor(self._description.concurrency, "served")
 
@@ -150,12 +109,18 @@ class ServedEncoder:
             self._answered.clear()
         return x_BD
 
+    def usage(self) -> dict[str, int]:
+        """Return what the server was asked for so far, as `schemas.records.Usage` names it."""
+        with self._counting:
+            used = dict(self._used)
+        price = self._description.price_per_million_tokens
+        return used if price is None else used | {"cost_millionths": round(used.get("tokens", 0) * price)}
+
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch, characters = list[str](), 0
+        most = min(self._description.batch, self._interface.most_texts)
         for text in texts:
-            is_full = len(batch) == self._description.batch or (
-                characters + len(text) > self._description.batch_characters
-            )
+            is_full = len(batch) == most or (characters + len(text) > self._description.batch_characters)
             if batch and is_full:
                 yield batch
                 batch, characters = [], 0
@@ -167,10 +132,11 @@ class ServedEncoder:
     def _ask(self, texts: list[str]) -> npt.NDArray[np.float32]:
         answer = self._post(texts)
         if answer.status == 200:
-            return self._vectors(answer.data, len(texts))
+            return self._vectors(answer.data, texts)
         # Any status may be about an input: a firewall answers 403 to a text. Only another text tells.
         again = answer if answer.status in _RETRIED else self._post([_HARMLESS])
         if again.status == 200:
+            self._vectors(again.data, [_HARMLESS])  # counts what it costs
             raise BadSample("refused", f"the server answers {answer.status}: {_text(answer.data)}")
         said = f"{again.status}: {_text(again.data)}"
         if again.status in _RETRIED:
@@ -182,45 +148,34 @@ class ServedEncoder:
         )
 
     def _post(self, texts: list[str]) -> urllib3.BaseHTTPResponse:
+        prompt = self._description.prompts.get(self._side, "")
+        body = self._interface.body(self._description, self._side, self._width, [prompt + text for text in texts])
         try:
-            return self._pool.request("POST", self._url, body=orjson.dumps(self._body(texts)), headers=self._headers)
+            return self._pool.request("POST", self._url, body=orjson.dumps(body), headers=self._headers)
         except urllib3.exceptions.HTTPError as error:
             raise EncoderError(f"{redact(self._url)} cannot be reached: {_line(error)}") from None
 
-    def _body(self, texts: list[str]) -> dict[str, Any]:
-        asked, kind = self._description, self._description.input_types.get(self._side, "")
-        if asked.api == "cohere":
-            default = "search_query" if self._side == "query" else "search_document"
-            body = {"model": asked.model, "texts": texts, "input_type": kind or default, "embedding_types": ["float"]}
-            return body | ({"output_dimension": self._width} if asked.sends_dims else {})
-        if asked.api == "voyage":
-            body = {"model": asked.model, "input": texts, "input_type": kind or self._side}
-            return body | ({"output_dimension": self._width} if asked.sends_dims else {})
-        body = {"model": asked.model, "input": [kind + text for text in texts], "encoding_format": "float"}
-        return body | ({"dimensions": self._width} if asked.sends_dims else {})
-
-    def _vectors(self, data: bytes, count: int) -> npt.NDArray[np.float32]:
+    def _vectors(self, data: bytes, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         try:
             answer = orjson.loads(data)
-            if self._description.api == "cohere":
-                rows = answer["embeddings"]["float"]
-            else:
-                places = [item.get("index", place) for place, item in enumerate(answer["data"])]
-                if sorted(places) != list(range(count)):
-                    raise EncoderError(f"{self._description.model} answers {len(places)} vectors for {count} texts")
-                rows = [
-                    item["embedding"] for _, item in sorted(zip(places, answer["data"], strict=True), key=itemgetter(0))
-                ]
-            x_BD = np.array(rows, np.float64)
+            self._count(self._interface.tokens(answer), texts)
+            x_BD = np.array(self._interface.rows(answer, len(texts)), np.float64)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EncoderError(f"{redact(self._url)} answers no list of vectors: {_line(error)}") from None
-        if x_BD.shape != (count, self._width):
+        if x_BD.shape != (len(texts), self._width):
             raise EncoderError(
-                f"{self._description.model} answers vectors of shape {x_BD.shape} for {count} texts; the description "
-                f"says {self._width} dims"
+                f"{self._description.model} answers vectors of shape {x_BD.shape} for {len(texts)} texts; the "
+                f"description says {self._width} dims"
             )
         x_BD[~np.isfinite(x_BD).all(axis=1)] = np.nan  # its input becomes a reject
         return unit(x_BD).astype(np.float32)
+
+    def _count(self, said: object, texts: Sequence[str]) -> None:
+        """Count the tokens of an answer; where the server says none, estimate them from the characters."""
+        tokens = int(said) if isinstance(said, int | float) and said > 0 else 0
+        estimated = 0 if tokens else sum(map(estimated_tokens, texts))
+        with self._counting:
+            self._used.update(requests=1, tokens=tokens + estimated, estimated_tokens=estimated)
 
 
 class ServedFamily(Family):
@@ -239,6 +194,7 @@ class ServedFamily(Family):
             any_from=description.any_from,
             revision=f"{description.model} {description.revision}".strip(),
             licence=description.licence,
+            shares=description.shares,
         )
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> RawPreparer:
@@ -248,33 +204,6 @@ class ServedFamily(Family):
     def load_encoder(self, spec: EncoderSpec, config: EncoderConfig) -> ServedEncoder:
         """Make the client."""
         return ServedEncoder(spec, config)
-
-
-def identity(file: Path) -> str:
-    """Return the hash of what makes the vectors: not of the address, the key, or how the server is asked.
-
-    Raises:
-        ConfigError: The description is wrong.
-    """
-    parts = {"api", "model", "revision", "dims", "any_from", "sends_dims", "input_types"}
-    facts = read_description(file).model_dump(mode="json", include=parts)
-    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def read_description(file: Path) -> Description:
-    """Read the description of a served encoder.
-
-    Raises:
-        ConfigError: It is wrong, or names no address.
-    """
-    try:
-        found = Description.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        example = '{"api": "openai", "url": "http://host/v1/embeddings", "model": "name", "dims": [256, 1024]}'
-        raise ConfigError(f"encoder.path={file} must describe a server, such as {example}: {error}") from None
-    if bool(found.url) == bool(found.url_env):
-        raise ConfigError(f"encoder.path={file}: give either url or url_env")
-    return found
 
 
 def _variable(name: str, file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.encoders import REGISTRY, encode_query, make_space
 from pipelines.encoders.model_files import hash_files
 from schemas.columns import Ladder, Space
 from schemas.config import EncoderConfig, TrustConfig
-from schemas.errors import EncoderNotTrusted, InputError, LakeError, SpaceMismatch
+from schemas.errors import ConfigError, EncoderNotTrusted, InputError, LakeError, SpaceMismatch
 from tests.support.tiny_encoders import register_like, save_tokenizer
 
 SPACE = make_space(EncoderConfig(name="wordllama"))
@@ -118,3 +119,53 @@ def test_code_in_a_folder_runs_only_if_the_user_names_the_folder_and_allows_code
     with pytest.raises(Exception):  # noqa: B017, PT011 - their code is run, and is no model
         encode_query(own, "words", TrustConfig(encoder_path=path, trust_remote_code=True))
     assert ran.exists()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> EncoderConfig:
+    """A model of texts that shares its space with `tiny-large`, of which there are only vectors."""
+    space = {"shares": "voyage-4", "dims": (64, 128, 256)}
+    for name, like in (("tiny-large", "voyage-4-large"), ("tiny-small", "wordllama")):
+        monkeypatch.setitem(REGISTRY, name, replace(REGISTRY[like], name=name, **space))
+    return EncoderConfig(name="tiny-small", device="cpu")
+
+
+def test_a_model_that_shares_the_space_answers_where_this_user_names_it(tmp_path: Path, small: EncoderConfig) -> None:
+    trust = TrustConfig(encoder="tiny-small")
+    wanted = encode_query(SPACE, "a goal")
+    large = make_space(EncoderConfig(name="tiny-large"))
+    np.testing.assert_allclose(encode_query(large, "a goal", trust), wanted, atol=1e-6)
+    earlier = large.model_copy(update={"shares": ""})  # of a release that did not say it
+    np.testing.assert_allclose(encode_query(earlier, "a goal", trust), wanted, atol=1e-6)
+    described = tmp_path / "large.json"
+    facts = {"model": "large", "revision": "1", "dims": [64, 128], "shares": "voyage-4"}
+    described.write_text(json.dumps(facts))
+    narrow = make_space(EncoderConfig(name="precomputed", path=str(described)))
+    prefix = wanted[:128] / np.linalg.norm(wanted[:128])
+    np.testing.assert_allclose(encode_query(narrow, "a goal", trust), prefix, atol=1e-6)
+    server = tmp_path / "server.json"
+    server.write_text(
+        json.dumps({"api": "voyage", "url": "http://x", "model": "large", "dims": [64, 256], "shares": "voyage-4"})
+    )
+    served = make_space(EncoderConfig(name="served", path=str(server)))
+    np.testing.assert_allclose(encode_query(served, "a goal", trust), wanted, atol=1e-6)
+    described.write_text(json.dumps(facts | {"shares": "voyage-5"}))
+    with pytest.raises(ConfigError, match=r"no models share a space named 'voyage-5'; known: .*voyage-4"):
+        make_space(EncoderConfig(name="precomputed", path=str(described)))
+
+
+def test_who_shares_no_space_does_not_answer(tmp_path: Path, small: EncoderConfig) -> None:
+    large = make_space(EncoderConfig(name="tiny-large"))
+    with pytest.raises(SpaceMismatch, match=r"precomputed: .*shares its space: --encoder (voyage-4-nano|tiny-small)"):
+        encode_query(large, "a goal")
+    with pytest.raises(SpaceMismatch, match=r"wordllama does not answer for tiny-large.*voyage-4-nano, tiny-small"):
+        encode_query(large, "a goal", TrustConfig(encoder="wordllama"))
+    with pytest.raises(SpaceMismatch, match="no other model shares its space"):
+        encode_query(SPACE, "a goal", TrustConfig(encoder="tiny-small"))
+    with pytest.raises(SpaceMismatch, match="embeds only text inputs"):
+        encode_query(large, b"pixels", TrustConfig(encoder="tiny-small"))
+    nano = TrustConfig(encoder="voyage-4-nano", trust_remote_code=True)
+    with pytest.raises(EncoderNotTrusted, match="unverified"):
+        encode_query(make_space(EncoderConfig(name="voyage-4")), "words", nano)
+    with pytest.raises(SpaceMismatch, match="2048 dims, and tiny-small gives 256"):
+        encode_query(make_space(EncoderConfig(name="voyage-4")), "words", TrustConfig(encoder="tiny-small"))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pipelines.embedding.batching import BatchBudget, encode_safely
-from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space
+from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space, usage_of
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
 from schemas.errors import ConfigError, EncoderError, EncoderRefuses, InputError
-from tests.support.embedding_server import DIM, Server, running_server, vector_of
+from schemas.records import Usage
+from tests.support.embedding_server import DIM, Server, running_server, texts_of, vector_of
 
 
 @pytest.fixture
@@ -42,17 +43,71 @@ def expected(texts: list[str]) -> np.ndarray:
 TEXTS = [f"text {n} ünï €" for n in range(8)]
 
 
-@pytest.mark.parametrize("api", ["openai", "voyage", "cohere"])
+@pytest.mark.parametrize("api", ["openai", "voyage", "cohere", "gemini"])
 @pytest.mark.parametrize("faults", [[], ["429", "500", "503"], ["reordered", "reordered", "reordered"]])
 def test_vectors_come_back_in_order_whatever_has_to_be_waited_for(
     api: str, faults: list[str], server: Server, tmp_path: Path
 ) -> None:
-    server.faults = list(faults) if api != "cohere" else [fault for fault in faults if fault.isdigit()]
+    has_places = api in ("openai", "voyage")
+    server.faults = [fault for fault in faults if has_places or fault.isdigit()]
     np.testing.assert_allclose(encoded(described(server, tmp_path, api=api), TEXTS), expected(TEXTS), atol=1e-6)
-    sizes = [len(body.get("input") or body["texts"]) for body in server.asked]
-    assert max(sizes) <= 3
+    assert max(len(texts_of(body)) for body in server.asked) <= 3
     if api == "cohere":
         assert {body["input_type"] for body in server.asked} == {"search_document"}
+
+
+def test_gemini_is_told_the_task_and_its_short_vectors_are_made_unit(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    config = described(server, tmp_path, api="gemini", dims=[2, 4], sends_dims=True, key_env="MY_KEY")
+    prefix = expected(TEXTS)[:, :4]
+    np.testing.assert_allclose(
+        encoded(config, TEXTS), prefix / np.linalg.norm(prefix, axis=1, keepdims=True), atol=1e-6
+    )
+    encode_query(make_space(config), "a question", TrustConfig(encoder_path=config.path))
+    requests = [request for body in server.asked for request in body["requests"]]
+    assert {(request["model"], request["outputDimensionality"]) for request in requests} == {("models/m", 4)}
+    assert [request["taskType"] for request in requests] == ["RETRIEVAL_DOCUMENT"] * 8 + ["RETRIEVAL_QUERY"]
+    assert set(server.keys) == {"secret"}
+    task = make_space(described(server, tmp_path, api="gemini")).fingerprint
+    server.asked.clear()
+    prompted = described(server, tmp_path, api="gemini", prompts={"document": "title: none | text: "})
+    np.testing.assert_allclose(encoded(prompted, ["a"]), expected(["title: none | text: a"]), atol=1e-6)
+    assert server.asked == [
+        {"requests": [{"model": "models/m", "content": {"parts": [{"text": "title: none | text: a"}]}}]}
+    ]
+    assert make_space(prompted).fingerprint != task
+
+
+@pytest.mark.parametrize("api", ["openai", "voyage", "cohere", "gemini"])
+def test_tokens_are_counted_as_the_server_reports_them_or_estimated(api: str, server: Server, tmp_path: Path) -> None:
+    config = described(server, tmp_path, api=api, price_per_million_tokens=0.5)
+    encoder, prepared = load_encoder(config), load_preparer(config, LimitsConfig()).prepare(TEXTS)
+    server.faults = ["429", "500"]  # what is not answered is not counted
+    encoder.encode(prepared)  # type: ignore[arg-type]
+    words = sum(len(text.split()) for text in TEXTS)
+    assert Usage.of(usage_of(encoder)) == Usage(3, words, 0, round(0.5 * words) / 1e6)
+    server.reports_usage = False
+    encoder.encode(prepared[:3])  # type: ignore[arg-type]
+    guess = sum(1 + len(text) // 4 for text in TEXTS[:3])
+    assert Usage.of(usage_of(encoder)) == Usage(4, words + guess, guess, round(0.5 * (words + guess)) / 1e6)
+    free = load_encoder(described(server, tmp_path, api=api))
+    assert Usage.of(usage_of(free)) is None
+    free.encode(prepared)  # type: ignore[arg-type]
+    assert Usage.of(usage_of(free)).cost is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("api", ["voyage", "cohere"])
+def test_a_text_that_the_server_would_cut_is_refused_unless_it_may(api: str, server: Server, tmp_path: Path) -> None:
+    server.most_words = 5
+    config, texts = described(server, tmp_path, api=api), [TEXTS[0], "owl " * 6]
+    prepared = load_preparer(config, LimitsConfig()).prepare(texts)
+    done = encode_safely(load_encoder(config), prepared, [1, 1], BatchBudget.of(config, "text"))  # type: ignore[arg-type]
+    assert "this input is too long" in str(done.bad[1])
+    np.testing.assert_allclose(
+        encoded(described(server, tmp_path, api=api, cuts=True), texts), expected(texts), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +210,16 @@ def test_keys_and_addresses_come_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    "facts", [{"api": "x"}, {"dims": []}, {"dims": [0, 8]}, {"url": ""}, {"url_env": "A"}, {"unknown": 1}]
+    "facts",
+    [
+        {"api": "x"},
+        {"price_per_million_tokens": -1},
+        {"dims": []},
+        {"dims": [0, 8]},
+        {"url": ""},
+        {"url_env": "A"},
+        {"unknown": 1},
+    ],
 )
 def test_a_description_that_is_wrong_is_refused(facts: dict[str, object], server: Server, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"served\.json"):
