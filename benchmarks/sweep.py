@@ -154,13 +154,12 @@ def embed_one(case: Case, table: str) -> tuple[int, Counter[str], Any]:
     from pipelines.tables.ledger import commit_leases
     from schemas.config import EmbedConfig
     from schemas.records import Lease
-    from tests.support.embedding import SilentDisplay
 
     limits = {"max_reject_fraction": 1.0}
     blocks = {"input": case.input, "encoder": {"name": case.encoder, "device": "cpu"}, "limits": limits}
     config = EmbedConfig.model_validate({"shards": [case.shard], "table": table, **blocks})
     plan = make_plan(config)
-    made = create_table_for(config, plan, lambda shards: _no_rotation(), SilentDisplay())
+    made = create_table_for(config, plan, lambda shards: _no_rotation(), str)
     result = Embedder(config, 1).run(Lease(plan.todo))
     commit_leases(made, [result], "sweep")
     made = made.refresh()

@@ -108,7 +108,7 @@ def _embed(config: EmbedConfig, plan: EmbedPlan, screen: Screen, *, replace: boo
         if plan.table is None:
             equality = compare_encoder(config, size, plan, screen)
             fit = partial(fit_on_an_actor, config, size)
-            table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen)
+            table = create_table_for(config, make_plan(config, has_gpu=has_gpu()), fit, screen.say)
         else:
             table = apply_columns(plan.table, plan.columns)
         make_feeder = partial(Feeder, config, run_columns(table, config), 1, stored_vectors(table, config))

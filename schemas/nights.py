@@ -27,6 +27,7 @@ class NightCounts(BaseModel):
         expected_rows: Rows that the plan expected to encode.
         encoded: Rows that were encoded.
         reused: Rows whose vector was taken from a row of equal content.
+        derived: Rows whose vector was made from that of an older generation, by a rotation or a head.
         erased: Samples that were left out, since `mlake delete` has erased them.
         withdrawn: Rows that were removed with their shards.
         rejects: Samples that could not be embedded.
@@ -42,6 +43,7 @@ class NightCounts(BaseModel):
     expected_rows: int = 0
     encoded: int = 0
     reused: int = 0
+    derived: int = 0
     erased: int = 0
     withdrawn: int = 0
     rejects: int = 0
@@ -64,7 +66,7 @@ class Night(Stored):
         generation: The generation that it worked on.
         version: Its version that was audited; 0 before that.
         counts: What it found and did.
-        seconds: Seconds by step: `plan`, `embed`, `tidy`, `derive`, `audit`, `publish`, `retain`.
+        seconds: Seconds by step: `plan`, `transform`, `embed`, `tidy`, `derive`, `audit`, `publish`, `retain`.
         bound_by: The stage of embedding that the others waited for.
         audit: The checks that were made.
         publication: Number of the publication; None without one.

@@ -297,7 +297,10 @@ class BusyMeter:
 
 
 def create_table_for(
-    config: EmbedConfig, plan: EmbedPlan, fit: Callable[[tuple[Shard, ...], Tell], Rotation], display: Display
+    config: EmbedConfig,
+    plan: EmbedPlan,
+    fit: Callable[[tuple[Shard, ...], Tell], Rotation],
+    say: Callable[[str], object],
 ) -> VectorTable:
     """Create the table of a plan, and before it the rotation of its space.
 
@@ -307,12 +310,12 @@ def create_table_for(
         config: The job.
         plan: Made by `make_plan`; its `table` is None.
         fit: Fits the rotation on samples of shards; called only where the config asks for a rotation.
-        display: Told that a rotation is fitted.
+        say: Told that a rotation is fitted.
     """
     space = plan.space
     if config.rotation.kind == "pca":
-        display.say(f"fitting a rotation on up to {config.rotation.sample_rows:,} samples")
-        rotation = fit(tuple(plan.shards), _say_now_and_then(display))
+        say(f"fitting a rotation on up to {config.rotation.sample_rows:,} samples")
+        rotation = fit(tuple(plan.shards), _say_now_and_then(say))
         save_rotation(rotation, absolute(config.table), config.storage)
         space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
     try:
@@ -326,7 +329,7 @@ def create_table_for(
     return record_split(created, read_split(local_path(config.encoder.path or ""))) if is_head else created
 
 
-def _say_now_and_then(display: Display) -> Tell:
+def _say_now_and_then(say: Callable[[str], object]) -> Tell:
     """Return a function that says how many samples of a rotation are encoded, at most every ten seconds."""
     said_at = time.monotonic()
 
@@ -334,7 +337,7 @@ def _say_now_and_then(display: Display) -> Tell:
         nonlocal said_at
         if time.monotonic() >= said_at + _SAY_EVERY_S:
             said_at = time.monotonic()
-            display.say(f"fitting a rotation: encoded {counted(rows, 'sample')}")
+            say(f"fitting a rotation: encoded {counted(rows, 'sample')}")
 
     return tell
 

@@ -124,11 +124,14 @@ def _of_table(config: NightlyConfig, plan: NightPlan) -> Iterator[str]:
         why = "; ".join(gate.verdict for gate in last.audit if not gate.passed)
         yield f"night {last.number} was refused, and what it embedded is audited again: {why}"
     if plan.differing:
+        encoded = "all shards are" if plan.derivation is None else "what cannot be derived is"
         yield (
-            f"generation {plan.generation} is started, and all shards are encoded anew, since the config differs from "
+            f"generation {plan.generation} is started, and {encoded} encoded anew, since the config differs from "
             f"{plan.differing}; `prod` stays until it is complete and passes the audit"
         )
-    if config.budget.minutes is not None and plan.embed.todo and plan.expected_s is None:
+    if plan.not_derived:
+        yield plan.not_derived
+    if config.budget.minutes is not None and plan.tonight and plan.expected_s is None:
         yield "budget.minutes bounds nothing before the first run, whose rate it takes; set budget.rows for tonight"
     if "://" not in plan.uri and (short := _short_of_disk(base, plan)):
         yield short

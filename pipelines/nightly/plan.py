@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.embedding.plan import EmbedPlan, expected_rows, make_plan
+from pipelines.nightly.derivation import Derivation, find_derivation
 from pipelines.shards.shard_table import are_among
 from pipelines.storage.addresses import absolute
 from pipelines.tables.commits import commit_fragments
@@ -41,12 +42,14 @@ class NightPlan:
         changed: Shards with another content.
         vanished: Ids of the shards that the table holds, and whose files are gone.
         unchanged: Number of shards that are in the table as they are.
-        tonight: Shards that the budget allows.
+        tonight: Shards to encode that the budget allows.
         expected_rows: Rows to encode tonight, from the samples in one shard.
         expected_s: Seconds for these, by the rate of the last run; None where there was none.
         is_published: Whether the newest version of the table is what readers of `prod` see.
         is_held: Whether `prod` stays as it is, since somebody has rolled it back.
         differing: Where a generation is started, the newest one that is there, and by what it differs from that.
+        derivation: What is made from the vectors of an older generation; it is in no budget, since nothing is encoded.
+        not_derived: Why nothing is, where one is near; a sentence.
     """
 
     uri: str
@@ -62,11 +65,14 @@ class NightPlan:
     is_published: bool = False
     is_held: bool = False
     differing: str = ""
+    derivation: Derivation | None = None
+    not_derived: str = ""
 
     @property
     def is_cut(self) -> bool:
         """Whether the budget leaves shards for other nights."""
-        return len(self.tonight) < len(self.embed.todo)
+        derived = () if self.derivation is None else self.derivation.counts
+        return len(self.tonight) < len(self.embed.todo) - len(derived)
 
 
 def plan_night(config: NightlyConfig) -> NightPlan:
@@ -80,17 +86,33 @@ def plan_night(config: NightlyConfig) -> NightPlan:
     generation, embed, differing = _generation_of(config, base)
     uri, is_held = generation_uri(base, generation), holding_rollback(base, config.storage) is not None
     job = config.embed_config(uri)
+    derivation, not_derived = find_derivation(job, base, generation, embed) if embed.todo else (None, "")
+    derived = set[int]() if derivation is None else {count.shard.id for count in derivation.counts}
+    rest = tuple(shard for shard in embed.todo if shard.id not in derived)
+    tonight, rows, seconds = _within_budget(config, job, rest, embed.table)
     if embed.table is None:
-        tonight, rows, seconds = _within_budget(config, job, embed.todo, None)
-        new = embed.todo
-        return NightPlan(uri, generation, embed, new, (), (), 0, tonight, rows, seconds, False, is_held, differing)
+        return NightPlan(
+            uri=uri,
+            generation=generation,
+            embed=embed,
+            new=embed.todo,
+            changed=(),
+            vanished=(),
+            unchanged=0,
+            tonight=tonight,
+            expected_rows=rows,
+            expected_s=seconds,
+            is_held=is_held,
+            differing=differing,
+            derivation=derivation,
+            not_derived=not_derived,
+        )
     not_listed = embed.committed.filter(pc.invert(are_among(embed.committed, embed.shards.ids)))
     known = {uri: shard for shard, uri in addresses_of(embed.table, not_listed).items()}
     new = tuple(shard for shard in embed.todo if shard.name not in known)
     changed = tuple(shard for shard in embed.todo if shard.name in known)
     is_listed = pc.is_in(pa.array(list(known), pa.string()), embed.shards.names) if known else pa.array([], pa.bool_())
     vanished = tuple(shard for shard, there in zip(known.values(), is_listed.to_pylist(), strict=True) if not there)
-    tonight, rows, seconds = _within_budget(config, job, embed.todo, embed.table)
     prod = resolve_prod(base, config.storage)
     is_published = prod is not None and prod.uri == uri and _is_still(prod.state.version, embed.table)
     return NightPlan(
@@ -106,6 +128,8 @@ def plan_night(config: NightlyConfig) -> NightPlan:
         expected_s=seconds,
         is_published=is_published,
         is_held=is_held,
+        derivation=derivation,
+        not_derived=not_derived,
     )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
+from pipelines.nightly.derivation import derive
 from pipelines.nightly.erase import finish_erasure
 from pipelines.nightly.plan import NightPlan, plan_night, withdraw
 from pipelines.storage.addresses import absolute
@@ -78,6 +80,7 @@ class NightRun:
         if not plan.embed.todo and not withdrawn and plan.is_published:
             self._lock.update(state="nothing")
             return
+        plan, counts = self._transform(plan, counts)
         counts = self._embed(plan, counts)
         if plan.is_cut or self._lock.night.state == "stopped":
             return
@@ -88,6 +91,20 @@ class NightRun:
         table = self._derive(table.refresh())
         self._lock.update(counts=counts.model_copy(update={"rows": len(table)}), version=table.dataset.version)
         self._audit_and_publish(plan, table)
+
+    def _transform(self, plan: NightPlan, counts: NightCounts) -> tuple[NightPlan, NightCounts]:
+        """Derive what needs no encoding; what other runs hindered is encoded."""
+        if plan.not_derived:
+            self._say(plan.not_derived)
+        if plan.derivation is None:
+            return plan, counts
+        self._say(str(plan.derivation))
+        with self._step("transform"):
+            rows = derive(plan.derivation, self._config.embed_config(plan.uri), plan.embed, self._say)
+        self._lock.check()
+        if rows < plan.derivation.rows:
+            plan = replace(plan, tonight=plan.embed.todo, derivation=None)
+        return plan, counts.model_copy(update={"derived": rows})
 
     def _embed(self, plan: NightPlan, counts: NightCounts) -> NightCounts:
         if not plan.tonight:

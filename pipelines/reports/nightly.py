@@ -32,6 +32,8 @@ def print_night_plan(config: NightlyConfig, plan: NightPlan, seen: Forecast, con
     reused = seen.reused or 0
     of_equal = f"; about {reused:,} more are of equal content, and take over a vector" if reused else ""
     grid.add_row("rows to encode", f"about {max(0, plan.expected_rows - reused):,}{of_equal}")
+    if plan.derivation is not None:
+        grid.add_row("derived", str(plan.derivation))
     if plan.is_cut:
         grid.add_row("budget", f"{len(plan.tonight):,} of {counted(len(plan.embed.todo), 'shard')} tonight")
     if plan.expected_s is not None:
@@ -61,6 +63,7 @@ def night_plan_facts(plan: NightPlan, seen: Forecast) -> dict[str, object]:
         "tonight": len(plan.tonight),
         "rows": plan.expected_rows,
         "reused": seen.reused,
+        "derived": 0 if plan.derivation is None else plan.derivation.rows,
         "seconds": plan.expected_s,
         "is_published": plan.is_published,
         "is_held": plan.is_held,
@@ -75,7 +78,8 @@ def print_night(address: str, night: Night, console: Console) -> None:
     console.print(f"night {night.number} of {address}: {_STATES.get(night.state, night.state)}", soft_wrap=True)
     console.print(
         f"shards: {counts.new:,} new, {counts.changed:,} changed, {counts.vanished:,} vanished; rows: "
-        f"{counts.encoded:,} encoded, {counts.reused:,} reused, {counts.rejects:,} rejected, "
+        f"{counts.encoded:,} encoded, {counts.reused:,} reused, "
+        f"{f'{counts.derived:,} derived, ' if counts.derived else ''}{counts.rejects:,} rejected, "
         f"{f'{counts.erased:,} left out as erased, ' if counts.erased else ''}"
         f"{counts.withdrawn:,} removed, {counts.rows:,} in all; {minutes:.1f} min",
         soft_wrap=True,

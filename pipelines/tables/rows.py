@@ -138,7 +138,11 @@ def _has_everywhere(dataset: LanceDataset, version: int, column: str) -> bool:
 
 
 def scan_vectors(
-    dataset: LanceDataset, columns: Sequence[str] = (), where: str | None = None, batch_rows: int | None = None
+    dataset: LanceDataset,
+    columns: Sequence[str] = (),
+    where: str | None = None,
+    batch_rows: int | None = None,
+    fragments: Sequence[int] | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, Halves]]:
     """Yield every row once, batch by batch, with its full vector (B, D).
 
@@ -147,8 +151,10 @@ def scan_vectors(
         columns: Columns of each batch beside `vector`; may name `_rowid`.
         where: SQL that rows must satisfy.
         batch_rows: Rows of a batch; None is Lance's choice.
+        fragments: Ids of the fragments to read; None is all.
     """
-    scanner = dataset.scanner(columns=[*columns, VECTOR], filter=where, batch_size=batch_rows)
+    some = None if fragments is None else [each for each in dataset.get_fragments() if each.fragment_id in fragments]
+    scanner = dataset.scanner(columns=[*columns, VECTOR], filter=where, batch_size=batch_rows, fragments=some)
     for batch in scanner.to_batches():
         yield batch, to_numpy(batch[VECTOR])
 

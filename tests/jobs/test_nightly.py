@@ -17,6 +17,7 @@ from jobs.__main__ import main
 from jobs.embed import run as embed
 from jobs.nightly import run as run_night
 from pipelines.funnel import Funnel, Goal
+from pipelines.nightly.plan import plan_night
 from pipelines.tables.night_log import NightLock, read_nights
 from pipelines.tables.publication_log import generation_uri
 from pipelines.tables.table import VectorTable
@@ -229,6 +230,24 @@ def test_a_new_model_has_a_generation_of_its_own_and_a_worse_one_is_refused(lake
     assert (night.state, night.generation, gates(night)) == ("refused", 3, {"overlap"})
     assert lake.prod() == yesterday
     assert VectorTable.open(lake.table, "prod").uri == generation_uri(lake.table, 2)
+
+
+def test_a_new_rotation_is_derived_from_what_is_stored(lake: Lake) -> None:
+    lake.night()
+    lake.write("c", 7)
+    config = lake.config(rotation={"kind": "pca"})
+    plan = plan_night(config)
+    assert plan.derivation is not None
+    assert (plan.derivation.rows, len(plan.tonight), plan.is_cut) == (2 * ROWS, 1, False)
+    night = lake.night(rotation={"kind": "pca"})
+    assert (night.state, night.generation, gates(night)) == ("published", 2, set())
+    assert (night.counts.derived, night.counts.encoded, night.counts.rows) == (2 * ROWS, ROWS, 3 * ROWS)
+    canary, overlap = (next(gate for gate in night.audit if gate.gate == name) for name in ("canary", "overlap"))
+    assert canary.measured is not None
+    assert canary.measured > 0.9999, "half precision is all that is lost"
+    assert overlap.measured == 1.0
+    assert VectorTable.open(lake.table, "prod").rotation is not None
+    assert lake.night(rotation={"kind": "pca"}).state == "nothing"
 
 
 @pytest.mark.slow

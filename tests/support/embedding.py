@@ -32,7 +32,7 @@ def embed_planned(config: EmbedConfig) -> tuple[VectorTable, LeaseResult]:
     """Plan as `mlake embed` does, make or change the table, and commit what is to do as one lease."""
     plan = make_plan(config)
     if plan.table is None:
-        table = create_table_for(config, plan, no_rotation, SilentDisplay())
+        table = create_table_for(config, plan, no_rotation, str)
     else:
         table = apply_columns(plan.table, plan.columns)
     result = Embedder(config, threads=2).run(Lease(plan.todo))

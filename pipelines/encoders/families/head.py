@@ -82,7 +82,7 @@ class HeadFamily(Family):
         if "text" not in head.towers:
             return spec
         described = EncoderConfig(name=spec.name, trust_remote_code=True)  # a folder's description is read, not run
-        text_config = _frozen_config(head.towers["text"], described)
+        text_config = frozen_config(head.towers["text"], described)
         self._registry.check_code(text_config)
         text = self._registry.resolve(text_config)
         return replace(spec, prompts=text.prompts, max_length=text.max_length)
@@ -110,7 +110,7 @@ class HeadFamily(Family):
 
     def _frozen_configs(self, config: EncoderConfig) -> dict[Modality, EncoderConfig]:
         towers = read_head(local_path(config.path or "")).towers
-        configs = {modality: _frozen_config(tower, config) for modality, tower in towers.items()}
+        configs = {modality: frozen_config(tower, config) for modality, tower in towers.items()}
         for frozen in configs.values():
             self._registry.check_code(frozen)
         return configs
@@ -129,6 +129,7 @@ class HeadFamily(Family):
         )
 
 
-def _frozen_config(tower: FrozenTower, config: EncoderConfig) -> EncoderConfig:
+def frozen_config(tower: FrozenTower, config: EncoderConfig) -> EncoderConfig:
+    """Return the config of the frozen encoder under a head, from the head's file and its config."""
     settings = {name: getattr(tower.settings, name) for name in ModelSettings.model_fields}
     return config.model_copy(update={"name": tower.name, "path": tower.path, "dtype": "float32", **settings})
