@@ -13,8 +13,9 @@ from tests.support.demo_lakes import demo_lake
 from tests.support.printed import printed
 from tests.support.s3 import S3Server, running_s3
 from tests.support.small_tables import make_table
+from tests.support.without_ray import without_ray
 
-__all__ = ["demo_lake", "make_table", "printed"]
+__all__ = ["demo_lake", "make_table", "printed", "without_ray"]
 
 # No test may depend on what the environment of a person says about clusters, stores, proxies or colours.
 for _name in [name for name in os.environ if name.startswith("AWS_") or name in ("RAY_ADDRESS", "FORCE_COLOR")]:

@@ -271,7 +271,7 @@ def test_files_that_no_run_committed_are_named_and_no_text_of_a_filter_is_kept(
 
 
 def test_erased_samples_do_not_come_back_under_other_ids(
-    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards = tmp_path / "src"
     write_lines(shards / "a.jsonl", [{"id": f"a{n}", "key": f"k{n}", "text": f"text {n}"} for n in range(5)])

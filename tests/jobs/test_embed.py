@@ -20,6 +20,7 @@ from schemas.config import EmbedConfig
 from tests.support.corpus import config_for, contents, differing, settings, texts, truth, write_config, write_shard
 from tests.support.embedded_lakes import Lake, embed, make_lake, runs_of
 from tests.support.printed import Printed
+from tests.support.without_ray import in_process
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_second_run_has_nothing_to_do(embedded: Lake, printed: Printed) -> Non
     assert version_of(folder) == version
 
 
-def test_only_new_and_replaced_shards_are_embedded(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_only_new_and_replaced_shards_are_embedded(tmp_path: Path, without_ray: None, printed: Printed) -> None:
     folder, corpus, config = make_lake(tmp_path)
     assert embed(config, "--set", "limits.max_reject_fraction=1") == 0
     names = list(corpus)
@@ -104,7 +105,7 @@ def test_only_new_and_replaced_shards_are_embedded(tmp_path: Path, local_ray: No
 
 
 def test_leases_of_several_shards_are_one_commit_and_counted_in_json_lines(
-    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = {"lease_bytes": 1 << 20, "commit_shards": 4, "commit_age_s": 600.0}
     folder, corpus, config = make_lake(tmp_path, shards=9, rows=7, limits=limits)
@@ -119,15 +120,10 @@ def test_leases_of_several_shards_are_one_commit_and_counted_in_json_lines(
     assert "63 rows from 9 shards" in " ".join(err.split())
 
 
-def test_feeders_give_the_same_rows(tmp_path: Path, local_ray: None) -> None:
+def test_feeders_give_the_same_rows_and_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None) -> None:
     cluster = {"actors": 1, "cpus_per_actor": 0.5, "decode_threads": 1, "feeders": 1}
-    folder, corpus, config = make_lake(tmp_path, cluster=cluster)
-    assert embed(config) == 0
-    assert differing(contents(folder / "t.lance"), truth(corpus)) == []
-
-
-def test_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None, printed: Printed) -> None:
-    folder, corpus, config = make_lake(tmp_path, rows=120, rotation={"kind": "pca", "sample_rows": 300})
+    rotation = {"kind": "pca", "sample_rows": 300}
+    folder, corpus, config = make_lake(tmp_path, rows=120, cluster=cluster, rotation=rotation)
     assert embed(config) == 0
     table = VectorTable.open(str(folder / "t.lance"))
     assert table.rotation is not None
@@ -137,7 +133,8 @@ def test_a_rotation_is_fitted_once_and_kept(tmp_path: Path, local_ray: None, pri
     wanted = table.rotation.apply(np.stack([raw[key] for key in rows["id"].to_pylist()]))
     assert np.array(rows["vector"].to_pylist(), np.float32) == pytest.approx(wanted, abs=2e-3)
     write_shard(folder / "src" / "s900.jsonl", texts("s900", 5, 0))
-    assert embed(config) == 0
+    with in_process():
+        assert embed(config) == 0
     assert table.refresh().dataset.count_rows() == 365
     text = corpus[str(folder / "src" / "s001.jsonl")]["s001-7"]
     assert table.refresh().search(text, k=1)["id"].to_pylist() == ["s001-7"]
@@ -169,7 +166,7 @@ def test_a_dry_run_counts_what_the_table_holds(embedded: Lake, tmp_path: Path, p
 # --- bad samples ------------------------------------------------------------------------------------------------------
 
 
-def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, without_ray: None, printed: Printed) -> None:
     limits = {"lease_bytes": 1, "max_sample_bytes": 800, "max_reject_fraction": 0.5}
     folder, corpus, config = make_lake(tmp_path, rows=30, limits=limits)
     long = {"long-0": "river " * 200, "long-1": "stone " * 200}
@@ -200,7 +197,7 @@ def test_bad_samples_are_rejected_shown_and_tried_again(tmp_path: Path, local_ra
     assert "1 reject in" in printed()
 
 
-def test_a_run_with_too_many_rejects_stops(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_a_run_with_too_many_rejects_stops(tmp_path: Path, without_ray: None, printed: Printed) -> None:
     folder, _, config = make_lake(tmp_path, shards=1, rows=30)
     write_shard(folder / "src" / "s500.jsonl", {f"x-{i}": " " for i in range(30)})
     limits = ("--set", "limits.lease_bytes=1000000")

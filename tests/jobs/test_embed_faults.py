@@ -26,6 +26,7 @@ from tests.support.drivers import MISBEHAVING, Driver, run_job, wait_until
 from tests.support.embedded_lakes import embed, make_lake, row_count, runs_of
 from tests.support.embedding_server import DIM, running_server
 from tests.support.printed import Printed
+from tests.support.without_ray import in_process
 
 # --- failing shards ---------------------------------------------------------------------------------------------------
 
@@ -44,7 +45,8 @@ def test_a_shard_that_cannot_be_read_is_given_up_and_the_others_land(
     assert runs_of(folder)[0]["state"] == "incomplete"
     (folder / "src" / "s005.parquet").unlink()
     corpus[write_shard(folder / "src" / "s005.jsonl", texts("s005", 4, 0))] = texts("s005", 4, 0)
-    assert embed(config, *options) == 0
+    with in_process():
+        assert embed(config, *options) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
@@ -53,7 +55,7 @@ PRICE = {"price_per_million_tokens": 2}
 
 @pytest.mark.parametrize("status", [400, 401])
 def test_a_server_that_refuses_everything_ends_the_run_and_one_bad_input_costs_itself(
-    tmp_path: Path, local_ray: None, printed: Printed, status: int
+    tmp_path: Path, without_ray: None, printed: Printed, status: int
 ) -> None:
     description = tmp_path / "served.json"
     folder, _, config = make_lake(tmp_path, encoder={"name": "served", "path": str(description)})
@@ -153,7 +155,8 @@ def test_ctrl_c_commits_what_is_in_flight_and_stops(tmp_path: Path, local_ray: N
     assert run["state"] == "stopped"
     assert summary["is_stopped"]
     assert summary["rows"] == len(there)
-    assert embed(config) == 0
+    with in_process():
+        assert embed(config) == 0
     assert differing(contents(folder / "t.lance"), truth(corpus)) == []
 
 
@@ -210,7 +213,7 @@ def test_a_full_disk_ends_the_run_and_the_same_command_resumes_it(
 
 
 def test_a_disk_that_is_full_from_the_start_is_an_error(
-    tmp_path: Path, local_ray: None, small_disk: Path, printed: Printed
+    tmp_path: Path, without_ray: None, small_disk: Path, printed: Printed
 ) -> None:
     write_corpus(tmp_path / "src", 2, 10)
     with contextlib.suppress(OSError):

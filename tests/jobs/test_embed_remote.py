@@ -31,6 +31,7 @@ from tests.support.drivers import ROOT, shadowing_packages, wait_until
 from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.printed import Printed
 from tests.support.s3 import S3Server, free_ports
+from tests.support.without_ray import in_process
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +125,8 @@ def test_shards_and_table_on_s3(
     put("b", 7, 1)
     put("d", 5, 0)
     printed()
-    assert main(["embed", str(config)]) == 0
+    with in_process():
+        assert main(["embed", str(config)]) == 0
     assert "12 rows from 2 shards" in printed()
     assert differing(contents(table, options), truth(corpus)) == []
     assert main(["embed", str(config)]) == 0
@@ -134,7 +136,7 @@ def test_shards_and_table_on_s3(
 
 
 def test_a_new_signature_is_no_new_shard_and_no_ledger_keeps_one(
-    tmp_path: Path, local_ray: None, s3_server: S3Server, bucket: str, printed: Printed
+    tmp_path: Path, without_ray: None, s3_server: S3Server, bucket: str, printed: Printed
 ) -> None:
     client, key, table = s3_server.client(), "src/a.jsonl.gz", tmp_path / "t.lance"
     address = f"{s3_server.endpoint}/{bucket}/{key}"

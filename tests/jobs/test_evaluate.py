@@ -83,7 +83,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_an_image_folder_is_embedded_measured_and_corrupted(pictures: Path, tmp_path: Path) -> None:
     toml = f"""
 baselines = ["pca"]
@@ -153,7 +153,7 @@ def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_a_beir_folder_gives_ndcg_and_recall_by_dim(beir: Path, tmp_path: Path) -> None:
     toml = f"""
 baselines = ["truncation"]

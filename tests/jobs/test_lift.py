@@ -51,7 +51,7 @@ class Lake:
 
 @pytest.mark.parametrize("prefix", ["none", "shard"])
 def test_a_changed_shard_brings_no_erased_sample_back(
-    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str], prefix: str
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str], prefix: str
 ) -> None:
     lake = Lake(tmp_path, capsys, id="id", id_prefix=prefix)
     lake.write("a.jsonl", "p", "q", "r")
@@ -74,7 +74,7 @@ def test_a_changed_shard_brings_no_erased_sample_back(
 
 
 def test_an_erased_id_stays_out_of_every_shard_unless_others_have_it(
-    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake = Lake(tmp_path, capsys, id="id")
     lake.write("a.jsonl", "p", "q", "twice")
@@ -96,7 +96,7 @@ def test_an_erased_id_stays_out_of_every_shard_unless_others_have_it(
 
 
 def test_samples_without_ids_are_refused_where_they_cannot_be_known(
-    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake = Lake(tmp_path, capsys, keep=["id as name"])
     lake.write("a.jsonl", "p", "q", "r")
@@ -122,7 +122,7 @@ def test_samples_without_ids_are_refused_where_they_cannot_be_known(
 
 
 def test_an_erasure_of_what_older_versions_have_does_not_touch_the_present_sample(
-    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write(*samples: dict[str, Any]) -> None:
         (lake.src / "a.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))

@@ -90,7 +90,7 @@ def _contents(table: VectorTable) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def lake(local_ray: None, tmp_path: Path) -> Lake:
+def lake(without_ray: None, tmp_path: Path) -> Lake:
     (tmp_path / "shards").mkdir()
     lake = Lake(tmp_path)
     lake.set_model("1")

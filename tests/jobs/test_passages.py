@@ -51,7 +51,7 @@ def rows_of(uri: str | Path) -> list[dict[str, Any]]:
     return found.drop_columns(["vector"]).to_pylist()
 
 
-def test_documents_become_passages_that_are_searched_and_grouped(tmp_path: Path, local_ray: None) -> None:
+def test_documents_become_passages_that_are_searched_and_grouped(tmp_path: Path, without_ray: None) -> None:
     texts = write_shard(tmp_path / "src", "a", 0) | write_shard(tmp_path / "src", "b", 100)
     assert main(["embed", config_of(tmp_path)]) == 0
     rows = rows_of(tmp_path / "t.lance")
@@ -93,7 +93,7 @@ def test_documents_become_passages_that_are_searched_and_grouped(tmp_path: Path,
     ]
 
 
-def test_a_document_is_erased_as_a_whole_and_stays_erased(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_a_document_is_erased_as_a_whole_and_stays_erased(tmp_path: Path, without_ray: None, printed: Printed) -> None:
     write_shard(tmp_path / "src", "a", 0)
     table = str(tmp_path / "t.lance")
     assert main(["embed", config_of(tmp_path)]) == 0
@@ -111,7 +111,7 @@ def test_a_document_is_erased_as_a_whole_and_stays_erased(tmp_path: Path, local_
 
 
 @pytest.mark.slow
-def test_texts_that_are_cut_anew_have_a_generation_of_their_own(tmp_path: Path, local_ray: None) -> None:
+def test_texts_that_are_cut_anew_have_a_generation_of_their_own(tmp_path: Path, without_ray: None) -> None:
     table = str(tmp_path / "t.lance")
     texts = write_shard(tmp_path / "src", "a", 0, documents=40) | write_shard(tmp_path / "src", "b", 500, documents=40)
 
@@ -148,7 +148,7 @@ def test_texts_that_are_cut_anew_have_a_generation_of_their_own(tmp_path: Path, 
     assert (state, generation, gates["row loss"].said) == ("refused", 4, "12 texts after 92")
 
 
-def test_what_cannot_be_cut_into_passages_is_refused(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_what_cannot_be_cut_into_passages_is_refused(tmp_path: Path, without_ray: None, printed: Printed) -> None:
     write_shard(tmp_path / "src", "a", 0, documents=2)
     keep = {"id": "id", "text": "body", "keep": ["title as start"]}
     precomputed = {"input": {"id": "id", "vector": "v"}, "encoder": {"name": "precomputed", "dims": [4]}}

@@ -32,7 +32,7 @@ def test_the_rotation_fitted_in_parts_is_the_one_fitted_on_all_rows(tmp_path: Pa
     assert done.after[0] > done.before[0] + 0.2
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_the_command_shows_recall_by_dim_and_refuses_a_second_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +46,7 @@ def test_the_command_shows_recall_by_dim_and_refuses_a_second_time(
     assert "rotated already" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_a_matryoshka_trained_table_is_rotated_only_if_that_is_said(
     make_table: Callable[..., VectorTable], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ from schemas.config import PrefixIndexConfig, ShortlistConfig, StorageConfig
 from schemas.errors import RunError
 from schemas.records import LeaseResult, Shard, ShardCount
 from tests.support.drivers import Driver, run_job, wait_until
+from tests.support.without_ray import in_process
 
 WIDTH = 32
 
@@ -84,11 +85,13 @@ def test_prefixes_indexes_and_lists_are_made_and_then_extended(tmp_path):
     for dim in (8, WIDTH):
         assert listed(first.lists, dim) == nearest(table, dim, 5)
 
-    again = run(config)
+    with in_process():
+        again = run(config)
     assert (again.fragments, again.indexed, again.searches) == (0, (), 0)
 
     table = grow(uri, "late", 60)
-    later = run(config)
+    with in_process():
+        later = run(config)
     table = table.refresh()
     assert (later.fragments, later.indexed) == (0, ())
     assert table.dataset.stats.index_stats("vector_8_idx")["num_unindexed_rows"] == 0
@@ -97,7 +100,7 @@ def test_prefixes_indexes_and_lists_are_made_and_then_extended(tmp_path):
     assert states == [{"job": "shortlist", "state": "complete"}] * 3
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     table = grow(tmp_path / "t.lance", "s", 100)
@@ -125,7 +128,7 @@ def test_the_command_prints_its_plan_and_its_result(tmp_path, capsys, monkeypatc
     assert last == {8: pytest.approx(np.mean([len(few[i] & full[i]) / 5 for i in full])), WIDTH: 1}
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_a_run_that_fails_is_incomplete_in_the_journal(tmp_path):
     table = grow(tmp_path / "t.lance", "s", 100)
     config = ShortlistConfig(table=table.uri, lists={"where": "shard / 0 = 1"}, cluster={"actors": 1})

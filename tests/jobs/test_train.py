@@ -79,7 +79,7 @@ def test_the_config_of_the_paper_has_its_settings() -> None:
 
 
 def test_a_trained_model_embeds_and_is_searched_at_its_dims(
-    local_ray: None, sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    without_ray: None, sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "train.toml"
     config.write_text(

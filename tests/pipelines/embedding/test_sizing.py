@@ -46,7 +46,7 @@ def test_a_fleet_is_computed_from_unit_costs(tmp_path: Path) -> None:
         size(config, plan, COSTS, Fleet(gpus=1))
 
 
-def test_costs_are_measured_on_rows_of_the_job(tmp_path: Path, local_ray: None, printed: Printed) -> None:
+def test_costs_are_measured_on_rows_of_the_job(tmp_path: Path, without_ray: None, printed: Printed) -> None:
     write_corpus(tmp_path / "src", 3, 80)
     config = config_for(tmp_path / "src", tmp_path / "t.lance")
     costs = measure(config, make_plan(config), 30)

@@ -118,7 +118,7 @@ def test_pictures_are_compared_with_the_librarys_own_processor(tmp_path: Path) -
 
 
 def test_a_server_is_compared_with_the_model_that_it_says_it_runs(
-    tmp_path: Path, local_ray: None, printed: Printed
+    tmp_path: Path, without_ray: None, printed: Printed
 ) -> None:
     folder = save(tmp_path)
     model = SentenceTransformer(str(folder), device="cpu")

@@ -19,7 +19,7 @@ from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted, SpaceMi
 from tests.support.own_folders import CODE, NEIGHBOUR, write_own
 
 
-def test_a_class_of_ones_own_makes_a_table_that_words_search(local_ray: None, tmp_path: Path) -> None:
+def test_a_class_of_ones_own_makes_a_table_that_words_search(without_ray: None, tmp_path: Path) -> None:
     config = write_own(tmp_path / "mine")
     (tmp_path / "texts.jsonl").write_text(
         "".join(json.dumps({"id": text, "text": text}) + "\n" for text in ("aaaa", "bbbb", "ccdd", "ünï €𝄞 h", " "))
