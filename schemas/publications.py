@@ -103,7 +103,7 @@ class GateResult(_Record):
         bound: The bound that it was compared with.
         setting: Full name of the setting that the bound comes from; empty where the rule has none.
         said: A sentence about it.
-        examples: Shards that show it.
+        examples: Shards, or judged queries, that show it.
         rows: Ids of rows that show it. They are said once and never stored, since rows may be erased.
     """
 

@@ -135,12 +135,33 @@ def read_beir(folder: Path, split: str) -> Beir:
     Source: Thakur et al. 2021 (arXiv 2104.08663). Files are tab-separated: query-id, corpus-id, score, with a header.
     """
     corpus, queries = (_find(folder, f"{name}.jsonl") for name in ("corpus", "queries"))
+    return Beir(corpus, queries, _read_judged(folder, split))
+
+
+def read_judged_queries(folder: Path, split: str = "test") -> tuple[dict[str, str], Mapping[str, Mapping[str, int]]]:
+    """Read queries and their judgements, without a corpus: `queries.jsonl`, and qrels/<split>.tsv or qrels.tsv.
+
+    Returns:
+        Query id to text, of the judged ones; and query id to document id to gain, only gains above 0.
+
+    Raises:
+        ShardNotFound: A file is missing.
+        InputError: A file is malformed, no gain is above 0, or a judged query has no text.
+    """
+    path, judged = _find(folder, "queries.jsonl"), _read_judged(folder, split)
+    texts = {row["_id"]: row["text"] for row in _rows(path) if row["_id"] in judged}
+    if lost := next((query for query in judged if not texts.get(query, "").strip()), None):
+        raise InputError(f"{path} has no text of the query {lost!r}, which is judged; add it, or remove its judgements")
+    return texts, judged
+
+
+def _read_judged(folder: Path, split: str) -> dict[str, dict[str, int]]:
     path = next((p for p in (folder / "qrels" / f"{split}.tsv", folder / "qrels.tsv") if p.exists()), None)
     if path is None:
         there = sorted(p.stem for p in (folder / "qrels").glob("*.tsv"))
         raise ShardNotFound(
             f"{folder} has neither qrels/{split}.tsv nor qrels.tsv{nearest(split, there)}; "
-            f"its splits are: {', '.join(there) or 'none'}; set data.split"
+            f"its splits are: {', '.join(there) or 'none'}; `mlake evaluate` takes data.split"
         )
     judged: dict[str, dict[str, int]] = {}
     with path.open(newline="") as file:
@@ -157,7 +178,7 @@ def read_beir(folder: Path, split: str) -> Beir:
                 judged.setdefault(query, {})[document] = gain
     if not judged:
         raise InputError(f"{path} has no document with a score above 0; nothing can be measured")
-    return Beir(corpus, queries, judged)
+    return judged
 
 
 def write_documents(beir: Beir, folder: Path) -> str:
@@ -201,7 +222,8 @@ def _find(folder: Path, name: str) -> Path:
         if path.exists():
             return path
     raise ShardNotFound(
-        f"{folder} has no {name}; a BEIR test set has corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
+        f"{folder} has no {name}; a BEIR test set has corpus.jsonl (not for `mlake nightly`), queries.jsonl and "
+        "qrels/<split>.tsv"
     )
 
 

@@ -61,8 +61,9 @@ class Funnels:
             tuned = Funnel.stored(table, home)
             sample = sample_rows(table, self._audit.queries, seed=table.dataset.version)
             measured = funnel_recall(table, home, sample)
-            if measured is not None and measured.low < tuned.plan.recall - self._audit.recall_slack:
-                yield f"{_tune(table, home, tuned.plan.recall, tuned.plan.k)}: its recall had fallen to {measured}"
+            if measured is not None and measured.interval.low < tuned.plan.recall - self._audit.recall_slack:
+                said = _tune(table, home, tuned.plan.recall, tuned.plan.k)
+                yield f"{said}: its recall had fallen to {measured.interval}"
         homes = Funnel.homes(self._before) if self._before is not None and not Funnel.homes(table) else ()
         for home in homes:
             assert self._before is not None

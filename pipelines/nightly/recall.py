@@ -77,7 +77,20 @@ def neighbours_of(table: VectorTable, sample: Sample, k: int) -> GroundTruth | N
     return exact_neighbours(blocks, sample.vectors_QD, [k], sample.rows_Q)[k]
 
 
-def funnel_recall(table: VectorTable, home: Home, sample: Sample) -> Interval | None:
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """The recall of a funnel.
+
+    Attributes:
+        interval: Its mean, with its interval.
+        lowest: The rows that ask, those of the lowest recall first.
+    """
+
+    interval: Interval
+    lowest: RowIds
+
+
+def funnel_recall(table: VectorTable, home: Home, sample: Sample) -> Recall | None:
     """Measure the recall of a table's funnel with sampled rows as queries; None where nothing can be measured."""
     funnel = Funnel.open(table, home=home, follow=False)
     k = funnel.plan.k - 1  # the row itself takes one place
@@ -89,7 +102,7 @@ def funnel_recall(table: VectorTable, home: Home, sample: Sample) -> Interval | 
         _, found_QK = funnel.nearest(sample.vectors_QD, funnel.plan.k)
     others_QK = np.stack([_others(found_K, row, k) for found_K, row in zip(found_QK, sample.rows_Q, strict=True)])
     recall_Q = truth.recall(truth.ranks(others_QK), k)
-    return Interval(*recall_interval(recall_Q))
+    return Recall(Interval(*recall_interval(recall_Q)), sample.rows_Q[np.argsort(recall_Q, kind="stable")])
 
 
 def _others(found_K: npt.NDArray[np.int64], row: int, k: int) -> npt.NDArray[np.int64]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.config.blocks import ConfigBlock
 from schemas.config.bounds import MAX_COUNT, Count, Dim, Number
@@ -31,6 +31,11 @@ class AuditConfig(ConfigBlock):
         min_canary: Cosine that these must reach.
         label: A kept column with a class. The share of rows whose nearest neighbour has their class is compared.
         max_label_loss: That share may be this far below that of the published version.
+        judged: Folder with `queries.jsonl` (`_id` and `text`) and `qrels.tsv` (query, id of a row or document, gain):
+            queries in words of your own, at most `queries` of them, whose nDCG@10 is compared.
+        max_ndcg_loss: That nDCG may be this far below that of the published version: the upper end of the 95 % interval
+            of its change, query by query, must reach it.
+        published_path: `encoder.path` of the published version, where it was made by other local files than tonight's.
     """
 
     queries: Annotated[Count, Field(ge=2, le=100_000)] = 200
@@ -46,6 +51,9 @@ class AuditConfig(ConfigBlock):
     min_canary: _Part = 0.999
     label: str | None = None
     max_label_loss: _Part = 0.02
+    judged: str | None = None
+    max_ndcg_loss: _Part = 0.0
+    published_path: str | None = None
 
 
 class BudgetConfig(ConfigBlock):
@@ -108,6 +116,15 @@ class NightlyConfig(EmbedConfig):
     retain: RetainConfig = RetainConfig()
     hooks: HooksConfig = HooksConfig()
     price_per_hour: Annotated[float, Number, Field(ge=0, le=MAX_COUNT)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        if self.audit.judged is not None and self.input.modality == "vector":
+            raise ValueError(
+                "audit.judged asks in words, and vectors of input.vector have no encoder here; leave it out, and use "
+                "audit.label"
+            )
+        return self
 
     def embed_config(self, table: str, shards: tuple[str, ...] | None = None) -> EmbedConfig:
         """Return the embed job of this night for one table, of all shards or of some."""
