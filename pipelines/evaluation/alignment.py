@@ -9,7 +9,7 @@ Shapes: N database rows, Q queries, D full width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from pipelines.tables.splits import held_out_ids, split_of
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.rotation import Rotation
+from schemas.column_names import DOCUMENT
 from schemas.columns import VECTOR, Space
 from schemas.config.evaluation import EvaluateConfig, SystemConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError, nearest
@@ -38,7 +39,7 @@ class Samples:
     """The samples that every system holds, in one order.
 
     Attributes:
-        database: Ids of the N database rows, string.
+        database: Ids of the N database rows, string; of their documents where passages are judged by document.
         queries: Ids of the Q queries, string.
         truth: The ground truth.
         classes: Names of the classes; empty where the ground truth is judgements.
@@ -73,9 +74,18 @@ class Aligned:
             if config.is_fixed:
                 by_dim = {dim: partial(_read_sides, self.samples, pair) for dim, pair in pairs.items()}
                 yield fixed(config.name, by_dim), by_dim[max(by_dim)]()
+                continue
+            pair = pairs[ALL_DIMS]
+            if self._is_by_document and _has_passages(pair.database):
+                sides, documents_N = _read_passages(self.samples, pair)
+                yield replace(self._nested(config, sides, pair.database.space), documents_N=documents_N), sides
             else:
-                sides = _read_sides(self.samples, pairs[ALL_DIMS])
-                yield self._nested(config, sides, pairs[ALL_DIMS].database.space), sides
+                sides = _read_sides(self.samples, pair)
+                yield self._nested(config, sides, pair.database.space), sides
+
+    @property
+    def _is_by_document(self) -> bool:
+        return isinstance(self.samples.truth, Judgements)
 
     def corrupted_queries(self, system: str) -> tuple[list[str], npt.NDArray[np.int64], Floats]:
         """Read a system's corrupted images: the corruption, class and vector of each."""
@@ -108,7 +118,9 @@ def align(config: EvaluateConfig, tables: Tables) -> Aligned:
     pairs = [pair for by_dim in tables.pairs.values() for pair in by_dim.values()]
     notes: list[str] = []
     split = _common_split(config, pairs, notes)
-    ids = [_ids(pair, split) for pair in pairs]
+    if tables.beir is not None:
+        _check_passages(config, tables)
+    ids = [_ids(pair, split, by_document=tables.beir is not None) for pair in pairs]
     judged = tables.beir.judged if tables.beir is not None else None
     judged_ids = None if judged is None else set(judged)
     database = _shared("searched rows", [sides[0] for sides in ids], None, notes)
@@ -186,9 +198,30 @@ def _common_split(config: EvaluateConfig, pairs: Sequence[TablePair], notes: lis
     return split.model_copy(update={"share": data.held_out}) if "held_out" in data.model_fields_set else split
 
 
-def _ids(pair: TablePair, split: Split) -> tuple[set[str], set[str]]:
+def _has_passages(table: VectorTable) -> bool:
+    return table.source is not None and table.source.chunk is not None
+
+
+def _check_passages(config: EvaluateConfig, tables: Tables) -> None:
+    """Refuse tables of passages in which the passages of a document cannot be told at every dim.
+
+    Raises:
+        ConfigError: A system has one for each dim.
+    """
+    for system in config.systems:
+        for pair in tables.pairs[system.name].values():
+            if system.is_fixed and _has_passages(pair.database):
+                raise ConfigError(
+                    f"system {system.name!r}: {pair.database.uri} holds passages, and each dim has a table of its own; "
+                    "give one table for all dims, or tables that were made without [chunk]"
+                )
+
+
+def _ids(pair: TablePair, split: Split, *, by_document: bool) -> tuple[set[str], set[str]]:
     """Return the ids of database and queries; where one table holds both, split them."""
     database = _unique_ids(pair.database)
+    if by_document and _has_passages(pair.database):
+        database = set(pair.database.dataset.to_table(columns=[DOCUMENT])[DOCUMENT].to_pylist())
     if pair.queries is not None:
         return database, _unique_ids(pair.queries)
     held = held_out_ids(pair.database, split)
@@ -226,6 +259,17 @@ def _read_sides(samples: Samples, pair: TablePair) -> Sides:
     database_ND = to_numpy(_in_order(pair.database, VECTOR, samples.database)).astype(np.float32)
     queries_QD = to_numpy(_in_order(pair.query_table, VECTOR, samples.queries)).astype(np.float32)
     return database_ND, _rotate(queries_QD, rotation_between(pair.database, pair.query_table))
+
+
+def _read_passages(samples: Samples, pair: TablePair) -> tuple[Sides, npt.NDArray[np.int64]]:
+    """Read the passages of the samples' documents, and the place of each one's document among the samples."""
+    rows = pair.database.dataset.to_table(columns=[DOCUMENT, VECTOR])
+    places = pc.index_in(rows[DOCUMENT].combine_chunks(), samples.database)
+    rows = rows.append_column("place", places).filter(pc.is_valid(places))
+    database_ND = to_numpy(rows[VECTOR]).astype(np.float32)
+    queries_QD = to_numpy(_in_order(pair.query_table, VECTOR, samples.queries)).astype(np.float32)
+    sides = database_ND, _rotate(queries_QD, rotation_between(pair.database, pair.query_table))
+    return sides, rows["place"].to_numpy().astype(np.int64)
 
 
 def _rotate(x_QD: Floats, rotation: Rotation | None) -> Floats:

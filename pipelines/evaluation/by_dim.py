@@ -53,7 +53,11 @@ def measure(system: System, truth: GroundTruth, *, has_probe: bool = False, devi
     measured: Measured = {}
     for dim in system.dims:
         database_NM, queries_QM = system.at(dim)
-        found_QK = neighbours(database_NM, queries_QM, dim, min(truth.depth, len(database_NM)), device=device)
+        documents_N = system.documents_N
+        most = len(database_NM) if documents_N is None else int(documents_N.max()) + 1
+        found_QK = neighbours(
+            database_NM, queries_QM, dim, min(truth.depth, most), documents_N=documents_N, device=device
+        )
         measured |= {(system.name, dim, metric): scores for metric, scores in truth.score(found_QK).items()}
         if has_probe and isinstance(truth, Labels):
             measured[(system.name, dim, LINEAR)] = probe_scores(database_NM, queries_QM, truth, device)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from pipelines.evaluation.probe import fit_probe
 from pipelines.evaluation.results import Results
 from pipelines.evaluation.retrieval import SearchResult, compare_searches, settings_for
 from pipelines.evaluation.systems import Sides, System, make_baseline, nested
+from schemas.errors import ConfigError
 
 Waiting = Callable[[str], AbstractContextManager[None]]
 """Shows that a step of unknown length is running."""
@@ -69,7 +71,8 @@ class _Evaluation:
                 for kind in self._config.baselines:
                     if kind != "truncation" or baseline_of.is_fixed or len(system.dims) == 1:
                         dims = _baseline_dims(system)
-                        self._measure_by_dim(make_baseline(kind, system.name, sides, dims, self._settings.seed))
+                        baseline = make_baseline(kind, system.name, sides, dims, self._settings.seed)
+                        self._measure_by_dim(replace(baseline, documents_N=system.documents_N))
             if system.name in self._aligned.tables.corrupted:
                 self._measure_corrupted(system, sides)
         reference, resamples, confidence = self._systems[0].name, self._settings.draws, self._settings.confidence
@@ -142,6 +145,11 @@ class _Evaluation:
         config, dims = self._config.retrieval, sorted(system.made_for)
         if config is None or len(dims) < 2:
             return []
+        if system.documents_N is not None:
+            raise ConfigError(
+                f"[retrieval] compares searches by row, and the rows of {system.name!r} are passages, judged by "
+                "document; leave [retrieval] out, or put a system without [chunk] first"
+            )
         total = len(sides[1])
         places = np.arange(0, total, -(-total // config.queries))
         some, truth = (sides[0], sides[1][places]), self._truth.of_queries(places)

@@ -27,7 +27,14 @@ _QUERIES_AT_ONCE, _SCORES_AT_ONCE = 256, 1 << 27
 
 
 def neighbours(
-    database_ND: Floats, queries_QD: Floats, dim: int, k: int, *, skip_self: bool = False, device: str = "auto"
+    database_ND: Floats,
+    queries_QD: Floats,
+    dim: int,
+    k: int,
+    *,
+    documents_N: Rows | None = None,
+    skip_self: bool = False,
+    device: str = "auto",
 ) -> Rows:
     """Return the K database rows nearest to each query by prefix, best first, exactly: (Q, K).
 
@@ -35,7 +42,9 @@ def neighbours(
         database_ND: Any float dtype.
         queries_QD: Any float dtype.
         dim: Prefix width.
-        k: K, at most N.
+        k: K, at most N, or the number of documents.
+        documents_N: The number of each row's document, from 0. The K nearest documents are then returned in place of
+            rows, each as near as the nearest of its rows.
         skip_self: Query q is database row q and must not find itself.
         device: Torch device of the search; `auto` is a GPU if there is one.
     """
@@ -43,13 +52,22 @@ def neighbours(
     database_NM = cut(torch.from_numpy(np.asarray(database_ND, np.float32)), dim).to(place)
     queries_QM = cut(torch.from_numpy(np.asarray(queries_QD, np.float32)), dim).to(place)
     at_once = max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // len(database_NM)))
+    documents = None if documents_N is None else torch.from_numpy(documents_N).to(place)
     found = []
     for start in range(0, len(queries_QM), at_once):
         scores = queries_QM[start : start + at_once] @ database_NM.T
         if skip_self:
             scores.diagonal(start).fill_(-torch.inf)
+        if documents is not None:
+            scores = _best_of_each(scores, documents)
         found.append(scores.topk(k).indices.cpu())
     return torch.cat(found).numpy()
+
+
+def _best_of_each(scores_QN: torch.Tensor, documents_N: torch.Tensor) -> torch.Tensor:
+    """Return the best score of each document's rows, a column each."""
+    best = scores_QN.new_full((len(scores_QN), int(documents_N.max()) + 1), -torch.inf)
+    return best.scatter_reduce(1, documents_N.expand(len(scores_QN), -1), scores_QN, "amax")
 
 
 def recall_by_dim(

@@ -134,7 +134,9 @@ def _embed_configs(config: EvaluateConfig, system: SystemConfig, shards: Mapping
     """
     encoder = system.encoder
     assert encoder is not None
-    key = hashlib.sha256(f"{encoder.model_dump_json()}{system.rotation.model_dump_json()}".encode()).hexdigest()[:8]
+    chunk = "" if system.chunk is None else str(system.chunk)
+    settings = f"{encoder.model_dump_json()}{system.rotation.model_dump_json()}{chunk}"
+    key = hashlib.sha256(settings.encode()).hexdigest()[:8]
     folder = Path(config.folder) / "tables" / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', system.name)}-{key}"
     jobs = {}
     for part, pattern in shards.items():
@@ -149,6 +151,7 @@ def _embed_configs(config: EvaluateConfig, system: SystemConfig, shards: Mapping
             table=str(folder / f"{part}-{Path(pattern).parent.name}.lance"),
             input=fields,
             encoder=encoder,
+            chunk=system.chunk if part == "database" else None,
             rotation=system.rotation if part == "database" else type(system.rotation)(),
             cluster=config.cluster,
             limits=config.limits,

@@ -35,6 +35,8 @@ class System:
         made_for: Those of them that it was trained or fitted for. The others lie between or below.
         at: Returns the unit rows of both sides at a dim.
         is_baseline: Whether it is a baseline, drawn as a dashed line.
+        documents_N: The number of each database row's document, where rows are passages that are judged by document;
+            None where each row is judged by itself.
     """
 
     name: str
@@ -42,6 +44,7 @@ class System:
     made_for: frozenset[int]
     at: Callable[[int], Sides]
     is_baseline: bool = False
+    documents_N: npt.NDArray[np.int64] | None = None
 
     @property
     def width(self) -> int:

@@ -6,7 +6,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.blocks import ClusterConfig, ConfigBlock, EncoderConfig, LimitsConfig, RotationConfig, StorageConfig
+from schemas.config.blocks import (
+    ChunkConfig,
+    ClusterConfig,
+    ConfigBlock,
+    EncoderConfig,
+    LimitsConfig,
+    RotationConfig,
+    StorageConfig,
+)
 from schemas.config.bounds import MAX_COUNT, Count, Dim, K, Number, Seed, Share
 
 Corruption = Literal[
@@ -57,6 +65,7 @@ class SystemConfig(ConfigBlock):
         queries: Table of the queries, with `{dim}` likewise; None holds out a part of `database`.
         encoder: Encoder that embeds the data, in place of tables.
         rotation: Rotation of that encoder's vectors.
+        chunk: Cut the texts of `data.beir` into passages for that encoder; a document is as near as its nearest one.
         dims: Dims to measure; empty is every dim of its ladder.
     """
 
@@ -65,12 +74,15 @@ class SystemConfig(ConfigBlock):
     queries: str | None = None
     encoder: EncoderConfig | None = None
     rotation: RotationConfig = RotationConfig()
+    chunk: ChunkConfig | None = None
     dims: tuple[Dim, ...] = ()
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.database is None) == (self.encoder is None):
             raise ValueError(f"system {self.name!r}: give `database` (a table), or `encoder`, and not both")
+        if self.chunk is not None and self.encoder is None:
+            raise ValueError(f"system {self.name!r}: `chunk` goes with `encoder`; a table has its passages already")
         if self.queries is not None and self.database is None:
             raise ValueError(f"system {self.name!r}: `queries` goes with `database`")
         if self.is_fixed:
@@ -201,6 +213,8 @@ class EvaluateConfig(ConfigBlock):
                 raise ValueError(
                     f"system {system.name!r} has an encoder: set data.images or data.beir, for it to embed"
                 )
+            if system.chunk is not None and self.data.beir is None:
+                raise ValueError(f"system {system.name!r}: `chunk` cuts texts; set data.beir")
             if self.data.beir and system.database is not None and system.queries is None:
                 raise ValueError(f"system {system.name!r}: judgements need a table of queries; set `queries`")
         if self.robustness is not None and not (self.data.images and self.systems[0].encoder):

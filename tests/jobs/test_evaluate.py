@@ -16,6 +16,7 @@ from sklearn.metrics import ndcg_score
 from jobs.__main__ import main
 from pipelines.encoders import load_encoder, load_preparer
 from pipelines.tables.table import VectorTable
+from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import cut
 from schemas.config import EncoderConfig, LimitsConfig
 from tests.support.labelled_tables import systems, write_systems
@@ -162,6 +163,10 @@ beir = "{beir}"
 [[systems]]
 name = "wordllama"
 encoder = {{ name = "wordllama" }}
+[[systems]]
+name = "passages"
+encoder = {{ name = "wordllama" }}
+chunk = {{ tokens = 8, overlap = 0, by = "tokens" }}
 [measure]
 draws = 50
 recall = [5]
@@ -183,6 +188,14 @@ keeps = [16, 12]
     assert 0 <= own <= 1 / (1 + 1 / np.log2(3)) + 0.02
     assert {metric for _, _, metric in values(found)} == {"nDCG@10", "recall@5"}
     assert found["adaptive"] is None
+    made = min((tmp_path / "out" / "tables").glob("passages-*/database-*.lance"), key=lambda path: len(path.name))
+    rows = VectorTable.open(made).dataset.to_table(columns=["document", "vector"])
+    assert len(rows) > 24
+    names, p_ND = np.array(rows["document"]), to_numpy(rows["vector"]).astype(np.float32)
+    scores_QN = cut(q_QD, 64) @ cut(p_ND, 64).T
+    best_QN = np.stack([scores_QN[:, names == one["_id"]].max(axis=1) for one in documents], axis=1)
+    own = values(found)[("passages", 64, "nDCG@10")] * 4 - ndcg_score(gains, best_QN, k=10) * 3
+    assert 0 <= own <= 1 / (1 + 1 / np.log2(3)) + 0.02
     assert "nDCG@10 by MFLOPs" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
+from sklearn.metrics import ndcg_score
 
 from pipelines.evaluation.alignment import Aligned, align
+from pipelines.evaluation.by_dim import measure
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.metrics import Labels
 from pipelines.evaluation.prepare import prepare
+from pipelines.tables.create import create_table
 from pipelines.tables.splits import record_split
+from pipelines.vectors.arrays import to_arrow
+from pipelines.vectors.matryoshka import cut, unit
+from schemas.columns import Ladder, Space
 from schemas.config import EvaluateConfig
 from schemas.errors import ConfigError, FieldNotFound, InputError
+from schemas.source import TableSource, passage_fields
 from schemas.splits import Split
 from tests.support.labelled_tables import clouds, refuse_to_embed, write_table
 
@@ -104,3 +114,53 @@ def test_columns_and_dims_that_are_not_there_are_refused(tables: Path) -> None:
         aligned(system(tables), data={"label": "lable"})
     with pytest.raises(ConfigError, match="dim 99 is beyond its 16 dims"):
         list(aligned(system(tables, dims=(4, 99))).systems())
+
+
+def test_passages_are_judged_by_their_document_which_is_as_near_as_the_nearest(tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(3), tmp_path / "beir"
+    x_ND, q_QD = (unit(rng.standard_normal((n, 16)).astype(np.float32)).astype(np.float16) for n in (300, 12))
+    documents = [f"d{n:02d}" for n in np.sort(rng.integers(0, 40, 300))]
+    write_passages(tmp_path / "p.lance", x_ND, documents)
+    write_table(tmp_path / "q.lance", q_QD, np.zeros(12, int))
+    folder.mkdir()
+    for name in ("corpus", "queries"):
+        (folder / f"{name}.jsonl").write_text("")
+    known = sorted(set(documents))
+    gains_QN = rng.integers(0, 3, (12, len(known))) * (rng.random((12, len(known))) < 0.3)
+    gains_QN[:, 0] = 1
+    lines = [f"{q:05d}\t{doc}\t{gains_QN[q, d]}" for q in range(12) for d, doc in enumerate(known)]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines))
+    asked = {"name": "x", "database": f"{tmp_path}/p.lance", "queries": f"{tmp_path}/q.lance", "dims": (4, 16)}
+    found = aligned(asked, data={"beir": str(folder)}, measure={"between": False, "recall": (5,)})
+    assert found.samples.database.to_pylist() == known
+    ((system, _),) = found.systems()
+    measured = measure(system, found.samples.truth, device="cpu")
+    for dim in (4, 16):
+        scores_QP = cut(q_QD.astype(np.float32), dim) @ cut(x_ND.astype(np.float32), dim).T
+        best_QN = np.stack([scores_QP[:, np.array(documents) == doc].max(axis=1) for doc in known], axis=1)
+        wanted = [ndcg_score(gains[None], best[None], k=10) for gains, best in zip(gains_QN, best_QN, strict=True)]
+        np.testing.assert_allclose(measured[("x", dim, "nDCG@10")], wanted, atol=1e-6)
+        first_QK = np.argsort(-best_QN, axis=1)[:, :5]
+        hits_Q = (np.take_along_axis(gains_QN, first_QK, axis=1) > 0).sum(axis=1) / (gains_QN > 0).sum(axis=1)
+        np.testing.assert_allclose(measured[("x", dim, "recall@5")], hits_Q)
+    with pytest.raises(ConfigError, match=r"\[retrieval\] compares searches by row"):
+        evaluate(aligned(asked, data={"beir": str(folder)}, retrieval={}, baselines=()))
+
+
+def write_passages(path: Path, x_ND: np.ndarray, documents: list[str]) -> None:
+    source = TableSource(id="id", modality="text", field="text", side="document", chunk="tokens = 8")
+    space = Space(encoder="wordllama", revision="test", ladder=Ladder(dims=(4, 8, 16)))
+    table = create_table(str(path), space, pa.schema(passage_fields()), source=source)
+    shuffled = np.random.default_rng(0).permutation(len(x_ND))
+    rows = pa.table(
+        {
+            "id": [f"{documents[n]}#{n}" for n in shuffled],
+            "shard": [0] * len(x_ND),
+            "document": [documents[n] for n in shuffled],
+            "passage": shuffled,
+            "start": [0] * len(x_ND),
+            "stop": [1] * len(x_ND),
+            "vector": to_arrow(x_ND[shuffled]),
+        }
+    )
+    lance.write_dataset(rows.cast(table.dataset.schema), table.uri, mode="append")
