@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import chain
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.embedding.column_plan import ColumnPlan, plan_columns, source_of
 from pipelines.embedding.passages import PassageCutter, load_cutter
-from pipelines.encoders import check_trust, load_preparer, make_space, resolve
+from pipelines.encoders import Preparer, check_trust, load_preparer, make_space, resolve
 from pipelines.shards import read_blocks, tabulate_shards
 from pipelines.shards.shard_table import ShardTable, are_among
 from pipelines.storage.addresses import absolute, real
@@ -22,7 +23,7 @@ from pipelines.tables.ledger import committed_shards, rejects_of, restore_compan
 from pipelines.tables.opening import check_place
 from pipelines.tables.table import VectorTable
 from schemas.columns import Space
-from schemas.config import EmbedConfig, LimitsConfig
+from schemas.config import EmbedConfig, EncoderConfig, LimitsConfig
 from schemas.errors import ConfigError, SpaceMismatch, TableNotFound
 from schemas.records import Lease, SampleBlock, Shard
 from schemas.redaction import unsigned
@@ -76,12 +77,12 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
     began = time.monotonic()
     check_trust(config.encoder)
     _check_modality(config)
-    _cutter(config)
     shards = tabulate_shards(config.shards, config.input.format, config.storage, table=config.table)
     try:
         table = VectorTable.open(config.table, storage=config.storage)
     except TableNotFound:
         check_place(absolute(config.table))
+        _cutter(config)
         changed = check_erased(config.table, None, shards, source_of(config), config.storage)
         columns = plan_columns(config, shards, None)
         notes = (*columns.notes, *changed)
@@ -105,6 +106,8 @@ def make_plan(config: EmbedConfig, *, retry_rejects: bool = False, has_gpu: bool
         rejected = rejects_of(table)["shard"].combine_chunks()
         committed = committed.filter(pc.invert(are_among(committed, rejected)))
     shards, todo = _still_to_do(shards, committed, table)
+    if todo:
+        _cutter(config)
     changed = check_erased(config.table, table, todo, source_of(config), config.storage)
     columns = plan_columns(config, todo, table)
     notes = (*columns.notes, *changed)
@@ -217,4 +220,10 @@ def sample_blocks(shard: Shard, config: EmbedConfig) -> Iterator[SampleBlock]:
 
 
 def _cutter(config: EmbedConfig) -> PassageCutter | None:
-    return None if config.chunk is None else load_cutter(config, load_preparer(config.encoder, config.limits))
+    """Load what cuts texts into passages, and refuse a config whose texts cannot be cut."""
+    return None if config.chunk is None else load_cutter(config, _preparer(config.encoder, config.limits))
+
+
+@lru_cache(maxsize=1)  # a plan cuts several times, and a tokeniser is slow to load
+def _preparer(encoder: EncoderConfig, limits: LimitsConfig) -> Preparer:
+    return load_preparer(encoder, limits)

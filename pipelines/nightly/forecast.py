@@ -33,12 +33,14 @@ class Forecast:
     Attributes:
         reused: Rows of tonight whose content stands in the table or earlier in the night, estimated; None where nothing
             is reused.
+        seconds: Seconds of tonight's encoding, by the pace of the last run; None where there was none.
         samples: Samples that were looked at.
         rejects: Those of them that cannot be embedded.
         warnings: What the operator should know before, a sentence each, with what to do.
     """
 
     reused: int | None
+    seconds: float | None
     samples: int
     rejects: int
     warnings: tuple[str, ...]
@@ -63,7 +65,9 @@ def forecast(config: NightlyConfig, plan: NightPlan) -> Forecast:
         part = sum(shard.size for shard in group) / size
         reused += plan.expected_rows * part * look.equal / max(1, look.samples)
     warnings = (*_of_table(config, plan), *_of_shards(config, plan), *_of_samples(config, samples, rejects))
-    return Forecast(round(reused) if _reuses(plan) else None, samples, rejects, warnings)
+    found = round(reused) if _reuses(plan) else None
+    seconds = None if plan.pace is None else plan.pace.seconds(max(0, plan.expected_rows - (found or 0)))
+    return Forecast(found, seconds, samples, rejects, warnings)
 
 
 @dataclass
@@ -131,7 +135,7 @@ def _of_table(config: NightlyConfig, plan: NightPlan) -> Iterator[str]:
         )
     if plan.not_derived:
         yield plan.not_derived
-    if config.budget.minutes is not None and plan.tonight and plan.expected_s is None:
+    if config.budget.minutes is not None and plan.tonight and plan.pace is None:
         yield "budget.minutes bounds nothing before the first run, whose rate it takes; set budget.rows for tonight"
     if "://" not in plan.uri and (short := _short_of_disk(base, plan)):
         yield short

@@ -31,6 +31,28 @@ from schemas.records import Shard
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast a run was.
+
+    Attributes:
+        start_s: Seconds before the first row was encoded.
+        rows_per_s: Rows encoded per second afterwards; those that took over a stored vector cost next to nothing, and
+            are not among them.
+    """
+
+    start_s: float
+    rows_per_s: float
+
+    def seconds(self, rows: int) -> float:
+        """Return the seconds of a run that encodes some rows; none for none."""
+        return self.start_s + rows / self.rows_per_s if rows else 0.0
+
+    def rows(self, seconds: float) -> float:
+        """Return the rows that are encoded in some seconds."""
+        return max(0.0, seconds - self.start_s) * self.rows_per_s
+
+
+@dataclass(frozen=True)
 class NightPlan:
     """The work of a night.
 
@@ -44,7 +66,7 @@ class NightPlan:
         unchanged: Number of shards that are in the table as they are.
         tonight: Shards to encode that the budget allows.
         expected_rows: Rows to encode tonight, from the samples in one shard.
-        expected_s: Seconds for these, by the rate of the last run; None where there was none.
+        pace: That of the last run that encoded any rows; None where there was none.
         is_published: Whether the newest version of the table is what readers of `prod` see.
         is_held: Whether `prod` stays as it is, since somebody has rolled it back.
         differing: Where a generation is started, the newest one that is there, and by what it differs from that.
@@ -61,7 +83,7 @@ class NightPlan:
     unchanged: int
     tonight: tuple[Shard, ...]
     expected_rows: int
-    expected_s: float | None
+    pace: Pace | None
     is_published: bool = False
     is_held: bool = False
     differing: str = ""
@@ -89,7 +111,8 @@ def plan_night(config: NightlyConfig) -> NightPlan:
     derivation, not_derived = find_derivation(job, base, generation, embed) if embed.todo else (None, "")
     derived = set[int]() if derivation is None else {count.shard.id for count in derivation.counts}
     rest = tuple(shard for shard in embed.todo if shard.id not in derived)
-    tonight, rows, seconds = _within_budget(config, job, rest, embed.table)
+    pace = _pace(embed.table)
+    tonight, rows = _within_budget(config, job, rest, pace)
     if embed.table is None:
         return NightPlan(
             uri=uri,
@@ -101,7 +124,7 @@ def plan_night(config: NightlyConfig) -> NightPlan:
             unchanged=0,
             tonight=tonight,
             expected_rows=rows,
-            expected_s=seconds,
+            pace=pace,
             is_held=is_held,
             differing=differing,
             derivation=derivation,
@@ -125,7 +148,7 @@ def plan_night(config: NightlyConfig) -> NightPlan:
         unchanged=len(embed.shards) - len(embed.todo),
         tonight=tonight,
         expected_rows=rows,
-        expected_s=seconds,
+        pace=pace,
         is_published=is_published,
         is_held=is_held,
         derivation=derivation,
@@ -171,30 +194,29 @@ def _is_still(version: int, table: VectorTable) -> bool:
 
 
 def _within_budget(
-    config: NightlyConfig, job: EmbedConfig, todo: tuple[Shard, ...], table: VectorTable | None
-) -> tuple[tuple[Shard, ...], int, float | None]:
-    """Return the first shards that the budget allows, at least one of them, their expected rows, and seconds."""
+    config: NightlyConfig, job: EmbedConfig, todo: tuple[Shard, ...], pace: Pace | None
+) -> tuple[tuple[Shard, ...], int]:
+    """Return the first shards that the budget allows, at least one of them, and their expected rows."""
     if not todo:
-        return (), 0, 0.0
-    rows, rate = expected_rows(todo, job), _rate(table)
+        return (), 0
+    rows = expected_rows(todo, job)
     most = [float(config.budget.rows)] if config.budget.rows is not None else []
-    if config.budget.minutes is not None and rate is not None:
-        most.append(60 * config.budget.minutes * rate)
+    if config.budget.minutes is not None and pace is not None:
+        most.append(pace.rows(60 * config.budget.minutes))
     per_byte, taken, size = rows / max(1, sum(shard.size for shard in todo)), 0, 0
     for shard in todo:
         if taken and most and (size + shard.size) * per_byte > min(most):
             break
         taken, size = taken + 1, size + shard.size
-    expected = round(size * per_byte)
-    return todo[:taken], expected, None if rate is None else expected / rate
+    return todo[:taken], round(size * per_byte)
 
 
-def _rate(table: VectorTable | None) -> float | None:
-    """Return the rows per second of the last run that embedded any, start-up included."""
-    if table is None:
-        return None
-    for entry in reversed(read_journal(table)):
+def _pace(table: VectorTable | None) -> Pace | None:
+    """Return the pace of the last run that encoded any rows."""
+    for entry in reversed(read_journal(table)) if table is not None else ():
         rows, seconds = entry.summary.get("rows"), entry.summary.get("seconds")
-        if entry.job == "embed" and isinstance(rows, int) and rows and isinstance(seconds, float) and seconds > 0:
-            return rows / (seconds + float(entry.summary.get("start_s") or 0.0))
+        if entry.job != "embed" or not isinstance(rows, int) or not isinstance(seconds, float) or seconds <= 0:
+            continue
+        if (encoded := rows - int(entry.summary.get("reused") or 0)) > 0:
+            return Pace(float(entry.summary.get("start_s") or 0.0), encoded / seconds)
     return None

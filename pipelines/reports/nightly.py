@@ -36,11 +36,11 @@ def print_night_plan(config: NightlyConfig, plan: NightPlan, seen: Forecast, con
         grid.add_row("derived", str(plan.derivation))
     if plan.is_cut:
         grid.add_row("budget", f"{len(plan.tonight):,} of {counted(len(plan.embed.todo), 'shard')} tonight")
-    if plan.expected_s is not None:
-        grid.add_row("time", f"about {plan.expected_s / 60:.1f} minutes, by the rate of the last run")
+    if seen.seconds is not None:
+        grid.add_row("time", f"about {seen.seconds / 60:.1f} minutes of encoding, at the pace of the last run")
         if config.price_per_hour is not None:
-            grid.add_row("cost", f"about {plan.expected_s / 3600 * config.price_per_hour:.2f}")
-    elif plan.embed.todo:
+            grid.add_row("cost", f"about {seen.seconds / 3600 * config.price_per_hour:.2f}")
+    elif plan.tonight:
         grid.add_row("time", "not known before the first run")
     if plan.is_held:
         grid.add_row("prod", "was rolled back, and stays so until `mlake publish`")
@@ -64,7 +64,7 @@ def night_plan_facts(plan: NightPlan, seen: Forecast) -> dict[str, object]:
         "rows": plan.expected_rows,
         "reused": seen.reused,
         "derived": 0 if plan.derivation is None else plan.derivation.rows,
-        "seconds": plan.expected_s,
+        "seconds": seen.seconds,
         "is_published": plan.is_published,
         "is_held": plan.is_held,
         "notes": plan.embed.notes,

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from pipelines.embedding import plan as plan_module
+from pipelines.encoders import Preparer, load_preparer
 from pipelines.nightly.forecast import Forecast, forecast
 from pipelines.nightly.plan import plan_night
 from pipelines.tables.generations import PublishRequest, describe, publish
 from pipelines.tables.night_log import NightLock
-from schemas.config import StorageConfig
+from pipelines.tables.runs import RunRecord
+from schemas.config import EncoderConfig, LimitsConfig, StorageConfig
 from schemas.config.nightly import NightlyConfig
 from schemas.publications import GateResult
 from tests.support.corpus import settings, texts, write_shard
@@ -40,12 +43,40 @@ def test_the_rows_that_a_night_reuses_are_foretold(tmp_path: Path) -> None:
     write_shard(tmp_path / "src" / "b.jsonl", texts("b", 40, 0) | texts("x", 10, 1))
     twice = texts("e", 20, 2)
     write_shard(tmp_path / "src" / "e.jsonl", twice | {f"again-{key}": text for key, text in twice.items()})
-    seen = forecast_of(config)
+    assert forecast_of(config).seconds is None, "no run is in the journal yet"
+    with RunRecord(table, "embed", config) as record:
+        record.end("complete", {"rows": 300, "reused": 100, "seconds": 20.0, "start_s": 7.0})
+    with RunRecord(table, "embed", config) as record:
+        record.end("complete", {"rows": 50, "reused": 50, "seconds": 0.1, "start_s": 7.0})  # it encoded nothing
+    plan, seen = plan_night(config), forecast_of(config)
+    assert seen.reused is not None
+    assert seen.seconds == pytest.approx(7 + (plan.expected_rows - seen.reused) / 10)
     _, result = embed_planned(config.embed_config(config.table))
     assert result.reused == 40 + 40 + 20 + 1  # one of ten texts of a word or more was there by chance
     assert seen.reused == pytest.approx(result.reused, abs=20)
     assert (seen.samples, len(seen.warnings)) == (130, 1)
     assert "1 file of the table are gone, and 2 are new: were they renamed?" in seen.warnings[0]
+
+
+def test_a_tokeniser_is_loaded_once_and_only_where_there_is_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = list[str]()
+
+    def load(encoder: EncoderConfig, limits: LimitsConfig) -> Preparer:
+        loaded.append(encoder.name)
+        return load_preparer(encoder, limits)
+
+    monkeypatch.setattr("pipelines.embedding.plan.load_preparer", load)
+    config = config_of(tmp_path, chunk={"tokens": 32, "overlap": 4}, limits={"lease_shards": 7})
+    for name in "abc":
+        write_shard(tmp_path / "src" / f"{name}.jsonl", texts(name, 30, 0))
+    forecast_of(config)
+    assert loaded == ["wordllama"]
+    embed_planned(config.embed_config(config.table))
+    plan_module._preparer.cache_clear()
+    assert forecast_of(config).samples == 0
+    assert loaded == ["wordllama"]
 
 
 def test_what_would_go_wrong_is_said_before(tmp_path: Path) -> None:
