@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipelines.funnel import Funnel, Goal
     from pipelines.tables.hits import Hits
     from pipelines.tables.table import VectorTable
+    from pipelines.tables.together import search_together
     from pipelines.vectors.arrays import to_numpy
     from pipelines.vectors.matryoshka import cut
     from schemas import __version__
@@ -196,6 +197,7 @@ __all__ = [
     "load_config",
     "recall_by_dim",
     "rotate",
+    "search_together",
     "shortlist",
     "to_numpy",
     "train",
@@ -218,6 +220,7 @@ _HOMES = {
     "load_config": "schemas.config",
     "recall_by_dim": "pipelines.evaluation",
     "rotate": "jobs.rotate:run",
+    "search_together": "pipelines.tables.together",
     "shortlist": "jobs.shortlist:run",
     "to_numpy": "pipelines.vectors.arrays",
     "train": "jobs.train:run",
