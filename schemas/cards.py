@@ -29,7 +29,7 @@ class CardRow(Record):
         keep: Candidates of the last stage.
         probes: Partitions searched; 0 is all.
         margin: Candidates with a cosine more than this below the k-th best are dropped; None drops none.
-        looked_at: Mean number of candidates that the last stage compares.
+        looked_at: Mean number of full vectors that a search compares.
         recall: Share of the exact top k among the results, over the held-out queries.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
@@ -197,7 +197,7 @@ class TunedFunnel(Stored, ShownAsHtml):
 
 def _card_text(card: RecallCard) -> str:
     """Return a card as a text table; the plan's row has a star."""
-    head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'of them':>7} {'probes':>6}"
+    head = f"  {'dims':>5} {'precision':>9} {'keep':>6} {'ranked':>7} {'probes':>6}"
     head += f" {'recall':>7} {'95 % interval':>15} {'µs':>8} {'µs batch':>8} {'B/vec':>6}  queries"
     star = {card.chosen: "*"}
     lines = [
@@ -212,7 +212,7 @@ def _card_text(card: RecallCard) -> str:
 
 def _card_html(card: RecallCard) -> str:
     """Return a card as HTML tables; the plan's row has a star and is bold."""
-    heads = ["", "dims", "precision", "keep", "of them", "probes", "recall", "95 % interval"]
+    heads = ["", "dims", "precision", "keep", "ranked", "probes", "recall", "95 % interval"]
     heads += ["µs a query", "µs in batches", "bytes a vector", "queries"]
     rows = [
         [

@@ -150,6 +150,11 @@ class Plan(Record):
         probes = min(self.lists, math.ceil(self.probes * scale)) if self.lists else self.probes
         return self.with_keeps(keeps).model_copy(update={"probes": probes})
 
+    def with_one_more(self) -> Plan:
+        """Return the plan for a query that is a row of the table: one more of everything, since it finds itself."""
+        keeps = [stage.keep + 1 for stage in self.stages[:-1]]
+        return self.with_keeps(keeps).model_copy(update={"k": self.k + 1})
+
     def ranking_all(self) -> Plan:
         """Return the plan whose last stage but one keeps all that it ranks."""
         keeps = [stage.keep for stage in self.stages[:-1]]

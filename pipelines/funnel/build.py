@@ -14,11 +14,12 @@ from pipelines.funnel.memory import MemoryIndex
 from pipelines.funnel.slices import FaissSlices, empty_stores
 from pipelines.funnel.stage_index import Fill
 from pipelines.funnel.torch_stages import TorchStages
-from pipelines.funnel.tuner import TableVectors, tune_in_lake, tune_in_memory
+from pipelines.funnel.trials import TableVectors
+from pipelines.funnel.tuner import tune_in_lake, tune_in_memory
 from pipelines.storage.device import pick_device
 from pipelines.tables.commits import remove_config, update_config
 from pipelines.tables.fingerprinted import check_fingerprinted
-from pipelines.tables.rows import ROW_ID, read_vectors, row_ids, scan_vectors
+from pipelines.tables.rows import ROW_ID, row_ids, scan_vectors
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import Floats
 from schemas.cards import TunedFunnel
@@ -36,9 +37,7 @@ def tune(table: VectorTable, goal: Goal, query_QD: Floats | None, plan: Plan | N
     for batch, block_BD in scan_vectors(table.dataset, [ROW_ID]):
         ids.append(row_ids(batch))
         blocks.append(block_BD)
-    dataset, ids_N = table.dataset, np.concatenate(ids)
-    read = (lambda positions_K: read_vectors(dataset, ids_N[positions_K])) if home == "codes" else None
-    vectors = TableVectors(np.concatenate(blocks), table.space.ladder.dims, dataset.version, read)
+    vectors = TableVectors(table.dataset, np.concatenate(ids), np.concatenate(blocks), table.space.ladder.dims, home)
     tuned, empty = tune_in_memory(vectors, goal, query_QD, plan)
     name = save_codebook(empty, table.uri, table.storage)
     return tuned.model_copy(update={"plan": tuned.plan.model_copy(update={"codebook": name})})

@@ -1,16 +1,14 @@
-"""Measure what a plan needs beyond the questions that it was tuned for: more results, and questions in a gap.
+"""Measure what a plan needs for more results than it was tuned for.
 
 Owns which k are measured, and with how many candidates. A plan that finds the 10 best with 60 candidates does not find
 the 100 best with them. So the recall card names candidates for each k up to the largest that was confirmed.
-
-Owns when a question is searched more widely as well: from the test queries it takes what is usual (`widening`). Where
-a question's nearest rows were deleted, all others are about equally far, and 60 candidates are not enough either.
 
 Shapes: Q queries, D full width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +20,9 @@ from schemas.cards import DepthRow, RecallCard, TunedFunnel
 from schemas.plans import Plan
 
 _DEPTHS = (10, 100, 1_000)
-_QUERIES = 250
+# At least so many test queries are searched; as many more as the target needs.
+_QUERIES, _NEEDED = 250, 8
+# Of these, so many show what is usual (`widening`).
 _USUAL_QUERIES = 50
 # For k results, this many times k candidates are tried.
 _FACTORS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
@@ -36,7 +36,7 @@ def measure_further(
     blocks: Callable[[], Blocks],
     own_ids_Q: Positions | None = None,
 ) -> TunedFunnel:
-    """Return the plan with what is usual, and the card with what the plan needs for larger k.
+    """Return the plan, and the card with what the plan needs for larger k.
 
     The first k at which half of the table would be candidates ends the list: a search for as many compares every row.
 
@@ -48,32 +48,35 @@ def measure_further(
         blocks: Reads the table, as in `exact_neighbours`.
         own_ids_Q: Id of each query's own row, of all queries.
     """
-    which, query_QD = slice(test[0].start, test[0].start + _QUERIES), test[1][:_QUERIES]
-    plan = trial.plan.model_copy(update=trial.usual(trial.plan, query_QD, which))
+    count = max(_QUERIES, math.ceil(_NEEDED / (1 - target)))
+    which, query_QD = slice(test[0].start, test[0].start + count), test[1][:count]
     ks = [k for k in _DEPTHS if card.k < k <= card.rows_in_table // 10]
     if not ks:
-        return TunedFunnel(plan=plan, card=card)
+        return TunedFunnel(plan=trial.plan, card=card)
     own_ids = None if own_ids_Q is None else own_ids_Q[which]
     depths: list[DepthRow] = []
     for k, truth in exact_neighbours(blocks, query_QD, ks, own_ids).items():
         for deeper in _deeper_plans(trial.plan, k, card.rows_in_table):
-            ranks_QK = truth.ranks(trial.candidates(deeper, query_QD, which))
-            recall, low, high = recall_interval(truth.recall(ranks_QK, deeper.candidates))
+            estimated_Q = truth.recall(truth.ranks(trial.candidates(deeper, query_QD, which)), deeper.candidates)
+            if recall_interval(estimated_Q)[1] < target:
+                continue
+            some = slice(which.start, which.start + _USUAL_QUERIES)
+            usual = trial.usual(deeper, query_QD[:_USUAL_QUERIES], some)
+            rows_QK, _ = trial.search(deeper.model_copy(update=usual), query_QD, which)
+            recall, low, high = recall_interval(truth.recall(truth.ranks(rows_QK), k))
             if low >= target:
                 keeps = tuple(stage.keep for stage in deeper.stages[:-1])
                 numbers: dict[str, Any] = {"recall": recall, "low": low, "high": high, "queries": len(query_QD)}
-                some = slice(which.start, which.start + _USUAL_QUERIES)
-                numbers |= trial.usual(deeper, query_QD[:_USUAL_QUERIES], some)
-                depths.append(DepthRow(k=k, keeps=keeps, probes=deeper.probes, **numbers))
+                depths.append(DepthRow(k=k, keeps=keeps, probes=deeper.probes, **numbers, **usual))
                 break
         else:
             break
-    return TunedFunnel(plan=plan, card=card.model_copy(update={"depths": tuple(depths)}))
+    return TunedFunnel(plan=trial.plan, card=card.model_copy(update={"depths": tuple(depths)}))
 
 
 def _deeper_plans(plan: Plan, k: int, rows: int) -> Iterator[Plan]:
     """Yield plans for k results, each of more candidates than the last, up to half of the table."""
-    plan = plan.model_copy(update={"margin": None})
+    plan = plan.model_copy(update={"margin": None, "reach": None, "doubt": None})
     scales = dict.fromkeys(max(1.0, k * factor / plan.candidates) for factor in _FACTORS)
     for scale in scales:
         deeper = plan.wider(scale, rows).model_copy(update={"k": k})

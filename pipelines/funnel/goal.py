@@ -10,6 +10,9 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from pipelines.funnel.ground_truth import Z_OF_95
 from schemas.config import check_choice, check_number, check_whole
 from schemas.config.bounds import MAX_COUNT, MAX_K, MAX_SEED
@@ -78,6 +81,16 @@ class Goal:
         """
         wanted = self.queries or min(_MAX_QUERIES, max(_MIN_QUERIES, math.ceil(16 / (1 - min(self.target, 0.9999)))))
         return min(wanted, rows // 5)
+
+    def draw(self, rows: int, most: int = _MAX_QUERIES) -> npt.NDArray[np.int64]:
+        """Draw the places of the rows that serve as queries, in random order, so that any part of them is random.
+
+        Args:
+            rows: Rows of the table.
+            most: Queries to draw at most, unless the goal names a number.
+        """
+        count = self.held_out_rows(rows) if self.queries else min(most, self.held_out_rows(rows))
+        return np.random.default_rng(self.seed).permutation(rows)[:count]
 
 
 def validation_queries(queries: int) -> int:

@@ -65,11 +65,12 @@ class LakeIndex:
             return search_table(dataset, query_BD, k, where)
         scores_BK = np.full((len(query_BD), k), -np.inf, np.float32)
         rows_BK = np.full((len(query_BD), k), -1, np.int64)
+        compared_B = np.zeros(len(query_BD), np.int64)
         for row, query_D in enumerate(query_BD):
-            scores, rows = _search_one(dataset, plan, query_D, k, where)
+            (scores, rows), compared_B[row] = _search_one(dataset, plan, query_D, k, where)
             count = min(k, len(rows))
             scores_BK[row, :count], rows_BK[row, :count] = scores[:k], rows[:k]
-        return Found(scores_BK, rows_BK, dataset)
+        return Found(scores_BK, rows_BK, dataset, compared_B)
 
     def explain(self, query_D: Floats, where: str | None, exact_us: float) -> Explanation:
         """Search once and report each stage, with its reads from the storage."""
@@ -99,52 +100,61 @@ class LakeIndex:
         return Explanation(stages=tuple(reports), exact_bytes=exact_bytes, exact_milliseconds=exact_us / 1e3)
 
 
-def _search_one(dataset: LanceDataset, plan: Plan, query_D: Floats, k: int, where: str | None) -> _Scored:
-    """Return the cosines and row ids of all candidates, best first; more candidates where too many rows are missed."""
-    wider, rows = plan, dataset.count_rows()
+def _search_one(dataset: LanceDataset, plan: Plan, query_D: Floats, k: int, where: str | None) -> tuple[_Scored, int]:
+    """Return the cosines and row ids of all candidates, best first, and the number of full vectors compared.
+
+    There are more candidates where too many of the best rows are missed.
+    """
+    wider, rows, compared = plan, dataset.count_rows(), 0
     for factor in _WIDER:
         if factor > 1:
             wider = plan.wider(factor, rows).model_copy(update={"margin": None})
             if 2 * wider.stages[0].keep >= rows:
                 found = search_table(dataset, query_D[None], k, where)
                 is_row_K = found.rows_BK[0] >= 0
-                return found.scores_BK[0][is_row_K], found.rows_BK[0][is_row_K]
+                return (found.scores_BK[0][is_row_K], found.rows_BK[0][is_row_K]), compared + int(found.compared_B[0])
         coarse = candidates(dataset, wider, query_D, where)
-        fine, misses = _rank_all(dataset, wider, query_D, within_margin(wider, *coarse))
+        fine, misses = _rank_all(dataset, wider, query_D, plan.k, within_margin(wider, *coarse))
+        compared += len(fine[1]) if len(plan.stages) == 2 else 0
         has_all = len(coarse[1]) < wider.stages[0].keep and wider.margin is None
         if plan.doubt is None or has_all or misses <= plan.doubt:
             break
     scores, rows_K = fine
     for before, stage in pairwise(wider.stages[1:]):
         scores, rows_K = rank(dataset, stage, query_D, rows_K[: before.keep], before.keep)
-    return scores, rows_K
+    return (scores, rows_K), compared or len(rows_K)
 
 
-def _rank_all(dataset: LanceDataset, plan: Plan, query_D: Floats, coarse: _Scored) -> tuple[_Scored, float]:
+def _rank_all(dataset: LanceDataset, plan: Plan, query_D: Floats, k: int, coarse: _Scored) -> tuple[_Scored, float]:
     """Rank all candidates of the first stage by the second, and estimate which share of the k best they lack."""
     scores_K, rows_K = coarse
     fine = rank(dataset, plan.stages[1], query_D, rows_K, len(rows_K))
     order = np.argsort(rows_K)
     coarse_K = scores_K[order[np.searchsorted(rows_K, fine[1], sorter=order)]]
-    return fine, expected_misses(coarse_K, fine[0], plan.k)
+    return fine, expected_misses(coarse_K, fine[0], k)
 
 
-def misses_of(dataset: LanceDataset, plan: Plan, query_D: Floats, own_id: int | None) -> float:
+def misses_of(dataset: LanceDataset, plan: Plan, k: int, query_D: Floats, own_id: int | None) -> float:
     """Estimate which share of the k best rows a plan misses, for a question that is a row of the table or none."""
     scores_K, rows_K = within_margin(plan, *candidates(dataset, plan, query_D, None))
     is_other_K = rows_K != (-1 if own_id is None else own_id)
-    return _rank_all(dataset, plan, query_D, (scores_K[is_other_K], rows_K[is_other_K]))[1]
+    return _rank_all(dataset, plan, query_D, k, (scores_K[is_other_K], rows_K[is_other_K]))[1]
 
 
-def candidates(dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None) -> tuple[Floats, Positions]:
-    """Return the cosines and row ids that the first stage finds, best first, through the index if there is one."""
+def candidates(
+    dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None, *, is_refined: bool = True
+) -> tuple[Floats, Positions]:
+    """Return the cosines and row ids that the first stage finds, best first, through the index if there is one.
+
+    With `is_refined`, what an index finds is ordered by true cosines, and not by its codes.
+    """
     first = plan.stages[0]
     column = column_of(dataset, first.dims)
     nearest: dict[str, Any] = {"column": column, "q": cut(query_D, first.dims), "k": first.keep, "metric": "cosine"}
     if column == VECTOR:
         nearest |= {"q": query_D, "use_index": False}
     elif plan.probes:
-        nearest |= {"minimum_nprobes": plan.probes, "refine_factor": 1}
+        nearest |= {"minimum_nprobes": plan.probes} | ({"refine_factor": 1} if is_refined else {})
     scanner = dataset.scanner(columns=["_distance"], with_row_id=True, nearest=nearest, filter=where, prefilter=True)
     found = scanner.to_table()
     return 1 - found["_distance"].to_numpy(), row_ids(found)
@@ -159,10 +169,11 @@ def within_margin(plan: Plan, scores_K: Floats, rows_K: Positions) -> tuple[Floa
 
 
 def coarse_candidates(
-    dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None = None
+    dataset: LanceDataset, plan: Plan, query_D: Floats, where: str | None = None, *, is_refined: bool = True
 ) -> tuple[Floats, Positions]:
-    """Return the cosines and row ids that all stages but the last find, best first."""
-    return _narrow(dataset, plan, query_D, *within_margin(plan, *candidates(dataset, plan, query_D, where)))
+    """Return the cosines and row ids that all stages but the last find, best first; `is_refined` as in `candidates`."""
+    found = candidates(dataset, plan, query_D, where, is_refined=is_refined)
+    return _narrow(dataset, plan, query_D, *within_margin(plan, *found))
 
 
 def _narrow(
@@ -191,16 +202,3 @@ def column_of(dataset: LanceDataset, dim: int) -> str:
     """Return the column to read for a prefix of `dim` dims: its own where all rows have it, or the full vectors."""
     name = prefix_column(dim)
     return name if has_everywhere(dataset, name) else VECTOR
-
-
-def scored_candidates(
-    dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
-) -> tuple[Floats, Positions]:
-    """Return cosines and row ids (Q, K) that all stages but the last find, without the queries' own rows."""
-    scores_QK = np.full((len(query_QD), plan.candidates), -np.inf, np.float32)
-    found_QK = np.full(scores_QK.shape, -1, np.int64)
-    for row, query_D in enumerate(query_QD):
-        scores, found = coarse_candidates(dataset, plan, query_D)
-        others = np.ones(len(found), bool) if own_ids_Q is None else found != own_ids_Q[which][row]
-        found_QK[row, : others.sum()], scores_QK[row, : others.sum()] = found[others], scores[others]
-    return scores_QK, found_QK

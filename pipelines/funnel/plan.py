@@ -155,10 +155,13 @@ def _plan_that_reaches(tuned: TunedFunnel, recall: float, uri: str) -> Plan:
         == (best.dims, best.precision, best.probes, best.bytes_per_vector)
         and row.split != "validation"
     ]
-    reaching = [row.keep for row in same if row.low >= recall]
+    reaching = [row for row in same if row.low >= recall]
     if not reaching:
         raise ConfigError(
             f"recall={recall}: the card of {uri} confirms a recall of {max(row.low for row in same):.4f} at most; "
             f"run: mlake funnel {uri} --recall {recall}"
         )
-    return tuned.plan.keeping(min(reaching)).model_copy(update={"margin": None, "reach": None, "doubt": None})
+    fewest = min(reaching, key=lambda row: row.looked_at)
+    if fewest is best:
+        return tuned.plan
+    return tuned.plan.keeping(fewest.keep).model_copy(update={"margin": None, "reach": None, "doubt": None})

@@ -22,6 +22,7 @@ from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import unit
 
 Mask = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 Vectors = Callable[[Positions], Halves]
 
 MAX_GATHERED = 65_536
@@ -35,11 +36,13 @@ class Found:
         scores_BK: True cosines, float32, best first; -inf where a query has fewer than K rows.
         rows_BK: Row ids; -1 where a query has fewer than K rows.
         dataset: The version of the table that was searched.
+        compared_B: Full vectors that each query was compared with.
     """
 
     scores_BK: Floats
     rows_BK: Positions
     dataset: LanceDataset
+    compared_B: Counts
 
     @property
     def fewest(self) -> int:
@@ -111,8 +114,16 @@ def rank_all(
 
 def search_table(dataset: LanceDataset, query_BD: Floats, k: int, where: str | None) -> Found:
     """Compare every row of a table that satisfies `where`, at full width, reading the table once for all queries."""
-    blocks = ((row_ids(batch), np.array(x_ND)) for batch, x_ND in scan_vectors(dataset, [ROW_ID], where))
-    return Found(*rank_all(query_BD, blocks, k), dataset)
+    compared = 0
+
+    def blocks() -> Iterator[tuple[Positions, Halves]]:
+        nonlocal compared
+        for batch, x_ND in scan_vectors(dataset, [ROW_ID], where):
+            compared += len(x_ND)
+            yield row_ids(batch), np.array(x_ND)
+
+    found = rank_all(query_BD, blocks(), k)
+    return Found(*found, dataset, np.full(len(query_BD), compared, np.int64))
 
 
 def _query_groups(candidates_B: Sequence[Positions], max_gathered: int) -> Iterator[range]:

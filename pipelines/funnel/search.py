@@ -252,8 +252,7 @@ class Funnel:
         wanted = table.result_columns if names is None else names
 
         def search_one(number: int, most: int, names: Sequence[str]) -> pa.Table:
-            asked_for = most + (question.skip is not None)
-            found = self._find(query_BD[number : number + 1], asked_for, recall, where)
+            found = self._find(query_BD[number : number + 1], most, recall, where, is_row=question.skip is not None)
             return found.read(names, question.skip).slice(0, most).drop_columns(QUERY)
 
         with using_filter(dataset, where, table.uri):
@@ -301,7 +300,8 @@ class Funnel:
                 self._proof = (dataset, ids_N, ProofIndex(x_ND))
             dataset, ids_N, index = self._proof
         proven = index.search(query_D, k)
-        found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset)
+        compared_B = np.array([round(dict(proven.touched)[self.plan.stages[-1].dims] * len(ids_N))])
+        found = Found(proven.scores_K[None], ids_N[proven.positions_K][None], dataset, compared_B)
         rows = found.read(self.table.result_columns)
         title = f"{self.table.name}: {describe_query(query, [asked], is_one=True)}, proven"
         return Hits(rows.drop_columns(QUERY), title), proven
@@ -320,8 +320,10 @@ class Funnel:
         with using_filter(self._index.dataset, where, self.table.uri):
             return self._index.explain(query_D, where, self.card.exact_us_per_query)
 
-    def _find(self, query_BD: Floats, k: int, recall: float | None, where: str | None = None) -> Found:
-        """Search by the plan that the card confirms for k and `recall`, or compare every row, and say so."""
+    def _find(
+        self, query_BD: Floats, k: int, recall: float | None, where: str | None = None, *, is_row: bool = False
+    ) -> Found:
+        """Search by the plan that the card confirms, or compare every row and say so; a row finds itself too."""
         plan, uri, home = plan_for(self._tuned, k, recall, self.table.uri), self.table.uri, self.plan.home
         asked = f" --recall {recall}" if recall is not None else ""
         if plan is None:
@@ -338,6 +340,8 @@ class Funnel:
                     f"{uri} has {rows:,} rows, and its recall card speaks of {self.card.rows_in_table:,} (version "
                     f"{self.card.version}): the recall may be lower now; run: mlake funnel {uri} --home {home}",
                 )
+        if is_row:
+            k, plan = k + 1, plan and plan.with_one_more()
         found = self._index.find(query_BD, k, plan, where)
         if found.fewest < k:
             warn_of_rows_left_out(found.dataset, query_BD.shape[1], where, found.fewest)

@@ -115,8 +115,7 @@ class FaissSlices:
         """Return true cosines and positions (B, ≤ k), best first; -inf and -1 where there are fewer."""
         if not len(self):
             return np.empty((len(query_BD), 0), np.float32), np.empty((len(query_BD), 0), np.int64)
-        least = min(k, 2 * plan.k + _FEW)  # any slice may hold all of the best
-        keeps = [max(least, self._share(stage.keep)) for stage in plan.stages[:-1]]
+        keeps = self._keeps(plan, k)
         mine = min(k, keeps[-1])
         products_BK, positions_BK = self._merge(
             lambda chain: search_stages(chain, plan, query_BD, [*keeps, min(mine, chain.ntotal)]),
@@ -134,6 +133,11 @@ class FaissSlices:
         keep = coarse[-1].keep
         return self._merge(lambda chain: search_stages(chain, plan, query_BD, keeps), chains, query_BD, keep)
 
+    def ranked(self, plan: Plan, k: int) -> int:
+        """Return how many full vectors `search` compares for one query; see `StageIndex`."""
+        keep = self._keeps(plan, k)[-1]
+        return sum(min(keep, int(chain.ntotal)) for chain in self._full)
+
     def vectors(self, positions_K: Positions) -> Halves:
         """Gather full vectors (K, D)."""
         count = len(self._vectors)
@@ -142,6 +146,11 @@ class FaissSlices:
             mine_K = positions_K % count == number
             out_KD[mine_K] = vectors_ND[positions_K[mine_K] // count]
         return out_KD
+
+    def _keeps(self, plan: Plan, k: int) -> list[int]:
+        """Return how many candidates each stage of one slice keeps."""
+        least = min(k, 2 * plan.k + _FEW)  # any slice may hold all of the best
+        return [max(least, self._share(stage.keep)) for stage in plan.stages[:-1]]
 
     def _share(self, keep: int) -> int:
         """Return how many of the best `keep` to ask of one slice."""

@@ -42,6 +42,9 @@ class StageIndex(Protocol):
             stages: How many stages to search; default: all but the last.
         """
 
+    def ranked(self, plan: Plan, k: int) -> int:
+        """Return how many full vectors `search` compares for one query; in partitions, the most."""
+
     def vectors(self, positions_K: Positions) -> Halves:
         """Gather full vectors (K, D)."""
 

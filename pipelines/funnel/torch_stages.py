@@ -85,6 +85,10 @@ class TorchStages:
         scores_BK = np.concatenate([scores.float().cpu().numpy() for scores, _ in found])
         return scores_BK, np.concatenate([at.cpu().numpy() for _, at in found])
 
+    def ranked(self, plan: Plan, k: int) -> int:
+        """Return how many full vectors `search` compares for one query; see `StageIndex`."""
+        return min(plan.candidates, self._rows)
+
     def vectors(self, positions_K: Positions) -> Halves:
         """Gather full vectors (K, D)."""
         assert self._vectors is not None

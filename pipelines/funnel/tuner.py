@@ -1,9 +1,9 @@
 """Tune a funnel: try plans on a table and choose the cheapest that reaches the recall target.
 
 Owns the plans to try, in memory (homes `memory` and `codes`) and in the lake. Owns no search, no index, and not the
-choice itself (`selection`). Queries are held-out rows of the table, unless queries are given.
+choice itself (`selection`). Queries are rows of the table, unless queries are given.
 
-Shapes: Q queries, N rows, B rows of a block, D full width, K candidates.
+Shapes: Q queries, N rows, D full width.
 """
 
 from __future__ import annotations
@@ -11,30 +11,24 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from lance import LanceDataset
 
 from pipelines.funnel.depths import measure_further
-from pipelines.funnel.faiss_stages import Index, Positions, train_stages, training_rows
+from pipelines.funnel.faiss_stages import Index, Positions
 from pipelines.funnel.goal import Goal, check_rows
 from pipelines.funnel.ground_truth import Blocks, exact_neighbours
-from pipelines.funnel.lake import LakeIndex, misses_of, scored_candidates
-from pipelines.funnel.memory import SPARE
-from pipelines.funnel.rerank import Vectors, rerank
 from pipelines.funnel.selection import MAX_CANDIDATES, Baseline, PlanSelector, Trial
-from pipelines.funnel.slices import FaissSlices, fill_stores
-from pipelines.funnel.widening import gaps, judges_codes, usual_doubt, usual_reach
-from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors
-from pipelines.vectors.arrays import Floats, Halves, to_numpy
+from pipelines.funnel.trials import MemoryTrials, TableVectors, lake_trial, scored_candidates
+from pipelines.tables.rows import ROW_ID, read_vectors, row_ids, scan_vectors
+from pipelines.vectors.arrays import Floats, Halves
 from pipelines.vectors.matryoshka import unit
 from schemas.cards import RecallCard, TunedFunnel
 from schemas.columns import VECTOR, prefix_column, prefix_dims
 from schemas.errors import TableError
-from schemas.plans import FunnelStage, Home, Plan
+from schemas.plans import FunnelStage, Plan
 
 # FAISS trains codes well from this many rows on; fewer rows are compared by their prefixes.
 _CODED_ROWS = 4_096
@@ -43,38 +37,9 @@ _REFINED_LEADERS = 2
 # Limit of candidates where each is a read from the table.
 _MAX_READ = 800
 _MAX_LAKE_QUERIES = 2_000
-_BLOCK_ROWS = 65_536
-
-
-@dataclass(frozen=True, eq=False)
-class TableVectors:
-    """Hold all vectors of a table in RAM, for the time of tuning.
-
-    Attributes:
-        x_ND: float16 unit rows.
-        ladder: Dims that the space may be cut to, ascending; the last is D.
-        version: Version of the table.
-        read: Reads the vectors (K, D) at positions of `x_ND` from the table, for the home `codes`; None for `memory`.
-    """
-
-    x_ND: Halves
-    ladder: Sequence[int]
-    version: int
-    read: Vectors | None = None
-
-    @property
-    def home(self) -> Home:
-        """Where the tuned funnel will live."""
-        return "memory" if self.read is None else "codes"
-
-    def hold_out(self, goal: Goal) -> tuple[Floats, TableVectors]:
-        """Take random rows out as queries; return these as float32 unit rows (Q, D), and the other rows."""
-        order = np.random.default_rng(goal.seed).permutation(len(self.x_ND))
-        held_out = order[: goal.held_out_rows(len(self.x_ND))]
-        others = np.delete(np.arange(len(self.x_ND)), held_out)
-        read = self.read
-        read_others = None if read is None else (lambda positions_K: read(others[positions_K]))
-        return unit(self.x_ND[held_out].astype(np.float32)), replace(self, x_ND=self.x_ND[others], read=read_others)
+_TIMED_ROWS = 131_072
+# Recall that stages without a target must reach for larger k at most: a few hundred queries confirm it.
+_MOST_FOR_MORE = 0.98
 
 
 def tune_in_memory(
@@ -85,7 +50,7 @@ def tune_in_memory(
     Args:
         vectors: The table.
         goal: What to tune for.
-        query_QD: float32 unit rows to tune on; default: held-out rows of the table.
+        query_QD: float32 unit rows to tune on; default: rows of the table.
         plan: A plan to measure as it is; None: choose one.
 
     Returns:
@@ -96,23 +61,23 @@ def tune_in_memory(
     """
     rows = len(vectors.x_ND)
     check_rows(rows, goal, None if query_QD is None else len(query_QD), has_stages=plan is not None)
-    query_QD, vectors = vectors.hold_out(goal) if query_QD is None else (query_QD, vectors)
+    own_ids_Q, query_QD = vectors.draw_queries(goal) if query_QD is None else (None, query_QD)
     started = time.perf_counter()
-    truth = exact_neighbours(lambda: _blocks(vectors.x_ND), query_QD, [goal.k])[goal.k]
+    truth = exact_neighbours(vectors.blocks, query_QD, [goal.k], own_ids_Q)[goal.k]
     exact_batched_us = (time.perf_counter() - started) / len(query_QD) * 1e6
-    baseline = Baseline(rows, vectors.version, _exact_us(vectors.x_ND, query_QD), exact_batched_us)
-    selector, trials = PlanSelector(truth, query_QD, goal), _MemoryTrials(vectors)
+    baseline = Baseline(rows, vectors.dataset.version, _exact_us(vectors.x_ND, query_QD), exact_batched_us)
+    selector, trials = PlanSelector(truth, query_QD, goal), MemoryTrials(vectors, own_ids_Q)
     if plan is not None:
         trial, card = selector.confirm(next(iter(trials([plan]))), baseline)
-        target = card.best.low if goal.recall is None else goal.recall
+        target = _target_of(card, goal)
     else:
         trial, card = _choose_in_memory(vectors, goal, selector, trials, baseline)
         target = goal.target
-    return measure_further(card, trial, selector.test, target, lambda: _blocks(vectors.x_ND)), trial.empty
+    return measure_further(card, trial, selector.test, target, vectors.blocks, own_ids_Q), trial.empty
 
 
 def _choose_in_memory(
-    vectors: TableVectors, goal: Goal, selector: PlanSelector, trials: _MemoryTrials, baseline: Baseline
+    vectors: TableVectors, goal: Goal, selector: PlanSelector, trials: MemoryTrials, baseline: Baseline
 ) -> tuple[Trial, RecallCard]:
     """Try plans and return the best, with its card.
 
@@ -171,64 +136,20 @@ def _refined_plans(leaders: Sequence[Plan], rows: int) -> Iterator[list[Plan]]:
             yield [wide.model_copy(update={"lists": lists, "probes": lists // share}) for share in (32, 16, 8, 4, 2)]
 
 
-class _MemoryTrials:
-    """Makes trials over one table; all share its full vectors."""
-
-    def __init__(self, vectors: TableVectors) -> None:
-        self._x_ND, self._read = vectors.x_ND, vectors.read
-        rows, width = self._x_ND.shape
-        self._stores = None if self._read else fill_stores(_vector_blocks(self._x_ND), rows, width)
-
-    def __call__(self, plans: Sequence[Plan]) -> Iterator[Trial]:
-        """Yield a trial for each plan; the plans differ only in numbers of candidates and probes."""
-        sample = np.random.default_rng(0).permutation(len(self._x_ND))[: training_rows(plans[0])]
-        empty = train_stages(plans[0], self._x_ND[sample].astype(np.float32))
-        slices = FaissSlices.build(empty, _vector_blocks(self._x_ND), len(self._x_ND), self._stores)
-        for plan in plans:
-            search = partial(self._search, slices)
-            yield Trial(plan, partial(self._candidates, slices), search, partial(self._usual, slices), tuple(empty))
-
-    def _candidates(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> Positions:
-        return slices.candidates(plan, query_QD)[1]
-
-    def _search(self, slices: FaissSlices, plan: Plan, query_QD: Floats) -> Floats:
-        return self._scores(slices, plan, query_QD, plan.k)
-
-    def _usual(self, slices: FaissSlices, plan: Plan, query_QD: Floats, _: slice) -> dict[str, Any]:
-        if judges_codes(plan):
-            scores_QK, found_QK = slices.candidates(plan.ranking_all(), query_QD)
-            scores_QK = np.where(found_QK < 0, -np.inf, scores_QK)
-        else:
-            wide = plan.keeping(max(plan.candidates, plan.k + SPARE))
-            scores_QK = self._scores(slices, wide, query_QD, wide.candidates)
-        return {"reach": usual_reach(gaps(scores_QK, plan.k))}
-
-    def _scores(self, slices: FaissSlices, plan: Plan, query_QD: Floats, k: int) -> Floats:
-        if self._read is None:
-            return slices.search(plan, query_QD, k)[0]
-        found_Q = [found[found >= 0] for found in slices.candidates(plan, query_QD)[1]]
-        return rerank(query_QD, found_Q, self._read, k)[0]
+def _target_of(card: RecallCard, goal: Goal) -> float:
+    """Return the recall that given stages must reach for larger k: what they are held to, or what they reach for k."""
+    return min(card.best.low, _MOST_FOR_MORE) if goal.recall is None else goal.recall
 
 
 def _exact_us(x_ND: Halves, query_QD: Floats) -> float:
     """Estimate the microseconds of one exact float32 search over all rows, from a part of them."""
-    part_ND = x_ND[: 2 * _BLOCK_ROWS].astype(np.float32)
+    part_ND = x_ND[:_TIMED_ROWS].astype(np.float32)
     times = []
     for query_D in query_QD[:5]:
         started = time.perf_counter()
         np.argpartition(part_ND @ query_D, -1)
         times.append(time.perf_counter() - started)
     return statistics.median(times) * len(x_ND) / len(part_ND) * 1e6
-
-
-def _blocks(x_ND: Halves) -> Blocks:
-    for start in range(0, len(x_ND), _BLOCK_ROWS):
-        x_BD = x_ND[start : start + _BLOCK_ROWS]
-        yield np.arange(start, start + len(x_BD)), x_BD
-
-
-def _vector_blocks(x_ND: Halves) -> Iterator[Halves]:
-    return (x_BD for _, x_BD in _blocks(x_ND))
 
 
 def tune_in_lake(
@@ -264,8 +185,8 @@ def tune_in_lake(
     baseline = Baseline(rows, dataset.version, (time.perf_counter() - started) * 1e6, batched_us)
     selector = PlanSelector(truth, query_QD, goal)
     if plan is not None:
-        trial, card = selector.confirm(_lake_trial(dataset, plan, own_ids_Q), baseline)
-        target = card.best.low if goal.recall is None else goal.recall
+        trial, card = selector.confirm(lake_trial(dataset, plan, own_ids_Q), baseline)
+        target = _target_of(card, goal)
     else:
         trial, card = _choose_in_lake(dataset, dims, goal, selector, baseline, own_ids_Q)
         target = goal.target
@@ -286,7 +207,7 @@ def _choose_in_lake(
         TableError: No plan reaches the target.
     """
     for tried in _lake_plans(dataset, dims, goal):
-        selector.evaluate(_lake_trial(dataset, tried, own_ids_Q))
+        selector.evaluate(lake_trial(dataset, tried, own_ids_Q))
     best = selector.decide(baseline)
     if best is None:
         raise TableError(
@@ -300,10 +221,8 @@ def _choose_in_lake(
 def _draw_queries(dataset: LanceDataset, goal: Goal) -> tuple[Positions, Floats]:
     """Return ids (Q,) and vectors (Q, D) of random rows to serve as queries."""
     ids_N = row_ids(dataset.scanner(columns=["_rowid"]).to_table())
-    count = goal.queries or min(goal.held_out_rows(len(ids_N)), _MAX_LAKE_QUERIES)
-    drawn = np.random.default_rng(goal.seed).choice(ids_N, count, replace=False)
-    found = read_rows(dataset, drawn, [VECTOR])
-    return row_ids(found), unit(to_numpy(found[VECTOR]).astype(np.float32))
+    drawn_Q = ids_N[goal.draw(len(ids_N), _MAX_LAKE_QUERIES)]
+    return drawn_Q, unit(read_vectors(dataset, drawn_Q).astype(np.float32))
 
 
 def _lake_plans(dataset: LanceDataset, dims: Sequence[int], goal: Goal) -> Iterator[Plan]:
@@ -322,20 +241,3 @@ def _probes(dataset: LanceDataset, column: str) -> list[int]:
             partitions = dataset.stats.index_stats(index.name)["indices"][0]["num_partitions"]
             return sorted({min(partitions, probes) for probes in (8, 16, 32, 64, 128)})
     return [0]
-
-
-def _lake_trial(dataset: LanceDataset, plan: Plan, own_ids_Q: Positions | None) -> Trial:
-    return Trial(
-        plan,
-        lambda *asked: scored_candidates(dataset, own_ids_Q, *asked)[1],
-        lambda narrowed, query_QD: LakeIndex(dataset, narrowed).find(query_QD, narrowed.k, narrowed),
-        partial(_usual_in_lake, dataset, own_ids_Q),
-    )
-
-
-def _usual_in_lake(
-    dataset: LanceDataset, own_ids_Q: Positions | None, plan: Plan, query_QD: Floats, which: slice
-) -> dict[str, Any]:
-    own_ids = [None] * len(query_QD) if own_ids_Q is None else own_ids_Q[which].tolist()
-    misses = [misses_of(dataset, plan, *asked) for asked in zip(query_QD, own_ids, strict=True)]
-    return {"doubt": usual_doubt(np.array(misses), plan.recall)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +19,6 @@ from schemas.plans import FunnelStage, Plan
 
 QUERIES, KEEP = 400, 300
 GOAL = Goal(recall=0.9, k=2)
-# A search to be timed, and what is usual.
-NOTHING = (lambda _plan, x_QD: None, lambda _plan, x_QD, _: {})
 BASELINE = Baseline(rows=1_000, version=3, exact_us=50.0, exact_batched_us=20.0)
 
 
@@ -34,12 +34,14 @@ def candidates_with(place: int, count: int) -> Positions:
     return np.tile(found, (count, 1))
 
 
-def trial(place: int, dims: int = 8, home: str = "memory") -> Trial:
-    return Trial(
-        plan(dims, home),
-        lambda _plan, x_QD, _: candidates_with(place, len(x_QD)),
-        *NOTHING,
-    )
+def trial(place: int, dims: int = 8, home: str = "memory", fewer: int = 0) -> Trial:
+    """A trial whose search ranks `fewer` candidates than its plan says."""
+
+    def search(tried: Plan, x_QD: Floats, _: slice) -> tuple[Positions, Positions]:
+        ranked = tried.candidates - fewer
+        return candidates_with(place, len(x_QD))[:, :ranked], np.full(len(x_QD), ranked)
+
+    return Trial(plan(dims, home), lambda _, x_QD, __: candidates_with(place, len(x_QD)), search, lambda _, __, ___: {})
 
 
 @pytest.fixture
@@ -60,6 +62,18 @@ def test_the_fewest_candidates_that_reach_the_target_are_chosen(selector: PlanSe
     assert GOAL.recall < card.best.low < 1
     assert (card.rows_in_table, card.version, card.exact_us_per_query) == (1_000, 3, 50.0)
     assert {row.recall for row in card if row.keep < 21} == {0.0}
+
+
+def test_what_a_search_finds_decides_and_is_on_the_card(selector: PlanSelector) -> None:
+    short = trial(place=20, fewer=10)
+    selector.evaluate(short)
+    best = selector.decide(BASELINE)
+    assert best is not None
+    assert 32 <= best[0].plan.candidates <= 36
+    assert best[1].best.looked_at == best[0].plan.candidates - 10
+    without_target = PlanSelector(selector._truth, np.zeros((QUERIES, 64), np.float32), Goal(k=2))
+    given, card = without_target.confirm(replace(short, plan=plan().keeping(25)), BASELINE)
+    assert (given.plan.candidates, card.best.keep, card.best.looked_at, card.best.recall) == (25, 25, 15, 0)
 
 
 def test_plans_that_miss_the_target_are_on_no_card(selector: PlanSelector) -> None:
@@ -115,7 +129,18 @@ def test_a_margin_lets_easy_queries_stop_early(selector: PlanSelector) -> None:
         easy_K[:2] = 1
         return np.where(is_easy_Q[:, None], easy_K, hard_K).astype(np.float32), found_QK
 
-    in_lake = Trial(plan(home="lake"), lambda tried, x_QD, which: scored(tried, x_QD, which)[1], *NOTHING)
+    def search(tried: Plan, x_QD: Floats, which: slice) -> tuple[Positions, Positions]:
+        scores_QK, found_QK = scored(tried, x_QD, which)
+        margin = math.inf if tried.margin is None else tried.margin
+        ranked_QK = (scores_QK >= scores_QK[:, 1:2] - margin) & (np.arange(KEEP) < tried.candidates)
+        return np.where(ranked_QK, found_QK, -1), ranked_QK.sum(axis=1)
+
+    in_lake = Trial(
+        plan(home="lake"),
+        lambda tried, x_QD, which: scored(tried, x_QD, which)[1],
+        search,
+        lambda _, __, ___: {},
+    )
     selector.evaluate(in_lake)
     best = selector.decide(BASELINE)
     assert best is not None
