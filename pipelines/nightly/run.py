@@ -42,7 +42,7 @@ class NightRun:
         embed: Callable[[EmbedConfig], EmbedSummary],
         say: Callable[[str], object],
     ) -> None:
-        """Look at what is published now: if that moves before the end, nothing is published.
+        """Do nothing yet.
 
         Args:
             config: The night.
@@ -51,8 +51,7 @@ class NightRun:
             say: Is told in a sentence what was brought up to date.
         """
         self._config, self._lock, self._embed_shards, self._say = config, lock, embed, say
-        head = read_head(absolute(config.table), config.storage)
-        self._head = 0 if head is None else head.number
+        self._head = 0
         self._seconds: dict[str, float] = {}
 
     def run(self) -> None:
@@ -65,6 +64,10 @@ class NightRun:
         """
         for said in finish_erasure(self._config.table, self._config.storage, has_lock=True):
             self._say(said)
+        # If `prod` moves from here on, nothing is published. `check` tells whether another night has moved it before.
+        head = read_head(absolute(self._config.table), self._config.storage)
+        self._head = 0 if head is None else head.number
+        self._lock.check()
         with self._step("plan"):
             plan = plan_night(self._config)
         counts = NightCounts(

@@ -248,8 +248,12 @@ def _kill_until_through(
 
 
 def _clean(run: Run) -> None:
-    """Clean with a patience of a moment; there may be no table yet."""
-    hours = dt.timedelta(hours=run.rng.choice((-30, 0, 30)))
+    clean_impatiently(run.table, run.rng)
+
+
+def clean_impatiently(uri: str, rng: random.Random) -> None:
+    """Clean with a patience of a moment, by a clock that is hours off; there may be no table yet."""
+    hours = dt.timedelta(hours=rng.choice((-30, 0, 30)))
 
     class Apart(dt.datetime):
         @classmethod
@@ -258,7 +262,7 @@ def _clean(run: Run) -> None:
 
     clock = SimpleNamespace(**vars(dt) | {"datetime": Apart})  # of this module alone: S3 refuses a wrong time
     with contextlib.suppress(TableNotFound), _CLOCK, mock.patch.object(maintenance, "dt", clock):
-        table = VectorTable.open(run.table)
+        table = VectorTable.open(uri)
         silent_for = dt.timedelta(milliseconds=50)
         maintenance.delete_orphans(table, maintenance.find_orphans(table, silent_for))
         maintenance.delete_spare(table, silent_for)

@@ -23,6 +23,7 @@ from tests.chaos.faults import (
     two_drivers,
     undisturbed,
 )
+from tests.chaos.nights import nights
 
 # Exit codes that a run may end with. Where the store fails, it may give up for the time being.
 _COMPLETE, _STOPPED, _NOT_COMPLETE, _KILLED = 0, 130, 1, -signal.SIGKILL
@@ -43,7 +44,10 @@ FAULTS: dict[str, Callable[[Run], list[int]]] = {
     "rewrite_shards": rewrite_shards,
     "kill_rotate": kill_rotate,
     "kill_funnel": kill_funnel,
+    "nights": nights,
 }
+OWN_LAKE = {"nights"}
+"""Faults that make a lake of their own, and compare it themselves."""
 ALLOWED: dict[str, tuple[int, ...]] = {
     "undisturbed": (_COMPLETE,),
     "kill_driver": (_COMPLETE, _KILLED),
@@ -61,6 +65,7 @@ ALLOWED: dict[str, tuple[int, ...]] = {
     "rewrite_shards": (_COMPLETE, _NOT_COMPLETE),
     "kill_rotate": (_COMPLETE, _KILLED),
     "kill_funnel": (_COMPLETE, _KILLED),
+    "nights": (_COMPLETE, _KILLED, _NOT_COMPLETE),
 }
 # Of a hundred trials, how many meet each fault.
 SHARES = {
@@ -80,4 +85,5 @@ SHARES = {
     "rewrite_shards": 4,
     "kill_rotate": 4,
     "kill_funnel": 4,
+    "nights": 3,
 }
