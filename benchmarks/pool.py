@@ -14,7 +14,6 @@ import argparse
 import tempfile
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -35,6 +35,8 @@ _SAY_EVERY_S, _LOOK_AGAIN_S, _LOOK_FOR_NODES_S = 60.0, 1.0, 5.0
 # An actor that has its room may take so long to start and to load its encoder: nothing to be said.
 _START_S = 60.0
 _OLDEST = 3
+# How often an actor is asked for its counters, and how many actors in a second.
+_COUNTERS_EVERY_S, _COUNTERS_PER_S = 0.5, 200
 
 
 class ActorPool(Generic[I, R]):
@@ -133,7 +135,8 @@ class ActorPool(Generic[I, R]):
             self._poll_feeders()
             self._assign()
             working = {call: slot for slot in self._slots for call in slot.tasks}
-            if not (self._open_tasks() or self._waiting or self._waiting_alone):
+            is_open = any(not task.is_done for slot in working.values() for task in slot.tasks.values())
+            if not (is_open or self._waiting or self._waiting_alone):
                 return
             starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}
             pending = [*working, *starting]
@@ -142,11 +145,13 @@ class ActorPool(Generic[I, R]):
             ready = ray.wait(pending, num_returns=1, timeout=tick_s)[0] if pending else []
             if not ready:
                 yield None
-            for call in ready:
-                if call in starting:
-                    self._on_started(starting[call])
-                else:
+                continue
+            # All that has ended, since a turn of this loop looks at every actor.
+            for call in ray.wait(pending, num_returns=len(pending), timeout=0)[0]:
+                if call in working:
                     yield self._take_result(working[call], call, policy)
+                elif starting[call].starting is call:
+                    self._on_started(starting[call])
 
     def drop_waiting(self) -> int:
         """Drop the items that no actor has started; return how many."""
@@ -157,9 +162,12 @@ class ActorPool(Generic[I, R]):
 
     def progress(self) -> dict[str, int]:
         """Return the sum of all workers' counters, a moment old, those of dead actors included; never waits."""
+        asked = {slot.counters_call: slot for slot in self._slots if slot.counters_call is not None}
+        for call in ray.wait([*asked], num_returns=len(asked), timeout=0)[0] if asked else []:
+            asked[call].take_counters()
         total = Counter(self._counted_by_dead)
         for slot in self._slots:
-            slot.update_counters()
+            slot.ask_counters(max(_COUNTERS_EVERY_S, len(self._slots) / _COUNTERS_PER_S))
             total.update(slot.counters)
         return dict(total)
 
@@ -168,13 +176,15 @@ class ActorPool(Generic[I, R]):
         tasks = (task for slot in self._slots for task in slot.tasks.values() if not task.is_done)
         return list({id(task): task for task in tasks}.values())
 
+    def _pending(self) -> int:
+        return sum(not (slot.is_up or slot.is_lost) for slot in self._slots)
+
     def queue(self) -> PoolQueue:
         """Return what is open; never waits."""
         open_tasks = self._open_tasks()
-        pending = sum(not (slot.is_up or slot.is_lost) for slot in self._slots)
         now, longest = time.monotonic(), sorted(open_tasks, key=lambda task: task.began_s)[:_OLDEST]
         oldest = tuple((task.item, now - task.began_s) for task in longest)
-        return PoolQueue(len(self._waiting) + len(self._waiting_alone) + len(open_tasks), pending, oldest)
+        return PoolQueue(len(self._waiting) + len(self._waiting_alone) + len(open_tasks), self._pending(), oldest)
 
     def up_at(self) -> float | None:
         """Return when the first worker was ready, in seconds since the epoch, or None while none is; never waits."""
@@ -189,7 +199,7 @@ class ActorPool(Generic[I, R]):
         now = time.monotonic()
         kept = self._kept_slots()
         unplaced = sum(not slot.has_process for slot in kept)
-        if not self.queue().pending_actors:
+        if not self._pending():
             self._say_at = now + self._say_after_s
             return
         if now < self._say_at:
@@ -227,7 +237,7 @@ class ActorPool(Generic[I, R]):
         if not (self._size.grows and self._waiting) or now < self._look_for_nodes_at:
             return
         self._look_for_nodes_at = now + _LOOK_FOR_NODES_S
-        if self.queue().pending_actors or not answers() or not (more := room_for_more(self._size)):
+        if self._pending() or not answers() or not (more := room_for_more(self._size)):
             return
         self._start_more(more)
         self._size = replace(self._size, actors=len(self._slots))

@@ -31,7 +31,6 @@ _MAX_PARTS_AHEAD = 2
 _MAX_FAILED_STARTS = 5
 _PAUSE_S = 1.0
 _EXPORT_S = 5.0
-_COUNTERS_EVERY_S = 0.5
 
 
 @dataclass
@@ -76,6 +75,7 @@ class ActorSlot:
         failed_starts: How often in a row the worker could not be made.
         tasks: Tasks in flight, by their calls.
         counters: The worker's counters as last seen.
+        counters_call: The call that asks for the next, if it is on its way.
         node: Id of the node on which the worker was made last.
         worker: Ray's id of the process in which it was made.
     """
@@ -88,10 +88,10 @@ class ActorSlot:
     failed_starts: int = 0
     tasks: dict[Any, Task] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    counters_call: Any = None
     node: str = ""
     worker: str = ""
     _next_poll_at: float = 0.0
-    _counters_call: Any = None
     _ask_counters_at: float = 0.0
 
     def has_room(self, in_flight: int) -> bool:
@@ -150,7 +150,7 @@ class ActorSlot:
         """Wait for the actor that Ray starts in place of the dead one; return what the dead one had counted."""
         if not self.is_up:
             return {}
-        counted, self.counters, self._counters_call = self.counters, {}, None
+        counted, self.counters, self.counters_call = self.counters, {}, None
         self.is_up = self.has_process = False
         return counted
 
@@ -159,16 +159,18 @@ class ActorSlot:
         self.is_lost, self.is_up, self.starting = True, False, None
         ray.kill(self.actor)
 
-    def update_counters(self) -> None:
-        """Take the worker's counters if they have arrived, and ask for the next twice a second at most; never waits."""
-        if self._counters_call is not None and ray.wait([self._counters_call], timeout=0)[0]:
-            with suppress(RayError):
-                self.counters = ray.get(self._counters_call)
-            self._counters_call = None
+    def take_counters(self) -> None:
+        """Take the worker's counters, which have arrived."""
+        with suppress(RayError):
+            self.counters = ray.get(self.counters_call)
+        self.counters_call = None
+
+    def ask_counters(self, every_s: float) -> None:
+        """Ask for the worker's counters, unless they are on their way or were asked for less than `every_s` ago."""
         now = time.monotonic()
-        if self._counters_call is None and self.is_up and now >= self._ask_counters_at:
-            self._ask_counters_at = now + _COUNTERS_EVERY_S
-            self._counters_call = self.actor.progress.remote()
+        if self.counters_call is None and self.is_up and now >= self._ask_counters_at:
+            self._ask_counters_at = now + every_s
+            self.counters_call = self.actor.progress.remote()
 
 
 class ActorLost(Exception):

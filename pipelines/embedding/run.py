@@ -50,6 +50,7 @@ from schemas.work import Outcome, RetryPolicy, WorkPool
 _MAX_REFUSALS_IN_A_ROW = 16
 _BUSY_OVER_S = 2.0
 _SAY_EVERY_S = 10.0
+_SHOW_EVERY_S = 0.2
 Tell = Callable[[int], None]
 """Takes the number of samples that are encoded so far."""
 
@@ -108,6 +109,7 @@ class EmbedRun:
         self._changes = Counter[str]()
         self._meter = BusyMeter(time.monotonic())
         self._workers = WorkerTimes()
+        self._show_at = 0.0
 
     def run(self, pool: WorkPool[Lease, LeaseResult], should_stop: Callable[[], bool], began: float) -> None:
         """Embed and commit all leases, and write the outcome into the journal.
@@ -144,7 +146,7 @@ class EmbedRun:
                 self._record.beat()
                 if should_stop() and not self.summary.is_stopped:
                     self._stop(pool)
-                self._display.show(self._progress(pool))
+                self._show(pool)
             self._workers.end(time.monotonic())
             redo = self._flush()
             again = [] if self.summary.is_stopped else [*redo, *self._list_changed_again()]
@@ -155,6 +157,12 @@ class EmbedRun:
         self.summary.seconds = ended - began - self.summary.start_s
         self.summary.actors = pool.actors
         self._workers.add_to(self.summary)
+
+    def _show(self, pool: WorkPool[Lease, LeaseResult]) -> None:
+        """Show how far the run is, a few times a second: it means to look at every actor."""
+        if (now := time.monotonic()) >= self._show_at:
+            self._show_at = now + _SHOW_EVERY_S
+            self._display.show(self._progress(pool))
 
     def _flush(self) -> list[Shard]:
         began = time.monotonic()
