@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.deaths import Deaths, Verdict
 from cluster.feeders import Feeders
 from cluster.head_watch import answers, is_lost, raise_if_lost
-from cluster.placement import PoolSize, describe_loss, explain_no_room, room_for_more
+from cluster.placement import PoolSize, address_of, describe_loss, explain_no_room, room_for_more
 from cluster.slots import ActorLost, ActorSlot, Task, start_slots
 from cluster.stragglers import Stragglers
 from schemas.errors import NoRoomForActors, RunError
@@ -266,11 +266,13 @@ class ActorPool(Generic[I, R]):
         late = self._stragglers.late(self._open_tasks(), time.monotonic()) if idle else []
         for slot, task in zip(idle, late, strict=False):
             running_s = time.monotonic() - task.began_s
+            node = next((each.node for each in self._slots if task in each.tasks.values()), "")
             self._give(slot, task, None if task.is_alone else self._feeders.next())
             _LOG.warning(
-                "one lease has run for %.0f s, much longer than others of its size; another actor does it too, and the "
-                "first outcome counts",
+                "one lease has run for %.0f s%s, much longer than others of its size; another actor does it too, and "
+                "the first outcome counts",
                 running_s,
+                f" on node {address}" if (address := address_of(node)) else "",
             )
 
     def _poll_feeders(self) -> None:

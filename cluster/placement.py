@@ -271,13 +271,18 @@ def is_node_alive(node: str) -> bool:
     return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())  # type: ignore[no-untyped-call]
 
 
+def address_of(node: str) -> str:
+    """Return the address of a node of the cluster, by its id; nothing where Ray does not know it."""
+    known: dict[str, str] = {each["NodeID"]: each["NodeManagerAddress"] for each in ray.nodes()}  # type: ignore[no-untyped-call]
+    return known.get(node, "")
+
+
 def describe_loss(node: str) -> str:
     """Say what is lost with an actor that died; `node` is the id of the node on which it was."""
-    for each in ray.nodes():  # type: ignore[no-untyped-call]
-        if each["NodeID"] == node:
-            address = each["NodeManagerAddress"]
-            return f"an actor on node {address} died" if each["Alive"] else f"node {address} is lost"
-    return "an actor died"
+    address = address_of(node)
+    if not address:
+        return "an actor died"
+    return f"an actor on node {address} died" if is_node_alive(node) else f"node {address} is lost"
 
 
 def has_gpu() -> bool:

@@ -19,6 +19,7 @@ from schemas.config import StorageConfig
 if TYPE_CHECKING:
     from lance.lance.indices import IndexDescription
 
+_MERGED_AT_ONCE_BYTES = 4 << 30
 _Kind = Literal["BTREE", "BITMAP", "LABEL_LIST", "INVERTED", "NGRAM", "ZONEMAP", "BLOOMFILTER"]
 # By Lance's name of an index over values: how it is made. All others are over vectors.
 _OVER_VALUES: dict[str, _Kind] = {
@@ -75,8 +76,9 @@ def _rewrite_index(dataset: LanceDataset, index: IndexDescription) -> None:
 
 
 def compact_smaller(dataset: LanceDataset, rows: int) -> LanceDataset | None:
-    """Merge neighbouring fragments of fewer rows than this into ones of about as many, in one thread.
+    """Merge neighbouring fragments of fewer rows than this into ones of about as many, in one thread, 4 GiB at a time.
 
+    The run waits for it: where its fragments grow faster than they are merged here, the rest stays for `compact`.
     It is tried once, and given up if another writer changes these fragments meanwhile, or if the store fails.
 
     Returns:
@@ -84,7 +86,12 @@ def compact_smaller(dataset: LanceDataset, rows: int) -> LanceDataset | None:
     """
     before = dataset.version
     with contextlib.suppress(OSError):
-        dataset.optimize.compact_files(target_rows_per_fragment=rows, materialize_deletions=False, num_threads=1)
+        dataset.optimize.compact_files(
+            target_rows_per_fragment=rows,
+            materialize_deletions=False,
+            num_threads=1,
+            max_source_bytes=_MERGED_AT_ONCE_BYTES,
+        )
         return dataset if dataset.version > before else None
     return None
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lance.commit import CommitConflictError
 
 from pipelines.tables.commits import commit_fragments
-from pipelines.tables.fragments import write_fragments
+from pipelines.tables.fragments import write_fragments, written_bytes
 from pipelines.tables.ledger import Ledger, commit_leases, done_shards, records_of, rejects_of
 from pipelines.tables.prefixes import add_prefixes
 from pipelines.tables.table import VectorTable
@@ -305,6 +305,24 @@ def test_many_small_fragments_are_merged_between_commits(tmp_path: Path) -> None
     new = [changed(shards[0]), *shards[1:], a_shard("more")]
     commit_leases(table, [write_lease(table, new[0]), write_lease(table, new[-1])], "run", ledger=ledger)
     assert contents(table) == expected(*new)
+
+
+def test_a_merge_is_cut_off_at_so_many_bytes_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = new_table(tmp_path)
+    ledger, shards = Ledger(table), [a_shard(f"s{i:03d}") for i in range(200)]
+    leases = [write_lease(table, shard) for shard in shards]
+    nbytes = sum(written_bytes(lease.fragments) for lease in leases)
+    commit_leases(table, leases, "run", ledger=ledger)
+    monkeypatch.setattr("pipelines.tables.ledger._MERGED_BELOW", {30: 64})
+    monkeypatch.setattr("pipelines.tables.compaction_commits._MERGED_AT_ONCE_BYTES", nbytes // 2)
+    counts = []
+    for _ in range(3):
+        ledger.merge_small()
+        counts.append(len(table.refresh().dataset.get_fragments()))
+    assert 200 > counts[0] > counts[1] == counts[2]
+    assert contents(table) == expected(*shards)
 
 
 def test_rejects_of_a_content_that_gave_no_rows_go_with_it(tmp_path: Path) -> None:
