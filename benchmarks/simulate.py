@@ -32,10 +32,12 @@ class Costs:
 
     Attributes:
         second_s: CPU of the driver in each second (benchmarks.scale).
-        actor_second_s: The same for each actor: its counters (benchmarks.pool).
+        actor_second_s: The same for each actor (benchmarks.scale).
+        counters_s: CPU of asking an actor for its counters, twice a second, or 200 actors a second (benchmarks.pool).
         turn_s: CPU of a turn of the driver's loop (benchmarks.pool).
         turn_actor_s: The same for each actor (benchmarks.pool).
-        lease_s: CPU of the driver for each lease that ends (benchmarks.pool).
+        lease_s: CPU of the driver for each lease that ends (benchmarks.scale).
+        shard_s: CPU of the driver for each shard: listing, planning, records (benchmarks.scale --shards).
         commit_s: CPU of a commit (benchmarks.commits).
         commit_fragment_s: The same for each fragment of the table.
         commit_requests: Requests of a commit, one after the other (benchmarks.commits).
@@ -47,17 +49,19 @@ class Costs:
         store_bytes_per_s: What one connection moves; assumed.
     """
 
-    second_s: float = 0.006
-    actor_second_s: float = 0.0003
-    turn_s: float = 0.0005
-    turn_actor_s: float = 5e-6
-    lease_s: float = 0.0008
+    second_s: float = 0.0061
+    actor_second_s: float = 0.00043
+    counters_s: float = 0.00017
+    turn_s: float = 0.0001
+    turn_actor_s: float = 1e-6
+    lease_s: float = 0.0020
+    shard_s: float = 120e-6
     commit_s: float = 0.009
     commit_fragment_s: float = 54e-6
-    commit_requests: int = 15
+    commit_requests: int = 24
     fragment_bytes: int = 321
-    gap_s: float = 0.004
-    shard_bytes: int = 1500
+    gap_s: float = 0.010
+    shard_bytes: int = 3000
     fragment_memory: int = 3000
     request_s: float = 0.030
     store_bytes_per_s: float = 200e6
@@ -215,7 +219,8 @@ def simulate(job: Job, costs: Costs) -> Seen:
     seen.total_s = max(now, committing_until)
     if waiting:
         seen.total_s = commit(seen.total_s, waiting)
-    seen.driver_s += now * (costs.second_s + costs.actor_second_s * job.actors)
+    asked_per_s = min(2 * job.actors, 200)
+    seen.driver_s += now * (costs.second_s + costs.actor_second_s * job.actors + costs.counters_s * asked_per_s)
     seen.busy = encoded_s / (job.actors * now)
     seen.fragments = table.fragments
     return seen
@@ -252,11 +257,16 @@ _IMAGES = Job(1000, 1_000_000, 1, 10_000, 10_000 / 2_000, 1_560, 1_000_000_000)
 _TEXTS = Job(1000, 1_000_000 // 6, 6, 60_000, 60_000 / 10_000, 1_560, 60_000_000)
 FLEETS = {
     "images, 2,000 a second and actor": _IMAGES,
-    "the same, with 200 actors": replace(_IMAGES, actors=200),
-    "the same, as it was": replace(_IMAGES, outcomes_a_turn=1, merge_bytes=1e30),
+    "with 200 actors": replace(_IMAGES, actors=200),
+    "with shards of 100,000 rows": replace(
+        _IMAGES, leases=100_000, rows_of_lease=100_000, lease_s=50.0, lease_bytes=10_000_000_000
+    ),
+    "with unbounded merges": replace(_IMAGES, merge_bytes=1e30),
     "texts, 10,000 a second and actor": _TEXTS,
-    "the same, as it was ": replace(_TEXTS, outcomes_a_turn=1, merge_bytes=1e30),
+    "texts, with unbounded merges": replace(_TEXTS, merge_bytes=1e30),
+    "texts, one outcome a turn": replace(_TEXTS, outcomes_a_turn=1),
 }
+_ONE_OUTCOME_A_TURN = replace(Costs(), turn_actor_s=25e-6)  # benchmarks.pool, before all outcomes were taken at once
 
 
 def fleet(name: str, job: Job, costs: Costs) -> list[str]:
@@ -264,14 +274,14 @@ def fleet(name: str, job: Job, costs: Costs) -> list[str]:
     seen = simulate(job, costs)
     shards = job.leases * job.shards_of_lease
     reads_per_s = job.leases * job.lease_bytes / (8 << 20) / seen.work_s
-    writes_per_s = job.leases * -(-job.rows_of_lease * job.row_bytes // PART_BYTES) / seen.work_s
+    writes_per_s = job.leases * (2 + -(-job.rows_of_lease * job.row_bytes // PART_BYTES)) / seen.work_s
     memory = shards * costs.shard_bytes + seen.fragments * costs.fragment_memory
     return [
         name,
         f"{seen.work_s / 3600:.2f}",
         f"{seen.total_s / 3600:.2f}",
         f"{seen.busy:.3f}",
-        f"{seen.driver_s / seen.work_s:.2f}",
+        f"{(seen.driver_s + shards * costs.shard_s) / seen.work_s:.2f}",
         f"{seen.commits:,}",
         f"{seen.longest_commit_s:,.0f}",
         f"{seen.fragments:,}",
@@ -295,7 +305,7 @@ def main() -> None:
     names = ("fleet", "hours of work", "to the end", "busy", "driver's cores", "commits", "longest s", "fragments")
     shown = Table(*names, "manifest MB", "merged TB", "reads/s", "writes/s", "driver GB")
     for name, job in FLEETS.items():
-        shown.add_row(*fleet(name, job, Costs()))
+        shown.add_row(*fleet(name, job, Costs() if job.outcomes_a_turn > 1 else _ONE_OUTCOME_A_TURN))
     console.print(shown)
 
 

@@ -40,7 +40,8 @@ from pipelines.tables.table import VectorTable
 from schemas.records import LeaseResult, Shard
 
 # Fragments with fewer rows than this are merged once there are so many of them. Each level makes the next one's
-# fragments, so a row is rewritten three times at most, and a table has a few hundred small fragments at most.
+# fragments, so a row is rewritten three times at most, and a table has a few hundred small fragments at most, unless a
+# run makes more of them than it can merge beside its commits.
 _MERGED_BELOW = {1 << 12: 64, 1 << 16: 64, MAX_ROWS_PER_FRAGMENT: 256}
 _RECORDS_MERGED_BELOW, _RECORDS_MERGED_EVERY = 1 << 16, 32
 _MOST_LOOSE = 1 << 18  # ids of shards that may stand there more than once
