@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PACKAGES = ("matryoshka_lake", "jobs", "pipelines", "cluster", "schemas")
 _ROOT = Path(__file__).resolve().parent.parent
 _MAX_UPLOAD_BYTES = 100 << 20  # Ray refuses more
+_IGNORED = shutil.ignore_patterns("__pycache__", ".git")
 _POLL_S, _RETRY_S, _MAX_RETRIES = 1.0, 2.0, 30
 _SILENCE_S = 60.0  # a connection that a firewall has dropped says nothing
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -38,6 +39,7 @@ class Submission:
     Attributes:
         words: The command after `mlake`.
         files: Local files that it reads, by their names there.
+        modules: Packages and files of Python that it imports, as the one of an encoder's class.
         image: Container image that has the project; None sends this installation's own packages, so that both ends are
             of one version. The libraries that they need must be there.
         env: Environment variables of the job.
@@ -46,6 +48,7 @@ class Submission:
 
     words: Sequence[str]
     files: Sequence[Path] = ()
+    modules: Sequence[Path] = ()
     image: str | None = None
     env: tuple[tuple[str, str], ...] = ()
     is_installed: bool = False
@@ -84,7 +87,7 @@ class JobClient:
             ConfigError: Two files have one name, or the cluster refuses the job.
         """
         with tempfile.TemporaryDirectory(prefix="mlake-submit-") as folder:
-            _gather(submission.files, Path(folder))
+            _gather(submission.files, submission.modules, Path(folder))
             environment: dict[str, Any] = {
                 "working_dir": folder,
                 "env_vars": {"PYTHONUNBUFFERED": "1", **dict(submission.env)},
@@ -93,7 +96,7 @@ class JobClient:
                 environment["image_uri"] = submission.image
             elif not submission.is_installed:
                 for name in PACKAGES:
-                    shutil.copytree(_ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+                    shutil.copytree(_ROOT / name, Path(folder, name), ignore=_IGNORED)
             with self._errors():
                 return self._client.submit_job(
                     entrypoint=shlex.join(["python", "-m", "jobs", *submission.words]),
@@ -238,17 +241,30 @@ def _about_token(address: str) -> str:
     )
 
 
-def _gather(files: Sequence[Path], folder: Path) -> None:
+def _gather(files: Sequence[Path], modules: Sequence[Path], folder: Path) -> None:
+    """Copy what a job needs into one folder.
+
+    Raises:
+        InputError: A file is not there, or all of them are too large to be sent.
+        ConfigError: Two files have one name, or a module has the name of a package of this project.
+    """
     size = 0
     for file in files:
         if not file.is_file():
             raise InputError(f"{file} is not a file; name the files that the job reads")
-        if (folder / file.name).exists():
-            raise ConfigError(f"two files are named {file.name}; they lie in one folder there, so rename one")
-        size += file.stat().st_size
+    for source in (*files, *modules):
+        if source.stem in PACKAGES and source in modules:
+            raise ConfigError(f"{source} has the name of a package of mlake, which is sent too; rename yours")
+        if (folder / source.name).exists():
+            raise ConfigError(f"two files are named {source.name}; they lie in one folder there, so rename one")
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=_IGNORED)
+        else:
+            shutil.copy(source, folder)
+        copied = folder / source.name
+        size += sum(each.stat().st_size for each in (copied, *copied.rglob("*")) if each.is_file())
         if size > _MAX_UPLOAD_BYTES:
             raise InputError(
                 f"the files are larger than the {_MAX_UPLOAD_BYTES >> 20} MB that a cluster takes with a job; put them "
                 "on storage that the cluster reaches, and name that in the config"
             )
-        shutil.copy(file, folder)

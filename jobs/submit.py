@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from cluster.submission import JobClient, Submission
 from jobs.options import ClusterAddress, Flag
 from jobs.verbs import VERBS
+from pipelines.encoders.own_class import class_places, named_classes
 from pipelines.reports.console import open_console
 from schemas.errors import ConfigError
 from schemas.printable import counted
@@ -31,8 +32,9 @@ def main(
 ) -> int:
     """Run a verb on a cluster, follow it here, and end with its exit code.
 
-    Local files among the words, such as the config, are sent along. This installation's packages are sent too, so that
-    both ends are of one version. Ctrl-C stops following; the job goes on.
+    Local files among the words, such as the config, are sent along, and so is the package or file of a class that the
+    config names. This installation's packages are sent too, so that both ends are of one version. Ctrl-C stops
+    following; the job goes on.
 
     Args:
         words: The command after mlake, for example: embed photos.toml --set encoder.batch=64
@@ -75,7 +77,15 @@ def _submission(
     pairs = [tuple(each.split("=", 1)) for each in env]
     if bad := [each for each in env if "=" not in each]:
         raise ConfigError(f"--env {bad[0]!r}: write NAME=VALUE")
-    return Submission(there, [*sent, *files], image, tuple((name, value) for name, value in pairs), is_installed)
+    modules = [place for name in named_classes(words, sent) for place in class_places(name)]
+    return Submission(
+        there,
+        [*sent, *files],
+        list(dict.fromkeys(modules)),
+        image,
+        tuple((n, value) for n, value in pairs),
+        is_installed,
+    )
 
 
 def _tell(text: str) -> None:

@@ -184,10 +184,12 @@ JOINT = (
         (128, 256, 512, 768),
         "Apache-2.0",
         repo="google/embeddinggemma-2",
+        revision="914f7f89142e33e77833254d9c9b90c3cef7303b",
         prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
         max_length=8192,
         dtypes=_EXACT_OR_BF16,
         is_verified=False,
+        unconfirmed="whether its download is gated",
     ),
     EncoderSpec(
         "openclip-vit-b-32-laion2b",

@@ -208,11 +208,12 @@ TEXT = (
         "CC-BY-NC-4.0",
         repo="jinaai/jina-embeddings-v4",
         revision="4a58ca57710c49f51896e4bc820e202fbf64904b",
-        prompts={"query": "Query: ", "document": "Passage: "},
+        prompts={"query": "Query: ", "document": "Passage: "},  # as `PREFIX_DICT` of its code
         tasks=_JINA_TASKS,
         max_length=32768,
         runs_code=True,
         is_verified=False,
+        unconfirmed="whether its module for sentence-transformers puts a prompt of its own in front as well",
     ),
     *(
         EncoderSpec(
@@ -263,6 +264,7 @@ TEXT = (
         max_length=8192,
         runs_code=True,
         is_verified=False,
+        unconfirmed="a commit to pin; its prompts and its pooling, which only others than its makers give",
     ),
     EncoderSpec(
         "bge-m3",

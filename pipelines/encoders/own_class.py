@@ -13,11 +13,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.util
 import site
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -152,17 +154,56 @@ def modules_to_send(config: EncoderConfig) -> tuple[str, ...]:
     What is installed here as a package must be installed there as well, and is not sent.
     """
     name = class_name(config)
-    if name is None:
-        return ()
-    top = _import(name.partition(":")[0].partition(".")[0])
-    places = [Path(place).resolve() for place in getattr(top, "__path__", [top.__file__ or ""])]
+    return () if name is None else tuple(map(str, class_places(name)))
+
+
+def class_places(name: str) -> tuple[Path, ...]:
+    """Return the top package or file of a class, `module:Class`, unless it is installed; nothing is imported.
+
+    Raises:
+        EncoderError: There is none here.
+    """
+    top = name.partition(":")[0].partition(".")[0]
+    with _IMPORTING, _folder_last(str(Path.cwd())) as folder:
+        found = importlib.util.find_spec(top)
+    if found is None or not (found.submodule_search_locations or found.has_location):
+        raise EncoderError(
+            f"encoder.class={name}: there is no package or file {top!r} among the installed packages and in {folder}"
+        )
+    places = [Path(place).resolve() for place in found.submodule_search_locations or [found.origin or ""]]
     installed = {sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")} | {
         *site.getsitepackages(),
         site.getusersitepackages(),
     }
     if any(place.is_relative_to(Path(folder).resolve()) for place in places for folder in installed):
         return ()
-    return tuple(map(str, places))
+    return tuple(places)
+
+
+def named_classes(words: Sequence[str], configs: Sequence[Path]) -> Iterator[str]:
+    """Yield the encoders' classes that a command names: in its configs, its overrides and its options."""
+    for file in configs:
+        if file.suffix == ".toml":
+            try:
+                yield from _named(tomllib.loads(file.read_text()))
+            except (OSError, ValueError):
+                continue  # the job says what is wrong with it
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, _, value = word.partition("=")
+        if option in ("encoder.class", "--encoder-class"):
+            yield value or following
+
+
+def _named(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        encoder = value.get("encoder")
+        if isinstance(encoder, dict) and isinstance(encoder.get("class"), str):
+            yield encoder["class"]
+        for inner in value.values():
+            yield from _named(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named(inner)
 
 
 def _import(name: str) -> ModuleType:

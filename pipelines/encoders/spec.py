@@ -61,6 +61,8 @@ class EncoderSpec:
         is_gated: Whether downloading it needs an account that has accepted the licence.
         is_verified: Whether a test compares it with its reference implementation, on random weights where its own
             cannot be had. Not where that runs only from its repository.
+        unconfirmed: What of this entry neither the model's code and card nor MTEB states, for people to look at; ""
+            where they state all.
         shares: Name of the space that it shares with other entries: vectors of all of them may be compared.
     """
 
@@ -86,6 +88,7 @@ class EncoderSpec:
     runs_code: bool = False
     is_gated: bool = False
     is_verified: bool = True
+    unconfirmed: str = ""
     shares: str = ""
 
     @property
@@ -138,9 +141,10 @@ def check_verified(spec: EncoderSpec, config: EncoderConfig) -> None:
         EncoderNotTrusted: It was not, and `encoder.unverified` is false.
     """
     if not spec.is_verified and not config.unverified:
+        unknown = f" (not confirmed: {spec.unconfirmed})" if spec.unconfirmed else ""
         raise EncoderNotTrusted(
             f"{spec.name} is unverified: this release was not compared with its reference implementation, and takes "
-            "prompts and pooling as its card states them; compare a few vectors with it, then set "
+            f"prompts and pooling as its card states them{unknown}; compare a few vectors with it, then set "
             "encoder.unverified=true in the config, or pass --unverified"
         )
 

@@ -113,6 +113,7 @@ def encoder_table(spec: EncoderSpec) -> Table:
         "text tower": spec.text_tower or "",
         "licence": _licence(spec),
         "verified": "" if spec.is_verified else "no: set encoder.unverified=true, or pass --unverified",
+        "not confirmed": spec.unconfirmed,
         "shares a space": spec.shares,
         "terms": licence_notice(spec) or "",
         "here": _here(spec),

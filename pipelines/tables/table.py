@@ -305,7 +305,7 @@ class VectorTable:
             raise InputError(f"the queries would be searched at {both} dims; pass dim={min(searched)} for all of them")
 
         def search_one(one: Asked) -> pa.Table:
-            query_M, width = self.query_prefix(one, dim), self.space.ladder.width
+            query_M, width = self._query_prefix(one, dim), self.space.ladder.width
             nearest = partial(nearest_rows, self.dataset, width, query_M, where=where, skip=question.skip)
             return best_of_each(nearest, k, wanted, group_by, distinct=distinct)
 
@@ -342,7 +342,7 @@ class VectorTable:
             raise SpaceMismatch(f"dim={dim}, and the query has {len(query)} dims; leave `dim` out")
         return len(query)
 
-    def query_prefix(self, query: Asked, dim: int | None) -> Floats:
+    def _query_prefix(self, query: Asked, dim: int | None) -> Floats:
         """Encode a query and cut it; a vector may be as short as a rung of the ladder."""
         dims = self._searched_dims(query, dim)
         if isinstance(query, np.ndarray) and len(query) == dims:

@@ -135,7 +135,7 @@ def search_together(
     answers = list[pa.Table]()
     for number in range(len(questions[0].queries)):
         asked = [
-            _Asked(table, table.query_prefix(question.queries[number], dim), question.skip, where, weight)
+            _Asked(table, table._query_prefix(question.queries[number], dim), question.skip, where, weight)
             for table, question, weight in zip(checked, questions, weighed, strict=True)
         ]
         with using_filter(checked[0].dataset, where, checked[0].uri):

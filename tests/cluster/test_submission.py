@@ -20,6 +20,7 @@ import pytest
 from cluster.submission import JobClient, Submission, _gather
 from jobs.__main__ import main
 from pipelines.storage.s3 import lance_options
+from pipelines.tables.table import VectorTable
 from schemas.errors import ClusterUnreachable, ConfigError, InputError
 from tests.support.corpus import contents, differing, lines, settings, texts, write_config, write_corpus
 from tests.support.s3 import running_moto
@@ -107,6 +108,27 @@ def test_a_verb_runs_there_and_its_exit_code_comes_back(head: Head, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_the_package_of_a_class_is_sent_with_the_job(head: Head, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "shards", shards=2, rows=30)
+    package = head.home / "mine"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "inner" / "__init__.py").write_text("DIMS = (256,)\n")
+    template = (ROOT / "jobs" / "configs" / "my_encoder.py").read_text()
+    own = template.replace("import re\n", "import re\n\nfrom mine.inner import DIMS\n").replace(
+        "dims = (256,)", "dims = DIMS"
+    )
+    (package / "model.py").write_text(own)
+    encoder = {"class": "mine.model:MyEncoder"}
+    raw = settings(tmp_path / "shards", tmp_path / "t.lance") | {"encoder": encoder}
+    config = write_config(tmp_path / "texts.toml", raw)
+    done = head.mlake("submit", "--address", head.address, "embed", str(config))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert VectorTable.open(tmp_path / "t.lance").space.class_name == "mine.model:MyEncoder"
+    assert len(contents(tmp_path / "t.lance")) == 60
+
+
+@pytest.mark.slow
 def test_a_store_is_all_that_is_shared_and_the_table_is_that_of_a_local_run(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
 ) -> None:
@@ -187,11 +209,17 @@ def test_what_cannot_be_sent_is_refused_here(
     with pytest.raises(ClusterUnreachable):
         JobClient("http://127.0.0.1:9").submit(Submission(["encoders"]))
     with pytest.raises(InputError, match="is not a file"):
-        _gather([tmp_path], tmp_path)
+        _gather([tmp_path], [], tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (there := tmp_path / "there").mkdir()
     for name in "ab":
         (tmp_path / name / "x.txt").write_text(name)
     with pytest.raises(ConfigError, match=r"two files are named x\.txt"):
-        _gather([tmp_path / "a" / "x.txt", tmp_path / "b" / "x.txt"], there)
+        _gather([tmp_path / "a" / "x.txt", tmp_path / "b" / "x.txt"], [], there)
+    (tmp_path / "schemas").mkdir()
+    with pytest.raises(ConfigError, match="the name of a package of mlake"):
+        _gather([], [tmp_path / "schemas"], there)
+    config = write_config(tmp_path / "c.toml", {"encoder": {"class": "nowhere_at_all.model:Mine"}})
+    assert main(["submit", *here, "embed", str(config)]) == 2
+    assert "no package or file 'nowhere_at_all'" in " ".join(capsys.readouterr().err.split())

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from pipelines.encoders import REGISTRY, EncoderSpec, encoder_spec, make_space
+from pipelines.encoders import REGISTRY, EncoderSpec, check_trust, encoder_spec, make_space
 from schemas.columns import Space
 from schemas.config import EncoderConfig
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, EncoderNotTrusted
 
 
 @pytest.mark.parametrize("spec", REGISTRY.values(), ids=REGISTRY.keys())
@@ -18,8 +18,10 @@ def test_every_entry_is_complete(spec: EncoderSpec) -> None:
     assert spec.licence
     assert spec.dtypes[0] == "float32"
     assert spec.is_verified or spec.family in ("clip", "omni", "sentence", "transformer", "vision")
+    assert not (spec.is_verified and spec.unconfirmed)
     if spec.repo and not spec.revision:
         assert not spec.is_verified
+        assert "commit" in spec.unconfirmed
         with pytest.raises(ConfigError, match=rf"hf://{spec.repo}@COMMIT"):
             make_space(EncoderConfig(name=spec.name))
         return
@@ -68,6 +70,11 @@ def test_the_ladders_are_those_that_the_authors_state() -> None:
     for name in ("all-MiniLM-L6-v2", "bge-m3", "e5-base-v2", "siglip-base-patch16-224", "openclip-vit-b-32-laion2b"):
         assert not encoder_spec(name).is_matryoshka
     assert "float16" not in encoder_spec("embeddinggemma-300m").dtypes
+
+
+def test_the_refusal_of_an_unverified_model_says_what_is_not_confirmed() -> None:
+    with pytest.raises(EncoderNotTrusted, match=r"unverified: .*\(not confirmed: whether its download is gated\)"):
+        check_trust(EncoderConfig(name="embeddinggemma-2"))
 
 
 def test_models_that_share_a_space_are_comparable_and_no_others() -> None:
