@@ -41,11 +41,12 @@ venv: .venv/demo ## Make .venv with the pinned packages that running needs
 demo: .venv/demo ## Embed, index, measure and search real data on this machine; write lake/demo/report.html
 	$(BIN)/python -m jobs demo
 
-# Processes that run tests side by side, each with a Ray and an S3 server of its own; a file's tests stay together.
+# Processes that run tests side by side, each with a Ray and an S3 server of its own, and with one thread: they share the cores.
 WORKERS ?= 2
 test: .venv/dev ## Run the tests, but not the slow ones (minutes)
 	rm -f .coverage .coverage.*
-	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile --cov --cov-report= --cov-fail-under=0
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTEST) -m "not slow" -n $(WORKERS) --no-loadscope-reorder \
+		--cov --cov-report= --cov-fail-under=0
 
 test-slow: .venv/dev ## Run the slow tests
 	$(PYTEST) -m slow

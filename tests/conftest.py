@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.demo_lakes import demo_lake
 from tests.support.printed import printed
 from tests.support.s3 import S3Server, running_s3
+from tests.support.scheduling import DEMO, FilesTogether
 from tests.support.small_tables import make_table
 from tests.support.without_ray import without_ray
 
@@ -27,6 +29,17 @@ settings.register_profile(
     "any-machine", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    """Keep the tests of a file in one process."""
+    return FilesTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the demo and what needs it, which take longest, so that no process waits for them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(DEMO))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from jobs.__main__ import command_line, main
 from schemas.config import NightlyConfig
 from tests.support.demo_lakes import DemoLake
 from tests.support.doc_blocks import Block, blocks_of, commands_of
+from tests.support.without_ray import in_process
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [block for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] for block in blocks_of(page)]
@@ -64,7 +65,7 @@ def home(demo_lake: DemoLake, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (home / "photos").mkdir()
     (home / "photos.toml").write_text(PHOTOS)
     (home / "questions.txt").write_text("fear of spiders\na small boat\n")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, in_process():
         patch.chdir(home)
         for command in ("funnel lake/photos.lance --recall 0.8", "publish lake/photos.lance"):
             pq.write_table(pa.table(columns), home / "photos" / f"{command[:2]}.parquet")
@@ -82,11 +83,19 @@ def names() -> dict[Path, dict[str, Any]]:
     return {}
 
 
+@pytest.fixture(scope="module")
+def evaluated() -> set[str]:
+    """The configs that a block has evaluated: another block does not measure the same again."""
+    return set()
+
+
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.reason is None], ids=_id)
 def test_a_block_runs(
     block: Block,
     home: Path,
     names: dict[Path, dict[str, Any]],
+    evaluated: set[str],
+    without_ray: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -103,7 +112,12 @@ def test_a_block_runs(
                 assert words[0] == "mlake", f"{words}: a test cannot run this; mark the block and say why"
                 if stdin is not None:
                     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(stdin).read_bytes())))
-                assert main(words[1:]) == 0, capsys.readouterr().err
+                if words[1] == "evaluate":
+                    if words[2] in evaluated:
+                        continue
+                    evaluated.add(words[2])
+                quick = ["--set", "run.epochs=2"] if words[1] == "train" else []
+                assert main(words[1:] + quick) == 0, capsys.readouterr().err
     elif block.language == "python":
         code = compile(block.text, _id(block), "exec")
         exec(code, names.setdefault(block.page, {"__name__": block.page.stem}))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 from rich.console import Console
 
 from jobs import demo
@@ -117,14 +118,12 @@ def test_a_browser_shows_the_report(demo_lake: DemoLake, tmp_path: Path) -> None
     shot = tmp_path / "report.png"
     command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
     subprocess.run([*command, (demo_lake.folder / "report.html").as_uri()], check=True, capture_output=True)
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(shot).convert("RGB"))
-    assert pixels.shape == (5000, 1240, 3)
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500, "the page is nearly empty"
+    page = Image.open(shot)
+    assert page.size == (1240, 5000)
+    assert page.convert("RGB").getcolors(500) is None, "the page is nearly empty"
 
 
-def test_a_second_run_has_nothing_to_do(demo_lake: DemoLake) -> None:
+def test_a_second_run_has_nothing_to_do(demo_lake: DemoLake, without_ray: None) -> None:
     report = demo_lake.folder / "report.html"
     written_at = report.stat().st_mtime_ns
     versions = {name: demo_lake.table(name).dataset.version for name in demo.TABLES}
@@ -158,7 +157,7 @@ def test_every_notebook_runs_on_the_whole_demo(file: Path, whole_demo: Path) -> 
     assert len(outputs) >= sum(len(cell.get("outputs", [])) for cell in kept.cells)
 
 
-def test_a_new_shard_is_the_only_one_embedded(demo_lake: DemoLake) -> None:
+def test_a_new_shard_is_the_only_one_embedded(demo_lake: DemoLake, without_ray: None) -> None:
     before = demo_lake.table("news").dataset.to_table(columns=["id", "vector"])
     arrived = pq.read_table(demo_lake.folder / "shards" / "news" / "news-00000.parquet").slice(0, 7)
     late = arrived.set_column(0, "id", [[f"late-{number}" for number in range(7)]])

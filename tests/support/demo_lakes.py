@@ -14,6 +14,7 @@ from rich.console import Console
 from jobs import demo
 from pipelines.tables.table import VectorTable
 from schemas.config import DemoConfig
+from tests.support.without_ray import in_process
 
 LIMIT = 150
 
@@ -39,8 +40,10 @@ def run_demo(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def demo_lake(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoLake]:
+def demo_lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoLake]:
     """The lake of a demo; a test that changes it makes a copy first, or changes what no other test reads."""
     folder = tmp_path_factory.mktemp("home") / "lake" / "demo"
-    yield DemoLake(folder, run_demo(folder))
+    with in_process():
+        said = run_demo(folder)
+    yield DemoLake(folder, said)
     shutil.rmtree(folder)
