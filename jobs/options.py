@@ -47,9 +47,10 @@ def _check_new(_: Any, path: Path) -> None:
         raise ValueError(f"There is no folder {path.absolute().parent}.")
 
 
-def _not_empty(_: Any, value: str | None) -> None:
-    if value is not None and (not value.strip() or "\0" in value):
-        raise ValueError("Must not be empty.")
+def _not_empty(_: Any, value: str | list[str] | None) -> None:
+    for text in [value] if isinstance(value, str) else value or ():
+        if not text.strip() or "\0" in text:
+            raise ValueError("Must not be empty.")
 
 
 Flag = Annotated[bool, Parameter(show_default=False)]

@@ -67,6 +67,7 @@ class Night(Stored):
         version: Its version that was audited; 0 before that.
         counts: What it found and did.
         seconds: Seconds by step: `plan`, `transform`, `embed`, `tidy`, `derive`, `audit`, `publish`, `retain`.
+        price_per_hour: What an hour of the machines costs, where the config says it.
         bound_by: The stage of embedding that the others waited for.
         audit: The checks that were made.
         publication: Number of the publication; None without one.
@@ -92,9 +93,20 @@ class Night(Stored):
     version: int = Field(0, ge=0)
     counts: NightCounts = NightCounts()
     seconds: dict[str, float] = Field({})
+    price_per_hour: float | None = None
     bound_by: str = ""
     audit: tuple[GateResult, ...] = ()
     publication: int | None = None
     freed: int = 0
     retired: tuple[int, ...] = ()
     error: str = ""
+
+    @property
+    def minutes(self) -> float:
+        """Minutes of all steps."""
+        return sum(self.seconds.values()) / 60
+
+    @property
+    def cost(self) -> float | None:
+        """What the machines cost; None where no price is known."""
+        return None if self.price_per_hour is None else self.minutes / 60 * self.price_per_hour

@@ -78,7 +78,8 @@ class NightRun:
             expected_rows=plan.expected_rows,
             rows=0 if plan.embed.table is None else len(plan.embed.table),
         )
-        self._lock.update(generation=plan.generation, counts=counts)
+        price = self._config.price_per_hour
+        self._lock.update(generation=plan.generation, counts=counts, price_per_hour=price)
         withdrawn = plan.vanished if self._config.withdraw else ()
         if not plan.embed.todo and not withdrawn and plan.is_published:
             self._lock.update(state="nothing")

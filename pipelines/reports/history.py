@@ -35,13 +35,12 @@ def nights_table(nights: Sequence[Night]) -> Table:
     for night in nights:
         counts = night.counts
         numbers = (counts.new, counts.changed, counts.vanished, counts.encoded, counts.reused, counts.rows)
-        minutes = sum(night.seconds.values()) / 60
         table.add_row(
             str(night.number),
             f"{night.started_at:%Y-%m-%d %H:%M}",
             night.state,
             *(f"{number:,}" for number in numbers),
-            f"{minutes:.1f}",
+            f"{night.minutes:.1f}",
         )
         said = [gate.said for gate in night.audit if not gate.passed] or ([night.error] if night.error else [])
         if said:

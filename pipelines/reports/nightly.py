@@ -74,14 +74,14 @@ def night_plan_facts(plan: NightPlan, seen: Forecast) -> dict[str, object]:
 
 def print_night(address: str, night: Night, console: Console) -> None:
     """Print how a night ended, its counts, and each gate."""
-    counts, minutes = night.counts, sum(night.seconds.values()) / 60
+    counts = night.counts
     console.print(f"night {night.number} of {address}: {_STATES.get(night.state, night.state)}", soft_wrap=True)
     console.print(
         f"shards: {counts.new:,} new, {counts.changed:,} changed, {counts.vanished:,} vanished; rows: "
         f"{counts.encoded:,} encoded, {counts.reused:,} reused, "
         f"{f'{counts.derived:,} derived, ' if counts.derived else ''}{counts.rejects:,} rejected, "
         f"{f'{counts.erased:,} left out as erased, ' if counts.erased else ''}"
-        f"{counts.withdrawn:,} removed, {counts.rows:,} in all; {minutes:.1f} min",
+        f"{counts.withdrawn:,} removed, {counts.rows:,} in all; {night.minutes:.1f} min",
         soft_wrap=True,
     )
     if night.audit:

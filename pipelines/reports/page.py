@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from pipelines.reports.plots import Plot
+from pipelines.reports.plots import Plot, Trend
 from pipelines.storage.atomic_files import atomic_path
 from schemas.html import data_url
 
@@ -82,7 +82,7 @@ class Gallery:
     kind: str = field(default="gallery", init=False)
 
 
-Part = Figures | Grid | Plot | Answers | Gallery
+Part = Figures | Grid | Plot | Trend | Answers | Gallery
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Plots of shares by dims or costs, drawn as SVG elements.
+"""Plots of shares by dims or costs, and of values night by night, drawn as SVG elements.
 
 Owns the look of plots. matplotlib is imported when the first plot is drawn.
 """
@@ -6,8 +6,9 @@ Owns the look of plots. matplotlib is imported when the first plot is drawn.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from markupsafe import Markup
 from schemas.errors import DependencyMissing
 
 _COLOURS = ("#0f766e", "#d9480f", "#4c51bf", "#a16207", "#6b7280", "#be185d", "#0369a1", "#65a30d")
+_LEAST_SPAN = 0.02  # of an axis of shares, so that no noise looks like a fall
+_MARKED: dict[str, Any] = {"marker": "o", "linewidth": 2.2, "markersize": 6.5, "markeredgecolor": "white"}
 _INK, _FAINT = "#1f2937", "#d6d3cd"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
@@ -82,7 +85,42 @@ class Plot:
         Raises:
             DependencyMissing: matplotlib is not installed.
         """
-        return Markup(_draw(self))
+        return Markup(_drawn(partial(_draw_curves, plot=self)))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Values of several series at numbered places, such as nights: stacked bars, or lines.
+
+    Attributes:
+        title: Heading.
+        caption: Explanation below the plot.
+        places: Numbers of the places, ascending.
+        series: Values by the label of their series; None leaves a gap.
+        is_stacked: Whether the values are bars on each other; otherwise they are lines.
+        is_share: Whether the values are shares of 1.
+        dashed: Series that are drawn as dashed lines without marks, as bounds are.
+        axis: Label of the axis.
+    """
+
+    title: str
+    caption: str
+    places: Sequence[int]
+    series: Mapping[str, Sequence[float | None]]
+    is_stacked: bool = False
+    is_share: bool = False
+    dashed: Collection[str] = ()
+    axis: str = "night"
+    kind: str = field(default="plot", init=False)
+
+    @property
+    def svg(self) -> Markup:
+        """The plot as an inline SVG element.
+
+        Raises:
+            DependencyMissing: matplotlib is not installed.
+        """
+        return Markup(_drawn(partial(_draw_trend, trend=self)))
 
 
 def check_plots() -> None:
@@ -95,7 +133,8 @@ def check_plots() -> None:
         raise DependencyMissing("reports and plots need matplotlib; run: pip install 'matryoshka-lake[report]'")
 
 
-def _draw(plot: Plot) -> str:
+def _drawn(draw: Callable[[Any], None]) -> str:
+    """Return a figure as SVG, on whose axes a function draws."""
     check_plots()
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -105,31 +144,71 @@ def _draw(plot: Plot) -> str:
         axes = figure.add_subplot()
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        for place, curve in enumerate(plot.curves):
-            colour = _COLOURS[place % len(_COLOURS)]
-            axes.plot(
-                curve.dims,
-                curve.shares,
-                marker="o",
-                linestyle="" if not curve.has_line else "--" if curve.is_dashed else "-",
-                color=colour,
-                label=curve.label,
-                linewidth=2.2,
-                markersize=6.5,
-                markeredgecolor="white",
-            )
-            if curve.bounds is not None:
-                axes.fill_between(curve.dims, *curve.bounds, color=colour, alpha=0.15, linewidth=0)
-        _label_axes(axes, plot)
-        axes.legend(
-            frameon=False,
-            loc="best" if plot.floor is None else "lower right",
-            fontsize=12 if len(plot.curves) < 6 else 9,
-        )
+        draw(axes)
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue()
     return drawn[drawn.index("<svg") :]
+
+
+def _draw_curves(axes: Any, plot: Plot) -> None:
+    for place, curve in enumerate(plot.curves):
+        colour = _COLOURS[place % len(_COLOURS)]
+        axes.plot(
+            curve.dims,
+            curve.shares,
+            linestyle="" if not curve.has_line else "--" if curve.is_dashed else "-",
+            color=colour,
+            label=curve.label,
+            **_MARKED,
+        )
+        if curve.bounds is not None:
+            axes.fill_between(curve.dims, *curve.bounds, color=colour, alpha=0.15, linewidth=0)
+    _label_axes(axes, plot)
+    axes.legend(
+        frameon=False,
+        loc="best" if plot.floor is None else "lower right",
+        fontsize=12 if len(plot.curves) < 6 else 9,
+    )
+
+
+def _draw_trend(axes: Any, trend: Trend) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+    bottom = [0.0] * len(trend.places)
+    for number, (label, values) in enumerate(trend.series.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        if trend.is_stacked:
+            heights = [value or 0.0 for value in values]
+            axes.bar(trend.places, heights, 0.8, bottom, color=colour, label=label)
+            bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+        else:
+            known = [(place, value) for place, value in zip(trend.places, values, strict=True) if value is not None]
+            look: dict[str, Any] = {"linestyle": "--"} if label in trend.dashed else _MARKED
+            axes.plot(*zip(*known, strict=True), color=colour, label=label, **look)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(trend.places[0] - 0.6, trend.places[-1] + 0.6)
+    axes.set_xlabel(trend.axis)
+    if trend.is_share:
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, high - _LEAST_SPAN), high)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else _short(value))
+        )
+    if len(trend.series) > 1:
+        axes.legend(frameon=False, loc="best", fontsize=12 if len(trend.series) < 6 else 9)
+
+
+def _short(value: float) -> str:
+    """Write a large number in five characters: 120k, 3.5M."""
+    units = (("G", 1e9), ("M", 1e6), ("k", 1e4))
+    unit, _ = next((each for each in units if value >= each[1]), ("", 1.0))
+    return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3, '': 1.0}[unit]:.4g}{unit}"
 
 
 def _label_axes(axes: Any, plot: Plot) -> None:
@@ -147,8 +226,6 @@ def _label_axes(axes: Any, plot: Plot) -> None:
     if plot.floor is not None:
         axes.set_ylim(plot.floor, 1.04)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.tick_params(length=0)
-    axes.spines["left"].set_visible(False)
 
 
 def _labelled(places: Set[float]) -> list[float]:
