@@ -65,18 +65,18 @@ def main(
     nights = read_nights(base, storage, limit) if limit else []
     if not log and not nights:
         open_dataset(base, storage)
+    if html is not None and (log or nights):
+        _write(base, nights, log, html, page, trust, storage)
+        open_console(is_error=True).print(f"written: {html}", soft_wrap=True)
     if as_json:
         for kind, records in (("publication", log), ("night", nights)):
             for record in records:
                 print(json_line({"kind": kind} | json.loads(record.to_json())))
         return 0
     console = open_console()
-    if html is not None and (log or nights):
-        _write(base, nights, log, html, page, trust, storage)
-        console.print(f"written: {html}", soft_wrap=True)
-        return 0
     if not log and not nights:
         console.print(f"nothing was published of {address}, and no night ran; run: mlake publish {address}")
+    if html is not None:
         return 0
     if log:
         console.print(publications_table(log))

@@ -137,7 +137,7 @@ OPTIONS = {
     "demo": ["--set"],
     "deploy": ["--set"],
     "explore": ["--images", "--host", "--port", "--memory-gb", "--encoder-path", "--profile"],
-    "history": ["--limit", "--json", "--endpoint"],
+    "history": ["--limit", "--json", "--html", "--ask", "--queries", "--images", "--endpoint"],
     "inspect": ["--version", "--html", "--json", "--region"],
     "jobs": ["--json"],
     "lift": ["--id", "--shard", "--json", "--endpoint"],

@@ -47,6 +47,13 @@ def test_publish_roll_back_and_read_the_history(tmp_path: Path, capsys: pytest.C
         "publish",
         "rollback",
     ]
+    page = tmp_path / "nights.html"
+    assert main(["history", table.uri, "--html", str(page), "--queries", "1"]) == 0
+    assert f"written: {page}" in capsys.readouterr().err.replace("\n", "")
+    assert "1 question, asked of publication 2" in page.read_text()
+    with pytest.raises(SystemExit):
+        main(["history", table.uri, "--html", str(page), "--ask", " "])
+    assert "Must not be empty" in capsys.readouterr().err
 
 
 def test_what_an_audit_refused_needs_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
