@@ -54,14 +54,12 @@ def advise(summary: EmbedSummary, config: EmbedConfig) -> tuple[Advice, ...]:
     """Return what bounded a run, the largest share first, and what else was wasted.
 
     Args:
-        summary: Of a run that went to its end; one without seconds gives no advice.
+        summary: Of a run that went to its end; one without seconds has no bounds.
         config: Of the run; decides which setting is named.
 
     Returns:
         One or two bounds, then notes on padding, rejects and failed leases where they matter.
     """
-    if summary.seconds <= 0:
-        return ()
     shares = time_shares(summary)
     is_short = summary.plan_s + summary.total_s < _WORTH_TUNING_S
     largest = sorted(shares, key=lambda bound: -shares[bound])[:_MOST_BOUNDS]
