@@ -312,8 +312,9 @@ class _Audit:
         said = f"nDCG@{K} of {len(judged.texts):,} judged queries is {found.now}"
         if found.before is None or found.change is None:
             return nothing("judged queries", f"{said}; nothing was published before")
-        said += f", after {found.before}; the change is {found.change.mean:+.3f}"
-        loss = max(0.0, -found.change.high)
+        change = found.change
+        said += f", after {found.before}; the change is {change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
+        loss = max(0.0, -change.high)
         return self._gate.at_most("judged queries", loss, "max_ndcg_loss", said, lambda: found.worst)
 
     def _trusting(self, table: VectorTable) -> VectorTable:

@@ -67,7 +67,8 @@ def read_judged(folder: Path, most: int) -> Judged:
         InputError: A file is malformed.
     """
     texts, gains = read_judged_queries(folder)
-    chosen = list(texts)[:: -(-len(texts) // most)]
+    names, count = list(texts), min(most, len(texts))
+    chosen = [names[place * len(names) // count] for place in range(count)]
     return Judged({name: texts[name] for name in chosen}, gains)
 
 
