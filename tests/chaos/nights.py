@@ -85,6 +85,7 @@ class Month:
     lake: Lake
     codes: list[int] = field(default_factory=list)
     _shown: Contents | None = None  # by `prod`
+    _head: int = 0  # number of the last publication that was seen
     _lagging: set[str] = field(default_factory=set)  # their erasure was killed, and `prod` may show them still
     _readers: list[_Reader] = field(default_factory=list)
 
@@ -95,6 +96,9 @@ class Month:
     def day(self, *, changes_model: bool = True) -> None:
         """Let a day pass, in which up to three things happen."""
         self.lake.let_a_day_pass()
+        self._live(changes_model=changes_model)
+
+    def _live(self, *, changes_model: bool = True) -> None:
         own: dict[str, Callable[[], None]] = {"erase": self._erase, "model": self._change_model, "tune": self._tune}
         weights = _EVENTS | ({} if changes_model else {"model": 0})
         events = self._rng.choices(list(weights), list(weights.values()), k=self._rng.randint(0, 3))
@@ -104,7 +108,6 @@ class Month:
 
     def night(self, kind: str) -> None:
         """Live through a night, and compare `prod` in the morning."""
-        head = len(read_log(self.lake.table, LOCAL))
         self._say(f"night {len(self.codes) + 1}: {kind}, {self.lake.model}, spoilt: {sorted(self.lake.spoilt)}")
         codes = getattr(self, f"_{kind}")()
         self.codes += codes
@@ -113,7 +116,7 @@ class Month:
         if is_complete:
             wanted = 0 if self.lake.is_good else 1
             assert wanted in codes, f"a night of the kind {kind} ends with {codes}, and {wanted} is expected"
-        self._compare(head, is_complete=is_complete)
+        self._compare(is_complete=is_complete)
 
     def end(self) -> None:
         """Bring everything in order; the last night must publish it, the one after has nothing to do."""
@@ -173,7 +176,7 @@ class Month:
         if is_known.all():
             self.lake.erased |= set(ids)
             self._lagging = set(ids)
-        self._compare(len(read_log(self.lake.table, LOCAL)), is_complete=False)
+        self._compare(is_complete=False)
         if ended == 0:
             assert self._shown is None or self._shown.keys().isdisjoint(ids), "`prod` shows what was erased"
 
@@ -226,13 +229,14 @@ class Month:
             return [code.result()]
 
     def _suspended(self) -> list[int]:
-        """Stop a night by SIGSTOP for a day, in which another one takes over, and let it go on at some moment."""
+        """Stop a night by SIGSTOP until the next one, which takes over, and let it go on at some moment of that."""
         with self.run.shared.driver() as first, self.run.shared.driver() as second, ThreadPoolExecutor(2) as pool:
             codes = [pool.submit(first.run, self._command(), self.run.log)]
             self._wait_for_a_moment(codes[0])
             kill(first.pid, signal.SIGSTOP)
             try:
-                self.lake.let_a_day_pass()
+                self._compare(is_complete=False)
+                self.day()
                 codes.append(pool.submit(second.run, self._command(), self.run.log))
                 with contextlib.suppress(TimeoutError):
                     codes[1].result(self._rng.choice((0, self._rng.uniform(0, _NIGHT_S), None)))
@@ -258,12 +262,13 @@ class Month:
 
     # Mornings.
 
-    def _compare(self, head: int, *, is_complete: bool) -> None:
-        """Compare `prod` with what it must be, and with the records that are newer than a number."""
+    def _compare(self, *, is_complete: bool) -> None:
+        """Compare `prod` with what it must be: another than before only if a night has published since."""
         prod, truth = self._open(), self.lake.truth()
         found = None if prod is None else contents(prod)
         log = read_log(self.lake.table, LOCAL)
-        is_published = any(record.action == "publish" and record.run for record in log[head:])
+        is_published = any(record.action == "publish" and record.run for record in log[self._head :])
+        self._head = len(log)
         if is_published:
             assert self.lake.is_good, f"a night has published {self.lake.model}, spoilt: {self.lake.spoilt}"
         if is_published or (is_complete and self.lake.is_good):
