@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from pipelines.embedding.column_plan import apply_columns
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
+from pipelines.embedding.rotation_fitter import RotationFitter
 from pipelines.embedding.run import EmbedRun, create_table_for
 from pipelines.nightly.run import NightRun
 from pipelines.shards import list_shards
@@ -35,6 +36,7 @@ from pipelines.tables.runs import RunRecord
 from pipelines.tables.table import VectorTable
 from pipelines.vectors.arrays import to_numpy
 from pipelines.vectors.matryoshka import unit
+from pipelines.vectors.rotation import Rotation
 from schemas.columns import prefix_column
 from schemas.config import EmbedConfig, StorageConfig, load_config
 from schemas.config.nightly import NightlyConfig
@@ -43,7 +45,7 @@ from schemas.nights import Night
 from schemas.records import Lease, LeaseResult
 from tests.chaos import lake_model
 from tests.support.corpus import WORDS, settings, write_config
-from tests.support.embedding import SilentDisplay, no_rotation
+from tests.support.embedding import SilentDisplay
 from tests.support.local_pool import LocalPool
 
 LOCAL = StorageConfig()
@@ -59,10 +61,12 @@ class Model:
     Attributes:
         number: Of the state.
         is_blind: Whether it is worse: like texts have unlike vectors.
+        is_rotated: Whether its vectors are rotated by a PCA.
     """
 
     number: int
     is_blind: bool = False
+    is_rotated: bool = False
 
 
 @dataclass
@@ -122,6 +126,7 @@ class Lake:
     def _blocks(self) -> dict[str, Any]:
         return {
             "encoder": {"name": "own", "path": str(self._folder_of(self.model)), "device": "cpu"},
+            "rotation": {"kind": "pca" if self.model.is_rotated else "none"},
             # Rows may come and go, and few rows have many neighbours in common by chance; the rest is as by default.
             "audit": {"queries": 40, "max_row_loss": 0.6, "max_withdrawn": 0.9, "min_overlap_new_space": 0.4},
             "cluster": {"actors": 1, "cpus_per_actor": 0.5, "decode_threads": 1, "feeders": 0},
@@ -184,7 +189,7 @@ class Lake:
         if model in self.models:
             return
         self.models.append(model)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         shutil.copy(lake_model.__file__, folder / "model.py")
         said = {"class": "model:Words", "revision": str(model.number), "dims": lake_model.DIMS, "modality": "text"}
         (folder / "encoder.json").write_text(json.dumps(said))
@@ -195,9 +200,10 @@ class Lake:
         return Model(len(self.models) + 1, is_blind=True)
 
     def better(self) -> Model:
-        """Return a model that is not: a new one, or one that was used before."""
+        """Return a model that is not: a new one, one that was used before, or one that turns its vectors otherwise."""
         older = [model for model in self.models if not model.is_blind and model != self.model]
-        return self.rng.choice([Model(len(self.models) + 1), *older])
+        turned = [] if self.model.is_blind else [replace(self.model, is_rotated=not self.model.is_rotated)]
+        return self.rng.choice([Model(len(self.models) + 1), *older, *turned])
 
     def is_possible(self, event: str) -> bool:
         """Tell whether something can happen now."""
@@ -228,14 +234,15 @@ class Lake:
 
     # What a table of it must hold.
 
-    def truth(self) -> Contents:
-        """Return the rows of a table of the present shards, made without any of the engine."""
+    def truth(self, rotation: Rotation | None = None) -> Contents:
+        """Return the rows of a table of the present shards, made without any of the engine but a rotation it fitted."""
         shards = {Path(shard.uri).stem: shard.id for shard in list_shards([f"{self.folder}/src/*.jsonl"])}
         rows = {}
         for name, texts in self.shards.items():
             for key, text in texts.items():
                 x_D = lake_model.vector_of(text, self.model.number, is_blind=self.model.is_blind)
-                vector_D = unit(x_D[None])[0].astype(np.float32).astype(np.float16)
+                x_1D = unit(x_D[None]).astype(np.float32)
+                vector_D = (x_1D if rotation is None else rotation.apply(x_1D))[0].astype(np.float16)
                 rows[key] = (shards[name], key.rpartition("-")[2], vector_D.tobytes())
         return {key: row for key, row in rows.items() if key not in self.erased}
 
@@ -290,7 +297,7 @@ def embed_in_process(config: EmbedConfig) -> EmbedSummary:
     if not plan.todo:
         return EmbedSummary(shards_done=len(plan.shards))
     if plan.table is None:
-        table = create_table_for(config, plan, no_rotation, SilentDisplay())
+        table = create_table_for(config, plan, lambda shards, tell: RotationFitter(config, 1).run(shards), str)
     else:
         table = apply_columns(plan.table, plan.columns)
     with RunRecord(table, "embed", config) as record:
@@ -314,3 +321,15 @@ def contents(table: VectorTable) -> Contents:
         assert np.allclose(stored_ND, cut_ND, atol=1e-3), "a prefix is not that of its vector"
     named = zip(*(rows[name].to_pylist() for name in ("id", "shard", "n")), vectors_ND, strict=True)
     return {key: (shard, n, vector_D.tobytes()) for key, shard, n, vector_D in named}
+
+
+def differing(found: Contents, wanted: Contents, tolerance: float = 0.0) -> list[str]:
+    """Return the ids of rows that lack, are too many, or differ by more than a tolerance in any number of theirs."""
+
+    def is_other(key: str) -> bool:
+        if key not in found or key not in wanted:
+            return True
+        one_D, other_D = (np.frombuffer(row[2], np.float16).astype(np.float64) for row in (found[key], wanted[key]))
+        return found[key][:2] != wanted[key][:2] or bool(np.abs(one_D - other_D).max() > tolerance)
+
+    return sorted(filter(is_other, found.keys() | wanted.keys()))
