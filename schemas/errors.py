@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from schemas.printable import counted
@@ -253,6 +254,8 @@ def reason_of(error: BaseException) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known word closest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if close and unicodedata.normalize("NFC", close[0]) == unicodedata.normalize("NFC", word):
+        return f"; did you mean {close[0]!a}, which looks the same but is written with other characters?"
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -17,11 +17,14 @@ _QUERY = re.compile(r"""([a-z][a-z0-9+.-]*://[^\s?"'<>]*\?)(?=[^\s"'<>]*=)[^\s"'
 # In other stores than the web a name before `@` may be a container.
 _PASSWORD = re.compile(r"(https?://)[^/?#]*@|([a-z][a-z0-9+.-]*://)[^/?#@:]*:[^/?#]*@", re.IGNORECASE)
 _WEB = re.compile(r"(https?://[^?#]*)\?([^#]*)(.*)", re.IGNORECASE | re.DOTALL)
-# What presigned URLs add: AWS's two versions and CloudFront, Google's two versions, and Azure's. A bare `token` may
-# choose the file.
+# What presigned URLs add: AWS's two versions and CloudFront, Google's two versions, and Azure's. Beside a signature may
+# stand what changes the headers of the answer, and not the file. A bare `token` may choose the file.
 _SIGNATURE = re.compile(r"x-(amz|goog)-.*|signature|sig", re.IGNORECASE)
 _BESIDE_ONE = frozenset(
     (
+        *("x-id", "response-content-type", "response-content-disposition", "response-content-encoding"),
+        *("response-content-language", "response-cache-control", "response-expires"),
+        *("rscc", "rscd", "rsce", "rscl", "rsct"),
         *("awsaccesskeyid", "expires", "googleaccessid", "key-pair-id", "policy", "hash-algorithm"),
         *("sv", "ss", "srt", "st", "se", "sr", "sp", "sip", "spr", "si", "sdd", "ses", "scid", "saoid", "suoid"),
         *("sks", "skt", "ske", "skoid", "sktid", "skv"),

@@ -106,6 +106,8 @@ class MemoryTrials:
     def _usual(
         self, slices: FaissSlices, filled: Snapshot, plan: Plan, query_QD: Floats, which: slice
     ) -> dict[str, Any]:
+        if plan.is_exact:  # more candidates would find nothing better
+            return {"reach": None}
         own_ids = _own(self._own_ids_Q, which)
         if judges_codes(plan):
             scores_QK, found_QK = slices.candidates(_with_own(plan, own_ids).ranking_all(), query_QD)

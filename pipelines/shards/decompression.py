@@ -11,6 +11,7 @@ from typing import Protocol
 
 import zstandard
 
+from pipelines.shards.contents import HEAD_BYTES, foreign
 from pipelines.storage.addresses import named_path
 
 _CHUNK_BYTES = 256 << 10
@@ -52,8 +53,9 @@ class _Decoder(Protocol):
 class _Decompressed:
     """A compressed stream, read as plain bytes; data before a damage is returned before it is raised."""
 
-    def __init__(self, stream: ByteStream, new_decoder: Callable[[], _Decoder]) -> None:
-        self._stream, self._new_decoder = stream, new_decoder
+    def __init__(self, stream: ByteStream, new_decoder: Callable[[], _Decoder], what: str) -> None:
+        self._stream, self._new_decoder, self._what = stream, new_decoder, what
+        self._is_first = True
         self._decoder: _Decoder | None = new_decoder()
         self._packed, self._at = b"", 0
         self._plain: list[bytes] = []
@@ -88,8 +90,10 @@ class _Decompressed:
         try:
             plain = self._decoder.decompress(piece)
         except (zlib.error, zstandard.ZstdError) as error:
-            self._damage = Damage("corrupt_shard", f"has damaged compressed data: {error}")
+            said = foreign(self._packed[:HEAD_BYTES], self._what) if self._is_first else ""
+            self._damage = Damage("corrupt_shard", said or f"has damaged compressed data: {error}")
             return
+        self._is_first = False
         self._plain.append(plain)
         self._plain_bytes += len(plain)
         if self._decoder.eof:
@@ -97,11 +101,19 @@ class _Decompressed:
             self._decoder = None
 
 
-_DECODERS: dict[str, Callable[[], _Decoder]] = {
-    ".gz": lambda: zlib.decompressobj(wbits=31),
-    ".tgz": lambda: zlib.decompressobj(wbits=31),
-    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj(),
-    ".tzst": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj(),
+def _gzip() -> _Decoder:
+    return zlib.decompressobj(wbits=31)
+
+
+def _zstd() -> _Decoder:
+    return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj()
+
+
+_DECODERS = {
+    ".gz": (_gzip, "gzip data"),
+    ".tgz": (_gzip, "gzip data"),
+    ".zst": (_zstd, "zstd data"),
+    ".tzst": (_zstd, "zstd data"),
 }
 
 
@@ -111,5 +123,5 @@ def decompress(stream: ByteStream, uri: str) -> ByteStream:
     `read` of the returned stream raises Damage where the compressed data is cut off or fails its checksum.
     """
     name = named_path(uri).lower()
-    new_decoder = next((new for suffix, new in _DECODERS.items() if name.endswith(suffix)), None)
-    return stream if new_decoder is None else _Decompressed(stream, new_decoder)
+    found = next((each for suffix, each in _DECODERS.items() if name.endswith(suffix)), None)
+    return stream if found is None else _Decompressed(stream, *found)

@@ -16,7 +16,8 @@ import orjson
 
 from pipelines.shards.decompression import Damage
 
-_MARK = b"\xef\xbb\xbf"
+MARK = b"\xef\xbb\xbf"
+"""The byte-order mark of UTF-8, with which some writers begin a text; it is no part of it."""
 # orjson reads longer numbers as the nearest float.
 _LONG_NUMBER = re.compile(rb"[0-9.]{19}")
 
@@ -43,7 +44,7 @@ def parse_json(data: bytes, exact: Iterable[str] = ()) -> Any:
     Raises:
         Damage: It is not JSON, is nested too deep, or is not valid UTF-8; the reason is `bad_json` or `bad_utf8`.
     """
-    data = data.removeprefix(_MARK)
+    data = data.removeprefix(MARK)
     if _LONG_NUMBER.search(data) is None:
         try:
             value = orjson.loads(data)
@@ -66,6 +67,12 @@ def parse_json(data: bytes, exact: Iterable[str] = ()) -> Any:
     except ValueError as error:
         raise Damage("bad_json", f"not JSON: {error}") from None
     return value
+
+
+def json_type(value: Any) -> str:
+    """Name the type of a parsed value as JSON does, with its article."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def as_text(value: Any) -> str | None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.shards.contents import foreign
 from pipelines.shards.decompression import ByteStream, Damage, decompress
-from pipelines.shards.json_values import as_text, parse_json
+from pipelines.shards.json_values import as_text, json_type, parse_json
 from pipelines.shards.raw_blocks import (
     RawBlock,
     RawBlockBuilder,
@@ -70,7 +71,7 @@ class JsonlFormat:
 
 def _add(builder: RawBlockBuilder, position: int, record: Any, config: InputConfig) -> None:
     if not isinstance(record, dict):
-        raise Damage("bad_json", f"the line is a JSON {type(record).__name__}, not an object")
+        raise Damage("bad_json", f"the line is {json_type(record)}, not an object")
     sample_id = as_text(record.get(config.id)) if config.id else None
     value = next((record[name] for name in input_fields(config) if record.get(name) is not None), None)
     try:
@@ -91,6 +92,9 @@ def _lines(stream: ByteStream, max_bytes: int) -> Iterator[bytes | Damage]:
             yield damage
             return
         if is_first:
+            if said := foreign(chunk, "JSON lines"):
+                yield Damage("corrupt_shard", said)
+                return
             chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False
         if not chunk:
             break

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.shards.column_choice import ColumnChoice, choose_columns, to_raw_block
+from pipelines.shards.contents import HEAD_BYTES, foreign
 from pipelines.shards.decompression import Damage
 from pipelines.shards.parquet_pages import dictionary_of, largest_page, largest_value
 from pipelines.shards.raw_blocks import BLOCK_BYTES, BLOCK_ROWS, RawBlock
@@ -62,6 +63,9 @@ def _open(file: BinaryIO, shard: Shard) -> pq.ParquetFile:
             page_checksum_verification=True,
         )
     except _DAMAGED as error:
+        file.seek(0)
+        if said := foreign(file.read(HEAD_BYTES), "a Parquet file"):
+            raise ShardUnreadable(f"{shard.uri} {said}") from None
         what = "is encrypted; decrypt it" if "encrypted" in str(error) else "is not a whole Parquet file"
         raise ShardUnreadable(f"{shard.uri} {what}: {error}") from None
     # Arrow aborts the process when it meets an encrypted column, so the footer's signature is looked for before.

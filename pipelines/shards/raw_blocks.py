@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.shards.decompression import Damage
-from pipelines.shards.json_values import Scalar
+from pipelines.shards.json_values import Scalar, json_type
 from schemas.config import InputConfig
 from schemas.errors import FieldNotFound, nearest
 from schemas.records import Modality, Reject, Shard
@@ -144,7 +144,7 @@ def from_json(value: Any, modality: Modality) -> Value:
         return value
     if not isinstance(value, str):
         reason = "not_text" if modality == "text" else "not_base64"
-        raise Damage(reason, f"is a {type(value).__name__}, not a string")
+        raise Damage(reason, f"is {json_type(value)}, not a string")
     if modality == "text":
         return value
     try:

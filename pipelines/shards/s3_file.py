@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
 from pipelines.shards.store_protocol import File, changed, gone
 from pipelines.storage.addresses import split_s3
@@ -193,6 +193,8 @@ def explain(error: Exception, uri: str) -> LakeError:
         return ConfigError(
             f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
         )
+    if isinstance(error, ParamValidationError):
+        return ConfigError(f"{uri} names no bucket that S3 allows: write s3://BUCKET/KEY, the bucket in small letters")
     status = _status(error)
     if status == 404:
         return ShardNotFound(f"{uri} is not there: {error}")

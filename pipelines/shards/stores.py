@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import BinaryIO
 
-from pipelines.shards.fsspec_store import FsspecStore
+from pipelines.shards.fsspec_store import READ_ERRORS, FsspecStore, unreadable
 from pipelines.shards.local_store import LocalStore
 from pipelines.shards.s3_store import S3Store
 from pipelines.shards.store_protocol import File, Store
 from pipelines.storage.addresses import local_path
 from schemas.config import StorageConfig
-from schemas.errors import ShardUnreadable
+from schemas.errors import ConfigError
 from schemas.records import Shard
+
+# As Hadoop writes it, or in capitals.
+_S3_OTHERWISE = re.compile("(?!s3://)(?i:s3[an]?)://")
 
 
 def store_of(uri: str, storage: StorageConfig) -> Store:
     """Return the store of an address; `file://` is the local disk.
 
     Raises:
-        ConfigError: The profile of the storage settings does not exist.
+        ConfigError: The profile of the storage settings does not exist, or the address of S3 is in another spelling.
         DependencyMissing: A library that this kind of address needs is not installed.
     """
     if local_path(uri) is not None:
         return LocalStore()
+    if found := _S3_OTHERWISE.match(uri):
+        raise ConfigError(f"{uri}: an address of S3 begins with s3://, not with {found[0]}")
     return S3Store(storage) if uri.startswith("s3://") else FsspecStore(uri)
 
 
@@ -47,5 +53,5 @@ def open_shard(shard: Shard, storage: StorageConfig, *, is_forward: bool = True)
         try:
             yield file
             store.check_unchanged(listed, file)
-        except OSError as error:
-            raise ShardUnreadable(f"{shard.uri}: reading fails: {error}") from error
+        except READ_ERRORS as error:
+            raise unreadable(shard.uri, error) from error

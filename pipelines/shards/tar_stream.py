@@ -1,11 +1,10 @@
 """Tar archives as a forward stream: ustar, pax, GNU long names, old v7. It neither seeks nor writes.
 
 Owns the archive's blocks and the recovery from damage; has no samples. After a damaged header it continues at the next
-valid one, so that later members are not lost. A cut at any byte, even between two members, is noticed, because archives
-end with two blocks of zeros.
+valid one. A cut at any byte, even between two members, is noticed, because archives end with two blocks of zeros.
 
-This is a parser of our own because tarfile takes many times as long per member (benchmarks/shards.py), and stops at a
-damaged header without an error.
+It is our own because tarfile takes many times as long per member (benchmarks/shards.py), and stops at a damaged header
+without an error.
 
 Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
 """
@@ -16,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from pipelines.shards.contents import foreign
 from pipelines.shards.decompression import ByteStream, Damage
 from pipelines.shards.tar_links import Link, Links, NoFile, SparseMap, sparse_of_header, sparse_of_records
 
@@ -23,10 +23,8 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _CHUNK_BYTES = 1 << 20
 _MAX_EXTENSION_BYTES = 1 << 20
-# An archive ends with two blocks of zeros, and most writers fill its last record of 20 blocks.
-_END_BLOCKS, _RECORD_BLOCKS = 2, 20
-# Writers fill the last record with zeros, 20 blocks by default. Many more are the unwritten end of a download.
-_MOST_ZERO_BLOCKS = 128
+# Two blocks of zeros end an archive; most writers fill its last record of 20. Many more are a broken download's end.
+_END_BLOCKS, _RECORD_BLOCKS, _MOST_ZERO_BLOCKS = 2, 20, 128
 _SIZE_DIGITS = 20
 _SIZES = ("size", "GNU.sparse.size", "GNU.sparse.realsize")
 _MAGIC = b"ustar"
@@ -102,6 +100,8 @@ class TarStream:
         return self._links.follow(link, lambda file: _read_one(file, max_bytes))
 
     def _walk(self) -> Iterator[tuple[str, int] | Link | NoFile | Damage]:
+        if self._fill(1) and (said := foreign(self._buffer[:_BLOCK], "a tar archive")):
+            raise Damage("corrupt_shard", said)
         records: dict[str, str] = {}
         is_named, is_first = True, True
         while (block := self._next_block()) is not None:
@@ -223,7 +223,7 @@ class TarStream:
             return {}
         if kind in b"xX":
             return _pax_records(data)
-        return {b"L"[0]: {"path": _text(data)}, b"K"[0]: {"linkpath": _text(data)}}.get(kind, {})
+        return {} if kind == ord("g") else {"path" if kind == ord("L") else "linkpath": _text(data)}
 
     def _skip(self) -> None:
         while self._unread > len(self._buffer) - self._at:

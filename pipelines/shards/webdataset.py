@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.shards.decompression import ByteStream, Damage, decompress
-from pipelines.shards.json_values import as_text, parse_json
+from pipelines.shards.json_values import MARK, as_text, json_type, parse_json
 from pipelines.shards.raw_blocks import (
     RawBlock,
     RawBlockBuilder,
@@ -186,6 +186,8 @@ class _Grouping:
             if extension in (*self._inputs, *self._others):
                 sample.fault = sample.fault or sample.unread[extension]
             return
+        if data is not None and not _is_binary(extension):
+            data = data.removeprefix(MARK)
         sample.members[extension] = data
         sample.held_bytes += len(data or b"")
 
@@ -298,7 +300,7 @@ def _json(sample: _Sample, exact: Iterable[str] = ()) -> dict[str, Any] | None:
     except Damage as damage:
         raise Damage("bad_json", f"its json member is {damage}") from None
     if not isinstance(record, dict):
-        raise Damage("bad_json", f"its json member is a JSON {type(record).__name__}, not an object")
+        raise Damage("bad_json", f"its json member is {json_type(record)}, not an object")
     return record
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ TEXTS = re.compile(r"""'[^']*'|"[^"]*\"""")
 """The texts of a filter; Lance takes what is in double quotes for one too."""
 # Texts, names and comments of SQL; what stands in double quotes is group 1.
 _QUOTED = re.compile(r"""'[^']*'|`[^`]*`|--[^\n]*|/\*.*?\*/|"([^"]*)\"""", re.DOTALL)
+# A question mark, `$1` or `:name` stands for a value to come; Lance ends with a panic. `::` is a cast.
+_PLACEHOLDER = re.compile(r"\?|\$\w*|(?<!:):\w+")
 _OTHER_TYPE = re.compile(r"Received literal \w+\(.*\) and could not convert to literal of type '(\w+)'")
 MADE = ("score", "query", "_distance", ROW_ID, "_rowaddr")
 """Names of what a search adds to its rows; another tool may have added columns of these names to a table."""
@@ -70,8 +73,8 @@ def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
     """Refuse a filter that is not SQL over the table's columns.
 
     Raises:
-        TableError: It cannot be read, names a column that is not there, is not true or false for a row, or has double
-            quotes: elsewhere they mean a column, and Lance takes what is in them for a text.
+        TableError: It cannot be read to its end, names a column that is not there, is not true or false for a row, or
+            has double quotes: elsewhere they mean a column, and Lance takes what is in them for a text.
     """
     if where is None:
         return
@@ -83,8 +86,10 @@ def check_filter(dataset: LanceDataset, where: str | None, uri: str) -> None:
             )
     try:
         _plan_filter(dataset, int(dataset.version), where)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise _unusable(dataset, where, uri, error) from None
+    except RuntimeError:  # Lance's own code panicked
+        raise _unusable(dataset, where, uri, ValueError("it is SQL that Lance cannot evaluate")) from None
 
 
 @contextmanager
@@ -104,10 +109,23 @@ def using_filter(dataset: LanceDataset, where: str | None, uri: str) -> Iterator
 
 @lru_cache(maxsize=32)
 def _plan_filter(dataset: LanceDataset, version: int, where: str) -> None:
-    """Have Lance plan a scan, once for each filter of a version: it takes 0.4 ms."""
+    """Have Lance plan a scan, once for each filter of a version: it takes 0.8 ms.
+
+    Lance reads a filter as far as it is one condition, and passes over what follows. In brackets it must be whole.
+    """
+    bare = _QUOTED.sub("", where)
+    if found := _PLACEHOLDER.search(bare):
+        raise ValueError(f"{found[0]!r} stands for a value that is not given; write the value")
     dataset.scanner(columns=["id"], filter=where).explain_plan()
-    if ";" in _QUOTED.sub("", where):
+    if ";" in bare:
         raise ValueError("it ends at its first semicolon")
+    try:
+        dataset.scanner(columns=["id"], filter=f"({where}\n)").explain_plan()
+        is_whole = min(accumulate({"(": 1, ")": -1}.get(letter, 0) for letter in bare)) == 0
+    except (ValueError, OSError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError("more follows after its first condition; join conditions with AND or OR")
 
 
 def _unusable(dataset: LanceDataset, where: str, uri: str, error: Exception) -> TableError:

@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from jobs.__main__ import main
 from pipelines.storage.s3 import lance_options
@@ -141,11 +143,22 @@ def test_a_new_signature_is_no_new_shard_and_no_ledger_keeps_one(
     client, key, table = s3_server.client(), "src/a.jsonl.gz", tmp_path / "t.lance"
     address = f"{s3_server.endpoint}/{bucket}/{key}"
 
+    def signed(seconds: int, version: str, **options: str) -> str:
+        signer = boto3.client(
+            "s3",
+            endpoint_url=s3_server.endpoint,
+            region_name=s3_server.storage.region,
+            config=Config(signature_version=version, s3={"addressing_style": "path"}),
+        )
+        return signer.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key, **options}, seconds)
+
     def embed(seconds: int, rows: int, seed: int) -> None:
         corpus = {address: texts("a", rows, seed)}
         client.put_object(Bucket=bucket, Key=key, Body=gzip.compress(lines(corpus[address]).encode(), mtime=0))
-        signed = client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, seconds)
-        config = settings(tmp_path, table) | {"shards": [signed, f"{signed}&X-Amz-Signature=0"]}
+        shards = [signed(seconds, "s3v4"), signed(seconds + 1, "s3v4"), signed(seconds, "s3")]
+        shards.append(signed(seconds, "s3v4", ResponseContentType="text/plain"))
+        assert len({*shards}) == 4
+        config = settings(tmp_path, table) | {"shards": shards}
         assert main(["embed", str(write_config(tmp_path / "c.toml", config))]) == 0, printed()
         assert differing(contents(table), truth(corpus)) == []
 

@@ -27,6 +27,9 @@ def test_failed_shards_are_counted_and_the_first_is_named() -> None:
 def test_the_nearest_word_is_offered_where_there_is_one() -> None:
     assert nearest("bacth", ["batch", "name"]) == "; did you mean 'batch'?"
     assert nearest("qqqq", ["batch", "name"]) == ""
+    assert nearest("café", ["cafe\N{COMBINING ACUTE ACCENT}"]).startswith(
+        r"; did you mean 'cafe\u0301', which looks the same"
+    )
 
 
 INTERRUPTED = """

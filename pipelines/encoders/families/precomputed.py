@@ -61,7 +61,7 @@ class VectorPreparer:
         if vector_D.shape != (self._width,):
             return BadSample("wrong_width", f"shape {vector_D.shape}; {self._name} has {self._width} dims")
         if not np.isfinite(vector_D).all():
-            return BadSample("not_finite", "the vector holds NaN or infinity")
+            return BadSample("not_finite", "the vector holds null, NaN or infinity")
         if not vector_D.any():
             return BadSample("zero_vector", "a vector of zeros has no direction")
         return unit(vector_D).astype(np.float32)

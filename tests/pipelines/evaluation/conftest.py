@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from pipelines.evaluation.metrics import Labels
+from pipelines.evaluation.results import Results
 from pipelines.vectors.matryoshka import unit
+from tests.support.labelled_tables import evaluate_systems
 
 CLASSES, WIDTH = 5, 16
 
@@ -29,6 +31,12 @@ def sides() -> tuple[np.ndarray, np.ndarray]:
 def truth() -> Labels:
     """Classes of both sides."""
     return Labels(np.arange(400) % CLASSES, np.arange(100) % CLASSES, k=10, recall_ks=(5,))
+
+
+@pytest.fixture(scope="package")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Everything that `mlake evaluate` measures of two systems with labels."""
+    return evaluate_systems(tmp_path_factory.mktemp("lake"))
 
 
 @pytest.fixture(scope="package", autouse=True)

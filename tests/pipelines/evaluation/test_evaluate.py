@@ -6,12 +6,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipelines.evaluation.results import Results
-from tests.support.labelled_tables import clouds, evaluate_systems
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return evaluate_systems(tmp_path_factory.mktemp("lake"))
+from tests.support.labelled_tables import clouds
 
 
 def test_systems_and_baselines_are_measured_at_their_dims(results: Results) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import BaseRequestHandler
+from typing import Any
 
 import fsspec
 import pytest
@@ -71,6 +72,38 @@ def test_two_files_whose_addresses_differ_in_a_signature_alone_are_refused_and_n
             with pytest.raises(ConfigError, match=f"two addresses of http.*/{file} differ only in what is") as refused:
                 list_shards([f"{site}/{file}?Signature={name}" for name in ("one", "two")])
             assert "Signature=" not in str(refused.value)
+
+
+def test_what_a_server_refuses_is_said_without_the_signature(tmp_path: Path) -> None:
+    answers = {"expired": 403, "login": 401, "down": 500}
+    now = {"status": 200}
+
+    class Refuses(_Quiet):
+        def send_head(self) -> Any:
+            status = next((answers[word] for word in answers if word in self.path), now["status"])
+            if status != 200:
+                return self.send_error(status)
+            return super().send_head()
+
+    (tmp_path / "a.tar").write_bytes(tar_bytes(text_members(["1"])))
+    with _served(functools.partial(Refuses, directory=tmp_path)) as site:
+        for query, said in (
+            ("?Signature=expired", r"the server refuses it \(403 .*sign it again"),
+            ("?Signature=login", r"the server refuses it \(401"),
+            ("?Signature=down", "the server answers 500"),
+        ):
+            with pytest.raises(ShardUnreadable, match=f"a.tar.*: .*{said}") as refused:
+                list_shards([f"{site}/a.tar{query}"])
+            assert "Signature=" not in str(refused.value)
+        shard = shard_at(f"{site}/a.tar?Signature=good")
+        now["status"] = 403
+        with pytest.raises(ShardUnreadable, match="the server refuses it"):
+            read(shard, TEXT)
+        now["status"] = 404
+        with pytest.raises(ShardNotFound, match="is gone"):
+            read(shard, TEXT)
+    with pytest.raises(ShardUnreadable, match=r"reading fails: Cannot connect to host"):
+        list_shards([f"{site}/a.tar"])
 
 
 def test_any_filesystem_of_fsspec() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -95,3 +96,17 @@ def test_credentials(s3_server: S3Server, bucket: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(ShardUnreadable, match="refuses access to these credentials"):
         list_shards([uri], storage=StorageConfig(endpoint=s3_server.endpoint, region="eu-north-1"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("S3://b/a.tar", "S3://b/a.tar: an address of S3 begins with s3://, not with S3://"),
+        ("s3a://b/a.tar", "begins with s3://, not with s3a://"),
+        ("s3://a b!/a.tar", "names no bucket that S3 allows: write s3://BUCKET/KEY"),
+        ("s3:///a.tar", "names no bucket"),
+    ],
+)
+def test_an_address_that_is_none_is_said(s3_server: S3Server, pattern: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        list_shards([pattern], storage=s3_server.storage)

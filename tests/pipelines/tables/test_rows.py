@@ -73,7 +73,19 @@ def test_a_scan_yields_every_row_once(table: VectorTable, where: str | None) -> 
     assert sum(batch.num_rows for batch in of_second) < len(wanted)
 
 
-@pytest.mark.parametrize("where", [None, "n = 1", "half = 'a;b'", "n IN (1, 2) AND NOT half IS NULL", "_rowid > 3"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        None,
+        "n = 1",
+        "half = 'a;b'",
+        "n IN (1, 2) AND NOT half IS NULL",
+        "_rowid > 3",
+        "half = ')' OR (n = 1) -- (",
+        "/* ) */ n::int = 1 AND\nhalf != '?:x$1'",
+        "(n = 1) OR ((n = 2))",
+    ],
+)
 def test_sql_over_the_columns_is_a_filter(table: VectorTable, where: str | None) -> None:
     check_filter(table.dataset, where, table.uri)
 
@@ -108,6 +120,31 @@ def test_double_quotes_are_refused_for_lance_takes_what_is_in_them_for_a_text(ta
         check_filter(table.dataset, where, table.uri)
     for same in ("id = 'say \"id\"'", "`id` = 'x'", "id = '\"\"'", "id = 'x' /* or \"n\" */", "id = 'x' -- \"n\""):
         check_filter(table.dataset, same, table.uri)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("n = 1 n = 2", "more follows"),
+        ("n = 1, n = 2", "more follows"),
+        ("n = 1 ANDD half = 'odd'", "more follows"),
+        ("n = 1) OR (n = 2", "more follows"),
+        ("n = 1)", "more follows"),
+        ("n = 1 LIMIT 1", "more follows"),
+        ("n = 1 GROUP BY n", "more follows"),
+        ("half = 'a' 'b'", "more follows"),
+        ("n = 1\0", "more follows"),
+        ("n = ?", "'.' stands for a value that is not given"),
+        ("n = $1", "'.1' stands for a value"),
+        ("n = :n", "':n' stands for a value"),
+        ("half = N'x'", "it is SQL that Lance cannot evaluate"),
+    ],
+)
+def test_a_filter_that_lance_would_read_in_part_or_not_at_all_is_refused(
+    table: VectorTable, where: str, said: str
+) -> None:
+    with pytest.raises(TableError, match=f"cannot be used on .*: {said}"):
+        check_filter(table.dataset, where, table.uri)
 
 
 def test_a_value_of_another_type_is_refused_with_what_to_write(table: VectorTable) -> None:
