@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -36,10 +35,8 @@ def test_an_actor_that_is_killed_again_and_again_gets_smaller_batches(
     assert "a lease killed its actor until it was done with batches of 1/4 of their size: so is all work" in caplog.text
 
 
-def test_the_smallest_batches_are_followed_by_fewer_actors(
-    local_ray: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pool(partial(Crowding, tmp_path), actors=3) as actors:
+def test_the_smallest_batches_are_followed_by_fewer_actors(local_ray: None, caplog: pytest.LogCaptureFixture) -> None:
+    with pool(Crowding, actors=3) as actors:
         wait_until(lambda: len(list(filter(None, actors.run([1])))) == 1 and not actors.queue().pending_actors)
         done = {outcome.item: outcome for outcome in filter(None, actors.run([0, 1, 2]))}
         assert (done[0].result, actors.actors) == (1, 1)
@@ -48,8 +45,8 @@ def test_the_smallest_batches_are_followed_by_fewer_actors(
     assert "until it was done with the smallest batches and 2 actors fewer: so is all work" in caplog.text
 
 
-def test_an_item_that_always_kills_its_actor_costs_no_other_an_actor(local_ray: None, tmp_path: Path) -> None:
-    with pool(partial(Crowding, tmp_path), actors=2) as actors:
+def test_an_item_that_always_kills_its_actor_costs_no_other_an_actor(local_ray: None) -> None:
+    with pool(Crowding, actors=2) as actors:
         wait_until(lambda: len(list(filter(None, actors.run([1])))) == 1 and not actors.queue().pending_actors)
         done = {outcome.item: outcome for outcome in filter(None, actors.run([-1, 1, 2, 3]))}
         assert done[-1].died

@@ -63,7 +63,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             seen = scrape(entry.run)
-            if [seen.value(name, run=entry.run) for name in ("lake_rows", "lake_committed_rows")] == [50, 50]:
+            if _is_complete(seen):
                 break
             time.sleep(0.2)
         end(pool, *exc)
@@ -77,6 +77,13 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Scrape
         RunMetrics("by-hand", "r").update(EmbedProgress(failed_leases=2, failed=1))
         run(load_config(EmbedConfig, config, ["limits.max_reject_fraction=1", "limits.max_tries=1"]))
     return seen
+
+
+def _is_complete(seen: Scraped) -> bool:
+    counted = ("lake_rows", "lake_committed_rows", "lake_committed_shards", "lake_open_leases")
+    return [seen.value(name, run=seen.run) for name in counted] == [50, 50, 4, 0] and all(
+        metric.exported in seen.text for metric in METRICS.values()
+    )
 
 
 def _counter(metric: MetricSpec) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
+import ray
 
 from schemas.errors import ConfigError
 
@@ -198,21 +198,14 @@ class Hoarding(Heavy):
 
 
 class Crowding(Heavy):
-    """Is killed by zero while another one lives, and always by a number below zero."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        (folder / str(os.getpid())).touch()
+    """Is killed by zero while its job has another actor, also one that starts again; always by a number below zero."""
 
     def run(self, item: int) -> int:
-        others = {int(one.name) for one in self._folder.iterdir()} - {os.getpid()}
-        if item < 0 or (item == 0 and any(map(_lives, others))):
+        if item < 0 or (item == 0 and _actors_of_the_job() > 1):
             self.die()
         return self.batch
 
 
-def _lives(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
+def _actors_of_the_job() -> int:
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    return sum(actor["State"] != "DEAD" for actor in ray._private.state.actors(job_id=job).values())
