@@ -24,8 +24,9 @@ from tests.support.funnel_tables import PREFIX, SPACE, WIDTH, batch, vectors
 Floats = npt.NDArray[np.float32]
 QUERIES = 80
 SAME = 1e-6
-# Results whose score is as far from the k-th as the tolerance of a tie may count or not.
-ON_THE_EDGE = 1
+# A result whose score is as far from the k-th as the tolerance of a tie may count or not. The rows of other numbers of
+# candidates are estimates: where codes tie at the last candidate, a shorter list may hold others.
+ON_THE_EDGE, ESTIMATED = 1.5, 3.5
 
 WIDE = FunnelStage(dims=WIDTH, precision="float16", keep=10)
 PREFIX_STAGE = FunnelStage(dims=PREFIX, precision="float16", keep=30)
@@ -113,7 +114,7 @@ def test_the_card_says_what_a_search_finds(
         for low in sorted(row.low for row in confirmed)[:2]:
             chosen = min((row for row in confirmed if row.low >= low), key=lambda row: row.looked_at)
             fewer = scores_by_query(funnel.search(query_QD, k=card.k, recall=low))
-            edge = ON_THE_EDGE / card.k / len(query_QD)
+            edge = (ON_THE_EDGE if chosen is card.best else ESTIMATED) / card.k / len(query_QD)
             assert recall(fewer, query_QD, others, card.k) == pytest.approx(chosen.recall, abs=edge)
     edge = ON_THE_EDGE / card.k / len(query_QD)
     assert recall(found, query_QD, others, card.k) == pytest.approx(card.best.recall, abs=edge)
