@@ -6,11 +6,15 @@ from xdist.scheduler import LoadFileScheduling
 
 # They share the lake of a demo, which takes long to make.
 DEMO = ("tests/test_docs.py", "tests/jobs/test_demo.py")
+# Files below a folder of this kind share a funnel for each home, or trained heads.
+FOLDERS = ("tests/pipelines/funnel/", "tests/pipelines/training/")
 
 
 class FilesTogether(LoadFileScheduling):
-    """Keeps the tests of a file together, and hands the files out in the order in which they were collected."""
+    """Keeps tests together that share what takes long to make, those of a file for a start.
+
+    Hands the groups out in the order in which they were collected.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return DEMO[0] if file in DEMO else file
+        return next((group[0] for group in (DEMO, *zip(FOLDERS)) if nodeid.startswith(group)), nodeid.split("::")[0])

@@ -72,7 +72,7 @@ def write(uri: str, x_ND: npt.NDArray[np.float16]) -> VectorTable:
 
 
 @pytest.mark.parametrize("home", ["memory", "codes", "lake"])
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(
     seed=st.integers(0, 2**31),
     rows=st.integers(450, 1_500),

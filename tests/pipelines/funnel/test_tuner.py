@@ -39,7 +39,7 @@ def test_a_funnel_keeps_to_the_bytes_it_may_take(table: VectorTable) -> None:
     ],
 )
 def test_own_stages_are_measured_and_kept(table: VectorTable, stages: tuple[FunnelStage, ...], home: Home) -> None:
-    funnel = Funnel.build(table, Goal(queries=250), home=home, stages=stages)
+    funnel = Funnel.build(table, Goal(queries=150), home=home, stages=stages)
     assert Funnel.open(table, home=home).plan.stages == stages
     assert funnel.card.best.keep == stages[-2].keep
     fresh = unit(vectors(200, seed=5).astype(np.float32))
@@ -59,7 +59,7 @@ def test_given_queries_take_no_rows_out_of_the_table(table: VectorTable) -> None
 def test_probes_of_an_index_are_tuned(table: VectorTable) -> None:
     column = prefix_column(PREFIX)
     table.dataset.create_index(column, "IVF_PQ", metric="cosine", num_partitions=16, num_sub_vectors=4)
-    funnel = Funnel.build(table.refresh(), Goal(recall=0.8, queries=200), home="lake")
+    funnel = Funnel.build(table.refresh(), Goal(recall=0.8, queries=80), home="lake")
     assert funnel.plan.probes in (8, 16)
     assert {row.probes for row in funnel.card} == {8, 16}
     assert len(funnel.search(query(), k=10, where="parity = 1")) == 10
