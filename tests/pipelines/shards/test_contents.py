@@ -25,7 +25,7 @@ ANSWER = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.tar", gzip.compress(TAR), "is gzip data, not a tar archive; its name must end in .gz"),
+        ("a.tar", gzip.compress(TAR, mtime=0), "is gzip data, not a tar archive; its name must end in .gz"),
         ("a.tar", zstandard.compress(TAR), "is zstd data, not a tar archive; its name must end in .zst"),
         ("a.tar", bz2.compress(TAR), "is bzip2 data, not a tar archive"),
         ("a.tar", PAGE, "is an HTML page, not a tar archive"),
@@ -33,9 +33,9 @@ ANSWER = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
         ("a.tar.gz", TAR, "is a tar archive, not gzip data; name it .tar"),
         ("a.tar.gz", zstandard.compress(TAR), "is zstd data, not gzip data; its name must end in .zst"),
         ("a.tar.gz", ANSWER, "is an XML document, not gzip data"),
-        ("a.tar.gz", gzip.compress(PAGE), "is an HTML page, not a tar archive"),
-        ("a.tar.zst", gzip.compress(TAR), "is gzip data, not zstd data"),
-        ("a.jsonl", gzip.compress(LINES), "is gzip data, not JSON lines"),
+        ("a.tar.gz", gzip.compress(PAGE, mtime=0), "is an HTML page, not a tar archive"),
+        ("a.tar.zst", gzip.compress(TAR, mtime=0), "is gzip data, not zstd data"),
+        ("a.jsonl", gzip.compress(LINES, mtime=0), "is gzip data, not JSON lines"),
         ("a.jsonl", ANSWER, "is an XML document, not JSON lines"),
         ("a.jsonl", TAR, "is a tar archive, not JSON lines; name it .tar"),
         ("a.jsonl", '{"txt": "x"}\n'.encode("utf-16"), "is text in UTF-16, not JSON lines"),

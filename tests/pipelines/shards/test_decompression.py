@@ -21,7 +21,7 @@ def read_all(stream: ByteStream) -> bytes:
     ("name", "packed"),
     [
         ("a.jsonl", PLAIN),
-        ("a.tar.gz", gzip.compress(PLAIN)),
+        ("a.tar.gz", gzip.compress(PLAIN, mtime=0)),
         ("a.TGZ", gzip.compress(PLAIN[:99]) + gzip.compress(PLAIN[99:])),
         ("a.tar.zst", zstandard.ZstdCompressor().compress(PLAIN)),
     ],
