@@ -43,14 +43,14 @@ WIDTH, LEASE, FILES, ROWS = 8, 4096, 400, 500
 SHARES = (0.0, 0.0025, 0.01, 0.1, 1.0)
 
 
-def run(words: list[str]) -> tuple[float, float]:
-    """Run a process to its end, and return its seconds and its peak memory in MB."""
+def run(words: list[str]) -> tuple[float, float, float]:
+    """Run a process to its end, and return its seconds, those of CPU, and its peak memory in MB."""
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, words
-    return time.perf_counter() - began, used.ru_maxrss / 1024
+    return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def write_config(folder: Path) -> str:
@@ -77,7 +77,7 @@ def lease_of(table: object, shards: list[Shard]) -> LeaseResult:
 
 
 def nothing_to_do(known: int, base_mb: float) -> list[str]:
-    """Return seconds and memory of a night that finds every shard in the table."""
+    """Return seconds, those of CPU, and memory of a night that finds every shard in the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = write_config(folder)
@@ -90,8 +90,8 @@ def nothing_to_do(known: int, base_mb: float) -> list[str]:
         for start in range(0, known, LEASE):
             commit_leases(table, [lease_of(table, listed[start : start + LEASE])], "past", ledger=ledger)
         run(["-m", "jobs", "publish", table.uri])
-        (seconds, megabytes), *_ = sorted(run(["-m", "jobs", "nightly", config]) for _ in range(3))
-    return [f"{known:,}", f"{seconds:.1f}", f"{megabytes:.0f}", f"{megabytes - base_mb:.0f}"]
+        (seconds, cpu_s, megabytes), *_ = sorted(run(["-m", "jobs", "nightly", config]) for _ in range(3))
+    return [f"{known:,}", f"{seconds:.1f}", f"{cpu_s:.1f}", f"{megabytes:.0f}", f"{megabytes - base_mb:.0f}"]
 
 
 def by_share() -> list[list[str]]:
@@ -101,12 +101,12 @@ def by_share() -> list[list[str]]:
         folder = Path(name)
         config = write_config(folder)
         write_files(folder, range(FILES), rng)
-        seconds, _ = run(["-m", "jobs", "nightly", config])
+        seconds, *_ = run(["-m", "jobs", "nightly", config])
         rows.append(["first night", f"{FILES * ROWS:,}", f"{seconds:.1f}"])
         for share in SHARES:
             changed = range(round(share * FILES))
             write_files(folder, changed, rng)
-            seconds, _ = run(["-m", "jobs", "nightly", config])
+            seconds, *_ = run(["-m", "jobs", "nightly", config])
             rows.append([f"{share:.2%}", f"{len(changed) * ROWS:,}", f"{seconds:.1f}"])
     return rows
 
@@ -161,8 +161,9 @@ def main() -> None:
     console.print(table)
     if arguments.only_growth:
         return
-    _, base_mb = run(["-c", "import jobs.nightly"])
-    table = Table("known shards", "seconds", "peak MB", "MB above the imports", title="a night with nothing to do")
+    *_, base_mb = run(["-c", "import jobs.nightly"])
+    heads = ("known shards", "seconds", "of CPU", "peak MB", "MB above the imports")
+    table = Table(*heads, title="a night with nothing to do")
     for known in arguments.known:
         table.add_row(*nothing_to_do(known, base_mb))
     console.print(table)
