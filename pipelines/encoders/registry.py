@@ -21,7 +21,7 @@ from pipelines.encoders.spec import EncoderSpec, FamilyName, check_verified, may
 from schemas.checkpoints import FrozenTower
 from schemas.columns import ENCODERS_BY_STORED_NAME, Space
 from schemas.config import EncoderConfig, LimitsConfig, ModelSettings, check_given
-from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, nearest
+from schemas.errors import ConfigError, DependencyMissing, EncoderNotFound, EncoderNotTrusted, nearest
 
 REGISTRY: dict[str, EncoderSpec] = {spec.name: spec for spec in MODELS}
 _STORED_NAMES = {name: stored for stored, name in ENCODERS_BY_STORED_NAME.items()}
@@ -201,10 +201,16 @@ def _check_no_class(config: EncoderConfig) -> None:
 
 
 def _check_code(config: EncoderConfig) -> None:
-    """Refuse the encoder that a file names if it is a class, or a folder with one that the config does not allow."""
+    """Refuse the encoder that a file names if it is a class, or one that the config does not allow: code, a server."""
     _check_no_class(config)
     spec = encoder_spec(config.name)
     may_run_code(replace(spec, runs_code=spec.runs_code or spec.family == "own"), config)
+    if spec.family == "served" and not config.trust_remote_code:
+        raise EncoderNotTrusted(
+            f"a head's file names a server, described in {config.path}: every input, and the key that this description "
+            "names, would go there; read it, then set encoder.trust_remote_code=true in the config, or pass "
+            "--trust-remote-code to `mlake search`"
+        )
 
 
 def _tower(config: EncoderConfig, name: str) -> EncoderConfig:

@@ -185,7 +185,7 @@ class EncoderConfig(ModelSettings):
         batch: Samples per batch, or `auto`: a token budget for text, a pixel budget for images.
         compile: Run the model through `torch.compile`.
         trust_remote_code: Let a model run the Python that comes with it, where it needs to (`runs_code` in `mlake
-            encoders NAME`). No table and no model file can set this.
+            encoders NAME`), and a head ask the server that its file names. No table and no model file can set this.
         unverified: Take a model that this release was not compared with (`unverified` in `mlake encoders`).
         reference_samples: Samples that are compared with the model's reference implementation before a table is made,
             where that is installed; 0 compares none.

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.embedding.batching import BatchBudget, encode_safely
 from pipelines.encoders import encode_query, load_encoder, load_preparer, make_space, usage_of
+from pipelines.encoders.checkpoints import Layer, save_head
+from pipelines.encoders.registry import describe_tower
+from schemas.checkpoints import HeadFile
 from schemas.config import EncoderConfig, LimitsConfig, TrustConfig
-from schemas.errors import ConfigError, EncoderError, EncoderRefuses, InputError
+from schemas.errors import ConfigError, EncoderError, EncoderNotTrusted, EncoderRefuses, InputError
 from schemas.records import Usage
 from tests.support.embedding_server import DIM, Server, running_server, texts_of, vector_of
 
@@ -167,6 +171,18 @@ def test_what_was_answered_is_not_asked_again_for_a_bad_neighbour(server: Server
     asked = [text for body in server.asked for text in body["input"]]
     assert len(asked) <= 64 + 8 * 6  # only the batch of the bad one comes again, whole or in halves
     assert budget.plan(np.full(640, 100)).__len__() <= 2  # batches are large enough for several requests at once
+
+
+def test_a_head_asks_no_server_that_its_file_names_without_leave(server: Server, tmp_path: Path) -> None:
+    tower = describe_tower(described(server, tmp_path))
+    eye = Layer(torch.eye(8), torch.zeros(8))
+    save_head(tmp_path / "head", HeadFile(dims=(4, 8), towers={"text": tower}), {"text": [eye]})
+    head = EncoderConfig(name="matryoshka-head", path=str(tmp_path / "head"))
+    with pytest.raises(EncoderNotTrusted, match=r"a head's file names a server, .* encoder\.trust_remote_code=true"):
+        encoded(head, TEXTS)
+    assert not server.asked
+    allowed = head.model_copy(update={"trust_remote_code": True})
+    np.testing.assert_allclose(encoded(allowed, TEXTS), expected(TEXTS), atol=1e-6)
 
 
 def test_a_vector_with_nan_costs_its_input_alone(server: Server, tmp_path: Path) -> None:
