@@ -248,7 +248,7 @@ class _Audit:
         again = f"{counted(len(cosines), 'row')} of {counted(len(chosen), 'shard')}, encoded again,"
         said = f"{again} agree with what is stored to a cosine of {worst[0][1]:.5f} or more"
         if len(cosines) < self._bounds.canary_rows:
-            said += f"; {self._bounds.canary_rows} were asked for (audit.canary_rows), and there are no more"
+            said += f"; audit.canary_rows is {self._bounds.canary_rows}, and the first samples have no more rows"
         bad = tuple(name for name, cosine in worst if cosine < self._bounds.min_canary)
         return self._gate.at_least("canary", worst[0][1], "min_canary", said, rows=lambda: bad)
 

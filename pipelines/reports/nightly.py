@@ -81,7 +81,7 @@ def print_night(address: str, night: Night, console: Console) -> None:
         f"{counts.encoded:,} encoded, {counts.reused:,} reused, "
         f"{f'{counts.derived:,} derived, ' if counts.derived else ''}{counts.rejects:,} rejected, "
         f"{f'{counts.erased:,} left out as erased, ' if counts.erased else ''}"
-        f"{counts.withdrawn:,} removed, {counts.rows:,} in all; {night.minutes:.1f} min",
+        f"{counts.withdrawn:,} withdrawn with their shards, {counts.rows:,} in all; {night.minutes:.1f} min",
         soft_wrap=True,
     )
     if night.audit:

@@ -1,6 +1,7 @@
 """Search several tables of the same samples at once, such as pictures and their captions, joined by id.
 
-    rank     1 / (60 + rank) of a row in each table, added up (reciprocal rank fusion); for any tables
+    rank     1 / (60 + rank) of a row in each table, added up (reciprocal rank fusion); for any tables; equal cosines,
+             as of one caption under many pictures, have one rank
     score    its cosine in each table, added up; for tables of one space, such as both sides of a joint model
 
 Owns how the answers of tables become one. Owns no search of one table.
@@ -37,6 +38,7 @@ from schemas.errors import InputError, SpaceMismatch, TableError, nearest
 Fuse = Literal["rank", "score"]
 _SMOOTHING = 60
 _DEPTH, _WIDER = 100, 4
+_TIE = 1e-6  # the same vector may have cosines that differ by so much, since sums of float32 depend on their order
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,23 @@ class _Asked:
         for name, score in zip(rows["id"].to_pylist(), rows["score"].to_pylist(), strict=True):
             found.setdefault(name, score)
         return _Ranked(found, is_all=rows.num_rows < k)
+
+    def ranks(self, k: int) -> dict[str, int]:
+        """Return the ranks of the k nearest ids and of those as near as the last; ties have the rank of their first."""
+        depth = k
+        while True:
+            depth = depth * _WIDER if depth > k else k + 1
+            found = self.ranked(depth)
+            scores = list(found.cosines.values())
+            if found.is_all or (len(scores) > k and scores[-1] < scores[k - 1] - _TIE):
+                break
+        ranks, first = dict[str, int](), 0
+        for place, (name, score) in enumerate(found.cosines.items()):
+            first = first if score >= scores[first] - _TIE else place
+            if first >= k:
+                break
+            ranks[name] = first + 1
+        return ranks
 
     def cosines(self, ids: Iterable[str]) -> dict[str, float]:
         """Return the cosine of each id that the table has, in float32; of rows of one id the largest."""
@@ -107,9 +126,9 @@ def search_together(
         where: SQL over columns that every table has; only rows that satisfy it are searched.
         columns: Columns to return, each of the first table that has it; default `id` and the kept ones of all.
         like: Id of a sample, in place of a query: those most like it in all tables, without itself.
-        fuse: `rank` adds 1 / (60 + rank) over the first 100 rows, or 4 k, of each table. `score` adds cosines, and is
-            exact, unless a prefix column with an index is searched; all tables must then be of one space. A sample that
-            a table lacks gets nothing there.
+        fuse: `rank` adds 1 / (60 + rank) over the first 100 rows, or 4 k, of each table; equal cosines have one rank.
+            `score` adds cosines, and is exact, unless a prefix column with an index is searched; all tables must then
+            be of one space. A sample that a table lacks gets nothing there.
         weights: Factor of each table; None is 1 for all.
 
     Returns:
@@ -149,7 +168,7 @@ def search_together(
 def _by_rank(asked: Sequence[_Asked], k: int, like: str | None) -> list[tuple[str, float]]:
     total = dict[str, float]()
     for one in asked:
-        for rank, name in enumerate(one.ranked(max(_DEPTH, _WIDER * k)).cosines, 1):
+        for name, rank in one.ranks(max(_DEPTH, _WIDER * k)).items():
             total[name] = total.get(name, 0.0) + one.weight / (_SMOOTHING + rank)
     return _best(total, k, like)
 

@@ -101,6 +101,16 @@ def test_ranks_are_fused_as_the_paper_says(both: Together, monkeypatch: pytest.M
     assert hits.column_names == ["query", "n", "score", "score_0", "score_1"]
 
 
+def test_equal_cosines_have_one_rank_however_many_they_are(both: Together, tmp_path: Path) -> None:
+    captions = write(tmp_path / "one.lance", np.tile(Y_ND[:1], (N, 1)), list(range(N)), "words")
+    q_D = vectors(1, 6, 32).astype(np.float32)[0]
+    fused_N = np.full(N, 1 / 61)  # all have the same caption
+    fused_N[best(np.nan_to_num(cosines(q_D, 32)[0], nan=-9), 100)] += 1 / (60 + np.arange(1, 101))
+    hits = search_together([both[0], captions], q_D, k=8)
+    assert hits["n"].to_pylist() == best(fused_N, 8)
+    np.testing.assert_allclose(hits["score"].to_numpy(), fused_N[best(fused_N, 8)])
+
+
 def test_a_sample_asks_with_its_picture_and_its_caption(both: Together) -> None:
     hits = search_together(both, like="it's 010", k=4, fuse="score")
     parts = cosines(X_ND[10].astype(np.float16), 32)[0], cosines(Y_ND[10].astype(np.float16), 32)[1]
