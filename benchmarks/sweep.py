@@ -148,9 +148,9 @@ def embed_one(case: Case, table: str) -> tuple[int, Counter[str], Any]:
     """Embed a case into a new table, in this process; return its rows, its rejects by reason, and its kept values."""
     import pyarrow as pa
 
+    from pipelines.embedding.creation import create_table_for
     from pipelines.embedding.embedder import Embedder
     from pipelines.embedding.plan import make_plan
-    from pipelines.embedding.run import create_table_for
     from pipelines.tables.ledger import commit_leases
     from schemas.config import EmbedConfig
     from schemas.records import Lease

@@ -135,7 +135,7 @@ class ActorPool(Generic[I, R]):
             self._poll_feeders()
             self._assign()
             working = {call: slot for slot in self._slots for call in slot.tasks}
-            is_open = any(not task.is_done for slot in working.values() for task in slot.tasks.values())
+            is_open = any(not task.is_done for slot in self._slots for task in slot.tasks.values())
             if not (is_open or self._waiting or self._waiting_alone):
                 return
             starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}

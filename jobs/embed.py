@@ -22,11 +22,12 @@ from jobs.embed_pilots import compare_encoder, fit_on_an_actor
 from jobs.options import ConfigFile, DryRun, Flag, Log, Overrides
 from pipelines.embedding.batching import most_halvings
 from pipelines.embedding.column_plan import apply_columns, run_columns
+from pipelines.embedding.creation import create_table_for
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.feeder import Feeder
 from pipelines.embedding.plan import EmbedPlan, make_plan, restored_companions
 from pipelines.embedding.reuse import stored_vectors
-from pipelines.embedding.run import EmbedRun, create_table_for
+from pipelines.embedding.run import EmbedRun
 from pipelines.encoders import licence_notice, modules_to_send, resolve
 from pipelines.nightly.erase import finish_erasure
 from pipelines.reports.console import open_console

@@ -7,10 +7,10 @@ from functools import partial
 
 from cluster.actors import ActorPool
 from cluster.placement import PoolSize
+from pipelines.embedding.creation import Tell
 from pipelines.embedding.equality import EqualityChecker, check_equality, may_compare
 from pipelines.embedding.plan import EmbedPlan
 from pipelines.embedding.rotation_fitter import RotationFitter, fit_rotation
-from pipelines.embedding.run import Tell
 from pipelines.reports.progress import Screen
 from pipelines.reports.terminal import say_equality
 from pipelines.vectors.rotation import Rotation

@@ -67,8 +67,8 @@ def main(
         failed = "; ".join(gate.verdict for gate in night.audit if not gate.passed)
         raise AuditFailed(
             f"the audit refuses version {night.version} of generation {night.generation}, and `prod` stays: {failed}; "
-            f"look at it with `mlake search`; mend the shards or the model, change the setting in {config_file} if the "
-            f"bound is too strict, or publish it all the same: mlake publish {config.table} "
+            f"look at it with `mlake search`; repair the shards or the model, change the setting in {config_file} if "
+            f"the bound is too strict, or publish it all the same: mlake publish {config.table} "
             f"--generation {night.generation} --version {night.version} --force"
         )
     return 130 if night.state == "stopped" else 0

@@ -13,21 +13,14 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from pipelines.embedding.advice import advise
-from pipelines.embedding.column_plan import apply_columns, source_of
+from pipelines.embedding.column_plan import source_of
 from pipelines.embedding.committer import Committer
-from pipelines.embedding.plan import EmbedPlan, make_plan, plan_leases
+from pipelines.embedding.plan import EmbedPlan, plan_leases
 from pipelines.embedding.worker_times import WorkerTimes
-from pipelines.encoders.checkpoints import read_split
-from pipelines.encoders.model_files import local_path
 from pipelines.shards import list_again
-from pipelines.storage.addresses import absolute
-from pipelines.tables.create import create_table
 from pipelines.tables.erased_checks import check_erased
-from pipelines.tables.rotations import save_rotation
 from pipelines.tables.runs import RunRecord, state_after
-from pipelines.tables.splits import record_split
 from pipelines.tables.table import VectorTable
-from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import (
     ColumnMismatch,
@@ -38,7 +31,6 @@ from schemas.errors import (
     ShardChanged,
     ShardsDamaged,
     ShardsFailed,
-    TableExists,
     TooManyRejects,
     stored_text,
 )
@@ -49,11 +41,7 @@ from schemas.work import Outcome, RetryPolicy, WorkPool
 
 _MAX_REFUSALS_IN_A_ROW = 16
 _BUSY_OVER_S = 2.0
-_SAY_EVERY_S = 10.0
 _SHOW_EVERY_S = 0.2
-Tell = Callable[[int], None]
-"""Takes the number of samples that are encoded so far."""
-
 _UNITS = {"text": "tokens", "image": "images", "vector": "vectors"}
 
 
@@ -302,52 +290,6 @@ class BusyMeter:
             self._share = max(0.0, min(1.0, (busy_s - self._busy_s) / passed_s))
             self._at_s, self._busy_s = now_s, busy_s
         return self._share
-
-
-def create_table_for(
-    config: EmbedConfig,
-    plan: EmbedPlan,
-    fit: Callable[[tuple[Shard, ...], Tell], Rotation],
-    say: Callable[[str], object],
-) -> VectorTable:
-    """Create the table of a plan, and before it the rotation of its space.
-
-    Where another run creates the table first, that one is opened.
-
-    Args:
-        config: The job.
-        plan: Made by `make_plan`; its `table` is None.
-        fit: Fits the rotation on samples of shards; called only where the config asks for a rotation.
-        say: Told that a rotation is fitted.
-    """
-    space = plan.space
-    if config.rotation.kind == "pca":
-        say(f"fitting a rotation on up to {config.rotation.sample_rows:,} samples")
-        rotation = fit(tuple(plan.shards), _say_now_and_then(say))
-        save_rotation(rotation, absolute(config.table), config.storage)
-        space = space.model_copy(update={"rotation": rotation.fingerprint, "ladder": rotation.ladder})
-    try:
-        created = create_table(config.table, space, plan.columns.kept, config.storage, source=source_of(config))
-    except TableExists:
-        again = make_plan(config)
-        if again.table is None:
-            raise
-        return apply_columns(again.table, again.columns)
-    is_head = space.encoder == "matryoshka-head" and config.encoder.path is not None
-    return record_split(created, read_split(local_path(config.encoder.path or ""))) if is_head else created
-
-
-def _say_now_and_then(say: Callable[[str], object]) -> Tell:
-    """Return a function that says how many samples of a rotation are encoded, at most every ten seconds."""
-    said_at = time.monotonic()
-
-    def tell(rows: int) -> None:
-        nonlocal said_at
-        if time.monotonic() >= said_at + _SAY_EVERY_S:
-            said_at = time.monotonic()
-            say(f"fitting a rotation: encoded {counted(rows, 'sample')}")
-
-    return tell
 
 
 def _split(lease: Lease) -> Sequence[Lease]:

@@ -108,14 +108,14 @@ def _groups(source: VectorTable, counts: Sequence[ShardCount]) -> Iterator[tuple
     for fragment in source.dataset.get_fragments():
         for shard in held_shards(source.dataset, [fragment]).to_pylist():
             places.setdefault(shard, []).append(fragment.fragment_id)
-    group, rows = list[ShardCount](), 0
+    groups, rows = [list[ShardCount]()], 0
     for count in sorted(counts, key=lambda each: places.get(each.shard.id, [])):
-        if group and rows + count.rows > MAX_ROWS_PER_FRAGMENT:
-            yield group, sorted({place for each in group for place in places.get(each.shard.id, [])})
-            group, rows = [], 0
-        group.append(count)
+        if groups[-1] and rows + count.rows > MAX_ROWS_PER_FRAGMENT:
+            groups.append([])
+            rows = 0
+        groups[-1].append(count)
         rows += count.rows
-    if group:
+    for group in filter(None, groups):
         yield group, sorted({place for each in group for place in places.get(each.shard.id, [])})
 
 

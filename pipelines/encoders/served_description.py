@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from pipelines.encoders.described import SharedName
-from schemas.config.bounds import Dim
+from pipelines.encoders.described import Described, SharedName
 from schemas.errors import ConfigError
 from schemas.records import Side
 
 Api = Literal["openai", "voyage", "cohere", "gemini"]
 
 
-class Description(BaseModel):
+class Description(Described):
     """What a server is asked for, and how.
 
     Attributes:
@@ -26,8 +25,6 @@ class Description(BaseModel):
         url_env: Environment variable with the address, in place of `url`.
         model: Name of the model there.
         revision: What you call this state of the model; another one is another space.
-        dims: The ladder, up to the full width, which is what is asked for.
-        any_from: Smallest dim, where the model was trained for every dim from there.
         key_env: Environment variable with the key; none is sent without it.
         sends_dims: Ask for the full width by a parameter of the request, where the server knows one.
         input_types: What Voyage, Cohere and Gemini call documents and queries; for OpenAI's interface, text put in
@@ -43,18 +40,13 @@ class Description(BaseModel):
         reference: A folder of sentence-transformers with the model that the server runs, or `hf://OWNER/NAME@COMMIT`:
             a few vectors are compared with it before a table is made.
         shares: Name of the space that registered models share with this one, as `voyage-4`.
-        licence: The terms.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     api: Api
     url: str = ""
     url_env: str = ""
     model: str = Field(min_length=1)
     revision: str = ""
-    dims: tuple[Dim, ...] = Field(min_length=1)
-    any_from: Dim | None = None
     key_env: str = ""
     sends_dims: bool = False
     input_types: dict[Side, str] = Field({})
@@ -67,7 +59,6 @@ class Description(BaseModel):
     timeout_s: float = Field(60, gt=0, le=3600)
     reference: str = ""
     shares: SharedName = ""
-    licence: str = "its maker's"
 
 
 def read_description(file: Path) -> Description:

@@ -63,7 +63,7 @@ class TableVectors:
 
     def vector_blocks(self) -> Iterator[Halves]:
         """Yield vectors (B, D)."""
-        return (self.x_ND[start : start + _BLOCK_ROWS] for start in range(0, len(self.x_ND), _BLOCK_ROWS))
+        return (x_BD for _, x_BD in self.blocks())
 
 
 class MemoryTrials:

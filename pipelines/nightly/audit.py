@@ -125,6 +125,11 @@ class _Audit:
         return records_of(self._table)
 
     @cached_property
+    def _recorded(self) -> dict[int, int]:
+        """Rows of each shard, as its run recorded them."""
+        return dict(zip(self._records["shard"].to_pylist(), self._records["rows"].to_pylist(), strict=True))
+
+    @cached_property
     def _records_before(self) -> pa.Table:
         assert self._prod is not None
         return records_of(self._prod)
@@ -136,9 +141,7 @@ class _Audit:
 
     def _counts(self) -> GateResult:
         """Compare the rows of each shard with the published ones, those of a new shard with what its run recorded."""
-        records, now = self._records, self._held
-        expected = dict(zip(records["shard"].to_pylist(), records["rows"].to_pylist(), strict=True))
-        uris = dict(zip(records["shard"].to_pylist(), records["uri"].to_pylist(), strict=True))
+        now, expected = self._held, dict(self._recorded)
         # What was erased since is in the record alone, and what another tool removed is in what was published.
         # A shard that was read again for its rejects has as many rows as its run recorded.
         other = {s: rows for s, rows in self._held_before.items() if s in now and now[s] != expected.get(s)}
@@ -146,7 +149,7 @@ class _Audit:
         wrong = [shard for shard, rows in now.items() if rows != expected.get(shard)]
         rows, wanted = sum(now.values()), sum(expected.get(shard, 0) for shard in now)
         said = f"{counted(rows, 'row')}, {wanted:,} expected of their shards"
-        examples = tuple(uris.get(shard, str(shard)) for shard in wrong[:EXAMPLES])
+        examples = self._uris(wrong[:EXAMPLES])
         return GateResult(gate="counts", passed=not wrong, measured=rows, bound=wanted, said=said, examples=examples)
 
     def _row_loss(self) -> GateResult:
@@ -192,9 +195,7 @@ class _Audit:
 
     def _erased_rows(self) -> int:
         """Count the published rows of shards that are recorded with fewer rows now, since some were erased."""
-        records = self._records
-        now = dict(zip(records["shard"].to_pylist(), records["rows"].to_pylist(), strict=True))
-        return sum(max(0, rows - now.get(shard, rows)) for shard, rows in self._held_before.items())
+        return sum(max(0, rows - self._recorded.get(shard, rows)) for shard, rows in self._held_before.items())
 
     def _rejects(self) -> GateResult:
         """Look at all samples since the last publication, so that a refused night is not forgotten by the next."""

@@ -93,7 +93,7 @@ def derive(derivation: Derivation, config: EmbedConfig, plan: EmbedPlan, say: Ca
     Raises:
         EncoderError: A head gives a row no direction.
     """
-    from pipelines.embedding.run import create_table_for  # here, since it loads torch
+    from pipelines.embedding.creation import create_table_for  # here, since it loads torch
 
     source, table = derivation.source, plan.table
     if table is None:

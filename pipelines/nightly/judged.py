@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from pipelines.evaluation.datasets import read_judged_queries
 from pipelines.evaluation.metrics import ndcg
+from pipelines.nightly.measures import values_of
 from pipelines.shortlist.bootstrap import Interval, intervals
 from pipelines.shortlist.exact import ExactSearch
 from pipelines.tables.erased import has_passages
-from pipelines.tables.rows import ROW_ID, read_rows, row_ids, scan_vectors, sql_texts
+from pipelines.tables.rows import ROW_ID, row_ids, scan_vectors, sql_texts
 from pipelines.tables.table import VectorTable
 from schemas.column_names import DOCUMENT
 from schemas.errors import TableError
@@ -132,8 +133,8 @@ def _answers(table: VectorTable, asked_QD: npt.NDArray[np.float32]) -> Sequence[
     for batch, x_BD in scan_vectors(table.dataset, [ROW_ID]):
         search.add(pa.array(row_ids(batch)), x_BD.copy())  # torch warns of arrays that it could not write to
     rows_QK = search.best[width].ids.fill_null(-1).to_numpy().reshape(len(asked_QD), most)
-    found = read_rows(table.dataset, np.unique(rows_QK[rows_QK >= 0]), [column])
-    names = dict(zip(row_ids(found).tolist(), found[column].to_pylist(), strict=True))
+    found = np.unique(rows_QK[rows_QK >= 0])
+    names = dict(zip(found.tolist(), values_of(table, found, column), strict=True))
     return [list(dict.fromkeys(names[row] for row in rows_K.tolist() if row >= 0)) for rows_K in rows_QK]
 
 

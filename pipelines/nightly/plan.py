@@ -113,37 +113,20 @@ def plan_night(config: NightlyConfig) -> NightPlan:
     rest = tuple(shard for shard in embed.todo if shard.id not in derived)
     pace = _pace(embed.table)
     tonight, rows = _within_budget(config, job, rest, pace)
-    if embed.table is None:
-        return NightPlan(
-            uri=uri,
-            generation=generation,
-            embed=embed,
-            new=embed.todo,
-            changed=(),
-            vanished=(),
-            unchanged=0,
-            tonight=tonight,
-            expected_rows=rows,
-            pace=pace,
-            is_held=is_held,
-            differing=differing,
-            derivation=derivation,
-            not_derived=not_derived,
-        )
-    not_listed = embed.committed.filter(pc.invert(are_among(embed.committed, embed.shards.ids)))
-    known = {uri: shard for shard, uri in addresses_of(embed.table, not_listed).items()}
-    new = tuple(shard for shard in embed.todo if shard.name not in known)
-    changed = tuple(shard for shard in embed.todo if shard.name in known)
-    is_listed = pc.is_in(pa.array(list(known), pa.string()), embed.shards.names) if known else pa.array([], pa.bool_())
-    vanished = tuple(shard for shard, there in zip(known.values(), is_listed.to_pylist(), strict=True) if not there)
-    prod = resolve_prod(base, config.storage)
-    is_published = prod is not None and prod.uri == uri and _is_still(prod.state.version, embed.table)
+    known, vanished, is_published = dict[str, int](), tuple[int, ...](), False
+    if embed.table is not None:
+        not_listed = embed.committed.filter(pc.invert(are_among(embed.committed, embed.shards.ids)))
+        known = {uri: shard for shard, uri in addresses_of(embed.table, not_listed).items()}
+        is_listed = pc.is_in(pa.array(list(known), pa.string()), embed.shards.names).to_pylist() if known else ()
+        vanished = tuple(shard for shard, there in zip(known.values(), is_listed, strict=True) if not there)
+        prod = resolve_prod(base, config.storage)
+        is_published = prod is not None and prod.uri == uri and _is_still(prod.state.version, embed.table)
     return NightPlan(
         uri=uri,
         generation=generation,
         embed=embed,
-        new=new,
-        changed=changed,
+        new=tuple(shard for shard in embed.todo if shard.name not in known),
+        changed=tuple(shard for shard in embed.todo if shard.name in known),
         vanished=vanished,
         unchanged=len(embed.shards) - len(embed.todo),
         tonight=tonight,
@@ -151,6 +134,7 @@ def plan_night(config: NightlyConfig) -> NightPlan:
         pace=pace,
         is_published=is_published,
         is_held=is_held,
+        differing=differing,
         derivation=derivation,
         not_derived=not_derived,
     )

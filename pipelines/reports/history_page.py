@@ -6,6 +6,7 @@ Owns the layout. Measures nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from pipelines.nightly.answers import Answer, AskedTwice, Comparison
 from pipelines.reports.page import Answers, Figures, Gallery, Grid, Hit, Part, Report, Section
@@ -86,10 +87,10 @@ def _trends(nights: Sequence[Night]) -> list[Part]:
         for night in worked
     ]
     named = {gate.gate for night in worked for gate in night.audit if gate.measured is not None}
-    recall = {gate: _measured(worked, gate) for gate in sorted(named) if gate.startswith(_RECALL)}
-    bounds = {f"{gate}, bound": _bound(worked, gate) for gate in recall}
+    recall = {gate: _of_gate(worked, gate, "measured") for gate in sorted(named) if gate.startswith(_RECALL)}
+    bounds = {f"{gate}, bound": _of_gate(worked, gate, "bound") for gate in recall}
     lows = "Lower ends of 95 % intervals, and what they must reach."
-    agreement = {gate: _measured(worked, gate) for gate in _AGREEMENTS if gate in named}
+    agreement = {gate: _of_gate(worked, gate, "measured") for gate in _AGREEMENTS if gate in named}
     parts = [
         _trend(worked, "Rows of each night", "What the shards of a night became.", counts, is_stacked=True),
         _trend(worked, "Rows of the table", "After the night.", {"rows": [night.counts.rows for night in worked]}),
@@ -129,12 +130,8 @@ def _trend(
     return trend if known else None
 
 
-def _measured(nights: Sequence[Night], gate: str) -> Sequence[float | None]:
-    return [next((each.measured for each in night.audit if each.gate == gate), None) for night in nights]
-
-
-def _bound(nights: Sequence[Night], gate: str) -> Sequence[float | None]:
-    return [next((each.bound for each in night.audit if each.gate == gate), None) for night in nights]
+def _of_gate(nights: Sequence[Night], gate: str, value: Literal["measured", "bound"]) -> list[float | None]:
+    return [next((getattr(each, value) for each in night.audit if each.gate == gate), None) for night in nights]
 
 
 def _changes(compared: Comparison) -> Section:

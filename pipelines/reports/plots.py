@@ -205,10 +205,9 @@ def _draw_trend(axes: Any, trend: Trend) -> None:
 
 
 def _short(value: float) -> str:
-    """Write a large number in five characters: 120k, 3.5M."""
-    units = (("G", 1e9), ("M", 1e6), ("k", 1e4))
-    unit, _ = next((each for each in units if value >= each[1]), ("", 1.0))
-    return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3, '': 1.0}[unit]:.4g}{unit}"
+    """Write a number from a thousand on in five characters: 120k, 3.5M."""
+    unit, size = next(each for each in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= each[1])
+    return f"{value / size:.4g}{unit}"
 
 
 def _label_axes(axes: Any, plot: Plot) -> None:

@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.embedding.column_plan import apply_columns
+from pipelines.embedding.creation import create_table_for
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
 from pipelines.embedding.rotation_fitter import RotationFitter
-from pipelines.embedding.run import EmbedRun, create_table_for
+from pipelines.embedding.run import EmbedRun
 from pipelines.nightly.run import NightRun
 from pipelines.shards import list_shards
 from pipelines.tables.companion_commits import upsert

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ def ray_start(net: Machines, number: int, *options: str) -> list[str]:
     ray = [sys.executable, str(Path(sys.executable).with_name("ray")), "start", "--block", *options]
     node = ["--node-ip-address", net.addresses[number], "--object-store-memory", str(100 << 20)]
     return net.on(number, [*ray, *node])
+
+
+def has_started(log: Path) -> bool:
+    return "Ray runtime started" in log.read_text()
 
 
 @pytest.mark.slow
@@ -65,24 +70,24 @@ def test_a_node_that_is_cut_off_is_named_and_its_work_is_done_by_the_other(tmp_p
         nodes += [ray_start(net, number, "--address", address, "--num-cpus", "1") for number in (1, 2)]
         embed = net.on(0, [sys.executable, "-m", "jobs", "embed", str(config), "--log", "json"])
         logs = [tmp_path / f"node{number}.log" for number in range(3)]
-        with running(nodes[0], environment, logs[0]):
-            wait_until(lambda: "Ray runtime started" in logs[0].read_text())
-            with running(nodes[1], environment, logs[1]), running(nodes[2], environment, logs[2]):
-                wait_until(lambda: all("Ray runtime started" in log.read_text() for log in logs))
-                with running(embed, environment, tmp_path / "run.log") as driver:
-                    said = list[dict[str, object]]()
+        with ExitStack() as stack:
+            for node, log in zip(nodes, logs, strict=True):  # one by one, since they share Ray's folder
+                stack.enter_context(running(node, environment, log))
+                wait_until(partial(has_started, log))
+            driver = stack.enter_context(running(embed, environment, tmp_path / "run.log"))
+            said = list[dict[str, object]]()
 
-                    def is_at_work() -> bool:
-                        lines = (tmp_path / "run.log").read_text().splitlines()
-                        said[:] = [json.loads(line) for line in lines if line.startswith("{")]
-                        return driver.poll() is not None or any(
-                            line.get("landed") and not line["pending_actors"] for line in said
-                        )
+            def is_at_work() -> bool:
+                lines = (tmp_path / "run.log").read_text().splitlines()
+                said[:] = [json.loads(line) for line in lines if line.startswith("{")]
+                return driver.poll() is not None or any(
+                    line.get("landed") and not line["pending_actors"] for line in said
+                )
 
-                    wait_until(is_at_work)
-                    assert driver.poll() is None, (tmp_path / "run.log").read_text()
-                    net.cut_off(2)
-                    assert driver.wait(500) == 0, (tmp_path / "run.log").read_text()
+            wait_until(is_at_work)
+            assert driver.poll() is None, (tmp_path / "run.log").read_text()
+            net.cut_off(2)
+            assert driver.wait(500) == 0, (tmp_path / "run.log").read_text()
     printed = (tmp_path / "run.log").read_text()
     # Whichever comes first: Ray declares the node dead, or no other work is left and its leases are late.
     node = re.escape(f"node {net.addresses[2]}")

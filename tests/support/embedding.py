@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pipelines.embedding.column_plan import apply_columns
+from pipelines.embedding.creation import create_table_for
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
-from pipelines.embedding.run import create_table_for
 from pipelines.shards import list_shards
 from pipelines.tables.ledger import commit_leases
 from pipelines.tables.table import VectorTable

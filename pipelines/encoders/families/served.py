@@ -18,7 +18,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,14 +187,8 @@ class ServedFamily(Family):
             ConfigError: The file is no such description.
         """
         description = read_description(path)
-        return replace(
-            spec,
-            dims=tuple(sorted(set(description.dims))),
-            any_from=description.any_from,
-            revision=f"{description.model} {description.revision}".strip(),
-            licence=description.licence,
-            shares=description.shares,
-        )
+        revision = f"{description.model} {description.revision}".strip()
+        return description.complete(spec, revision, shares=description.shares)
 
     def load_preparer(self, spec: EncoderSpec, config: EncoderConfig, limits: LimitsConfig) -> RawPreparer:
         """Load nothing: the server tokenises."""

@@ -8,21 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from jobs.__main__ import main
 from pipelines.embedding.embedder import Embedder
 from pipelines.embedding.plan import make_plan
-from pipelines.embedding.rotation_fitter import RotationFitter
-from pipelines.embedding.run import BusyMeter, EmbedRun, Tell, create_table_for
+from pipelines.embedding.run import BusyMeter, EmbedRun
 from pipelines.tables.ledger import records_of
 from pipelines.tables.opening import open_dataset
 from pipelines.tables.runs import RunRecord
-from pipelines.vectors.rotation import Rotation
 from schemas.config import EmbedConfig
 from schemas.errors import RunError, ShardChanged, ShardsFailed, TooManyRejects
-from schemas.records import Lease, LeaseResult, Shard
+from schemas.records import Lease, LeaseResult
 from tests.support.corpus import Corpus, config_for, contents, differing, empty_table, truth, write_corpus
 from tests.support.embedding import SilentDisplay
 from tests.support.local_pool import LocalPool
@@ -152,20 +149,6 @@ def test_a_run_that_is_asked_to_stop_leaves_what_waits(tmp_path: Path) -> None:
     assert trial.run.summary.is_stopped
     assert trial.journal()[0] == "stopped"
     assert trial.display.said == ["stopping: finishing what is in flight, leaving 1 lease; again to stop now"]
-
-
-def test_a_table_is_created_with_its_rotation(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "src", shards=2, rows=200)
-    config = config_for(tmp_path / "src", tmp_path / "t.lance", rotation={"kind": "pca", "sample_rows": 300})
-
-    def fit(shards: tuple[Shard, ...], tell: Tell) -> Rotation:
-        return RotationFitter(config, 1).run(shards)
-
-    table = create_table_for(config, make_plan(config), fit, str)
-    assert table.rotation is not None
-    assert np.isfinite(table.rotation.matrix_DD).all()
-    again = create_table_for(config, make_plan(config), fit, str)
-    assert again.space == table.space
 
 
 def test_a_busy_share_is_of_the_last_seconds() -> None:
